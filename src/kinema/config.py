@@ -1,0 +1,149 @@
+"""Configurations: frozen dataclasses, read strictly from TOML files and command-line overrides.
+
+A file holds only differences: `base = "dit.toml"` names another file of the same folder that it starts from.
+"""
+
+import dataclasses
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from kinema.errors import ConfigError
+from kinema.lookup import unknown
+
+C = TypeVar("C")
+
+
+def read_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The tables of a TOML file, with the file named by `base` underneath. Raises `ConfigError` naming the file.
+
+    `above` are the files that already start from this one.
+    """
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: base leads back to the file itself")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no such recipe: {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    base = tables.pop("base", None)
+    if base is None:
+        return tables
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be the name of a file, not {base!r}")
+    return merge(read_toml(path.parent / base, (*above, path.resolve())), tables)
+
+
+def merge(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`under` with every value that `over` has replaced, table by table."""
+    result = dict(under)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return result
+
+
+def override(tables: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """`tables` after assignments such as `optimizer.lr=3e-4`; the value is TOML, and a bare word is a string."""
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"'{assignment}' is not an assignment: write name=value, e.g. optimizer.lr=3e-4")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        for part in reversed(name.strip().split(".")):
+            value = {part: value}
+        tables = merge(tables, value)
+    return tables
+
+
+def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
+    """An instance of the dataclass `cls`. Raises `ConfigError` for an unknown key (naming the nearest), a wrong type or a missing value."""
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise ConfigError(unknown(f"key in [{where}]" if where else "key", key, fields))
+    arguments = {key: _typed(hints[key], value, f"{where}.{key}" if where else key) for key, value in values.items()}
+    needed = dataclasses.MISSING
+    missing = [n for n, f in fields.items() if n not in arguments and f.default is needed and f.default_factory is needed]
+    if missing:
+        raise ConfigError(f"{where or 'configuration'} lacks {', '.join(missing)}")
+    try:
+        return cls(**arguments)
+    except ConfigError as error:
+        raise ConfigError(f"[{where}] {error}" if where else str(error)) from None
+
+
+def load(cls: type[C], path: Path | None = None, assignments: Sequence[str] = ()) -> C:
+    """An instance of `cls` from a TOML file and overrides; defaults for what neither says."""
+    return from_dict(cls, override(read_toml(path) if path else {}, assignments))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain tables of a configuration, such that `from_dict(type(config), to_dict(config)) == config`; None is left out."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {f.name: plain(v) for f in dataclasses.fields(value) if f.init and (v := getattr(value, f.name)) is not None}
+        if isinstance(value, (tuple, list)):
+            return [plain(item) for item in value]
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return value
+
+    result = plain(config)
+    assert isinstance(result, dict), "a configuration is a dataclass"
+    return result
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    """`value` as the annotated type `kind`, or a `ConfigError` that says where and what was expected."""
+    origin, options = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value in options:
+            return value
+        raise ConfigError(f"{where} = {value!r} is not one of {', '.join(map(repr, options))}")
+    if origin in (Union, types.UnionType):
+        errors = []
+        for option in options:
+            if option is type(None):
+                if value is None:
+                    return None
+                continue
+            try:
+                return _typed(option, value, where)
+            except ConfigError as error:
+                errors.append(str(error))
+        raise ConfigError(errors[0])
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, Mapping):
+            return from_dict(kind, value, where)  # type: ignore[arg-type]
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            if len(options) == 2 and options[1] is Ellipsis:
+                return tuple(_typed(options[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+            if len(options) == len(value):
+                return tuple(_typed(option, item, f"{where}[{i}]") for i, (option, item) in enumerate(zip(options, value)))
+            raise ConfigError(f"{where} needs {len(options)} values, not {len(value)}")
+    elif origin is dict:
+        if isinstance(value, Mapping):
+            return {_typed(options[0], k, where): _typed(options[1], v, f"{where}.{k}") for k, v in value.items()}
+    elif kind is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+    elif kind is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif kind is Path:
+        if isinstance(value, (str, Path)):
+            return Path(value)
+    elif isinstance(kind, type) and isinstance(value, kind):
+        return value
+    name = getattr(kind, "__name__", None) if origin is None else str(kind)
+    raise ConfigError(f"{where} = {value!r} is not of type {name}")
