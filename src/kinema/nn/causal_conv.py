@@ -1,0 +1,75 @@
+"""Convolutions that never see the future, and the cache with which they run over a video of any length.
+
+A layer pads time in front only, with zeros. Called without a cache it treats its input as the whole video (the one-pass form);
+called with a `FeatureCache` it treats it as the next chunk and remembers the few last frames that the chunk after it needs.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kinema.shapes import Float
+
+
+class FeatureCache:
+    """The past of one video on its way through a causal network: for each layer the last frames that it read.
+
+    All state of a stream is here and none in the network, so that one network can run many streams at a time. The network's
+    outermost call sets `is_first` to False after each chunk. Histories are kept detached: a stream is not trained through.
+    """
+
+    def __init__(self) -> None:
+        self.is_first = True
+        self._histories: dict[nn.Module, Tensor] = {}
+
+    def exchange(self, layer: nn.Module, x: Float[Tensor, "b c f h w"], num_frames: int) -> Tensor | None:
+        """The frames before `x` that `layer` has read (at most `num_frames`, None at the start); `x` joins them for the next call."""
+        history = self._histories.get(layer)
+        recent = x.detach()[:, :, -num_frames:]
+        missing = num_frames - recent.shape[2]
+        if missing > 0 and history is not None:
+            recent = torch.cat([history[:, :, -missing:], recent], dim=2)
+        # A copy: a slice would keep the whole chunk in memory.
+        self._histories[layer] = recent.clone()
+        return history
+
+    def size_bytes(self) -> int:
+        """Bytes held for the next chunk."""
+        return sum(history.numel() * history.element_size() for history in self._histories.values())
+
+
+def causal_conv3d(
+    x: Float[Tensor, "b c f h w"],
+    weight: Float[Tensor, "c_out c kf kh kw"],
+    bias: Float[Tensor, "c_out"],
+    history: Float[Tensor, "b c f_past h w"] | None = None,
+) -> Float[Tensor, "b c_out f h w"]:
+    """The convolution of `x` in which frame f depends on the frames up to f; stride one, size kept, kernels odd in space.
+
+    `history` holds the frames before `x`; frames further back count as zeros. A single frame without a history meets only the kernel's
+    last slice and is convolved in two dimensions, at 1/kf of the cost.
+    """
+    _, _, kf, kh, kw = weight.shape
+    padding = (kh // 2, kw // 2)
+    if history is None and x.shape[2] == 1:
+        return F.conv2d(x.squeeze(2), weight[:, :, -1], bias, padding=padding).unsqueeze(2)
+    if history is not None:
+        x = torch.cat([history, x], dim=2)
+    num_zeros = kf - 1 - (0 if history is None else history.shape[2])
+    if num_zeros > 0:
+        x = F.pad(x, (0, 0, 0, 0, num_zeros, 0))
+    return F.conv3d(x, weight, bias, padding=(0, *padding))
+
+
+class CausalConv3d(nn.Conv3d):
+    """A 3-D convolution of stride one whose temporal padding, kf - 1 zeros, is all in front."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int, int]) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+        self.num_past = self.kernel_size[0] - 1
+
+    def forward(self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None) -> Float[Tensor, "b c_out f h w"]:
+        """`x` convolved, after the frames that `cache` holds if there is one."""
+        history = cache.exchange(self, x, self.num_past) if cache is not None and self.num_past else None
+        assert self.bias is not None, "causal convolutions have a bias"
+        return causal_conv3d(x, self.weight, self.bias, history)

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kinema.nn.attention import attend
+
+
+def by_segment(q, k, v, q_lengths, kv_lengths):
+    """The definition, one segment and softmax at a time."""
+    out = []
+    for qs, ks, vs in zip(q.split(q_lengths), k.split(kv_lengths), v.split(kv_lengths)):
+        scores = torch.einsum("nkc,mkc->knm", qs, ks) / qs.shape[-1] ** 0.5
+        out.append(torch.einsum("knm,mkc->nkc", scores.softmax(-1), vs))
+    return torch.cat(out)
+
+
+def draw(q_lengths, kv_lengths):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(sum(lengths), 3, 8, generator=generator) for lengths in (q_lengths, kv_lengths, kv_lengths)]
+
+
+@pytest.mark.parametrize(
+    ("q_lengths", "kv_lengths"),
+    [
+        ((5, 5), (5, 5)),
+        ((7,), (4,)),
+        ((5, 5, 5), (1, 6, 3)),
+        ((2, 7, 4), (2, 7, 4)),
+        ((2, 7), (3, 3)),
+        ((4, 4), (0, 3)),
+        ((2, 5), (3, 0)),
+        ((40, 2), (3, 50)),
+    ],
+    ids=str,
+)
+def test_each_segment_attends_to_its_own(q_lengths, kv_lengths):
+    q, k, v = draw(q_lengths, kv_lengths)
+    torch.testing.assert_close(attend(q, k, v, q_lengths, kv_lengths), by_segment(q, k, v, q_lengths, kv_lengths))
+
+
+@pytest.mark.parametrize("q_lengths", [(4, 4), (4, 6), (4, 40)])
+@pytest.mark.parametrize("kv_lengths", [(0, 0), (0, 3)])
+def test_a_segment_without_keys_gives_zeros_and_finite_gradients(q_lengths, kv_lengths):
+    q, k, v = (x.requires_grad_() for x in draw(q_lengths, kv_lengths))
+    out = attend(q, k, v, q_lengths, kv_lengths)
+    assert (out[:4] == 0).all()
+    if sum(kv_lengths):
+        out.square().sum().backward()
+        assert all(torch.isfinite(x.grad).all() for x in (q, k, v))
+
+
+def test_padding_lets_no_gradient_through():
+    q, k, v = (x.requires_grad_() for x in draw((3, 3), (2, 4)))
+    attend(q, k, v, (3, 3), (2, 4))[:3].sum().backward()
+    assert k.grad[2:].abs().max() == v.grad[2:].abs().max() == 0
+
+
+def test_no_segments_is_no_tokens():
+    empty = torch.zeros(0, 2, 4)
+    assert attend(empty, empty, empty, (), ()).shape == (0, 2, 4)
+
+
+def test_one_segment_is_plain_attention_bit_for_bit():
+    q, k, v = draw((6,), (6,))
+    plain = F.scaled_dot_product_attention(*(x.transpose(0, 1)[None] for x in (q, k, v)))[0].transpose(0, 1)
+    assert torch.equal(attend(q, k, v, (6,), (6,)), plain)
+
+
+@pytest.mark.parametrize(("q_lengths", "kv_lengths"), [((5,), (4,)), ((6,), (5,)), ((3, 3), (4,))])
+def test_lengths_that_do_not_add_up_are_refused(q_lengths, kv_lengths):
+    q, k, v = draw((6,), (4,))
+    with pytest.raises(ValueError, match="6 queries in"):
+        attend(q, k, v, q_lengths, kv_lengths)
