@@ -1,0 +1,352 @@
+"""The diffusion transformer (Peebles and Xie 2023) in the shape of Wan 2.1 and 2.2, on packed tokens.
+
+- Tokens of any number of clips and sizes are rows of one matrix; coordinates, a time index and segment lengths say what they are.
+- Every token has its own diffusion time, through a table of the few distinct times.
+- Modulation is one learned table per block plus one projection of the time for all blocks (adaLN-single).
+- Queries and keys are RMS-normalised over the full width, before it is split into heads.
+- Positions are three-dimensional rotations, in self-attention only; text comes in by cross-attention without a gate.
+- The residual stream, the norms and the modulation stay in float32 whatever the dtype of the weights.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, cast, overload
+
+import torch
+from einops import reduce
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kinema.errors import ConfigError, RequestError
+from kinema.models.patches import grid_coordinates, patchify, unpatchify
+from kinema.models.text import TextStates
+from kinema.nn.attention import attend
+from kinema.nn.embeddings import sinusoid
+from kinema.nn.mlp import MLP
+from kinema.nn.norms import LayerNorm, RMSNorm
+from kinema.nn.rope import rotate, rotations
+from kinema.shapes import Float, Int
+
+TIMESTEPS = 1000.0  # Wan's time embedding takes timestep = 1000 * t
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Sizes of a DiT. The defaults are a small model; Wan 2.1 1.3B is d=1536, 30 layers, 12 heads, ffn_dim=8960, text_dim=4096.
+
+    `freq_dim` is the width of the sinusoid that the time embedding starts from; `patch` is the latents along (lf, lh, lw) that make a
+    token; `text_length` is the most text tokens of a prompt. With `text_padding` "masked" a token sees only its prompt's own text tokens;
+    with "zeros" prompts are filled up with zeros to `text_length`, and the filling is seen, as in Wan. Raises `ConfigError`.
+    """
+
+    in_channels: int = 16
+    out_channels: int = 16
+    d: int = 256
+    num_layers: int = 8
+    num_heads: int = 4
+    ffn_dim: int = 1024
+    text_dim: int = 256
+    freq_dim: int = 256
+    patch: tuple[int, int, int] = (1, 2, 2)
+    text_padding: Literal["masked", "zeros"] = "masked"
+    text_length: int = 512
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        sizes = ("in_channels", "out_channels", "d", "num_layers", "num_heads", "ffn_dim", "text_dim", "freq_dim", "text_length", "eps")
+        for name in sizes:
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be more than 0")
+        if min(self.patch) < 1:
+            raise ConfigError(f"patch={self.patch} must be three numbers of 1 or more")
+        if self.d % self.num_heads:
+            raise ConfigError(f"d={self.d} does not divide into num_heads={self.num_heads}")
+        if self.head_dim % 2 or self.head_dim < 6:
+            raise ConfigError(
+                f"d={self.d} with num_heads={self.num_heads} makes heads of {self.head_dim}: RoPE needs an even size of 6 or more"
+            )
+        if self.freq_dim % 2:
+            raise ConfigError(f"freq_dim={self.freq_dim} must be even")
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.d // self.num_heads
+
+    @property
+    def token_in(self) -> int:
+        """Channels of a token that comes in: those of a patch."""
+        return self.in_channels * prod(self.patch)
+
+    @property
+    def token_out(self) -> int:
+        """Channels of a token that goes out."""
+        return self.out_channels * prod(self.patch)
+
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedText:
+    """The cross-attention keys and values (s, k, dh) of every block for some prompts, so that sampling makes them once for all steps."""
+
+    blocks: tuple[KeysValues, ...]
+    lengths: tuple[int, ...]
+
+
+class SelfAttention(nn.Module):
+    """Attention among the tokens of a clip, with rotated queries and keys."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        d = config.d
+        self.heads = (config.num_heads, config.head_dim)
+        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(d, d) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(d, config.eps), RMSNorm(d, config.eps)
+
+    def forward(self, x: Float[Tensor, "n d"], rotation: Tensor, lengths: tuple[int, ...]) -> Float[Tensor, "n d"]:
+        q = rotate(self.norm_q(self.to_q(x)).unflatten(-1, self.heads), rotation)
+        k = rotate(self.norm_k(self.to_k(x)).unflatten(-1, self.heads), rotation)
+        v = self.to_v(x).unflatten(-1, self.heads)
+        return self.to_out(attend(q, k, v, lengths, lengths).flatten(-2))
+
+
+class CrossAttention(nn.Module):
+    """Attention from the tokens of a clip to those of its prompt."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        d = config.d
+        self.heads = (config.num_heads, config.head_dim)
+        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(d, d) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(d, config.eps), RMSNorm(d, config.eps)
+
+    def keys_values(self, text: Float[Tensor, "s d"]) -> KeysValues:
+        """Keys and values (s, k, dh) of embedded text."""
+        return self.norm_k(self.to_k(text)).unflatten(-1, self.heads), self.to_v(text).unflatten(-1, self.heads)
+
+    def forward(
+        self, x: Float[Tensor, "n d"], text: Tensor | KeysValues, lengths: tuple[int, ...], text_lengths: tuple[int, ...]
+    ) -> Float[Tensor, "n d"]:
+        k, v = self.keys_values(text) if isinstance(text, Tensor) else text
+        q = self.norm_q(self.to_q(x)).unflatten(-1, self.heads)
+        return self.to_out(attend(q, k, v, lengths, text_lengths).flatten(-2))
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention and MLP around a residual stream; the time shifts, scales and gates the first and the last."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        d, eps = config.d, config.eps
+        self.modulation = nn.Parameter(torch.empty(1, 6, d))
+        self.norm_self = LayerNorm(d, eps, affine=False)
+        self.self_attention = SelfAttention(config)
+        self.norm_cross = LayerNorm(d, eps)
+        self.cross_attention = CrossAttention(config)
+        self.norm_mlp = LayerNorm(d, eps, affine=False)
+        self.mlp = MLP(d, config.ffn_dim, d)
+
+    def forward(
+        self,
+        x: Float[Tensor, "n d"],
+        time: Float[Tensor, "u six d"],
+        time_index: Int[Tensor, " n"],
+        rotation: Tensor,
+        text: Tensor | KeysValues,
+        lengths: tuple[int, ...],
+        text_lengths: tuple[int, ...],
+    ) -> Float[Tensor, "n d"]:
+        dtype = self.mlp.expand.weight.dtype
+        shift_self, scale_self, gate_self, shift_mlp, scale_mlp, gate_mlp = (self.modulation.float() + time).unbind(1)
+        hidden = _modulate(self.norm_self(x), shift_self, scale_self, time_index).to(dtype)
+        x = x + self.self_attention(hidden, rotation, lengths) * F.embedding(time_index, gate_self)
+        x = x + self.cross_attention(self.norm_cross(x).to(dtype), text, lengths, text_lengths)
+        hidden = _modulate(self.norm_mlp(x), shift_mlp, scale_mlp, time_index).to(dtype)
+        return x + self.mlp(hidden) * F.embedding(time_index, gate_mlp)
+
+
+class Head(nn.Module):
+    """Norm, shift and scale by the time, and the linear layer to patches in the order (pt, ph, pw, c)."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.modulation = nn.Parameter(torch.empty(1, 2, config.d))
+        self.norm = LayerNorm(config.d, config.eps, affine=False)
+        self.projection = nn.Linear(config.d, config.token_out)
+
+    def forward(self, x: Float[Tensor, "n d"], time: Float[Tensor, "u d"], time_index: Int[Tensor, " n"]) -> Float[Tensor, "n token_out"]:
+        shift, scale = (self.modulation.float() + time[:, None]).unbind(1)
+        return self.projection(_modulate(self.norm(x), shift, scale, time_index).to(self.projection.weight.dtype))
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor, time_index: Tensor) -> Tensor:
+    """`x * (1 + scale) + shift` with the shift and scale (u, d) of each token's time."""
+    return x * F.embedding(time_index, 1 + scale) + F.embedding(time_index, shift)
+
+
+class DiT(nn.Module):
+    """A network from noisy tokens, their places and times and a prompt to the objective's prediction for each token."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.d
+        self.patch_embedding = nn.Linear(config.token_in, d)
+        self.text_embedding = MLP(config.text_dim, d, d)
+        self.time_embedding = MLP(config.freq_dim, d, d, "silu")
+        self.time_projection = nn.Linear(d, 6 * d)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.head = Head(config)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights as Wan does: the head is zero, so a new network predicts zero.
+
+        | Linear (also the patch embedding) | Xavier uniform, zero bias |
+        | text and time embedding           | normal, std 0.02          |
+        | modulation                        | normal, std 1/sqrt(d)     |
+        | head                              | zero                      |
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, Block | Head):
+                nn.init.normal_(module.modulation, std=self.config.d**-0.5, generator=generator)
+            elif isinstance(module, RMSNorm | LayerNorm) and module.weight is not None:
+                nn.init.ones_(module.weight)
+        for mlp in (self.text_embedding, self.time_embedding):
+            nn.init.normal_(mlp.expand.weight, std=0.02, generator=generator)
+            nn.init.normal_(mlp.project.weight, std=0.02, generator=generator)
+        nn.init.zeros_(self.head.projection.weight)
+
+    def embed_text(self, text: TextStates) -> tuple[Float[Tensor, "s d"], tuple[int, ...]]:
+        """The text as the blocks take it, padded as the configuration says, and its lengths.
+
+        Raises `RequestError` for a prompt that is longer than `text_length`.
+        """
+        length = self.config.text_length
+        if max(text.lengths, default=0) > length:
+            raise RequestError(f"a prompt of {max(text.lengths)} tokens is longer than the backbone's text_length={length}: shorten it")
+        states, lengths = text.states, text.lengths
+        if self.config.text_padding == "zeros":
+            prompts = states.split(lengths)
+            states = torch.cat([F.pad(prompt, (0, 0, 0, length - len(prompt))) for prompt in prompts])
+            lengths = (length,) * len(lengths)
+        return self.text_embedding(states), lengths
+
+    def prepare_text(self, text: TextStates) -> PreparedText:
+        """The part of the forward pass that depends only on the text; pass the result to `forward` in its place."""
+        embedded, lengths = self.embed_text(text)
+        blocks = cast(Iterable[Block], self.blocks)
+        return PreparedText(tuple(block.cross_attention.keys_values(embedded) for block in blocks), lengths)
+
+    def embed_time(self, times: Float[Tensor, " u"]) -> tuple[Float[Tensor, "u d"], Float[Tensor, "u 6 d"]]:
+        """The embedding of diffusion times in [0, 1], for the head and for the blocks, in float32 even under autocast."""
+        with torch.autocast(times.device.type, enabled=False):
+            embedded = self.time_embedding(sinusoid(TIMESTEPS * times.float(), self.config.freq_dim))
+            return embedded.float(), self.time_projection(F.silu(embedded)).float().unflatten(-1, (6, -1))
+
+    @overload
+    def forward(
+        self,
+        tokens: Tensor,
+        coordinates: Tensor,
+        times: Tensor,
+        time_index: Tensor,
+        text: TextStates | PreparedText,
+        lengths: tuple[int, ...],
+        *,
+        features_at: None = None,
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self,
+        tokens: Tensor,
+        coordinates: Tensor,
+        times: Tensor,
+        time_index: Tensor,
+        text: TextStates | PreparedText,
+        lengths: tuple[int, ...],
+        *,
+        features_at: int,
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self,
+        tokens: Float[Tensor, "n token_in"],
+        coordinates: Int[Tensor, "n 3"],
+        times: Float[Tensor, " u"],
+        time_index: Int[Tensor, " n"],
+        text: TextStates | PreparedText,
+        lengths: tuple[int, ...],
+        *,
+        features_at: int | None = None,
+    ) -> Float[Tensor, "n token_out"] | tuple[Float[Tensor, "n token_out"], Float[Tensor, "n d"]]:
+        """The prediction for each token, in head order (pt, ph, pw, c).
+
+        Segment i holds `lengths[i]` tokens and goes with prompt i. `coordinates` are (t, h, w) in patches. Token j has the diffusion time
+        `times[time_index[j]]`; the modulation is computed for the distinct times only. With `features_at`, also the hidden states after
+        that block (for representation alignment, Yu et al. 2025). Raises `ValueError` when lengths, prompts and tokens do not fit, or
+        when there is no such block.
+        """
+        if sum(lengths) != len(tokens) or len(lengths) != len(text.lengths):
+            raise ValueError(
+                f"{len(tokens)} tokens in {len(lengths)} segments of {sum(lengths)} in all and {len(text.lengths)} prompts do not fit"
+            )
+        if features_at is not None and not 0 <= features_at < len(self.blocks):
+            raise ValueError(f"features_at={features_at}, but the blocks are numbered 0 to {len(self.blocks) - 1}")
+        embedded: Sequence[Tensor | KeysValues]
+        if isinstance(text, PreparedText):
+            embedded, text_lengths = text.blocks, text.lengths
+        else:
+            states, text_lengths = self.embed_text(text)
+            embedded = (states,) * len(self.blocks)
+        time, time_blocks = self.embed_time(times)
+        rotation = rotations(coordinates, self.config.head_dim)
+        x = self.patch_embedding(tokens.to(self.patch_embedding.weight.dtype)).float()
+        features = x
+        for i, (block, block_text) in enumerate(zip(self.blocks, embedded)):
+            x = block(x, time_blocks, time_index, rotation, block_text, lengths, text_lengths)
+            if i == features_at:
+                features = x
+        out = self.head(x, time, time_index)
+        return out if features_at is None else (out, features)
+
+
+def apply_to_grid(
+    dit: DiT,
+    x: Float[Tensor, "b c lf lh lw"],
+    t: Float[Tensor, "b 1 lf lh lw"] | Float[Tensor, " b"],
+    text: TextStates | PreparedText,
+    first_frame: int | Sequence[int] = 0,
+) -> Float[Tensor, "b out lf lh lw"]:
+    """The prediction of `dit` for latents on a grid, with one time for each clip or for each latent.
+
+    Heights and widths that patches do not divide are padded with their edge values and cropped back. A patch whose latents differ in
+    time takes the largest. `first_frame` (for all clips or for each) is the time coordinate of the first latent: 0 when it is an image
+    latent, >= 1 for a window of a longer video. Raises `ValueError` when `lf` does not divide into patches.
+    """
+    b, _, lf, lh, lw = x.shape
+    patch = dit.config.patch
+    pt, ph, pw = patch
+    if lf % pt:
+        raise ValueError(f"{lf} latent frames do not divide into patches of {pt}")
+    pads = (0, -lw % pw, 0, -lh % ph, 0, 0)
+    if any(pads):
+        x = F.pad(x, pads, mode="replicate")
+    grid = (lf, x.shape[3], x.shape[4])
+    num_tokens = prod(grid) // prod(patch)
+    if t.ndim == 1:
+        times, time_index = t, torch.arange(b, device=x.device).repeat_interleave(num_tokens)
+    else:
+        t = F.pad(t, pads, mode="replicate") if any(pads) else t
+        of_tokens = reduce(t, "b 1 (lf pt) (lh ph) (lw pw) -> (b lf lh lw)", "max", pt=pt, ph=ph, pw=pw)
+        times, time_index = of_tokens.unique(return_inverse=True)
+    starts = [first_frame] * b if isinstance(first_frame, int) else first_frame
+    coordinates = torch.cat([grid_coordinates(*grid, patch, start, x.device) for start in starts])
+    tokens = dit(patchify(x, patch), coordinates, times, time_index, text, (num_tokens,) * b)
+    return unpatchify(tokens, grid, patch)[..., :lh, :lw]

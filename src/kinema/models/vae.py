@@ -1,0 +1,342 @@
+"""The video VAE: pixels to latents and back, causal in time, in the shape of Wan 2.1 and 2.2 (Wan Team 2025, arXiv 2503.20314).
+
+- An image is a video of one frame: 4k+1 frames become k+1 latent frames, and latent frame i sees frames 0 to 4i only.
+- Two equal forms: one-pass (`encode`, `decode`; for training and batches) and streaming (`stream_encode`, `stream_decode`; memory does
+  not grow with length).
+- Keys and configuration are those of diffusers' `AutoencoderKLWan`; the published sizes and ours are rows of one table.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from kinema.errors import ConfigError, ModelError, RequestError
+from kinema.models.vae_blocks import Decoder, Encoder
+from kinema.nn.causal_conv import CausalConv3d, FeatureCache
+from kinema.shapes import Float
+
+
+FIRST_LOGVAR = -6.0
+"""Where the log-variance of the posterior begins: noise of std 0.05."""
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Sizes of a VAE and the statistics of its latents. Raises `ConfigError` for sizes that do not fit together.
+
+    `dim_mult` has an entry per stage, `temporal_downsample` one per downsampling (a stage fewer), in the encoder's order. `fold` pixels
+    by `fold` pixels become channels before the network sees them. `residual` puts Wan 2.2's shortcuts around the stages.
+    `latents_mean` and `latents_std` are per channel; left empty they are zeros and ones.
+    """
+
+    base_dim: int = 24
+    decoder_base_dim: int | None = None
+    dim_mult: tuple[int, ...] = (1, 2, 4)
+    num_res_blocks: int = 1
+    z_dim: int = 24
+    temporal_downsample: tuple[bool, ...] = (True, True)
+    fold: int = 4
+    residual: bool = False
+    latents_mean: tuple[float, ...] = ()
+    latents_std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.latents_mean:
+            object.__setattr__(self, "latents_mean", (0.0,) * self.z_dim)
+        if not self.latents_std:
+            object.__setattr__(self, "latents_std", (1.0,) * self.z_dim)
+        sizes = {
+            "base_dim": self.base_dim,
+            "num_res_blocks": self.num_res_blocks,
+            "z_dim": self.z_dim,
+            "dim_mult": min(self.dim_mult, default=0),
+        }
+        if self.decoder_base_dim is not None:
+            sizes["decoder_base_dim"] = self.decoder_base_dim
+        for name, size in sizes.items():
+            if size < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        if len(self.temporal_downsample) != len(self.dim_mult) - 1:
+            raise ConfigError(
+                f"temporal_downsample has {len(self.temporal_downsample)} entries; dim_mult {self.dim_mult} needs {len(self.dim_mult) - 1}"
+            )
+        if self.fold not in (1, 2, 4):
+            raise ConfigError(f"fold = {self.fold} must be 1, 2 or 4")
+        for name in ("latents_mean", "latents_std"):
+            if len(getattr(self, name)) != self.z_dim:
+                raise ConfigError(f"{name} has {len(getattr(self, name))} values; z_dim is {self.z_dim}")
+        if min(self.latents_std) <= 0:
+            raise ConfigError(f"latents_std must be positive, not {min(self.latents_std)}")
+        if any(dim % 2 for dim in self.decoder_dims[1:-1]) and not self.residual:
+            raise ConfigError(f"decoder widths {self.decoder_dims} are halved while upsampling: they must be even")
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels per latent position, in height and in width."""
+        return self.fold * 2 ** len(self.temporal_downsample)
+
+    @property
+    def temporal_factor(self) -> int:
+        """Frames per latent frame, after the first."""
+        return 2 ** sum(self.temporal_downsample)
+
+    @property
+    def encoder_dims(self) -> tuple[int, ...]:
+        """Width of the encoder's first convolution, then of its stages."""
+        return tuple(self.base_dim * m for m in (1, *self.dim_mult))
+
+    @property
+    def decoder_dims(self) -> tuple[int, ...]:
+        """Width of the decoder's first convolution, then of its stages."""
+        base_dim = self.base_dim if self.decoder_base_dim is None else self.decoder_base_dim
+        return tuple(base_dim * m for m in (self.dim_mult[-1], *reversed(self.dim_mult)))
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What the encoder says of a video's latents: independent normals with this mean and log variance."""
+
+    mean: Float[Tensor, "b c lf lh lw"]
+    logvar: Float[Tensor, "b c lf lh lw"]
+
+    def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "b c lf lh lw"]:
+        """A draw of the latents."""
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+    def kl(self) -> Float[Tensor, "b"]:
+        """Divergence of each clip from the standard normal, in nats per latent number (their mean, not their sum)."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).flatten(1).mean(dim=1)
+
+
+class VAE(nn.Module):
+    """The video VAE. Latents leave `encode` and enter `decode` as they are; a diffusion model sees them through `normalise`."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        in_time, pixels = config.temporal_downsample, 3 * config.fold**2
+        self.encoder = Encoder(pixels, config.encoder_dims, 2 * config.z_dim, config.num_res_blocks, in_time, config.residual)
+        self.quant_conv = CausalConv3d(2 * config.z_dim, 2 * config.z_dim, 1)
+        self.post_quant_conv = CausalConv3d(config.z_dim, config.z_dim, 1)
+        self.decoder = Decoder(config.z_dim, config.decoder_dims, pixels, config.num_res_blocks, in_time[::-1], config.residual)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Draw fresh weights that keep the size of what passes, with residual branches at zero and a posterior of little noise.
+
+        Measured on 64 images, 100 steps: 18.1 dB against 14.0 with PyTorch's own weights (both with the same optimizers). With noise of
+        std 1, PyTorch's, on latents that say nothing yet, the decoder cannot see them.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d) and not name.endswith("time_conv"):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            if name.endswith((".conv2", ".proj")):
+                nn.init.zeros_(module.weight)  # type: ignore[arg-type]
+        self.quant_conv.weight[self.config.z_dim :] *= 0.1
+        nn.init.constant_(self.quant_conv.bias[self.config.z_dim :], FIRST_LOGVAR)  # type: ignore[index]
+
+    def encode(self, video: Float[Tensor, "b 3 f h w"]) -> Posterior:
+        """The latents of whole videos in [-1, 1]; raises `RequestError` for sizes that do not fit. Gradients flow."""
+        self._check_size(video)
+        factor = self.config.temporal_factor
+        if (video.shape[2] - 1) % factor:
+            low = (video.shape[2] - 1) // factor * factor + 1
+            raise RequestError(f"{video.shape[2]} frames do not fit the VAE: use {factor}k+1, e.g. {max(low, 1)} or {low + factor}")
+        return self._encode(video, None)
+
+    def decode(self, z: Float[Tensor, "b c lf lh lw"], *, clamp: bool = False) -> Float[Tensor, "b 3 f h w"]:
+        """Whole videos. Not limited to [-1, 1] unless `clamp`: training wants the gradient beyond, showing and saving does not."""
+        video = self._decode(z, None)
+        return video.clamp(-1, 1) if clamp else video
+
+    @torch.no_grad()
+    def stream_encode(self, frames: Iterable[Tensor], *, at_once: int = 16) -> Iterator[Posterior]:
+        """The latents of one video that comes in pieces (b, 3, f, h, w) of any length; no gradients.
+
+        At most `at_once` new frames are encoded at a time, which bounds the memory. Equal to `encode` of the whole up to rounding.
+        Raises `RequestError` at the end if there were not 4k+1 frames.
+        """
+        factor = self.config.temporal_factor
+        if at_once < factor:
+            raise ConfigError(f"at_once = {at_once} is less than the {factor} frames of a latent frame")
+        cache = FeatureCache()
+        waiting: Tensor | None = None
+        num_frames = 0
+        for piece in frames:
+            self._check_size(piece)
+            num_frames += piece.shape[2]
+            waiting = piece if waiting is None else torch.cat([waiting, piece], dim=2)
+            while waiting.shape[2] >= (wanted := 1 if cache.is_first else factor):
+                size = wanted + (min(at_once, waiting.shape[2]) - wanted) // factor * factor
+                yield self._encode(waiting[:, :, :size], cache)
+                cache.is_first = False
+                waiting = waiting[:, :, size:]
+        if waiting is None or waiting.shape[2]:
+            raise RequestError(f"{num_frames} frames do not fit the VAE: use {factor}k+1, e.g. {num_frames // factor * factor + 1}")
+
+    @torch.no_grad()
+    def stream_decode(self, latents: Iterable[Tensor], *, at_once: int = 2, clamp: bool = False) -> Iterator[Tensor]:
+        """The frames (b, 3, f, h, w) of one video whose latents come in pieces (b, c, lf, lh, lw) of any length; no gradients.
+
+        The first latent frame is decoded alone and gives one frame; of the others, which give four each, at most `at_once` are decoded at
+        a time: memory grows with it. Equal to `decode` of the whole up to rounding.
+        """
+        if at_once < 1:
+            raise ConfigError(f"at_once = {at_once} must be at least 1")
+        cache = FeatureCache()
+        for piece in latents:
+            first = 1 if cache.is_first else 0
+            for z in (piece[:, :, :first], *piece[:, :, first:].split(at_once, dim=2)):
+                if not z.shape[2]:
+                    continue
+                video = self._decode(z, cache)
+                cache.is_first = False
+                yield video.clamp(-1, 1) if clamp else video
+
+    def normalise(self, z: Float[Tensor, "b c lf lh lw"]) -> Float[Tensor, "b c lf lh lw"]:
+        """Latents with mean 0 and standard deviation 1 per channel, as a diffusion model wants them."""
+        return (z - self._per_channel(self.config.latents_mean, z)) / self._per_channel(self.config.latents_std, z)
+
+    def denormalise(self, z: Float[Tensor, "b c lf lh lw"]) -> Float[Tensor, "b c lf lh lw"]:
+        """Latents as `decode` wants them."""
+        return z * self._per_channel(self.config.latents_std, z) + self._per_channel(self.config.latents_mean, z)
+
+    def _encode(self, video: Tensor, cache: FeatureCache | None) -> Posterior:
+        p = self.config.fold
+        # The fold's order, width offset before height offset, is the published one.
+        x = rearrange(video, "b c f (h p) (w q) -> b (c q p) f h w", p=p, q=p).contiguous(memory_format=torch.channels_last_3d)
+        mean, logvar = self.quant_conv(self.encoder(x, cache)).chunk(2, dim=1)
+        return Posterior(mean, logvar.clamp(-30, 20))
+
+    def _decode(self, z: Tensor, cache: FeatureCache | None) -> Tensor:
+        if z.shape[1] != self.config.z_dim:
+            raise ModelError(f"latents have {z.shape[1]} channels; this VAE wants {self.config.z_dim}")
+        p = self.config.fold
+        x = self.decoder(self.post_quant_conv(z.contiguous(memory_format=torch.channels_last_3d)), cache)
+        return rearrange(x, "b (c q p) f h w -> b c f (h p) (w q)", p=p, q=p)
+
+    def _check_size(self, video: Tensor) -> None:
+        factor = self.config.spatial_factor
+        if video.shape[3] % factor or video.shape[4] % factor:
+            nearest = " x ".join(str(max(1, round(size / factor)) * factor) for size in video.shape[3:])
+            raise RequestError(f"{video.shape[3]} x {video.shape[4]} pixels do not fit the VAE: use multiples of {factor}, e.g. {nearest}")
+
+    @staticmethod
+    def _per_channel(values: tuple[float, ...], z: Tensor) -> Tensor:
+        return torch.tensor(values, device=z.device, dtype=z.dtype).view(-1, 1, 1, 1)
+
+
+def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
+    """The contents of `vae/config.json` with which diffusers' `AutoencoderKLWan` builds the same network."""
+    return {
+        "_class_name": "AutoencoderKLWan",
+        "attn_scales": [],
+        "base_dim": config.base_dim,
+        "decoder_base_dim": config.decoder_base_dim,
+        "dim_mult": list(config.dim_mult),
+        "dropout": 0.0,
+        "in_channels": 3 * config.fold**2,
+        "is_residual": config.residual,
+        "latents_mean": list(config.latents_mean),
+        "latents_std": list(config.latents_std),
+        "num_res_blocks": config.num_res_blocks,
+        "out_channels": 3 * config.fold**2,
+        "patch_size": None if config.fold == 1 else config.fold,
+        "scale_factor_spatial": config.spatial_factor,
+        "scale_factor_temporal": config.temporal_factor,
+        "temperal_downsample": list(config.temporal_downsample),
+        "z_dim": config.z_dim,
+    }
+
+
+def vae_from_diffusers_config(values: Mapping[str, Any]) -> VAEConfig:
+    """The configuration that a `vae/config.json` of class `AutoencoderKLWan` describes; raises `ModelError` for what this VAE cannot do.
+
+    Keys that are absent have the class's defaults, which are the sizes of Wan 2.1.
+    """
+    name = values.get("_class_name", "AutoencoderKLWan")
+    if name != "AutoencoderKLWan":
+        raise ModelError(f"vae/config.json is of class {name}; AutoencoderKLWan is needed")
+    given = vae_diffusers_config(VAES["wan-2.1"]) | dict(values)
+    config = VAEConfig(
+        base_dim=given["base_dim"],
+        decoder_base_dim=given["decoder_base_dim"],
+        dim_mult=tuple(given["dim_mult"]),
+        num_res_blocks=given["num_res_blocks"],
+        z_dim=given["z_dim"],
+        temporal_downsample=tuple(given["temperal_downsample"]),
+        fold=given["patch_size"] or 1,
+        residual=given["is_residual"],
+        latents_mean=tuple(given["latents_mean"]),
+        latents_std=tuple(given["latents_std"]),
+    )
+    expected = vae_diffusers_config(config)
+    for key, value in given.items():
+        if key.startswith("_") or key in ("scale_factor_spatial", "scale_factor_temporal") or value == expected.get(key, value):
+            continue
+        raise ModelError(f"vae/config.json: {key} = {value!r} is not supported (needed here: {expected[key]!r})")
+    if strange := sorted(key for key in given if key not in expected and not key.startswith("_")):
+        raise ModelError(f"vae/config.json has keys that AutoencoderKLWan does not know: {', '.join(strange)}")
+    return config
+
+
+# fmt: off
+WAN_21_MEAN = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+)
+WAN_21_STD = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+)
+WAN_22_MEAN = (
+    -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557,
+    -0.1382, 0.0542, 0.2813, 0.0891, 0.1570, -0.0098, 0.0375, -0.1825,
+    -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
+    -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230,
+    -0.0313, -0.1649, 0.0117, 0.0723, -0.2839, -0.2083, -0.0520, 0.3748,
+    0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
+)
+WAN_22_STD = (
+    0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013,
+    0.8158, 1.0344, 0.5894, 1.0901, 0.6885, 0.6165, 0.8454, 0.4978,
+    0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
+    0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093,
+    0.5709, 0.6065, 0.6415, 0.4944, 0.5726, 1.2042, 0.5458, 1.6887,
+    0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
+)
+# fmt: on
+
+# Sizes: "nano" ships with the package; the others are Wan's published ones (126,892,531 and 704,688,668 parameters).
+VAES = {
+    "nano": VAEConfig(),
+    "wan-2.1": VAEConfig(
+        base_dim=96,
+        dim_mult=(1, 2, 4, 4),
+        num_res_blocks=2,
+        z_dim=16,
+        temporal_downsample=(False, True, True),
+        fold=1,
+        latents_mean=WAN_21_MEAN,
+        latents_std=WAN_21_STD,
+    ),
+    "wan-2.2": VAEConfig(
+        base_dim=160,
+        decoder_base_dim=256,
+        dim_mult=(1, 2, 4, 4),
+        num_res_blocks=2,
+        z_dim=48,
+        temporal_downsample=(False, True, True),
+        fold=2,
+        residual=True,
+        latents_mean=WAN_22_MEAN,
+        latents_std=WAN_22_STD,
+    ),
+}
