@@ -1,0 +1,308 @@
+"""The pipeline: a request becomes a canvas, the canvas is sampled, and its latents are decoded to a video.
+
+request -> plan -> canvas -> sampler around the guided DiT -> latents (saved) -> streaming decoder -> Video
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from math import prod
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from kinema import config
+from kinema.device import Precision, autocast, pick_device
+from kinema.diffusion.canvas import Canvas, Network, with_canvas
+from kinema.diffusion.guidance import classifier_free
+from kinema.diffusion.objective import Prediction, to_x0
+from kinema.diffusion.samplers import SAMPLERS
+from kinema.diffusion.schedule import SCHEDULES, time_grid
+from kinema.errors import ModelError, RequestError
+from kinema.generate.events import iterate
+from kinema.generate.job import Job
+from kinema.generate.noise import START, STEP, place_noise
+from kinema.generate.prompt import PromptReport, read_prompt
+from kinema.generate.provenance import metadata, provenance
+from kinema.generate.request import SHIPPED, Plan, Request, make_plan
+from kinema.lookup import lookup
+from kinema.models.clip import CLIP
+from kinema.models.dit import DiT, PreparedText, apply_to_grid
+from kinema.models.vae import VAE
+from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model
+from kinema.shapes import Float
+from kinema.video import Video
+
+JOINT_TOKENS = 4096
+"""Up to this many tokens both halves of guidance go through the DiT as one batch: measured 1.06 times as fast on a CPU at 320
+tokens, and more where a small batch leaves the device idle. Beyond it the device is full anyway and the batch only costs memory."""
+FIRST_TIME_OF_NOISE = 0.999
+"""Where sampling begins for a model that predicts noise, whose x0 is not defined at t = 1 (diffusers begins there too)."""
+OnStep = Callable[["Step"], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One piece of work done: a step of the sampler, or a few frames decoded."""
+
+    stage: Literal["sample", "decode"]
+    index: int
+    """Which step, or which frame of the canvas, is done; counted from 0, so that the stage ends with `total - 1`."""
+    total: int
+    seconds: float
+    """Since the stage began."""
+    x0: Tensor | None = None
+    """While sampling, the present estimate of the clean latents (c, lf, lh, lw), on the model's device: what a preview shows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A video, and all that is known of how it was made."""
+
+    video: Video
+    plan: Plan
+    prompt: PromptReport
+    model_name: str
+    model_hash: str
+    seconds: float
+    """Taken in all, on the clock of the wall."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What is needed to make this video again; it travels in the file."""
+        return provenance(self.plan, model_name=self.model_name, model_hash=self.model_hash)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the video, with its provenance inside; the suffix of `path` says which kind of file."""
+        return self.video.save(path, metadata=metadata(self.provenance))
+
+
+class Pipeline:
+    """A model, ready to generate: DiT, VAE and CLIP on one device."""
+
+    def __init__(
+        self,
+        dit: DiT,
+        vae: VAE,
+        clip: CLIP,
+        manifest: Manifest,
+        *,
+        model: str = SHIPPED,
+        model_hash: str,
+        precision: Precision = "auto",
+    ) -> None:
+        """All three networks must be on one device. `model` is what a request calls this model; `precision` is that of the DiT's products.
+
+        Raises `ModelError` when the parts do not fit together.
+        """
+        space, multiple = vae.config.spatial_factor, manifest.sides[2]
+        pairs = {
+            "the DiT's in_channels and the VAE's z_dim": (dit.config.in_channels, vae.config.z_dim),
+            "the DiT's out_channels and the VAE's z_dim": (dit.config.out_channels, vae.config.z_dim),
+            "the DiT's text_dim and the CLIP's text_width": (dit.config.text_dim, clip.config.text_width),
+        }
+        wrong = [f"{what} are {left} and {right}" for what, (left, right) in pairs.items() if left != right]
+        if multiple % space:
+            wrong.append(f"sides are multiples of {multiple} pixels, but a latent of the VAE has {space}")
+        if wrong:
+            raise ModelError(f"the parts of {manifest.name} do not fit together: {'; '.join(wrong)}")
+        self.dit, self.vae, self.clip = dit.eval(), vae.eval(), clip.eval()
+        self.manifest = manifest
+        self.model = model
+        self.model_hash = model_hash
+        self.precision = precision
+        self.device = next(dit.parameters()).device
+        self.schedule = lookup(SCHEDULES, manifest.schedule, kind="noise schedule")()
+
+    def plan(self, request: Request) -> Plan:
+        """What this model will do for `request`; raises `RequestError` for what it cannot do. Costs nothing."""
+        request = replace(request, model=self.model)
+        return make_plan(request, self.manifest, temporal_factor=self.vae.config.temporal_factor)
+
+    def read_prompt(self, prompt: str) -> PromptReport:
+        """How this model reads a prompt."""
+        return read_prompt(self.clip.tokenizer, prompt)
+
+    def generate(self, request: Request, *, job: Path | None = None) -> Iterator[Step | Result]:
+        """A `Step` for each piece of work, and the `Result` last. Closing the iterator cancels the rest.
+
+        The work is done in a thread that waits while the caller looks at a step. For `job`, see `run`.
+        """
+        return iterate(lambda report: self.run(request, on_step=report, job=job))
+
+    @torch.inference_mode()
+    def run(self, request: Request, *, on_step: OnStep | None = None, job: Path | None = None) -> Result:
+        """The video of `request`. `on_step` is called after each piece of work, and what it raises ends the run.
+
+        With `job`, a folder, the request and the latents are kept there, the latents before they are decoded. Equal requests give equal
+        bytes on one machine with one number of threads. Raises `RequestError` for a request that this model cannot fulfil,
+        or that memory is too small for, `OutputError` for a job folder that cannot be written, and `ModelError`, naming the step, when a
+        number is not finite.
+        """
+        begun = time.perf_counter()
+        plan = self.plan(request)
+        folder = Job(job) if job is not None else None
+        if folder is not None:
+            folder.save_request(plan.request)
+        with _memory_errors(plan):
+            latents = self.sample(plan, on_step=on_step)
+            if folder is not None:
+                folder.save_latents(latents, model_hash=self.model_hash)
+            video = self.decode(latents, plan, on_step=on_step)
+        return self._result(plan, video, begun)
+
+    @torch.inference_mode()
+    def decode_job(self, folder: Path, *, on_step: OnStep | None = None) -> Result:
+        """The video of a job whose latents have been saved; raises `RequestError` when they have not, or by another model."""
+        begun = time.perf_counter()
+        job = Job(folder)
+        plan = self.plan(job.request())
+        latents = job.latents(model_hash=self.model_hash).to(self.device)
+        with _memory_errors(plan):
+            video = self.decode(latents, plan, on_step=on_step)
+        return self._result(plan, video, begun)
+
+    @torch.inference_mode()
+    def sample(self, plan: Plan, *, on_step: OnStep | None = None) -> Float[Tensor, "c lf lh lw"]:
+        """The clean, normalised latents of the plan's canvas. Raises `ModelError` when a step gives a number that is not finite."""
+        begun = time.perf_counter()
+        canvas = self.empty_canvas(plan)
+        _, *shape = canvas.clean.shape
+        c, lf, lh, lw = shape
+
+        def noise(stream: str, step: int) -> Tensor:
+            return place_noise(plan.request.seed, stream, range(lf), (c, lh, lw), step).unsqueeze(0).to(self.device)
+
+        def took(index: int, x: Tensor, x0: Tensor) -> None:
+            if not bool(torch.isfinite(x).all()):
+                raise ModelError(
+                    f"step {index + 1} of {plan.steps} gave numbers that are not finite: {self.manifest.name} is damaged "
+                    f"(look with 'kinema models'), or guidance={plan.guidance:g} with the sampler '{plan.sampler}' is too much for it"
+                )
+            if on_step is not None:
+                on_step(Step("sample", index, plan.steps, time.perf_counter() - begun, x0[0]))
+
+        times = time_grid(plan.steps, shift=plan.shift, top=FIRST_TIME_OF_NOISE if self.manifest.prediction == "noise" else 1.0)
+        start = noise(START, 0)
+        with autocast(self.device, self.precision):
+            network = self.network(plan)
+            x = lookup(SAMPLERS, plan.sampler, kind="sampler")(
+                with_canvas(network, canvas, self.schedule, start),
+                canvas.at(times[0], start, self.schedule),
+                times,
+                self.schedule,
+                noise=partial(noise, STEP),
+                on_step=took,
+            )
+        return canvas.finish(x)[0]
+
+    def empty_canvas(self, plan: Plan) -> Canvas:
+        """The canvas of text-to-video: nothing is known."""
+        return Canvas.empty((1, self.vae.config.z_dim, *self._grid(plan)), device=self.device)
+
+    def network(self, plan: Plan) -> Network:
+        """The guided estimate of x0 for the prompts of `plan`; their keys and values are made once, here."""
+        # Without a negative prompt guidance moves away from the empty text, which stands for dropped captions in training.
+        texts, _ = self.clip.encode_text([plan.request.prompt, plan.request.negative_prompt])
+        conditional, unconditional = (self.dit.prepare_text(text) for text in texts.split())
+        both = PreparedText(
+            tuple(
+                (torch.cat([keys, other_keys]), torch.cat([values, other_values]))
+                for (keys, values), (other_keys, other_values) in zip(conditional.blocks, unconditional.blocks)
+            ),
+            conditional.lengths + unconditional.lengths,
+        )
+
+        def pair(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            with_prompt, without = self._estimate(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+            return with_prompt, without
+
+        num_tokens = prod(self._grid(plan)) // prod(self.dit.config.patch)
+        return classifier_free(
+            lambda x, t: self._estimate(x, t, conditional),
+            lambda x, t: self._estimate(x, t, unconditional),
+            plan.guidance,
+            pair=pair if num_tokens <= JOINT_TOKENS else None,
+        )
+
+    @torch.inference_mode()
+    def decode(self, latents: Float[Tensor, "c lf lh lw"], plan: Plan, *, on_step: OnStep | None = None) -> Video:
+        """The plan's video: decoded a few latent frames at a time, cropped to the middle of the picture and the first frames, as uint8.
+
+        Raises `ModelError` when a pixel is not finite.
+        """
+        begun = time.perf_counter()
+        top, left = (plan.canvas_height - plan.height) // 2, (plan.canvas_width - plan.width) // 2
+        frames = np.empty((plan.frames, plan.height, plan.width, 3), dtype=np.uint8)
+        start = 0
+        for piece in self.vae.stream_decode([self.vae.denormalise(latents.unsqueeze(0))]):
+            stop = start + piece.shape[2]
+            if not bool(torch.isfinite(piece).all()):
+                raise ModelError(
+                    f"frames {start} to {stop - 1} have pixels that are not finite: the VAE of {self.manifest.name} is damaged"
+                )
+            visible = piece[0, :, : max(0, plan.frames - start), top : top + plan.height, left : left + plan.width]
+            frames[start:stop] = to_uint8(visible)
+            start = stop
+            if on_step is not None:
+                on_step(Step("decode", stop - 1, plan.canvas_frames, time.perf_counter() - begun))
+        return Video(frames, plan.fps)
+
+    def _grid(self, plan: Plan) -> tuple[int, int, int]:
+        """Size (lf, lh, lw) of the plan's latents."""
+        space, pace = self.vae.config.spatial_factor, self.vae.config.temporal_factor
+        return (plan.canvas_frames - 1) // pace + 1, plan.canvas_height // space, plan.canvas_width // space
+
+    def _estimate(self, x: Tensor, t: Tensor, text: PreparedText) -> Tensor:
+        """The estimate of x0 at one time per latent, in float32."""
+        output = apply_to_grid(self.dit, x, t, text)
+        return to_x0(cast(Prediction, self.manifest.prediction), output.float(), x, t, self.schedule)
+
+    def _result(self, plan: Plan, video: Video, begun: float) -> Result:
+        report = self.read_prompt(plan.request.prompt)
+        return Result(video, plan, report, self.manifest.name, self.model_hash, time.perf_counter() - begun)
+
+
+def to_uint8(video: Float[Tensor, "3 f h w"]) -> np.ndarray:
+    """Pixels (f, h, w, 3) in 0 ... 255 of pixels in [-1, 1]; what lies outside is clipped."""
+    pixels = rearrange(video, "c f h w -> f h w c").float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    return pixels.cpu().numpy()
+
+
+@contextmanager
+def _memory_errors(plan: Plan) -> Iterator[None]:
+    """Turns running out of memory into a `RequestError` that says for what; PyTorch has no class of its own for it on a CPU."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise RequestError(f"out of memory for {plan.text}: ask for a smaller size or fewer frames") from error
+
+
+def load(model: str | Path = SHIPPED, *, device: str = "auto", precision: Precision = "auto") -> Pipeline:
+    """The pipeline of a model: "shipped", or the path of a model folder. Raises `ModelError` when it is not whole."""
+    folder = resolve_model(model)
+    place = pick_device(device)
+    manifest = load_manifest(folder)
+    parts = load_dit(folder, place), load_vae(folder, place), load_clip(folder, place)
+    return Pipeline(*parts, manifest, model=str(model), model_hash=model_hash(folder), precision=precision)
+
+
+_kept = lru_cache(maxsize=1)(load)
+
+
+def generate(prompt: str, *, model: str | Path = SHIPPED, device: str = "auto", **options: Any) -> Result:
+    """The video that shows `prompt`; `options` are the other fields of `Request`. The model stays loaded for the next call.
+
+    `generate("a red fox runs", seconds=2, seed=7).save("fox.mp4")`. Raises `ConfigError` for an option that a request does not have,
+    and the errors of `load` and `Pipeline.run`.
+    """
+    request = config.from_dict(Request, {"prompt": prompt, "model": str(model), **options})
+    return _kept(request.model, device=device).run(request)
