@@ -156,3 +156,13 @@ def test_the_shipped_senses_are_readable_and_small():
     assert len(table) > 1000
     assert len(json.dumps(list(table.items()), ensure_ascii=False).encode()) < 600_000
     assert all(word == "".join(pieces(word)) for word in table)
+
+
+def test_a_limited_tokenizer_keeps_its_ids_and_reads_the_rest_as_unknown(tmp_path):
+    whole = Tokenizer(["rocket", "puppy", "dog", "rises"], table={"puppy": ("dog",)})
+    limited = whole.limited(["dog", "rises"])
+    assert limited.encode("dog rises") == whole.encode("dog rises")
+    assert limited.explain("puppy") == (WordUse("puppy", "dog", False),)
+    limited.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert (again.tokens, again.understood) == (whole.tokens, ("dog", "rises"))

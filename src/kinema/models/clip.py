@@ -221,7 +221,10 @@ def _initialise(tower: nn.Module, width: int, num_layers: int) -> None:
     """Normal weights of std width ** -0.5 (the MLP's first layer: (2 * width) ** -0.5) and zero biases, as in OpenAI's code.
 
     What is added to the residual stream is divided by sqrt(2 * num_layers). The stem keeps PyTorch's own initialisation.
+    On the meta device there is nothing to draw.
     """
+    if next(tower.parameters()).is_meta:
+        return
     for name, parameter in tower.named_parameters():
         if name.startswith("stem.") or "norm" in name:
             continue

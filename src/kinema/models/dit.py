@@ -210,7 +210,11 @@ class DiT(nn.Module):
         | text and time embedding           | normal, std 0.02          |
         | modulation                        | normal, std 1/sqrt(d)     |
         | head                              | zero                      |
+
+        On the meta device there is nothing to draw.
         """
+        if self.head.projection.weight.is_meta:
+            return
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight, generator=generator)

@@ -39,13 +39,27 @@ class WordUse:
 class Tokenizer:
     """Words to ids and back. The ids are `<pad>` 0, `<bos>` 1, `<eos>` 2, then the vocabulary in sorted order."""
 
-    def __init__(self, words: Iterable[str], *, max_length: int = 96, table: Mapping[str, tuple[str, ...]] | None = None) -> None:
-        """`table` says what stands in for unknown words; None takes the shipped one when the first unknown word comes."""
+    def __init__(
+        self,
+        words: Iterable[str],
+        *,
+        max_length: int = 96,
+        table: Mapping[str, tuple[str, ...]] | None = None,
+        understood: Iterable[str] | None = None,
+    ) -> None:
+        """`table` says what stands in for unknown words; None takes the shipped one when the first unknown word comes.
+
+        `understood` are those of `words` that may be read, None all: a backbone trained on fewer nouns than its CLIP has never seen the
+        others, and reads them as unknown.
+        """
         self.tokens = (*SPECIAL, *sorted({piece for word in words for piece in pieces(word)}))
         self.max_length = max_length
-        self._ids = {token: index for index, token in enumerate(self.tokens)}
-        self._english = tuple(token for token in self.tokens[len(SPECIAL) :] if not _is_chinese(token))
-        self._longest_chinese = max((len(token) for token in self.tokens if _is_chinese(token)), default=0)
+        wanted = set(self.tokens) if understood is None else {piece for word in understood for piece in pieces(word)}
+        self.understood = tuple(token for token in self.words if token in wanted)
+        """The words that are read as written, sorted."""
+        self._ids = {token: index for index, token in enumerate(self.tokens) if token in SPECIAL or token in wanted}
+        self._english = tuple(token for token in self.understood if not _is_chinese(token))
+        self._longest_chinese = max((len(token) for token in self.understood if _is_chinese(token)), default=0)
         self._table = table
 
     def __len__(self) -> int:
@@ -83,7 +97,9 @@ class Tokenizer:
 
     def save(self, path: Path) -> None:
         """Write `tokenizer.json`: the format's name, the longest length and the tokens in the order of their ids."""
-        content = {"format": FORMAT, "max_length": self.max_length, "tokens": self.tokens}
+        content: dict[str, object] = {"format": FORMAT, "max_length": self.max_length, "tokens": self.tokens}
+        if self.understood != self.words:
+            content["understood"] = self.understood
         path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -92,10 +108,14 @@ class Tokenizer:
         content = read_json(path)
         if content.get("format") != FORMAT or not {"tokens", "max_length"} <= content.keys():
             raise ModelError(f"{path} is not a Kinema tokenizer: it must hold format '{FORMAT}', max_length and tokens")
-        tokenizer = cls(content["tokens"][len(SPECIAL) :], max_length=content["max_length"])
+        tokenizer = cls(content["tokens"][len(SPECIAL) :], max_length=content["max_length"], understood=content.get("understood"))
         if list(tokenizer.tokens) != content["tokens"]:
             raise ModelError(f"{path}: the tokens are not {', '.join(SPECIAL)} and then sorted words")
         return tokenizer
+
+    def limited(self, words: Iterable[str]) -> "Tokenizer":
+        """A tokenizer of the same ids that reads only `words` as written."""
+        return Tokenizer(self.words, max_length=self.max_length, table=self._table, understood=words)
 
     def _read(self, piece: str) -> Iterator[WordUse]:
         """The words of one piece: a Chinese run is cut into words, anything else is one word."""

@@ -131,8 +131,10 @@ class VAE(nn.Module):
         """Draw fresh weights that keep the size of what passes, with residual branches at zero and a posterior of little noise.
 
         Measured on 64 images, 100 steps: 18.1 dB against 14.0 with PyTorch's own weights (both with the same optimizers). With noise of
-        std 1, PyTorch's, on latents that say nothing yet, the decoder cannot see them.
+        std 1, PyTorch's, on latents that say nothing yet, the decoder cannot see them. On the meta device there is nothing to draw.
         """
+        if self.quant_conv.weight.is_meta:
+            return
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d | nn.Conv3d) and not name.endswith("time_conv"):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")

@@ -1,0 +1,8 @@
+"""Worlds: endless procedural clips whose captions and truth are exact."""
+
+from kinema.worlds.clip import CAPTION_KEYS, Clip, Vocabulary, World
+from kinema.worlds.stage import StageConfig, StageWorld, is_held_out
+
+WORLDS: dict[str, type] = {"stage": StageWorld}
+
+__all__ = ["CAPTION_KEYS", "WORLDS", "Clip", "StageConfig", "StageWorld", "Vocabulary", "World", "is_held_out"]
