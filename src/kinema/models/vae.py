@@ -19,7 +19,6 @@ from kinema.models.vae_blocks import Decoder, Encoder
 from kinema.nn.causal_conv import CausalConv3d, FeatureCache
 from kinema.shapes import Float
 
-
 FIRST_LOGVAR = -6.0
 """Where the log-variance of the posterior begins: noise of std 0.05."""
 
@@ -136,13 +135,17 @@ class VAE(nn.Module):
         if self.quant_conv.weight.is_meta:
             return
         for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d | nn.Conv3d) and not name.endswith("time_conv"):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            if not isinstance(module, nn.Conv2d | nn.Conv3d) or name.endswith("time_conv"):
+                continue
             if name.endswith((".conv2", ".proj")):
-                nn.init.zeros_(module.weight)  # type: ignore[arg-type]
+                nn.init.zeros_(module.weight)
+            else:
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        assert self.quant_conv.bias is not None, "the last layer of the encoder has a bias"
         self.quant_conv.weight[self.config.z_dim :] *= 0.1
-        nn.init.constant_(self.quant_conv.bias[self.config.z_dim :], FIRST_LOGVAR)  # type: ignore[index]
+        self.quant_conv.bias[self.config.z_dim :] = FIRST_LOGVAR
 
     def encode(self, video: Float[Tensor, "b 3 f h w"]) -> Posterior:
         """The latents of whole videos in [-1, 1]; raises `RequestError` for sizes that do not fit. Gradients flow."""

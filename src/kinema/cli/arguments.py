@@ -1,0 +1,19 @@
+"""Types of command-line arguments that several verbs take."""
+
+import argparse
+import re
+
+
+def size(text: str) -> tuple[int, int]:
+    """(width, height) in pixels from "WxH", e.g. "128x128"."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if not match or not int(match[1]) or not int(match[2]):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size: write WIDTHxHEIGHT in pixels, e.g. 128x128")
+    return int(match[1]), int(match[2])
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above zero")
+    return int(text)

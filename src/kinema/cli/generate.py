@@ -1,0 +1,105 @@
+"""Generates a video from words, and a contact sheet of it as a picture beside it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kinema.cli.arguments import size
+
+if TYPE_CHECKING:
+    from kinema.generate.pipeline import OnStep, Step
+    from kinema.generate.request import Plan
+
+STAGES = {"sample": "sampling", "decode": "decoding"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    length = parser.add_mutually_exclusive_group()
+    parser.add_argument("prompt", metavar="PROMPT", help="what the video shows, in English or Chinese")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help=".mp4, .webm, .mkv, .gif, or .png for one frame")
+    parser.add_argument("--size", type=size, metavar="WxH", help="width and height in pixels, e.g. 128x128")
+    length.add_argument("--seconds", type=float, metavar="S", help="length as a duration")
+    length.add_argument("--frames", type=int, metavar="N", help="length as a number of frames")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another video (default: 0)")
+    parser.add_argument("--negative", default="", metavar="TEXT", help="what the video should not show")
+    parser.add_argument("--steps", type=int, metavar="N", help="how many steps the sampler takes")
+    parser.add_argument("--sampler", metavar="NAME", help="euler, heun, unipc and others; an unknown name lists them all")
+    parser.add_argument("--guidance", type=float, metavar="G", help="how closely the words are followed; 1 is no guidance")
+    parser.add_argument("--shift", type=float, metavar="S", help="how far the sampler's times move towards noise; 1 is not at all")
+    parser.add_argument("--model", default="shipped", metavar="DIR", help="a model folder (default: the model inside the package)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="where to compute (default: the fastest there is)")
+    parser.add_argument("--beyond-trained", action="store_true", help="allow sizes and lengths that the model was not trained with")
+    parser.add_argument("--no-sheet", action="store_true", help="write no contact sheet")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from kinema.generate.pipeline import load
+    from kinema.generate.request import Request
+    from kinema.video import contact_sheet, save_image
+
+    width, height = arguments.size or (None, None)
+    request = Request(
+        arguments.prompt,
+        negative_prompt=arguments.negative,
+        width=width,
+        height=height,
+        seconds=arguments.seconds,
+        frames=arguments.frames,
+        seed=arguments.seed,
+        steps=arguments.steps,
+        sampler=arguments.sampler,
+        guidance=arguments.guidance,
+        shift=arguments.shift,
+        model=arguments.model,
+        beyond_trained=arguments.beyond_trained,
+    )
+    pipeline = load(arguments.model, device=arguments.device)
+    plan = pipeline.plan(request)
+    _check_output(arguments.out, plan)
+    print(plan.text)
+    if notice := pipeline.read_prompt(request.prompt).text:
+        print(notice)
+    with _progress() as on_step:
+        result = pipeline.run(request, on_step=on_step)
+    written = [result.save(arguments.out)]
+    if result.video.num_frames > 1 and not arguments.no_sheet:
+        written.append(save_image(arguments.out.with_suffix(".png"), contact_sheet([result.video], [request.prompt])))
+    print(
+        f"{' and '.join(map(str, written))} in {result.seconds:.1f} s, by {result.model_name} {result.model_hash} with seed {request.seed}"
+    )
+    return 0
+
+
+def _check_output(file: Path, plan: "Plan") -> None:
+    """Raise, before the work and not after it, for a file that could not be written; its folder is made."""
+    from kinema.errors import OutputError, RequestError
+    from kinema.lookup import lookup
+    from kinema.video.video import ENDINGS
+
+    if lookup(ENDINGS, file.suffix.lower(), kind="video ending") == "png" and plan.frames > 1:
+        raise RequestError(f"{file} holds one picture and {plan.frames} frames were asked for: use --frames 1, or .mp4")
+    if file.is_dir():
+        raise OutputError(f"{file} is a folder: name a file")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(file.parent, os.W_OK):
+        raise OutputError(f"{file.parent} is not a folder that may be written into")
+
+
+@contextmanager
+def _progress() -> Iterator["OnStep"]:
+    """A function that shows each step in a bar on the terminal, and nothing where there is none."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        bars = {stage: progress.add_task(title, total=None, start=False) for stage, title in STAGES.items()}
+
+        def on_step(step: "Step") -> None:
+            progress.start_task(bars[step.stage])
+            progress.update(bars[step.stage], completed=step.index + 1, total=step.total)
+
+        yield on_step

@@ -1,0 +1,88 @@
+"""Looks into model folders: what a model can do and what it is made of, and whether its files are as they were written."""
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kinema.models.weights import Manifest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    for act, help_line in (
+        (inspect, "sizes, lengths, words, parameters, licence and hashes of a model"),
+        (verify, "compare every file's hash"),
+    ):
+        action = actions.add_parser(act.__name__, help=help_line, description=act.__doc__)
+        action.add_argument(
+            "model", nargs="?", default="shipped", metavar="MODEL", help="a model folder (default: the one inside the package)"
+        )
+        action.set_defaults(act=act)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from kinema.models.weights import resolve_model
+
+    arguments.act(resolve_model(arguments.model))
+    return 0
+
+
+def verify(folder: Path) -> None:
+    """Reads every file of a model and compares its hash with the one in kinema.json."""
+    from kinema.models import weights
+
+    num_files = weights.verify(folder)
+    print(f"{folder}: {num_files} files as they were written, model {weights.model_hash(folder)}")
+
+
+def inspect(folder: Path) -> None:
+    """Prints what a model can do and what it is made of; no weights are loaded."""
+    from kinema.models.weights import load_manifest, model_hash
+
+    manifest = load_manifest(folder)
+    rows = {
+        "model": f"{manifest.name}, {model_hash(folder)}",
+        "licence": manifest.licence,
+        **_abilities(manifest),
+        **{f"{name}/": line for name, line in _components(folder)},
+        **{kind: f"{len(words)}: {', '.join(words)}" for kind, words in manifest.vocabulary.items() if kind != "words"},
+        **{name: digest for name, digest in sorted(manifest.sha256.items())},
+    }
+    width = max(map(len, rows))
+    for name, line in rows.items():
+        print(f"{name:<{width}}  {line}")
+
+
+def _abilities(manifest: "Manifest") -> dict[str, str]:
+    """What the model was trained for, and what it does when nothing is asked for."""
+    least, most, multiple = manifest.sides
+    (fewest, longest), fps = manifest.frames, manifest.fps
+    height, width = manifest.default_size
+    return {
+        "sizes": f"width and height {least} to {most} pixels in steps of {multiple}; {width}x{height} unless asked",
+        "lengths": f"{fewest} to {longest} frames, up to {longest / fps:.3g} s at {fps:g} fps; {manifest.default_frames} unless asked",
+        "sampling": f"{manifest.sampler}, {manifest.steps} steps, guidance {manifest.guidance:g}, shift {manifest.shift:g} unless asked",
+        "trained on": f"the {manifest.schedule} noise schedule, predicting {manifest.prediction}",
+    }
+
+
+def _components(folder: Path) -> Iterator[tuple[str, str]]:
+    """(name, parameters and size) of every subfolder that holds weights, read from the files' headers."""
+    from safetensors import safe_open
+
+    for component in sorted(path for path in folder.iterdir() if path.is_dir()):
+        files = sorted(component.glob("*.safetensors"))
+        if not files:
+            continue
+        num_parameters, kinds = 0, set()
+        for file in files:
+            with safe_open(file, framework="numpy") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  the file is no mapping
+                    tensor = tensors.get_slice(name)
+                    num_parameters += math.prod(tensor.get_shape())
+                    kinds.add(tensor.get_dtype())
+        size_bytes = sum(file.stat().st_size for file in files)
+        yield component.name, f"{num_parameters / 1e6:.2f} million parameters, {size_bytes / 1e6:.1f} MB of {' and '.join(sorted(kinds))}"

@@ -1,0 +1,87 @@
+"""Lists the procedural worlds that training clips come from, and draws some of their clips with captions to look at."""
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kinema.cli.arguments import positive, size
+
+if TYPE_CHECKING:
+    from kinema.video import Video
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    names = actions.add_parser("list", help="every world and what it can show", description=list_worlds.__doc__)
+    names.set_defaults(act=list_worlds)
+    look = actions.add_parser("preview", help="draw some clips with their captions", description=preview.__doc__)
+    look.set_defaults(act=preview)
+    look.add_argument("world", metavar="WORLD", help="its name in 'kinema worlds list'")
+    look.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help=".png for a contact sheet, .mp4, .webm, .mkv or .gif for a wall of clips"
+    )
+    look.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first clip; the others count up (default: 0)")
+    look.add_argument("--count", type=positive, default=12, metavar="N", help="how many clips (default: 12)")
+    look.add_argument("--size", type=size, default=(128, 128), metavar="WxH", help="width and height in pixels (default: 128x128)")
+    look.add_argument("--frames", type=positive, default=17, metavar="N", help="frames of each clip (default: 17)")
+    look.add_argument(
+        "--captions", default="medium", metavar="KIND", help="short, medium, detailed, or with _zh in Chinese (default: medium)"
+    )
+    look.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting of the world: max_objects=1")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    arguments.act(arguments)
+    return 0
+
+
+def list_worlds(arguments: argparse.Namespace) -> None:
+    """Prints every world and the words of each kind that its captions can hold."""
+    from kinema.worlds import WORLDS
+
+    for name, world_type in WORLDS.items():
+        print(f"{name}: {(world_type.__doc__ or '').strip().splitlines()[0]}")
+        vocabulary = world_type().vocabulary()
+        for kind in ("nouns", "verbs", "grounds", "skies", "cameras", "directions", "sizes"):
+            words = getattr(vocabulary, kind)
+            print(f"  {len(words):>3} {kind:<10} {', '.join(words)}")
+
+
+def preview(arguments: argparse.Namespace) -> None:
+    """Draws clips of a world into a contact sheet or, by the ending of FILE, into one video in which they play side by side."""
+    from kinema.config import from_dict, override
+    from kinema.lookup import lookup
+    from kinema.video import Video, contact_sheet, save_image
+    from kinema.worlds import CAPTION_KEYS, WORLDS
+
+    kind = lookup(dict(zip(CAPTION_KEYS, CAPTION_KEYS)), arguments.captions, kind="caption")
+    world_type = lookup(WORLDS, arguments.world, kind="world")
+    world = world_type(from_dict(type(world_type().config), override({}, arguments.set)))
+    width, height = arguments.size
+    seeds = range(arguments.seed, arguments.seed + arguments.count)
+    clips = [world.clip(seed, height=height, width=width, num_frames=arguments.frames) for seed in seeds]
+    titles = [f"{seed}: {clip.captions[kind]}" for seed, clip in zip(seeds, clips)]
+    print("\n".join(titles))
+    videos = [Video(clip.frames, clip.fps) for clip in clips]
+    out = arguments.out or Path(f"{arguments.world}.png")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix.lower() == ".png":
+        save_image(out, contact_sheet(videos, titles, columns=2))
+    else:
+        wall(videos).save(out)
+    print(out)
+
+
+def wall(videos: "list[Video]") -> "Video":
+    """Videos of one size, length and rate side by side in rows, as square a wall as it gets; places left over are black."""
+    import numpy as np
+    from einops import rearrange
+
+    from kinema.video import Video
+
+    columns = math.ceil(math.sqrt(len(videos)))
+    rows = math.ceil(len(videos) / columns)
+    places = np.zeros((rows * columns, *videos[0].frames.shape), dtype=np.uint8)
+    places[: len(videos)] = [video.frames for video in videos]
+    return Video(rearrange(places, "(rows columns) f h w c -> f (rows h) (columns w) c", rows=rows), videos[0].fps)

@@ -1,0 +1,1 @@
+"""From worlds and files to batches."""

@@ -1,0 +1,185 @@
+"""Latents of a world's clips and images, encoded once: a folder of shards whose name says what is in it.
+
+The folder is named by a hash of the VAE's weights, the world and the sizes, so a changed VAE or world never meets old latents. Shards are
+written beside and renamed; a run that was killed makes only what is missing.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kinema.config import to_dict
+from kinema.data.render import draw_clips, to_tensor
+from kinema.errors import ConfigError, OutputError, TrainingError
+from kinema.models.known import encode_known
+from kinema.models.vae import VAE
+from kinema.worlds import StageConfig, World
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+TAIL_LATENTS = 2
+"""Most latents of a clip's end that are also kept as encoded behind a mirrored prefix."""
+TAIL_EVERY = 4
+"""One batch in so many has its tails encoded: a tail costs more than half a clip."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Pixels of a picture and the share of clips and images that have this shape."""
+
+    height: int
+    width: int
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class LatentData:
+    """What is encoded: `num_clips` clips of `num_frames` frames at `fps`, and `num_images` single frames, shared out among `shapes`."""
+
+    num_clips: int = 6000
+    num_images: int = 16000
+    num_frames: int = 17
+    fps: float = 8.0
+    shapes: tuple[Shape, ...] = (Shape(128, 128),)
+    shard_clips: int = 64
+    shard_images: int = 512
+
+    def __post_init__(self) -> None:
+        if not self.shapes or abs(sum(shape.share for shape in self.shapes) - 1) > 1e-6:
+            raise ConfigError(f"the shares of shapes add up to {sum(s.share for s in self.shapes):g}; they must add up to 1")
+        if min(self.num_clips, self.num_images, self.num_frames, self.shard_clips, self.shard_images) < 1:
+            raise ConfigError("num_clips, num_images, num_frames and the sizes of shards must be at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Normalised latents of one kind and shape, float16 (num, z, lf, lh, lw), and six captions each.
+
+    `tails` (num, z, 2, lh, lw) holds the last `tail_lengths[i]` (0 to 2) latents of clip i, right-aligned, as encoded behind a mirrored
+    prefix.
+    """
+
+    latents: Tensor
+    captions: list[dict[str, str]]
+    tails: Tensor | None = None
+    tail_lengths: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+class LatentCache:
+    """The shards of one VAE, world and set of sizes under `root`."""
+
+    def __init__(self, root: Path, vae: VAE, world: World, stage: StageConfig, data: LatentData):
+        self.vae, self.world, self.data = vae, world, data
+        identity = {"format": FORMAT, "world": [world.name, to_dict(stage)], "data": to_dict(data), "vae": weights_hash(vae)}
+        self.folder = root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def fill(self, device: torch.device) -> None:
+        """Encode whatever is missing."""
+        missing = [job for job in self._jobs() if not self._path(*job).exists()]
+        if not missing:
+            return
+        log.info("encoding %d shards into %s", len(missing), self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        vae = self.vae.to(device).eval()
+        for done, job in enumerate(missing, 1):
+            self._write(job, vae, device)
+            if done % max(1, len(missing) // 10) == 0:
+                log.info("encoded %d of %d shards", done, len(missing))
+
+    def load(self, kind: str, shape_index: int) -> Latents:
+        """All "images" or "clips" of a shape, in memory."""
+        jobs = [job for job in self._jobs() if job[:2] == (kind, shape_index)]
+        parts: dict[str, list[Tensor]] = {}
+        captions: list[dict[str, str]] = []
+        for job in jobs:
+            path = self._path(*job)
+            try:
+                with safe_open(path, "pt") as file:
+                    for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                        parts.setdefault(name, []).append(file.get_tensor(name))
+                    captions += json.loads(file.metadata()["captions"])
+            except (OSError, SafetensorError, KeyError, TypeError) as error:
+                raise TrainingError(f"{path} is damaged ({error}); delete it and start again: only it is made anew") from error
+        tensors = {name: torch.cat(values) for name, values in parts.items()}
+        return Latents(tensors["latents"], captions, tensors.get("tails"), tensors.get("tail_lengths"))
+
+    def _jobs(self) -> list[tuple[str, int, int, int]]:
+        """(kind, shape index, first index, count) of every shard."""
+        jobs = []
+        for kind, total, size in (
+            ("images", self.data.num_images, self.data.shard_images),
+            ("clips", self.data.num_clips, self.data.shard_clips),
+        ):
+            for shape_index, shape in enumerate(self.data.shapes):
+                count = round(total * shape.share)
+                jobs += [(kind, shape_index, first, min(size, count - first)) for first in range(0, count, size)]
+        return jobs
+
+    def _path(self, kind: str, shape_index: int, first: int, count: int) -> Path:
+        shape = self.data.shapes[shape_index]
+        return self.folder / f"{kind}-{shape.height}x{shape.width}-{first:07d}.safetensors"
+
+    @torch.no_grad()
+    def _write(self, job: tuple[str, int, int, int], vae: VAE, device: torch.device) -> None:
+        kind, shape_index, first, count = job
+        shape = self.data.shapes[shape_index]
+        frames = 1 if kind == "images" else self.data.num_frames
+        indices = range(first, first + count)
+        split = f"train-{kind}-{shape.height}x{shape.width}"
+        clips = draw_clips(self.world, split, indices, height=shape.height, width=shape.width, num_frames=frames, fps=self.data.fps)
+        at_once = 8 if frames > 1 else 64
+        tensors: dict[str, list[Tensor]] = {"latents": []}
+        for i in range(0, count, at_once):
+            video = to_tensor(clips[i : i + at_once]).to(device)
+            latents = encode_known(vae, video, starts_canvas=True)
+            tensors["latents"].append(latents.half().cpu())
+            if latents.shape[2] > 1:
+                tails, length = torch.zeros_like(latents[:, :, :TAIL_LATENTS]), 0
+                turn, skipped = divmod((first + i) // at_once, TAIL_EVERY)
+                if not skipped:
+                    length = 1 + turn % min(TAIL_LATENTS, latents.shape[2] - 1)
+                    end = video[:, :, -length * vae.config.temporal_factor :]
+                    tails[:, :, -length:] = encode_known(vae, end, starts_canvas=False)
+                tensors.setdefault("tails", []).append(tails.half().cpu())
+                tensors.setdefault("tail_lengths", []).append(torch.full((len(video),), length))
+        path = self._path(*job)
+        partial = path.with_suffix(".partial")
+        try:
+            captions = json.dumps([clip.captions for clip in clips], ensure_ascii=False)
+            save_file({name: torch.cat(values) for name, values in tensors.items()}, partial, {"captions": captions})
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise OutputError(f"cannot write {path}: {error}") from error
+
+
+def weights_hash(module: torch.nn.Module) -> str:
+    """SHA-256 of all weights, names and shapes of a module (16 hexadecimal digits)."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def choose(shares: Sequence[float], draw: float) -> int:
+    """The index whose share of [0, 1) holds `draw`."""
+    total = 0.0
+    for index, share in enumerate(shares):
+        total += share
+        if draw < total:
+            return index
+    return len(shares) - 1

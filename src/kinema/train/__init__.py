@@ -1,0 +1,60 @@
+"""One loop for every part: `kinema train recipes/dit.toml --out runs/dit`.
+
+The part's imports are few: torch, numpy, einops, safetensors, Pillow and OpenCV are enough to train.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kinema.config import from_dict, override, read_toml
+from kinema.errors import ConfigError
+from kinema.lookup import lookup
+from kinema.train.clip import CLIPPart, CLIPRecipe
+from kinema.train.dit import DiTPart, DiTRecipe
+from kinema.train.loop import measure, train
+from kinema.train.part import Part
+from kinema.train.vae import VAEPart, VAERecipe
+
+__all__ = ["PARTS", "load_part", "measure", "plan_lines", "train"]
+
+PARTS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
+    "vae": (VAERecipe, VAEPart),
+    "clip": (CLIPRecipe, CLIPPart),
+    "dit": (DiTRecipe, DiTPart),
+}
+
+
+def load_part(recipe: Path, *, steps: int | None = None, assignments: Sequence[str] = (), init_from: Path | None = None) -> Part:
+    """The part that a recipe file describes, with fresh weights or those of `init_from`. Raises `ConfigError` for anything wrong in it."""
+    tables = override(read_toml(recipe), assignments)
+    if steps is not None:
+        tables = override(tables, [f"run.steps={steps}"])
+    if "part" not in tables:
+        raise ConfigError(f"{recipe} does not say what it trains: write part = {' | '.join(map(repr, PARTS))}")
+    config_type, part_type = lookup(PARTS, str(tables["part"]), kind="part")
+    try:
+        config = from_dict(config_type, tables)
+    except ConfigError as error:
+        raise ConfigError(f"{recipe}: {error}") from None
+    part: Part = part_type(config)
+    if init_from is not None:
+        part.init_from(init_from)
+    return part
+
+
+def plan_lines(part: Part) -> list[str]:
+    """What a run will take, measured by a few steps on random data: parameters, tokens, memory, seconds per step and in all."""
+    params = sum(p.numel() for p in part.model.parameters() if p.requires_grad)
+    lines = [f"{params / 1e6:.2f} M parameters, {part.recipe.run.steps} steps"]
+    rows = measure(part)
+    for row in rows:
+        lines.append(
+            f"{row['name']}: {row['tokens']} tokens, {row['seconds']:.2f} s a step ({row['tokens'] / row['seconds']:.0f} tokens/s), "
+            f"peak memory {row['peak_bytes'] / 2**30:.2f} GiB"
+        )
+    times = [row["seconds"] * part.recipe.run.steps / 60 for row in rows]
+    lines.append(
+        f"the whole run: {min(times):.0f} to {max(times):.0f} minutes" if len(times) > 1 else f"the whole run: {times[0]:.0f} minutes"
+    )
+    return lines

@@ -1,0 +1,115 @@
+"""Checkpoints that hold everything, cannot be torn, and are checked before an older one is let go.
+
+A checkpoint is a folder `checkpoint-00001000/` written beside and renamed: model.safetensors, ema.safetensors, optimizer.pt and,
+last of all, state.json with the SHA-256 of the others. The latest one is found by scanning, never by a pointer.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kinema.errors import OutputError, TrainingError
+
+log = logging.getLogger(__name__)
+
+PREFIX = "checkpoint-"
+
+
+def save(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    ema: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    state: dict[str, Any],
+    *,
+    keep: int = 2,
+) -> Path:
+    """The folder of a new checkpoint after `step` steps; older ones beyond `keep` go only once it reads back as written."""
+    final = folder / f"{PREFIX}{step:08d}"
+    partial = folder / f".{final.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        save_file(_plain(model), partial / "model.safetensors")
+        save_file(_plain(ema), partial / "ema.safetensors")
+        torch.save([optimizer.state_dict() for optimizer in optimizers], partial / "optimizer.pt")
+        for file in partial.iterdir():
+            _sync(file)
+        hashes = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+        text = json.dumps({"step": step, **state, "sha256": hashes}, indent=1)
+        (partial / "state.json").write_text(text, encoding="utf-8")
+        _sync(partial / "state.json")
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(partial, final)
+        _sync(folder)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OutputError(f"cannot save the checkpoint {final}: {error}") from error
+    if read_state(final) is None:
+        raise OutputError(f"{final} does not read back as it was written; older checkpoints are kept")
+    for old in _all(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None. A damaged one is named in the log and passed over."""
+    for path in reversed(_all(folder)):
+        if read_state(path) is not None:
+            return path
+        log.warning("%s is damaged and is passed over", path)
+    return None
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """The state.json of a checkpoint whose files match their hashes; None when anything is missing or changed."""
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        whole = all(_sha256(path / name) == digest for name, digest in state["sha256"].items())
+    except (OSError, ValueError, KeyError):
+        return None
+    return state if whole else None
+
+
+def load(path: Path, model: nn.Module, ema: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Put everything of a checkpoint into place, in place. Raises `TrainingError` when it belongs to another model."""
+    try:
+        model.load_state_dict(load_file(path / "model.safetensors"))
+        ema.load_state_dict(load_file(path / "ema.safetensors"))
+        states = torch.load(path / "optimizer.pt", weights_only=True)
+        for optimizer, state in zip(optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        raise TrainingError(f"{path} is of another model than the recipe's: {str(error).splitlines()[0]}") from error
+
+
+def _plain(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{PREFIX}*"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

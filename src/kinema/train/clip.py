@@ -1,0 +1,153 @@
+"""Training CLIP on clips and captions of a world, with a foil, a caption wrong in one slot, for every clip."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kinema.data.render import CaptionMix, draw_clips, to_tensor, to_uint8
+from kinema.data.steps import Batch, derive_seed, numpy_rng, torch_rng
+from kinema.lookup import lookup
+from kinema.models.clip import CLIP, CLIPConfig, clip_loss
+from kinema.models.tokenizer import Tokenizer
+from kinema.models.weights import load_component, save_component
+from kinema.train.part import Recipe
+from kinema.video import Video, contact_sheet, save_image
+from kinema.worlds import WORLDS, StageConfig
+
+
+@dataclass(frozen=True)
+class CLIPSizes:
+    """The sizes of `CLIPConfig` that a recipe sets; the size of the vocabulary is the world's."""
+
+    max_length: int = 96
+    text_width: int = 192
+    text_layers: int = 3
+    text_heads: int = 4
+    video_width: int = 128
+    video_layers: int = 4
+    video_heads: int = 4
+    video_size: int = 64
+    num_frames: int = 5
+    patch: int = 8
+    embed_dim: int = 192
+
+
+@dataclass(frozen=True)
+class CLIPData:
+    """Clips of `num_frames` frames over `duration_s` seconds; `image_share` of the batches are single frames."""
+
+    batch: int = 32
+    num_frames: int = 5
+    duration_s: float = 2.0
+    image_share: float = 0.15
+    captions: CaptionMix = field(default_factory=lambda: CaptionMix(chinese=0.3, dropped=0.0))
+    held_out_clips: int = 256
+
+
+@dataclass(frozen=True)
+class CLIPRecipe(Recipe):
+    """Everything of a CLIP run."""
+
+    part: str = "clip"
+    world: str = "stage"
+    stage: StageConfig = field(default_factory=StageConfig)
+    model: CLIPSizes = field(default_factory=CLIPSizes)
+    data: CLIPData = field(default_factory=CLIPData)
+
+
+class CLIPPart:
+    """See `kinema.train.part.Part`."""
+
+    def __init__(self, recipe: CLIPRecipe):
+        self.recipe = recipe
+        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
+        tokenizer = Tokenizer(self.world.vocabulary().words, max_length=recipe.model.max_length)
+        torch.manual_seed(derive_seed(recipe.run.seed, "init"))
+        self.model = CLIP(CLIPConfig(vocabulary_size=len(tokenizer), **vars(recipe.model)), tokenizer)
+
+    def prepare(self, out: Path, device: torch.device) -> None:
+        """Nothing: clips are drawn as they are needed."""
+
+    def _draw(self, split: str, indices: list[int], num_frames: int, captions: CaptionMix) -> Batch:
+        data, size = self.recipe.data, self.recipe.model.video_size
+        fps = (data.num_frames - 1) / data.duration_s
+        clips = draw_clips(self.world, split, indices, height=size, width=size, num_frames=num_frames, fps=fps)
+        rngs = [numpy_rng(split, "caption", i) for i in indices]
+        return {
+            "video": to_tensor(clips),
+            "captions": [captions.draw(clip.captions, rng) for clip, rng in zip(clips, rngs)],
+            "matched": [clip.captions["medium"] for clip in clips],
+            "foils": [self.world.foil(clip, derive_seed(split, "foil", i)) for clip, i in zip(clips, indices)],
+        }
+
+    def batch(self, step: int) -> Batch:
+        """Clips, a caption of each, and for each a foil with the name of the slot it is wrong in."""
+        rng = numpy_rng(self.recipe.run.seed, "batch", step)
+        num_frames = 1 if rng.random() < self.recipe.data.image_share else self.recipe.data.num_frames
+        indices = [int(i) for i in rng.integers(2**40, size=self.recipe.data.batch)]
+        return self._draw("clip", indices, num_frames, self.recipe.data.captions)
+
+    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """The symmetric contrastive loss. A single frame cannot tell motion, so foils stand among the candidates of clips only."""
+        assert isinstance(model, CLIP), "the CLIP part trains a CLIP"
+        video, captions = batch["video"], batch["captions"]
+        foils = [caption for caption, _ in batch["foils"]] if video.shape[2] > 1 else []
+        _, embeds = model.encode_text([*captions, *foils])
+        texts, foil_embeds = embeds[: len(captions)], embeds[len(captions) :] if foils else None
+        return clip_loss(model.encode_video(video), texts, foil_embeds, model.logit_scale())
+
+    @torch.no_grad()
+    def measure(self, model: CLIP, device: torch.device) -> dict[str, float]:
+        """On held-out clips: retrieval among 32 captions, and the share of one-slot foils told from the true caption, by slot."""
+        right: dict[str, list[bool]] = {}
+        retrieved = []
+        for start in range(0, self.recipe.data.held_out_clips, 32):
+            batch = self._draw("clip-held-out", list(range(start, start + 32)), self.recipe.data.num_frames, CaptionMix(dropped=0.0))
+            video = model.encode_video(batch["video"].to(device))
+            texts = model.encode_text(batch["matched"])[1]
+            wrong = model.encode_text([caption for caption, _ in batch["foils"]])[1]
+            retrieved += ((video @ texts.T).argmax(dim=1).cpu() == torch.arange(len(video))).tolist()
+            better = ((video * texts).sum(dim=1) > (video * wrong).sum(dim=1)).tolist()
+            for (_, slot), is_right in zip(batch["foils"], better):
+                right.setdefault(slot, []).append(is_right)
+        answers = [answer for slot in right.values() for answer in slot]
+        scores = {f"foil_{slot}": sum(values) / len(values) for slot, values in sorted(right.items())}
+        return {"retrieval_of_32": sum(retrieved) / len(retrieved), "foil": sum(answers) / len(answers), **scores}
+
+    @torch.no_grad()
+    def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
+        """Held-out clips, each with the caption of the sheet that fits it best."""
+        assert isinstance(model, CLIP), "the CLIP part trains a CLIP"
+        batch = self._draw("clip-held-out", list(range(8)), self.recipe.data.num_frames, CaptionMix(dropped=0.0))
+        best = model.similarity(batch["video"].to(device), batch["matched"]).argmax(dim=1).tolist()
+        titles = [f"{'right' if i == found else 'wrong'}: {batch['matched'][found]}" for i, found in enumerate(best)]
+        videos = [Video(to_uint8(clip).numpy(), 8.0) for clip in batch["video"]]
+        save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
+        path.with_suffix(".json").write_text(json.dumps(self.measure(model, device), indent=1), encoding="utf-8")
+
+    def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
+        """The CLIP with its tokenizer, and what it scores on held-out clips."""
+        assert isinstance(model, CLIP), "the CLIP part trains a CLIP"
+        save_component(folder, model, card={**training, "held_out": self.measure(model, device)})
+
+    def init_from(self, folder: Path) -> None:
+        """The weights of a released CLIP of the same vocabulary."""
+        self.model.load_state_dict(load_component(folder, CLIP).state_dict())
+
+    def plan(self) -> list[tuple[str, Batch, int]]:
+        """A clip step."""
+        data, model = self.recipe.data, self.recipe.model
+        video = torch.rand(data.batch, 3, data.num_frames, model.video_size, model.video_size, generator=torch_rng("plan")) * 2 - 1
+        clips = draw_clips(self.world, "plan", range(data.batch), height=16, width=16, num_frames=1)
+        batch = {
+            "video": video,
+            "captions": [clip.captions["medium"] for clip in clips],
+            "foils": [self.world.foil(clip, i) for i, clip in enumerate(clips)],
+        }
+        tokens = data.batch * data.num_frames * (model.video_size // model.patch) ** 2
+        return [(f"{data.batch} clips {model.video_size}x{model.video_size}x{data.num_frames}", batch, tokens)]

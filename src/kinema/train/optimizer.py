@@ -1,0 +1,94 @@
+"""Optimizers: Muon for the matrices of the blocks, AdamW for the rest, and the course of the learning rate."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kinema.device import has_fast_bf16
+from kinema.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Learning rates are peaks: they rise over `warmup_steps`, stay, and fall in a straight line over the last `decay_share` of the run."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: float = 1e-3
+    muon_lr: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    warmup_steps: int = 100
+    decay_share: float = 0.3
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.muon_lr <= 0:
+            raise ConfigError(f"lr = {self.lr}, muon_lr = {self.muon_lr}: learning rates must be positive")
+        if not 0 <= self.decay_share <= 1:
+            raise ConfigError(f"decay_share = {self.decay_share} is a share of the run: use 0 to 1")
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """The share of the peak learning rate at `step` (counted from 0)."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        fall = min(1.0, (num_steps - step) / max(1.0, self.decay_share * num_steps))
+        return min(rise, fall)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised by Newton-Schulz iterations (Jordan et al. 2024), scaled to AdamW's update size (Liu et al. 2025).
+
+    torch.optim.Muon iterates in bfloat16, which a CPU without bfloat16 units emulates (a DiT step took twice as long here);
+    this one iterates in float32 there, and takes all matrices of one shape in one batched product.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every matrix that has a gradient; a kernel is the matrix of its outputs by all its inputs."""
+        for group in self.param_groups:
+            shapes: dict[tuple[int, int], list[Tensor]] = {}
+            for param in group["params"]:
+                if param.grad is not None:
+                    shapes.setdefault((len(param), param[0].numel()), []).append(param)
+            for (rows, columns), params in shapes.items():
+                updates = []
+                for param in params:
+                    assert param.grad is not None, "only parameters with a gradient are collected"
+                    momentum = self.state[param].setdefault("momentum", torch.zeros_like(param))
+                    momentum.lerp_(param.grad, 1 - group["momentum"])
+                    updates.append(param.grad.lerp(momentum, group["momentum"]).flatten(1))
+                scale = group["lr"] * 0.2 * max(rows, columns) ** 0.5
+                for param, update in zip(params, orthogonalise(torch.stack(updates))):
+                    param.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(param).to(param.dtype), alpha=-scale)
+
+
+def orthogonalise(matrices: Tensor, num_steps: int = 5) -> Tensor:
+    """Matrices (m, rows, columns) with singular values brought near 1: the quintic Newton-Schulz iteration of Jordan et al. 2024."""
+    x = matrices.bfloat16() if has_fast_bf16(matrices.device) else matrices.float()
+    wide = x.shape[-2] <= x.shape[-1]
+    x = x if wide else x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(num_steps):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x if wide else x.mT
+
+
+def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """The optimizers of a model. With Muon, matrices and kernels inside blocks go to Muon and everything else to AdamW."""
+    trained = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
+    matrices = [p for name, p in trained if config.name == "muon" and "block" in name and p.ndim > 1 and min(p.flatten(1).shape) > 1]
+    taken = {id(p) for p in matrices}
+    rest = [p for _, p in trained if id(p) not in taken]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)]
+    if matrices:
+        optimizers.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers

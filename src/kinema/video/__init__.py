@@ -1,0 +1,22 @@
+"""Video in memory and in files: the currency of every edge of the package.
+
+    video.py      Video: uint8 frames and a rate; read, save, resampled
+    reading.py    any container and codec -> frames at a constant rate (PyAV)
+    writing.py    VideoWriter: frames -> .mp4, .webm, .mkv, one at a time (PyAV)
+    pictures.py   .png, .jpg, .webp, .gif, in and out (Pillow)
+    gif.py        animated GIF with one palette
+    metadata.py   text that travels inside a file
+    sheet.py      contact_sheet: several videos as one picture
+    pyav.py       PyAV, loaded when first needed
+    atomic.py     files that appear complete or not at all
+
+Importing this needs NumPy and Pillow only; PyAV is loaded by the first video file.
+"""
+
+from kinema.video.pictures import save_image
+from kinema.video.reading import read_metadata
+from kinema.video.sheet import contact_sheet
+from kinema.video.video import Video
+from kinema.video.writing import VideoWriter
+
+__all__ = ["Video", "VideoWriter", "contact_sheet", "read_metadata", "save_image"]

@@ -1,0 +1,108 @@
+"""Cached latents are those of the VAE and world they are named after, and nothing is made twice."""
+
+import pytest
+import torch
+
+from kinema.data.latents import LatentCache, LatentData, Shape, choose
+from kinema.data.render import CaptionMix, draw_clips, to_tensor, to_uint8
+from kinema.data.steps import batches, derive_seed, numpy_rng
+from kinema.errors import ConfigError, TrainingError
+from kinema.models.known import encode_known
+from kinema.models.vae import VAE, VAEConfig
+from kinema.worlds import WORLDS, StageConfig
+
+STAGE = StageConfig(nouns=4, max_objects=1, cameras=("still",))
+DATA = LatentData(num_clips=4, num_images=4, num_frames=9, shapes=(Shape(32, 32, 0.5), Shape(32, 48, 0.5)), shard_clips=1, shard_images=2)
+
+
+def make_vae(seed: int) -> VAE:
+    torch.manual_seed(seed)
+    return VAE(VAEConfig(base_dim=4, z_dim=4)).eval()
+
+
+@pytest.fixture
+def cache(tmp_path) -> LatentCache:
+    cache = LatentCache(tmp_path, make_vae(0), WORLDS["stage"](STAGE), STAGE, DATA)
+    cache.fill(torch.device("cpu"))
+    return cache
+
+
+@torch.no_grad()
+def test_cached_latents_are_those_of_the_clips(cache):
+    clips = draw_clips(cache.world, "train-clips-32x48", range(2), height=32, width=48, num_frames=9)
+    cached = cache.load("clips", 1)
+    assert cached.captions == [clip.captions for clip in clips]
+    expected = encode_known(cache.vae, to_tensor(clips), starts_canvas=True)
+    torch.testing.assert_close(cached.latents.float(), expected, atol=4e-3, rtol=2e-3)
+
+
+@torch.no_grad()
+def test_tails_are_encoded_behind_their_mirror_image(cache):
+    cached = cache.load("clips", 0)
+    assert cached.tails is not None
+    assert cached.tail_lengths is not None
+    i = int(cached.tail_lengths.argmax())
+    length = int(cached.tail_lengths[i])
+    clip = to_tensor(draw_clips(cache.world, "train-clips-32x32", [i], height=32, width=32, num_frames=9))
+    expected = encode_known(cache.vae, clip[:, :, -4 * length :], starts_canvas=False)[0]
+    torch.testing.assert_close(cached.tails[i, :, -length:].float(), expected, atol=4e-3, rtol=2e-3)
+
+
+def test_only_what_is_missing_is_made_again(cache):
+    paths = sorted(cache.folder.iterdir())
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    paths[0].unlink()
+    cache.fill(torch.device("cpu"))
+    assert {path for path in paths if path.stat().st_mtime_ns != before[path]} == {paths[0]}
+
+
+def test_another_vae_or_world_has_another_folder(cache, tmp_path):
+    other_vae = LatentCache(tmp_path, make_vae(1), cache.world, STAGE, DATA)
+    other_stage = StageConfig(nouns=5, max_objects=1, cameras=("still",))
+    other_world = LatentCache(tmp_path, cache.vae, WORLDS["stage"](other_stage), other_stage, DATA)
+    assert len({cache.folder, other_vae.folder, other_world.folder}) == 3
+
+
+def test_a_damaged_shard_is_named(cache):
+    path = next(cache.folder.glob("images-32x32-*"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(TrainingError, match=path.name):
+        cache.load("images", 0)
+
+
+def test_shares_of_shapes_must_add_up():
+    with pytest.raises(ConfigError, match="add up to"):
+        LatentData(shapes=(Shape(32, 32, 0.5),))
+
+
+def test_choose_follows_the_shares():
+    assert [choose((0.25, 0.75), draw) for draw in (0.0, 0.24, 0.25, 0.999999)] == [0, 0, 1, 1]
+
+
+def test_a_seed_belongs_to_all_its_parts():
+    seeds = {derive_seed(*parts) for parts in ((0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), ("0/a", 1))}
+    assert len(seeds) == 4, "(0, 'a', 1) and ('0/a', 1) are written the same; every other pair differs"
+    assert numpy_rng(0, "a").random() == numpy_rng(0, "a").random()
+
+
+def test_batches_start_anywhere_and_workers_change_nothing():
+    def make(step: int) -> dict[str, int]:
+        return {"step": step, "draw": int(numpy_rng("x", step).integers(1000))}
+
+    whole = list(batches(make, 0, 6))
+    assert list(batches(make, 3, 6)) == whole[3:]
+
+
+def test_captions_are_drawn_by_their_shares():
+    captions = {form + language: form + language for form in ("short", "medium", "detailed") for language in ("", "_zh")}
+    mix = CaptionMix(short=0.5, medium=0.25, detailed=0.25, chinese=0.5, dropped=0.2)
+    rng = numpy_rng("captions")
+    drawn = [mix.draw(captions, rng) for _ in range(4000)]
+    assert drawn.count("") / 4000 == pytest.approx(0.2, abs=0.03)
+    assert sum("short" in caption for caption in drawn) / 4000 == pytest.approx(0.4, abs=0.03)
+    assert sum(caption.endswith("_zh") for caption in drawn) / 4000 == pytest.approx(0.4, abs=0.03)
+
+
+def test_pixels_survive_the_way_to_the_network_and_back():
+    clip = draw_clips(WORLDS["stage"](STAGE), "x", [3], height=32, width=32, num_frames=2)[0]
+    assert (to_uint8(to_tensor([clip])[0]).numpy() == clip.frames).all()
