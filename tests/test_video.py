@@ -217,7 +217,7 @@ def test_varying_rate_mp4_is_read_at_its_mean_rate(tmp_path):
     )
     back = Video.read(path)
     assert (back.num_frames, back.fps) == (5, pytest.approx(5 / 0.9, rel=0.01))
-    assert back.frames[:, 0, 0, 0].tolist() == [10, 110, 110, 110, 160]  # at 0, 0.18, 0.36, 0.54, 0.72 s
+    assert back.frames[:, 0, 0, 0].tolist() == [10, 60, 110, 110, 160]  # at 0, 0.18, 0.36, 0.54, 0.72 s
     assert Video.read(path, fps=10).frames[:, 0, 0, 0].tolist() == [10, 60, 110, 110, 110, 110, 110, 160, 210]
 
 
@@ -615,6 +615,13 @@ def test_contact_sheet_holds_every_video_and_keeps_to_its_size():
     plain = contact_sheet(videos[:1], frames_per_video=16, cell_height_px=48)
     assert np.array_equal(plain[20:68, 20:84], videos[0].frames[0])
     assert np.array_equal(plain[20:68, -84:-20], videos[0].frames[15])
+
+
+def test_a_title_that_no_face_can_draw_is_replaced(monkeypatch):
+    monkeypatch.setattr("kinema.video.sheet.CHINESE_FACES", ())
+    videos = [Video(noise(2), 8.0)]
+    assert np.array_equal(contact_sheet(videos, ["狐狸"]), contact_sheet(videos, ["video 1"]))
+    assert np.array_equal(contact_sheet(videos, ["fox 狐"]), contact_sheet(videos, ["fox ?"]))
 
 
 @pytest.mark.parametrize(("videos", "titles"), [([], None), ([Video(noise(), 8.0)], []), ([Video(noise(), 8.0)], ["a", "b"])])

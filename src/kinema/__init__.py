@@ -1,7 +1,7 @@
 """Kinema: an open text-to-video model, trained, run and served by one small package.
 
     import kinema
-    kinema.generate("a red fox runs across a meadow").save("fox.mp4")
+    kinema.generate("a penguin walks across the snow").save("penguin.mp4")
 
 The public names are loaded when they are first used, so importing the package is instant and does not import torch.
 """

@@ -4,7 +4,6 @@ Everything else takes its device and dtype from its inputs. No float64 is used o
 """
 
 import contextlib
-import os
 import resource
 import sys
 from typing import Literal
@@ -74,8 +73,3 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def quiet_threads() -> None:
-    """Let idle OpenMP threads sleep instead of spin; must run before torch is first imported to have an effect."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

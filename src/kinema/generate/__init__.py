@@ -1,6 +1,6 @@
 """Generation: from a request to a video.
 
-The package is callable, because its name is also the name of the public function: `kinema.generate("a red fox runs")`
+The package is callable, because its name is also the name of the public function: `kinema.generate("a penguin walks")`
 is `kinema.generate.pipeline.generate("a red fox runs")` whether or not some submodule has been imported before.
 """
 

@@ -301,7 +301,7 @@ _kept = lru_cache(maxsize=1)(load)
 def generate(prompt: str, *, model: str | Path = SHIPPED, device: str = "auto", **options: Any) -> Result:
     """The video that shows `prompt`; `options` are the other fields of `Request`. The model stays loaded for the next call.
 
-    `generate("a red fox runs", seconds=2, seed=7).save("fox.mp4")`. Raises `ConfigError` for an option that a request does not have,
+    `generate("a penguin walks", seconds=2, seed=7).save("penguin.mp4")`. Raises `ConfigError` for an option that a request does not have,
     and the errors of `load` and `Pipeline.run`.
     """
     request = config.from_dict(Request, {"prompt": prompt, "model": str(model), **options})

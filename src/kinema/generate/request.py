@@ -55,7 +55,7 @@ class Request:
             if "\0" in text:
                 raise RequestError(f"the {name} holds a NUL character: leave it out")
         if not self.prompt.strip():
-            raise RequestError('the prompt is empty: say what the video should show, e.g. "a red fox runs across a meadow"')
+            raise RequestError('the prompt is empty: say what the video should show, e.g. "a penguin walks across the snow"')
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:  # so that NaN is refused too

@@ -29,7 +29,7 @@ BAYER = (
     / 64
     - 63 / 128
 )
-PALETTE_SAMPLE_PX = 1 << 18  # pixels of the whole video that the palette is chosen from
+PALETTE_SAMPLE_PX = 1 << 16  # pixels of the whole video that the palette is chosen from
 
 
 def save_gif(path: Path, frames: np.ndarray, fps: float, metadata: Mapping[str, str]) -> None:
@@ -81,7 +81,9 @@ def _few_colours(frames: np.ndarray) -> np.ndarray | None:
 
 
 def _palette(frames: np.ndarray) -> Image.Image:
-    return _sample(frames).quantize(MAX_COLOURS, method=Image.Quantize.MEDIANCUT, kmeans=2)
+    sample = _sample(frames)
+    settled = 1 + sample.width * sample.height // 20  # k-means runs until fewer pixels than this change their colour
+    return sample.quantize(MAX_COLOURS, method=Image.Quantize.MEDIANCUT, kmeans=settled)
 
 
 def _sample(frames: np.ndarray) -> Image.Image:

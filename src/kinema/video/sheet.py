@@ -30,7 +30,8 @@ def contact_sheet(
     """A picture, uint8 (H, W, 3): of every video its title over a strip of up to `frames_per_video` frames evenly spread in time.
 
     Frames are scaled to `cell_height_px`; the videos may differ in size, length and rate. A title takes at most two lines.
-    Characters that no face of this machine can draw become "?". Raises `VideoError` without videos, or with another number of titles.
+    Characters that no face of this machine can draw become "?", and a title of which none can becomes "video N".
+    Raises `VideoError` without videos, or with another number of titles.
     """
     if not videos:
         raise VideoError("a contact sheet needs at least one video")
@@ -41,17 +42,17 @@ def contact_sheet(
     columns = min(columns, len(videos))
     strips = [_strip(video, frames_per_video, cell_height_px) for video in videos]
     widths = [max(strip.width for strip in strips[column::columns]) for column in range(columns)]
-    lines = [_title_lines(title, widths[index % columns]) for index, title in enumerate(titles or [])]
+    lines = [_title_lines(title, f"video {index + 1}", widths[index % columns]) for index, title in enumerate(titles or [])]
     face_height_px = TITLE_PX + 6
-    title_px = max((len(wrapped) for wrapped, _ in lines), default=0) * face_height_px
-    num_rows = -(-len(videos) // columns)
-    row_px = title_px + cell_height_px + MARGIN_PX
-    page = Image.new("RGB", (sum(widths) + MARGIN_PX * (columns + 1), num_rows * row_px + MARGIN_PX), PAPER)
+    rows = range(0, len(videos), columns)
+    titles_px = [max((len(wrapped) for wrapped, _ in lines[row : row + columns]), default=0) * face_height_px for row in rows]
+    tops = [MARGIN_PX + sum(titles_px[:row]) + row * (cell_height_px + MARGIN_PX) for row in range(len(rows) + 1)]
+    page = Image.new("RGB", (sum(widths) + MARGIN_PX * (columns + 1), tops[-1]), PAPER)
     draw = ImageDraw.Draw(page)
     for index, strip in enumerate(strips):
         row, column = divmod(index, columns)
         left = MARGIN_PX + sum(widths[:column]) + MARGIN_PX * column
-        top = MARGIN_PX + row * row_px
+        top, title_px = tops[row], titles_px[row]
         if lines:
             wrapped, face = lines[index]
             first = top + title_px - face_height_px * len(wrapped)  # a short title stays close to its strip
@@ -71,14 +72,18 @@ def _strip(video: Video, num_frames: int, height_px: int) -> Image.Image:
     return strip
 
 
-def _title_lines(title: str, width_px: int) -> tuple[list[str], Face]:
-    """`title` broken into lines that fit `width_px`, and the face that draws them; what is too long ends in an ellipsis."""
+def _title_lines(title: str, instead: str, width_px: int) -> tuple[list[str], Face]:
+    """`title` broken into lines that fit `width_px`, and the face that draws them; what is too long ends in an ellipsis.
+
+    `instead` stands in for a title of which no letter can be drawn.
+    """
     title = " ".join(title.split())
     face = next((face for face in _faces(title) if not _missing(title, face)), None)
     if face is None:
         face = ImageFont.load_default(TITLE_PX)
         lost = _missing(title, face)
-        title = "".join("?" if character in lost else character for character in title)
+        is_lost = not any(character.isalnum() and character not in lost for character in title)
+        title = instead if is_lost else "".join("?" if character in lost else character for character in title)
     lines, rest = list[str](), title
     while rest and len(lines) < MAX_TITLE_LINES:
         is_last = len(lines) == MAX_TITLE_LINES - 1
