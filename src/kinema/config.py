@@ -131,7 +131,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
             if len(options) == len(value):
                 return tuple(_typed(option, item, f"{where}[{i}]") for i, (option, item) in enumerate(zip(options, value)))
             raise ConfigError(f"{where} needs {len(options)} values, not {len(value)}")
-    elif origin is dict:
+    elif origin in (dict, Mapping):
         if isinstance(value, Mapping):
             return {_typed(options[0], k, where): _typed(options[1], v, f"{where}.{k}") for k, v in value.items()}
     elif kind is float:

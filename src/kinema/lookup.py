@@ -10,9 +10,10 @@ T = TypeVar("T")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest in spelling to `name`, or None when nothing is close."""
-    matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    """The known name closest in spelling to `name`, whatever the case, or None when nothing is close."""
+    by_spelling = {other.casefold(): other for other in known}
+    matches = get_close_matches(name.casefold(), list(by_spelling), n=1, cutoff=0.6)
+    return by_spelling[matches[0]] if matches else None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

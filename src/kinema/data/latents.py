@@ -159,7 +159,7 @@ class LatentCache:
         partial = path.with_suffix(".partial")
         try:
             captions = json.dumps([clip.captions for clip in clips], ensure_ascii=False)
-            save_file({name: torch.cat(values) for name, values in tensors.items()}, partial, {"captions": captions})
+            save_file({name: torch.cat(values).contiguous() for name, values in tensors.items()}, partial, {"captions": captions})
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)

@@ -145,7 +145,7 @@ class DiTPart:
                 self.cached[kind, index] = cache.load(kind, index)
         stacked = self.cached["clips", 0].latents.float()
         mean, std = stacked.mean().item(), stacked.std().item()
-        if abs(mean) > 0.3 or not 0.6 < std < 1.6:
+        if abs(mean) > 1 or not 0.4 < std < 2.5:
             raise TrainingError(
                 f"the VAE's latents have mean {mean:.2f} and std {std:.2f}; its latents_mean and latents_std are not of this data"
             )
