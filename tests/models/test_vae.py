@@ -36,7 +36,7 @@ def tiny(name: str) -> VAE:
         for key, parameter in vae.named_parameters():
             if key.endswith("gamma"):
                 parameter.uniform_(0.5, 1.5)
-            elif "time_conv" in key or "proj" in key:
+            elif "time_conv" in key or "proj" in key or key.endswith("conv2.weight"):
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return vae
 
@@ -78,7 +78,7 @@ def test_streamed_decoding_equals_one_pass(name: str, pieces: tuple[int, ...], a
 def test_image_is_the_first_latent_of_its_video(name: str):
     vae, video = tiny(name), clip(name)
     image, z = vae.encode(video[:, :, :1]).mean, vae.encode(video).mean
-    torch.testing.assert_close(image, z[:, :, :1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(image, z[:, :, :1], atol=5e-6, rtol=0)
     torch.testing.assert_close(vae.decode(image), vae.decode(z)[:, :, :1], atol=1e-5, rtol=0)
 
 
