@@ -24,6 +24,7 @@ from kinema.generate.pipeline import Pipeline, load
 from kinema.generate.request import Request
 from kinema.models.dit import apply_to_grid
 from kinema.models.known import encode_known
+from kinema.models.pixels import from_uint8
 from kinema.train import load_part, train
 from kinema.train.dit import DiTPart
 from kinema.train.part import to_device
@@ -106,7 +107,7 @@ def followed(pipeline: Pipeline, part: DiTPart, *, is_real: bool, num_clips: int
             video = to_tensor([clip])
         else:
             request = Request(clip.captions["medium"], width=64, height=64, frames=17, seed=i, sampler="ddim", steps=25)
-            video = torch.from_numpy(pipeline.run(request).video.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+            video = from_uint8([pipeline.run(request).video.frames])
         foil, slot = part.world.foil(clip, derive_seed("compare-foil", i))
         true, wrong = pipeline.clip.similarity(video, [clip.captions["medium"], foil])[0].tolist()
         right["all"].append(true > wrong)

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from einops import rearrange
 from torch import Tensor
 
 from kinema.data.steps import derive_seed
 from kinema.errors import ConfigError
+from kinema.models.pixels import from_uint8
 from kinema.shapes import Float
 from kinema.worlds import Clip, World
 
@@ -47,10 +46,4 @@ def draw_clips(
 
 def to_tensor(clips: Sequence[Clip]) -> Float[Tensor, "b c f h w"]:
     """Pixels in [-1, 1]."""
-    frames = torch.from_numpy(np.stack([clip.frames for clip in clips]))
-    return rearrange(frames, "b f h w c -> b c f h w").float().div_(127.5).sub_(1)
-
-
-def to_uint8(video: Tensor) -> Tensor:
-    """Pixels (f, h, w, 3) in 0..255 of one clip (3, f, h, w) in [-1, 1]; what lies outside is clipped."""
-    return rearrange(video, "c f h w -> f h w c").add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return from_uint8([clip.frames for clip in clips])

@@ -14,7 +14,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from kinema import config
@@ -34,6 +33,7 @@ from kinema.generate.request import SHIPPED, Plan, Request, make_plan
 from kinema.lookup import lookup
 from kinema.models.clip import CLIP
 from kinema.models.dit import DiT, PreparedText, apply_to_grid
+from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE
 from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model
 from kinema.shapes import Float
@@ -267,12 +267,6 @@ class Pipeline:
     def _result(self, plan: Plan, video: Video, begun: float) -> Result:
         report = self.read_prompt(plan.request.prompt)
         return Result(video, plan, report, self.manifest.name, self.model_hash, time.perf_counter() - begun)
-
-
-def to_uint8(video: Float[Tensor, "3 f h w"]) -> np.ndarray:
-    """Pixels (f, h, w, 3) in 0 ... 255 of pixels in [-1, 1]; what lies outside is clipped."""
-    pixels = rearrange(video, "c f h w -> f h w c").float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
-    return pixels.cpu().numpy()
 
 
 @contextmanager

@@ -33,7 +33,8 @@ FIRST_SCALE = 1 / 0.07
 class CLIPConfig:
     """Sizes of both towers. The defaults are about 0.7 GFLOP a clip in the video tower."""
 
-    vocabulary_size: int
+    vocabulary_size: int = 0
+    """Tokens of the tokenizer that goes with it; a recipe leaves it to the world."""
     max_length: int = 96
     text_width: int = 192
     text_layers: int = 3

@@ -1,5 +1,6 @@
 """Training CLIP on clips and captions of a world, with a foil, a caption wrong in one slot, for every clip."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,32 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kinema.data.render import CaptionMix, draw_clips, to_tensor, to_uint8
+from kinema.data.render import CaptionMix, draw_clips, to_tensor
 from kinema.data.steps import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.lookup import lookup
 from kinema.models.clip import CLIP, CLIPConfig, clip_loss
+from kinema.models.pixels import to_uint8
 from kinema.models.tokenizer import Tokenizer
 from kinema.models.weights import load_component, save_component
 from kinema.train.part import Recipe
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import WORLDS, StageConfig
-
-
-@dataclass(frozen=True)
-class CLIPSizes:
-    """The sizes of `CLIPConfig` that a recipe sets; the size of the vocabulary is the world's."""
-
-    max_length: int = 96
-    text_width: int = 192
-    text_layers: int = 3
-    text_heads: int = 4
-    video_width: int = 128
-    video_layers: int = 4
-    video_heads: int = 4
-    video_size: int = 64
-    num_frames: int = 5
-    patch: int = 8
-    embed_dim: int = 192
 
 
 @dataclass(frozen=True)
@@ -56,7 +41,7 @@ class CLIPRecipe(Recipe):
     part: str = "clip"
     world: str = "stage"
     stage: StageConfig = field(default_factory=StageConfig)
-    model: CLIPSizes = field(default_factory=CLIPSizes)
+    model: CLIPConfig = field(default_factory=CLIPConfig)
     data: CLIPData = field(default_factory=CLIPData)
 
 
@@ -68,7 +53,7 @@ class CLIPPart:
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         tokenizer = Tokenizer(self.world.vocabulary().words, max_length=recipe.model.max_length)
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
-        self.model = CLIP(CLIPConfig(vocabulary_size=len(tokenizer), **vars(recipe.model)), tokenizer)
+        self.model = CLIP(dataclasses.replace(recipe.model, vocabulary_size=len(tokenizer)), tokenizer)
 
     def prepare(self, out: Path, device: torch.device) -> None:
         """Nothing: clips are drawn as they are needed."""
@@ -126,7 +111,7 @@ class CLIPPart:
         batch = self._draw("clip-held-out", list(range(8)), self.recipe.data.num_frames, CaptionMix(dropped=0.0))
         best = model.similarity(batch["video"].to(device), batch["matched"]).argmax(dim=1).tolist()
         titles = [f"{'right' if i == found else 'wrong'}: {batch['matched'][found]}" for i, found in enumerate(best)]
-        videos = [Video(to_uint8(clip).numpy(), 8.0) for clip in batch["video"]]
+        videos = [Video(to_uint8(clip), 8.0) for clip in batch["video"]]
         save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
         path.with_suffix(".json").write_text(json.dumps(self.measure(model, device), indent=1), encoding="utf-8")
 

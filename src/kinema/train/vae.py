@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kinema.data.render import draw_clips, to_tensor, to_uint8
+from kinema.data.render import draw_clips, to_tensor
 from kinema.data.steps import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.lookup import lookup
+from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE, VAEConfig
 from kinema.models.weights import load_component, save_component
 from kinema.train.losses import Discriminator, ReconstructionConfig, adversarial_losses, gradient_difference, psnr
@@ -110,7 +111,7 @@ class VAEPart:
         videos, titles = [], []
         for clip in self._held_out(4):
             back = model.vae.decode(model.vae.encode(clip[None].to(device)).mean)[0]
-            videos += [Video(to_uint8(clip).numpy(), 8.0), Video(to_uint8(back).cpu().numpy(), 8.0)]
+            videos += [Video(to_uint8(clip), 8.0), Video(to_uint8(back), 8.0)]
             titles += ["held-out clip", f"reconstructed, {psnr(back.cpu().clamp(-1, 1), clip).item():.1f} dB"]
         save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
 

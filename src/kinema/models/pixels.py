@@ -1,0 +1,21 @@
+"""Pixels outside and inside: uint8 (f, h, w, 3) for files and people, float in [-1, 1] (c, f, h, w) for networks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from kinema.shapes import Float
+
+
+def to_uint8(video: Float[Tensor, "3 f h w"]) -> np.ndarray:
+    """Pixels (f, h, w, 3) in 0 ... 255 of pixels in [-1, 1]; what lies outside is clipped."""
+    pixels = rearrange(video, "c f h w -> f h w c").float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    return pixels.cpu().numpy()
+
+
+def from_uint8(clips: Sequence[np.ndarray]) -> Float[Tensor, "b 3 f h w"]:
+    """Pixels in [-1, 1] of clips (f, h, w, 3) of one size."""
+    return rearrange(torch.from_numpy(np.stack(clips)), "b f h w c -> b c f h w").float().div_(127.5).sub_(1)
