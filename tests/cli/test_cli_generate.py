@@ -87,6 +87,18 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(generate, out,
     assert line in capsys.readouterr().err
 
 
+def test_a_sheet_that_cannot_be_written_is_refused_before_the_work(generate, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("kinema.generate.pipeline.Pipeline.run", lambda *a, **b: pytest.fail("the work was begun"))
+    (tmp_path / "video.png").mkdir()
+    assert generate("a fox", out="video.mp4") == 2
+    assert "video.png is a folder" in capsys.readouterr().err
+
+
+def test_a_refused_request_makes_no_folder(generate, tmp_path):
+    assert generate("a fox", "--guidance", "1", "--negative", "rain", out="new/video.mp4") == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_is_one_line(generate, monkeypatch, capsys):
     def full(self, path):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -75,6 +75,7 @@ def test_a_verb_gets_its_words_and_gives_the_exit_code(verb):
         (OSError(errno.ENOSPC, "No space left on device", "out.mp4"), "kinema: out.mp4: No space left on device\n"),
         (PermissionError(errno.EACCES, "Permission denied"), "kinema: Permission denied\n"),
         (OSError("the disk is gone"), "kinema: the disk is gone\n"),
+        (MemoryError("Unable to allocate 46 TiB"), "kinema: out of memory: Unable to allocate 46 TiB\n"),
     ],
 )
 def test_what_a_user_can_put_right_is_one_line_and_exit_code_2(verb, capsys, error, line):

@@ -31,6 +31,14 @@ def test_verify_names_a_file_that_has_changed(model_folder, tmp_path, capsys):
     assert "changed: vae/config.json" in capsys.readouterr().err
 
 
+def test_inspect_names_a_file_that_is_cut_off(model_folder, tmp_path, capsys):
+    copy = shutil.copytree(model_folder, tmp_path / "copy")
+    file = next((copy / "vae").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1])
+    assert main(["models", "inspect", str(copy)]) == 2
+    assert f"{file} is truncated or damaged" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_model_is_one_line(tmp_path, capsys):
     assert main(["models", "inspect", str(tmp_path)]) == 2
     assert "is not a model folder" in capsys.readouterr().err

@@ -31,6 +31,7 @@ MANIFEST = Manifest(
         ({"prompt": " \n\t"}, "the prompt is empty"),
         ({"prompt": "x" * 2001}, "2001 characters: use at most 2000"),
         ({"prompt": "a\0b"}, "NUL"),
+        ({"prompt": "a \udce9 fox"}, "half a character"),
         ({"negative_prompt": "x" * 2001}, "negative prompt has 2001"),
         ({"steps": 0}, "steps=0 is out of range: use 1 to 1000"),
         ({"seed": -1}, "seed=-1 is out of range"),

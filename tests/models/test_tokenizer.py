@@ -123,6 +123,8 @@ def test_a_saved_tokenizer_comes_back(tokenizer, tmp_path):
         ('{"format": "kinema-words-1", "max_length": 8, "tokens": ["a", "b"]}', "the tokens are not"),
         ('{"format": "kinema-words-1", "max_length": 8, "tokens": ["<pad>", "<bos>", "<eos>", "b", "a"]}', "the tokens are not"),
         ('{"format": "kinema-words-1", "tokens": []}', "max_length"),
+        ('{"format": "kinema-words-1", "max_length": "8", "tokens": []}', "is not a Kinema tokenizer"),
+        ('{"format": "kinema-words-1", "max_length": 8, "tokens": [1, 2, 3, 4]}', "is not a Kinema tokenizer"),
     ],
 )
 def test_a_file_that_is_no_tokenizer_is_an_error_that_names_it(tmp_path, content, message):

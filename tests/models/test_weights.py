@@ -212,6 +212,10 @@ def test_shards_are_read_as_one_file_and_a_missing_shard_is_named(folder, parts)
     (weights.parent / "shard-1.safetensors").unlink()
     with pytest.raises(ModelError, match=r"shard-1.safetensors is missing"):
         load_dit(folder)
+    for wrong in ({}, {"weight_map": [1]}, {"weight_map": {"a": 1}}):
+        (weights.parent / f"{weights.name}.index.json").write_text(json.dumps(wrong))
+        with pytest.raises(ModelError, match=r"index.json does not say in weight_map"):
+            load_dit(folder)
 
 
 def edit_json(file, **changes):
@@ -228,6 +232,12 @@ def test_a_config_that_this_code_cannot_follow_is_an_error(folder):
     edit_json(folder / "text_encoder" / "config.json", _class_name="CLIPTextModel")
     with pytest.raises(ModelError, match="KinemaCLIP is needed"):
         load_clip(folder)
+    edit_json(folder / "transformer" / "config.json", qk_norm="rms_norm_across_heads", _kinema="zeros")
+    with pytest.raises(ModelError, match=r"transformer.config.json: "):
+        load_dit(folder)
+    edit_json(folder / "vae" / "config.json", latents_mean=["a"])
+    with pytest.raises(ModelError, match=r"config.json: latents_mean\[0\] = 'a' is not of type float"):
+        load_vae(folder)
 
 
 def test_a_stock_wan_config_reads_text_as_wan_does(folder):

@@ -60,14 +60,17 @@ def run(arguments: argparse.Namespace) -> int:
     pipeline = load(arguments.model, device=arguments.device)
     plan = pipeline.plan(request)
     _check_output(arguments.out, plan)
+    sheet = None if plan.frames == 1 or arguments.no_sheet else arguments.out.with_suffix(".png")
+    if sheet is not None:
+        _check_place(sheet)
     print(plan.text)
     if notice := pipeline.read_prompt(request.prompt).text:
         print(notice)
     with _progress() as on_step:
         result = pipeline.run(request, on_step=on_step)
     written = [result.save(arguments.out)]
-    if result.video.num_frames > 1 and not arguments.no_sheet:
-        written.append(save_image(arguments.out.with_suffix(".png"), contact_sheet([result.video], [request.prompt])))
+    if sheet is not None:
+        written.append(save_image(sheet, contact_sheet([result.video], [request.prompt])))
     print(
         f"{' and '.join(map(str, written))} in {result.seconds:.1f} s, by {result.model_name} {result.model_hash} with seed {request.seed}"
     )
@@ -75,18 +78,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_output(file: Path, plan: "Plan") -> None:
-    """Raise, before the work and not after it, for a file that could not be written; its folder is made."""
-    from kinema.errors import OutputError, RequestError
+    """Raise, before the work and not after it, for a file that could not be written."""
+    from kinema.errors import RequestError
     from kinema.lookup import lookup
     from kinema.video.video import ENDINGS
 
     if lookup(ENDINGS, file.suffix.lower(), kind="video ending") == "png" and plan.frames > 1:
         raise RequestError(f"{file} holds one picture and {plan.frames} frames were asked for: use --frames 1, or .mp4")
+    _check_place(file)
+
+
+def _check_place(file: Path) -> None:
+    """Raise when `file` is a folder, or when the nearest folder above it that is there may not be written into."""
+    from kinema.errors import OutputError
+
     if file.is_dir():
         raise OutputError(f"{file} is a folder: name a file")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(file.parent, os.W_OK):
-        raise OutputError(f"{file.parent} is not a folder that may be written into")
+    above = next(parent for parent in file.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise OutputError(f"{above} is not a folder that may be written into")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except (KinemaError, OSError) as error:
+    except (KinemaError, OSError, MemoryError) as error:
         if debug:
             raise
         print(f"kinema: {_one_line(error)}", file=sys.stderr)
@@ -76,11 +76,12 @@ def _without_debug(words: Sequence[str]) -> tuple[list[str], bool]:
     return [*options, *words[end:]], len(options) < end
 
 
-def _one_line(error: KinemaError | OSError) -> str:
+def _one_line(error: KinemaError | OSError | MemoryError) -> str:
     """What went wrong, as one line; for a system error the file comes first."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"out of memory: {text}" if isinstance(error, MemoryError) else text
 
 
 def _version() -> str:

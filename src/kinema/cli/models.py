@@ -71,7 +71,7 @@ def _abilities(manifest: "Manifest") -> dict[str, str]:
 
 def _components(folder: Path) -> Iterator[tuple[str, str]]:
     """(name, parameters and size) of every subfolder that holds weights, read from the files' headers."""
-    from safetensors import safe_open
+    from kinema.models.tensors import opened
 
     for component in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = sorted(component.glob("*.safetensors"))
@@ -79,7 +79,7 @@ def _components(folder: Path) -> Iterator[tuple[str, str]]:
             continue
         num_parameters, kinds = 0, set()
         for file in files:
-            with safe_open(file, framework="numpy") as tensors:
+            with opened(file) as tensors:
                 for name in tensors.keys():  # noqa: SIM118  the file is no mapping
                     tensor = tensors.get_slice(name)
                     num_parameters += math.prod(tensor.get_shape())

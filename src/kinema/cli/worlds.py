@@ -53,20 +53,21 @@ def preview(arguments: argparse.Namespace) -> None:
     from kinema.config import from_dict, override
     from kinema.lookup import lookup
     from kinema.video import Video, contact_sheet, save_image
+    from kinema.video.video import ENDINGS
     from kinema.worlds import CAPTION_KEYS, WORLDS
 
     kind = lookup(dict(zip(CAPTION_KEYS, CAPTION_KEYS)), arguments.captions, kind="caption")
     world_type = lookup(WORLDS, arguments.world, kind="world")
     world = world_type(from_dict(type(world_type().config), override({}, arguments.set)))
+    out = arguments.out or Path(f"{arguments.world}.png")
+    ending = lookup(ENDINGS, out.suffix.lower(), kind="video ending")
     width, height = arguments.size
     seeds = range(arguments.seed, arguments.seed + arguments.count)
     clips = [world.clip(seed, height=height, width=width, num_frames=arguments.frames) for seed in seeds]
     titles = [f"{seed}: {clip.captions[kind]}" for seed, clip in zip(seeds, clips)]
     print("\n".join(titles))
     videos = [Video(clip.frames, clip.fps) for clip in clips]
-    out = arguments.out or Path(f"{arguments.world}.png")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix.lower() == ".png":
+    if ending == "png":
         save_image(out, contact_sheet(videos, titles, columns=2))
     else:
         wall(videos).save(out)

@@ -1,7 +1,7 @@
 """Generation: from a request to a video.
 
 The package is callable, because its name is also the name of the public function: `kinema.generate("a penguin walks")`
-is `kinema.generate.pipeline.generate("a red fox runs")` whether or not some submodule has been imported before.
+is `kinema.generate.pipeline.generate("a penguin walks")` whether or not some submodule has been imported before.
 """
 
 import sys

@@ -11,7 +11,7 @@ from torch import Tensor
 from kinema.errors import OutputError, RequestError
 from kinema.generate.request import Request
 from kinema.shapes import Float
-from kinema.video.atomic import atomic_output
+from kinema.video.atomic import atomic_output, output_errors
 
 REQUEST = "request.json"
 LATENTS = "latents.safetensors"
@@ -26,7 +26,8 @@ class Job:
     def save_request(self, request: Request) -> None:
         """Write the request, and take away latents that an earlier one left. Raises `OutputError` when the folder cannot be written."""
         _write(self.folder / REQUEST, lambda path: path.write_text(request.to_json() + "\n", encoding="utf-8"))
-        (self.folder / LATENTS).unlink(missing_ok=True)
+        with output_errors(self.folder / LATENTS):
+            (self.folder / LATENTS).unlink(missing_ok=True)
 
     def save_latents(self, latents: Float[Tensor, "c lf lh lw"], *, model_hash: str) -> None:
         """Write the clean latents of one video and the hash of the model they belong to. Raises `OutputError`."""

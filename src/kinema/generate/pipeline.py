@@ -110,6 +110,8 @@ class Pipeline:
         wrong = [f"{what} are {left} and {right}" for what, (left, right) in pairs.items() if left != right]
         if multiple % space:
             wrong.append(f"sides are multiples of {multiple} pixels, but a latent of the VAE has {space}")
+        if dit.config.patch[0] != 1:
+            wrong.append(f"the DiT's patches are {dit.config.patch[0]} latent frames long, but a canvas may have any number of them")
         if wrong:
             raise ModelError(f"the parts of {manifest.name} do not fit together: {'; '.join(wrong)}")
         self.dit, self.vae, self.clip = dit.eval(), vae.eval(), clip.eval()

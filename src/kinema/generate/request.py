@@ -54,6 +54,8 @@ class Request:
                 raise RequestError(f"the {name} has {len(text)} characters: use at most {MAX_PROMPT_CHARACTERS}")
             if "\0" in text:
                 raise RequestError(f"the {name} holds a NUL character: leave it out")
+            if text.encode(errors="ignore").decode() != text:
+                raise RequestError(f"the {name} holds half a character (a lone surrogate), which no file can keep: leave it out")
         if not self.prompt.strip():
             raise RequestError('the prompt is empty: say what the video should show, e.g. "a penguin walks across the snow"')
         for name, (least, most) in LIMITS.items():

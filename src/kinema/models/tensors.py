@@ -25,7 +25,7 @@ def read_tensors(folder: Path, weights: str, expected: Mapping[str, Tensor]) -> 
     _account(files, expected, folder)
     state: dict[str, Tensor] = {}
     for file, names in files.items():
-        with _opened(file) as tensors:
+        with opened(file) as tensors:
             # A copy, so that the tensors do not depend on the file once it is closed.
             state |= {name: tensors.get_tensor(name).to(torch.float32, copy=True) for name in names}
     return state
@@ -50,12 +50,15 @@ def _tensor_files(folder: Path, weights: str) -> dict[Path, set[str]]:
     if (folder / weights).is_file():
         files = [folder / weights]
     elif index.is_file():
-        files = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            raise ModelError(f"{index} does not say in weight_map which file holds which tensor")
+        files = [folder / name for name in sorted(set(names.values()))]
     else:
         raise ModelError(f"{folder} has neither {weights} nor {index.name}")
     result = {}
     for file in files:
-        with _opened(file) as tensors:
+        with opened(file) as tensors:
             result[file] = set(tensors.keys())
     return result
 
@@ -65,7 +68,7 @@ def _account(files: Mapping[Path, set[str]], expected: Mapping[str, Tensor], fol
     where = {name: file for file, names in files.items() for name in names}
     shapes: dict[str, tuple[int, ...]] = {}
     for file, names in files.items():
-        with _opened(file) as tensors:
+        with opened(file) as tensors:
             shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
     wrong = [
         f"{name} is {shapes[name]} in {where[name].name}, not {tuple(expected[name].shape)}"
@@ -84,7 +87,8 @@ def _account(files: Mapping[Path, set[str]], expected: Mapping[str, Tensor], fol
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def opened(file: Path) -> Iterator[Any]:
+    """The open safetensors file: its header is read now, a tensor when it is asked for. Raises `ModelError` that names it."""
     try:
         with safe_open(file, framework="pt") as tensors:
             yield tensors

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kinema.errors import ModelError
 from kinema.models.senses import corrected, senses, stand_in
@@ -106,10 +107,13 @@ class Tokenizer:
     def load(cls, path: Path) -> "Tokenizer":
         """The tokenizer of a `tokenizer.json`. Raises `ModelError` when the file is missing or is not one of ours."""
         content = read_json(path)
-        if content.get("format") != FORMAT or not {"tokens", "max_length"} <= content.keys():
+        tokens: Any = content.get("tokens")
+        understood, max_length = content.get("understood"), content.get("max_length")
+        are_words = all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in (tokens, understood or []))
+        if content.get("format") != FORMAT or not are_words or type(max_length) is not int:
             raise ModelError(f"{path} is not a Kinema tokenizer: it must hold format '{FORMAT}', max_length and tokens")
-        tokenizer = cls(content["tokens"][len(SPECIAL) :], max_length=content["max_length"], understood=content.get("understood"))
-        if list(tokenizer.tokens) != content["tokens"]:
+        tokenizer = cls(tokens[len(SPECIAL) :], max_length=max_length, understood=understood)
+        if list(tokenizer.tokens) != tokens:
             raise ModelError(f"{path}: the tokens are not {', '.join(SPECIAL)} and then sorted words")
         return tokenizer
 

@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from kinema.config import from_dict
 from kinema.errors import ConfigError, ModelError, RequestError
 from kinema.models.vae_blocks import Decoder, Encoder
 from kinema.nn.causal_conv import CausalConv3d, FeatureCache
@@ -103,9 +104,10 @@ class Posterior:
     logvar: Float[Tensor, "b c lf lh lw"]
 
     def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "b c lf lh lw"]:
-        """A draw of the latents."""
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
-        return self.mean + torch.exp(0.5 * self.logvar) * noise
+        """A draw of the latents. The noise is drawn where the generator lives, so that one on the host gives the same on every device."""
+        device = self.mean.device if generator is None else generator.device
+        noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=self.mean.dtype)
+        return self.mean + torch.exp(0.5 * self.logvar) * noise.to(self.mean.device)
 
     def kl(self) -> Float[Tensor, "b"]:
         """Divergence of each clip from the standard normal, in nats per latent number (their mean, not their sum)."""
@@ -264,24 +266,19 @@ def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
 def vae_from_diffusers_config(values: Mapping[str, Any]) -> VAEConfig:
     """The configuration that a `vae/config.json` of class `AutoencoderKLWan` describes; raises `ModelError` for what this VAE cannot do.
 
-    Keys that are absent have the class's defaults, which are the sizes of Wan 2.1.
+    Raises `ConfigError` for a value of the wrong type. Keys that are absent have the class's defaults, which are the sizes of Wan 2.1.
     """
     name = values.get("_class_name", "AutoencoderKLWan")
     if name != "AutoencoderKLWan":
         raise ModelError(f"vae/config.json is of class {name}; AutoencoderKLWan is needed")
     given = vae_diffusers_config(VAES["wan-2.1"]) | dict(values)
-    config = VAEConfig(
-        base_dim=given["base_dim"],
-        decoder_base_dim=given["decoder_base_dim"],
-        dim_mult=tuple(given["dim_mult"]),
-        num_res_blocks=given["num_res_blocks"],
-        z_dim=given["z_dim"],
-        temporal_downsample=tuple(given["temperal_downsample"]),
-        fold=given["patch_size"] or 1,
-        residual=given["is_residual"],
-        latents_mean=tuple(given["latents_mean"]),
-        latents_std=tuple(given["latents_std"]),
-    )
+    same = ("base_dim", "decoder_base_dim", "dim_mult", "num_res_blocks", "z_dim", "latents_mean", "latents_std")
+    renamed = {
+        "temporal_downsample": given["temperal_downsample"],
+        "fold": 1 if given["patch_size"] is None else given["patch_size"],
+        "residual": given["is_residual"],
+    }
+    config = from_dict(VAEConfig, {key: given[key] for key in same} | renamed)
     expected = vae_diffusers_config(config)
     for key, value in given.items():
         if key.startswith("_") or key in ("scale_factor_spatial", "scale_factor_temporal") or value == expected.get(key, value):

@@ -234,7 +234,7 @@ def load_component(folder: Path, kind: type[M], *, device: torch.device | None =
     try:
         with torch.device("meta"):
             module = part.build(values, folder)
-    except (ConfigError, ModelError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:  # our own errors are ValueErrors
         raise ModelError(f"{config_file}: {error!r}" if isinstance(error, KeyError | TypeError) else f"{config_file}: {error}") from None
     assert isinstance(module, kind), "each part builds its own class"
     tensors = read_tensors(folder, part.weights, part.to_file(module, module.state_dict()))

@@ -59,7 +59,9 @@ class Muon(torch.optim.Optimizer):
                 updates = []
                 for param in params:
                     assert param.grad is not None, "only parameters with a gradient are collected"
-                    momentum = self.state[param].setdefault("momentum", torch.zeros_like(param))
+                    if param not in self.state:
+                        self.state[param]["momentum"] = torch.zeros_like(param)
+                    momentum = self.state[param]["momentum"]
                     momentum.lerp_(param.grad, 1 - group["momentum"])
                     updates.append(param.grad.lerp(momentum, group["momentum"]).flatten(1))
                 scale = group["lr"] * 0.2 * max(rows, columns) ** 0.5

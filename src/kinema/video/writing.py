@@ -98,6 +98,8 @@ class VideoWriter:
         if not 0 <= quality <= MAX_QUALITY:
             raise VideoError(f"quality={quality} is out of range: use 0 (best) to {MAX_QUALITY} (worst)")
         self.rate = Fraction(fps).limit_denominator(1001)
+        if not self.rate:
+            raise VideoError(f"fps={fps} is too slow for a video file: use a frame every 1001 seconds or more often")
         self.width, self.height, self.quality = width, height, quality
         self.metadata = checked_metadata(metadata)
         self.num_frames = 0
