@@ -31,7 +31,10 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device(here[0])
     if name.split(":")[0] not in here:
         raise ConfigError(f"device '{name}' is not available here (available: {', '.join(here)})")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"'{name}' names no device: write e.g. {here[0]} or {here[0]}:0") from error
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -131,3 +131,47 @@ def test_a_file_in_the_place_of_the_run_folder_is_an_output_error(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(OutputError, match="run"):
         run(tmp_path / "run")
+
+
+def test_rotation_keeps_whole_checkpoints_and_drops_none_for_a_damaged_one(tmp_path):
+    out = tmp_path / "run"
+    run(out)
+    damaged = out / "checkpoint-00000009"
+    damaged.mkdir()
+    (damaged / "state.json").write_text("[]")
+    part = load_part(RECIPE, assignments=[*SETTINGS, "run.steps=6", "run.keep_checkpoints=1"])
+    assert train(part, out)
+    assert checkpoint.latest(out) == out / "checkpoint-00000006"
+    assert not (out / "checkpoint-00000004").exists()
+
+
+def test_a_sample_that_fails_costs_a_line_and_not_the_run(tmp_path, caplog):
+    part = load_part(RECIPE, assignments=[*SETTINGS, "run.sample_every=2"])
+
+    def fail(*arguments: object) -> None:
+        raise OutputError("no space left")
+
+    part.sample = fail
+    assert train(part, tmp_path / "run")
+    assert "no sample of step 2: no space left" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.size=0", "size = 0"),
+        ("data.crop=24", "multiples of 16"),
+        ("optimizer.betas=[2.0, 3.0]", r"betas = \[2.0, 3.0\]"),
+        ("run.num_workers=-1", "num_workers"),
+        ("run.device=cpu:x", "names no device"),
+    ],
+)
+def test_impossible_settings_are_refused_before_the_first_step(tmp_path, setting, message):
+    with pytest.raises(ConfigError, match=message):
+        run(tmp_path / "run", setting)
+
+
+def test_weights_of_another_size_are_refused_in_one_line(whole):
+    with pytest.raises(ConfigError, match="does not fit") as error:
+        load_part(RECIPE, assignments=[*SETTINGS, "model.z_dim=6"], init_from=whole / "export")
+    assert "\n" not in str(error.value)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinema.errors import ConfigError
+from kinema.errors import ConfigError, KinemaError
 from kinema.models.clip import CLIP
 from kinema.models.vae import VAE
 from kinema.models.weights import load_card, load_component, load_dit, load_manifest, load_vae, verify
@@ -106,3 +106,24 @@ def test_a_plan_names_tokens_memory_and_time(parts):
 def test_stages_must_end_at_one(parts):
     with pytest.raises(ConfigError, match="must end at 1"):
         dit(parts, "stages=[{until=0.5, batch=1, latent_frames=1}]")
+
+
+def test_a_whole_model_gives_its_vae_and_clip(parts, tmp_path):
+    train(dit(parts), tmp_path / "first")
+    model = tmp_path / "first" / "export"
+    assert train(dit(parts, f"vae={model}", f"clip={model}"), tmp_path / "second")
+    assert load_manifest(tmp_path / "second" / "export").card["vae"] == load_manifest(model).card["vae"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("diffusion.schedule=ddpm_table", "ddpm_table"),
+        ("defaults.sampler=unipcc", "did you mean 'unipc'"),
+        ("data.shapes=[{height=48, width=64}]", "sides"),
+        ("data.shapes=[{height=64, width=64, share=0}]", "share 0"),
+    ],
+)
+def test_what_could_not_be_exported_is_refused_before_the_first_step(parts, setting, message):
+    with pytest.raises(KinemaError, match=message):
+        dit(parts, setting)

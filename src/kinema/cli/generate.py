@@ -2,19 +2,13 @@
 
 import argparse
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinema.cli.arguments import size
 
 if TYPE_CHECKING:
-    from kinema.generate.pipeline import OnStep, Step
     from kinema.generate.request import Plan
-
-STAGES = {"sample": "sampling", "decode": "decoding"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from kinema.generate.pipeline import load
+    from kinema.generate.progress import progress_bar
     from kinema.generate.request import Request
     from kinema.video import contact_sheet, save_image
 
@@ -66,13 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
     print(plan.text)
     if notice := pipeline.read_prompt(request.prompt).text:
         print(notice)
-    with _progress() as on_step:
+    with progress_bar() as on_step:
         result = pipeline.run(request, on_step=on_step)
     written = [result.save(arguments.out)]
     if sheet is not None:
         written.append(save_image(sheet, contact_sheet([result.video], [request.prompt])))
     print(
-        f"{' and '.join(map(str, written))} in {result.seconds:.1f} s, by {result.model_name} {result.model_hash} with seed {request.seed}"
+        f"{' and '.join(map(str, written))} in {result.seconds:.1f} s, "
+        f"by {result.model_name} {result.model_hash} with seed {request.seed}; CLIP similarity {result.similarity:.2f}"
     )
     return 0
 
@@ -97,19 +93,3 @@ def _check_place(file: Path) -> None:
     above = next(parent for parent in file.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise OutputError(f"{above} is not a folder that may be written into")
-
-
-@contextmanager
-def _progress() -> Iterator["OnStep"]:
-    """A function that shows each step in a bar on the terminal, and nothing where there is none."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        bars = {stage: progress.add_task(title, total=None, start=False) for stage, title in STAGES.items()}
-
-        def on_step(step: "Step") -> None:
-            progress.start_task(bars[step.stage])
-            progress.update(bars[step.stage], completed=step.index + 1, total=step.total)
-
-        yield on_step

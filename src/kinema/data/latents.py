@@ -41,6 +41,10 @@ class Shape:
     width: int
     share: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.share <= 0 or min(self.height, self.width) < 1:
+            raise ConfigError(f"a shape of {self.height}x{self.width} with share {self.share:g}: all three must be positive")
+
 
 @dataclass(frozen=True)
 class LatentData:

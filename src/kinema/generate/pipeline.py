@@ -3,6 +3,7 @@
 request -> plan -> canvas -> sampler around the guided DiT -> latents (saved) -> streaming decoder -> Video
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,17 +28,20 @@ from kinema.errors import ModelError, RequestError
 from kinema.generate.events import iterate
 from kinema.generate.job import Job
 from kinema.generate.noise import START, STEP, place_noise
+from kinema.generate.progress import progress_bar
 from kinema.generate.prompt import PromptReport, read_prompt
 from kinema.generate.provenance import metadata, provenance
 from kinema.generate.request import SHIPPED, Plan, Request, make_plan
 from kinema.lookup import lookup
 from kinema.models.clip import CLIP
 from kinema.models.dit import DiT, PreparedText, apply_to_grid
-from kinema.models.pixels import to_uint8
+from kinema.models.pixels import from_uint8, to_uint8
 from kinema.models.vae import VAE
 from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model
 from kinema.shapes import Float
 from kinema.video import Video
+
+log = logging.getLogger(__name__)
 
 JOINT_TOKENS = 4096
 """Up to this many tokens both halves of guidance go through the DiT as one batch: measured 1.06 times as fast on a CPU at 320
@@ -70,6 +74,8 @@ class Result:
     prompt: PromptReport
     model_name: str
     model_hash: str
+    similarity: float
+    """How well the model's own CLIP finds that the video fits the prompt, -1 to 1: for choosing among seeds, not among models."""
     seconds: float
     """Taken in all, on the clock of the wall."""
 
@@ -267,8 +273,10 @@ class Pipeline:
         return to_x0(cast(Prediction, self.manifest.prediction), output.float(), x, t, self.schedule)
 
     def _result(self, plan: Plan, video: Video, begun: float) -> Result:
-        report = self.read_prompt(plan.request.prompt)
-        return Result(video, plan, report, self.manifest.name, self.model_hash, time.perf_counter() - begun)
+        prompt = plan.request.prompt
+        similarity = self.clip.similarity(from_uint8([video.frames]).to(self.device), [prompt]).item()
+        seconds = time.perf_counter() - begun
+        return Result(video, plan, self.read_prompt(prompt), self.manifest.name, self.model_hash, similarity, seconds)
 
 
 @contextmanager
@@ -297,8 +305,14 @@ _kept = lru_cache(maxsize=1)(load)
 def generate(prompt: str, *, model: str | Path = SHIPPED, device: str = "auto", **options: Any) -> Result:
     """The video that shows `prompt`; `options` are the other fields of `Request`. The model stays loaded for the next call.
 
+    In a terminal a bar shows how far it has come, and words that the model reads otherwise are logged as a warning.
+
     `generate("a penguin walks", seconds=2, seed=7).save("penguin.mp4")`. Raises `ConfigError` for an option that a request does not have,
     and the errors of `load` and `Pipeline.run`.
     """
     request = config.from_dict(Request, {"prompt": prompt, "model": str(model), **options})
-    return _kept(request.model, device=device).run(request)
+    pipeline = _kept(request.model, device=device)
+    if notice := pipeline.read_prompt(prompt).text:
+        log.warning("%s", notice)
+    with progress_bar() as on_step:
+        return pipeline.run(request, on_step=on_step)

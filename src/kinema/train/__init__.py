@@ -39,7 +39,11 @@ def load_part(recipe: Path, *, steps: int | None = None, assignments: Sequence[s
         raise ConfigError(f"{recipe}: {error}") from None
     part: Part = part_type(config)
     if init_from is not None:
-        part.init_from(init_from)
+        try:
+            part.init_from(init_from)
+        except RuntimeError as error:  # load_state_dict lists every tensor of another name or shape, a line each
+            lines = [line.strip() for line in str(error).splitlines()]
+            raise ConfigError(f"{init_from} does not fit {recipe}: {' '.join(lines[1:3]) or lines[0]}") from error
     return part
 
 

@@ -34,7 +34,7 @@ def save(
     *,
     keep: int = 2,
 ) -> Path:
-    """The folder of a new checkpoint after `step` steps; older ones beyond `keep` go only once it reads back as written."""
+    """The folder of a new checkpoint after `step` steps. Of the whole ones up to it the last `keep` stay, once it reads back as written."""
     final = folder / f"{PREFIX}{step:08d}"
     partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -58,7 +58,8 @@ def save(
         raise OutputError(f"cannot save the checkpoint {final}: {error}") from error
     if read_state(final) is None:
         raise OutputError(f"{final} does not read back as it was written; older checkpoints are kept")
-    for old in _all(folder)[:-keep]:
+    whole = [path for path in _all(folder) if path <= final and (path == final or read_state(path) is not None)]
+    for old in whole[:-keep]:
         shutil.rmtree(old)
     return final
 
@@ -77,7 +78,7 @@ def read_state(path: Path) -> dict[str, Any] | None:
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         whole = all(_sha256(path / name) == digest for name, digest in state["sha256"].items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return state if whole else None
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kinema.data.render import CaptionMix, draw_clips, to_tensor
 from kinema.data.steps import Batch, derive_seed, numpy_rng, torch_rng
+from kinema.errors import ConfigError
 from kinema.lookup import lookup
 from kinema.models.clip import CLIP, CLIPConfig, clip_loss
 from kinema.models.pixels import to_uint8
@@ -32,6 +33,17 @@ class CLIPData:
     image_share: float = 0.15
     captions: CaptionMix = field(default_factory=lambda: CaptionMix(chinese=0.3, dropped=0.0))
     held_out_clips: int = 256
+    """Clips that are measured on, 32 at a time."""
+    paired: float = 0.5
+    """Share of clips that come with the very caption their foil is wrong in one slot of."""
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.num_frames) < 1 or self.duration_s <= 0:
+            raise ConfigError(f"batch = {self.batch}, num_frames = {self.num_frames} and duration_s = {self.duration_s} must be positive")
+        if self.held_out_clips < 32 or self.held_out_clips % 32:
+            raise ConfigError(f"held_out_clips = {self.held_out_clips} must be a multiple of 32")
+        if not 0 <= self.image_share <= 1 or not 0 <= self.paired <= 1:
+            raise ConfigError(f"image_share = {self.image_share} and paired = {self.paired} are shares: use 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,10 @@ class CLIPPart:
         rng = numpy_rng(self.recipe.run.seed, "batch", step)
         num_frames = 1 if rng.random() < self.recipe.data.image_share else self.recipe.data.num_frames
         indices = [int(i) for i in rng.integers(2**40, size=self.recipe.data.batch)]
-        return self._draw("clip", indices, num_frames, self.recipe.data.captions)
+        batch = self._draw("clip", indices, num_frames, self.recipe.data.captions)
+        is_paired = rng.random(len(indices)) < self.recipe.data.paired
+        batch["captions"] = [matched if pair else drawn for pair, matched, drawn in zip(is_paired, batch["matched"], batch["captions"])]
+        return batch
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The symmetric contrastive loss. A single frame cannot tell motion, so foils stand among the candidates of clips only."""

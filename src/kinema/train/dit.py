@@ -14,6 +14,7 @@ from kinema.data.latents import LatentCache, LatentData, Latents, choose
 from kinema.data.render import CaptionMix, draw_clips
 from kinema.data.steps import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.diffusion.objective import Prediction, TimeLaw, add_noise, draw_times, target
+from kinema.diffusion.samplers import SAMPLERS
 from kinema.diffusion.schedule import SCHEDULES
 from kinema.errors import ConfigError, TrainingError
 from kinema.generate.pipeline import Pipeline
@@ -22,7 +23,7 @@ from kinema.lookup import lookup
 from kinema.models.clip import CLIP
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 from kinema.models.vae import VAE
-from kinema.models.weights import SHIPPED, Manifest, load_card, load_clip, load_dit, load_vae, resolve_model, save_model
+from kinema.models.weights import MANIFEST, Manifest, load_card, load_clip, load_dit, load_manifest, load_vae, resolve_model, save_model
 from kinema.train.canvas_mix import TASKS, CanvasMix
 from kinema.train.part import Recipe
 from kinema.video import contact_sheet, save_image
@@ -113,8 +114,10 @@ class DiTPart:
     def __init__(self, recipe: DiTRecipe):
         self.recipe = recipe
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
+        lookup(SAMPLERS, recipe.defaults.sampler, kind="sampler")
         self.vae: VAE = load_vae(resolve_model(recipe.vae)).eval().requires_grad_(False)
         self.clip: CLIP = load_clip(resolve_model(recipe.clip)).eval().requires_grad_(False)
+        self.cards = {"vae": _card(resolve_model(recipe.vae), "vae"), "clip": _card(resolve_model(recipe.clip), "clip")}
         self.clip.tokenizer = self.clip.tokenizer.limited(self.world.vocabulary().words)
         self.schedule = lookup(SCHEDULES, recipe.diffusion.schedule, kind="noise schedule")()
         longest = 1 + (recipe.data.num_frames - 1) // self.vae.config.temporal_factor
@@ -134,6 +137,7 @@ class DiTPart:
         )
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         self.model = DiT(config)
+        self._manifest({})  # what cannot be exported is refused before the first step
         self.cached: dict[tuple[str, int], Latents] = {}
 
     def prepare(self, out: Path, device: torch.device) -> None:
@@ -226,8 +230,7 @@ class DiTPart:
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The whole model: the averaged DiT with the VAE and the CLIP it was trained with."""
         assert isinstance(model, DiT), "the DiT part trains a DiT"
-        cards = {name: load_card(Path(path)) for name, path in (("vae", self.recipe.vae), ("clip", self.recipe.clip)) if path != SHIPPED}
-        save_model(folder, model, self.vae, self.clip, self._manifest({"dit": training, **cards}))
+        save_model(folder, model, self.vae, self.clip, self._manifest({"dit": training, **self.cards}))
 
     def _manifest(self, card: dict[str, Any]) -> Manifest:
         """What the model says of itself: the sizes and lengths it saw, its words, its defaults."""
@@ -261,6 +264,7 @@ class DiTPart:
 
     def plan(self) -> list[tuple[str, Batch, int]]:
         """A step of every stage at the first shape."""
+        self.clip.to(next(self.model.parameters()).device)
         shape, factor = self.recipe.data.shapes[0], self.vae.config.spatial_factor
         grid = (shape.height // factor, shape.width // factor)
         captions = [clip.captions["medium"] for clip in draw_clips(self.world, "plan", range(8), height=16, width=16, num_frames=1)]
@@ -272,3 +276,10 @@ class DiTPart:
             tokens = stage.batch * (stage.latent_frames // pt) * -(-grid[0] // ph) * -(-grid[1] // pw)
             rows.append((f"{stage.batch} x {stage.latent_frames} latent frames of {shape.height}x{shape.width}", batch, tokens))
         return rows
+
+
+def _card(folder: Path, part: str) -> dict[str, Any]:
+    """What training wrote of the VAE or the CLIP in `folder`, which is one such part or a whole model."""
+    if not (folder / MANIFEST).is_file():
+        return load_card(folder)
+    return dict(load_manifest(folder).card.get(part, {}))

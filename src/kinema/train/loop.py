@@ -18,7 +18,7 @@ from torch import nn
 from kinema.config import to_dict
 from kinema.data.steps import batches, torch_rng
 from kinema.device import autocast, describe, peak_memory_bytes, pick_device, synchronize
-from kinema.errors import OutputError, TrainingError
+from kinema.errors import KinemaError, OutputError, TrainingError
 from kinema.train import checkpoint
 from kinema.train.ema import EMA
 from kinema.train.optimizer import build_optimizers
@@ -89,11 +89,11 @@ def train(part: Part, out: Path) -> bool:
             seconds += time.perf_counter() - started
             if finite:
                 report.add(step, {"loss": loss.detach(), **metrics}, norm=norm.item(), lr=factor * part.recipe.optimizer.lr)
-            if step % run.sample_every == 0 or step == run.steps:
-                _sample(part, ema, out, step, device)
             if step % run.save_every == 0 or step == run.steps or stop.asked:
                 save()
                 saved_at = step
+            if step % run.sample_every == 0 or step == run.steps:
+                _sample(part, ema, out, step, device)
             if stop.asked:
                 report.flush(step)
                 break
@@ -143,10 +143,19 @@ def _claim(out: Path) -> None:
         raise OutputError(f"{out} has {free / 2**20:.0f} MiB of disk left; checkpoints need at least 256 MiB")
 
 
+MAY_CHANGE = tuple(
+    f"run.{name}"
+    for name in ("steps", "log_every", "save_every", "sample_every", "keep_checkpoints", "max_bad_steps", "num_workers", "device")
+)
+"""Settings that a run may go on with in another value: they do not say what a step does."""
+
+
 def _same_recipe(path: Path, old: dict[str, Any], new: dict[str, Any], where: str = "") -> None:
-    """Refuse to go on with other settings; those of [run] (steps, how often to save...) may change."""
-    for key in sorted({*old, *new} - {"run"}):
+    """Refuse to go on with other settings than `MAY_CHANGE`."""
+    for key in sorted({*old, *new}):
         name = f"{where}{key}"
+        if name in MAY_CHANGE:
+            continue
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             _same_recipe(path, before, after, f"{name}.")
@@ -157,8 +166,12 @@ def _same_recipe(path: Path, old: dict[str, Any], new: dict[str, Any], where: st
 
 
 def _sample(part: Part, ema: EMA, out: Path, step: int, device: torch.device) -> None:
-    (out / "samples").mkdir(exist_ok=True)
-    part.sample(ema.model, out / "samples" / f"{step:08d}.png", device)
+    """A picture is worth no run: what goes wrong with it is said, and training goes on."""
+    try:
+        (out / "samples").mkdir(exist_ok=True)
+        part.sample(ema.model, out / "samples" / f"{step:08d}.png", device)
+    except (KinemaError, OSError) as error:
+        log.warning("no sample of step %d: %s", step, error)
 
 
 class _StopSignal:

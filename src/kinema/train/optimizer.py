@@ -27,6 +27,13 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.muon_lr <= 0:
             raise ConfigError(f"lr = {self.lr}, muon_lr = {self.muon_lr}: learning rates must be positive")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas = {list(self.betas)} must lie in [0, 1)")
+        if self.clip_norm <= 0 or self.warmup_steps < 0 or self.weight_decay < 0:
+            raise ConfigError(
+                f"clip_norm = {self.clip_norm} must be positive, warmup_steps = {self.warmup_steps} and "
+                f"weight_decay = {self.weight_decay} not negative"
+            )
         if not 0 <= self.decay_share <= 1:
             raise ConfigError(f"decay_share = {self.decay_share} is a share of the run: use 0 to 1")
 

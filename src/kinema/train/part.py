@@ -34,6 +34,8 @@ class RunConfig:
         for name in ("steps", "log_every", "save_every", "sample_every", "keep_checkpoints", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        if self.num_workers < 0:
+            raise ConfigError(f"num_workers = {self.num_workers} must not be negative; 0 draws batches in the run's own process")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay = {self.ema_decay} must lie in [0, 1)")
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kinema.data.render import draw_clips, to_tensor
 from kinema.data.steps import Batch, derive_seed, numpy_rng, torch_rng
+from kinema.errors import ConfigError
 from kinema.lookup import lookup
 from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE, VAEConfig
@@ -32,6 +33,13 @@ class VAEData:
     image_batch: int = 16
     image_share: float = 0.5
     stats_clips: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("size", "crop", "num_frames", "clip_batch", "image_batch", "stats_clips"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        if self.crop > self.size or not 0 <= self.image_share <= 1:
+            raise ConfigError(f"crop = {self.crop} must be at most size = {self.size}, and image_share = {self.image_share} in 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,12 @@ class VAEPart:
 
     def __init__(self, recipe: VAERecipe):
         self.recipe = recipe
+        factor, pace = recipe.model.spatial_factor, recipe.model.temporal_factor
+        if recipe.data.size % factor or recipe.data.crop % factor or (recipe.data.num_frames - 1) % pace:
+            raise ConfigError(
+                f"size = {recipe.data.size}, crop = {recipe.data.crop}, num_frames = {recipe.data.num_frames} do not fit the VAE: "
+                f"pixels must be multiples of {factor}, frames {pace}k+1"
+            )
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         discriminator = Discriminator(recipe.loss.discriminator_dim) if recipe.loss.adversarial else None
