@@ -46,9 +46,10 @@ def inspect(folder: Path) -> None:
     rows = {
         "model": f"{manifest.name}, {model_hash(folder)}",
         "licence": manifest.licence,
+        **({"notes": str(manifest.card["notes"])} if manifest.card.get("notes") else {}),
         **_abilities(manifest),
         **{f"{name}/": line for name, line in _components(folder)},
-        **{kind: f"{len(words)}: {', '.join(words)}" for kind, words in manifest.vocabulary.items() if kind != "words"},
+        **{f"{kind} it knows": f"{len(words)}: {', '.join(words)}" for kind, words in manifest.vocabulary.items()},
         **{name: digest for name, digest in sorted(manifest.sha256.items())},
     }
     width = max(map(len, rows))

@@ -90,6 +90,8 @@ class DiTRecipe(Recipe):
 
     part: str = "dit"
     name: str = "kinema-nano"
+    notes: str = ""
+    """What a user should know of the model: what it can and cannot do."""
     vae: str = "shipped"
     clip: str = "shipped"
     world: str = "stage"
@@ -230,7 +232,7 @@ class DiTPart:
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The whole model: the averaged DiT with the VAE and the CLIP it was trained with."""
         assert isinstance(model, DiT), "the DiT part trains a DiT"
-        save_model(folder, model, self.vae, self.clip, self._manifest({"dit": training, **self.cards}))
+        save_model(folder, model, self.vae, self.clip, self._manifest({"notes": self.recipe.notes, "dit": training, **self.cards}))
 
     def _manifest(self, card: dict[str, Any]) -> Manifest:
         """What the model says of itself: the sizes and lengths it saw, its words, its defaults."""
