@@ -2,6 +2,7 @@
 
     python bench/ddpm_vs_flow.py [--minutes 15] [--vae DIR --clip DIR] [--out runs/compare]
 
+Each draws its training times as its authors do: DDPM evenly (Ho et al. 2020), flow by the logit-normal law, shifted (Esser et al. 2024).
 Prints a table in Markdown. `x0 error` is the mean squared error of the clean latents that the network makes of held-out clips, at equal
 log(alpha / sigma), so the two losses, which cannot be compared, are not. The other columns say how often CLIP prefers the prompt of a
 generated clip to a prompt that is wrong in one slot: all of them, then those of sky, ground and direction. The renderer's own clips are
@@ -30,24 +31,33 @@ from kinema.train.dit import DiTPart
 from kinema.train.part import to_device
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dit.toml"
-OBJECTIVES = {"flow, velocity": ("linear", "velocity"), "DDPM, noise": ("ddpm", "noise"), "DDPM, v": ("ddpm", "v")}
+OBJECTIVES = {
+    "flow, velocity": ("linear", "velocity", "logit_normal", 1.0),
+    "flow, velocity, shift 2.5": ("linear", "velocity", "logit_normal", 2.5),
+    "DDPM, noise": ("ddpm", "noise", "uniform", 1.0),
+    "DDPM, v": ("ddpm", "v", "uniform", 1.0),
+}
+"""Name: noise schedule, what is predicted, the law of training times and its shift."""
+COMPARED = ["flow, velocity, shift 2.5", "DDPM, noise", "flow, velocity"]
 LEVELS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 SLOTS = ("sky", "ground", "direction")
 
 
 def part_of(name: str, arguments: argparse.Namespace, steps: int) -> DiTPart:
     """The recipe's part with this objective, for `steps` steps."""
-    schedule, prediction = OBJECTIVES[name]
+    schedule, prediction, time_law, time_shift = OBJECTIVES[name]
     settings = [
         "stage.nouns=8",
         f"vae={arguments.vae}",
         f"clip={arguments.clip}",
         f"diffusion.schedule={schedule}",
         f"diffusion.prediction={prediction}",
+        f"diffusion.time_law={time_law}",
+        f"diffusion.time_shift={time_shift}",
         "data.num_clips=2000",
         "data.num_images=4000",
         "data.shapes=[{height=64, width=64}]",
-        "model.patch=[1, 1, 1]",
+        "model={d=192, num_layers=6, num_heads=3, ffn_dim=768, patch=[1, 1, 1]}",
         f"run.sample_every={10**9}",
         f"run.save_every={10**9}",
     ]
@@ -121,7 +131,7 @@ def main() -> None:
     parser.add_argument("--vae", default="shipped")
     parser.add_argument("--clip", default="shipped")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
-    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=["flow, velocity", "DDPM, noise"])
+    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=COMPARED)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,15 +92,17 @@ class LatentCache:
         self.folder = root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def fill(self, device: torch.device) -> None:
-        """Encode whatever is missing."""
+        """Encode whatever is missing. Several processes may fill one folder: each begins somewhere else."""
         missing = [job for job in self._jobs() if not self._path(*job).exists()]
         if not missing:
             return
+        random.Random(os.getpid()).shuffle(missing)
         log.info("encoding %d shards into %s", len(missing), self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         vae = self.vae.to(device).eval()
         for done, job in enumerate(missing, 1):
-            self._write(job, vae, device)
+            if not self._path(*job).exists():
+                self._write(job, vae, device)
             if done % max(1, len(missing) // 10) == 0:
                 log.info("encoded %d of %d shards", done, len(missing))
 
@@ -160,7 +163,7 @@ class LatentCache:
                 tensors.setdefault("tails", []).append(tails.half().cpu())
                 tensors.setdefault("tail_lengths", []).append(torch.full((len(video),), length))
         path = self._path(*job)
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(f".partial{os.getpid()}")
         try:
             captions = json.dumps([clip.captions for clip in clips], ensure_ascii=False)
             save_file({name: torch.cat(values).contiguous() for name, values in tensors.items()}, partial, {"captions": captions})

@@ -24,7 +24,7 @@ from kinema.worlds import WORLDS, StageConfig
 
 @dataclass(frozen=True)
 class VAEData:
-    """Pixels per side of images and of the crops of clips, frames of a clip (4k+1), batch sizes, and the share of image steps."""
+    """Pixels per side of frames and of the crops made of them, frames of a clip (4k+1), batch sizes, and the share of image steps."""
 
     size: int = 128
     crop: int = 64
@@ -82,14 +82,14 @@ class VAEPart:
         """Nothing: clips are drawn as they are needed."""
 
     def batch(self, step: int) -> Batch:
-        """{"video": (b, 3, f, h, w)}: whole single frames, or crops of clips."""
+        """{"video": (b, 3, f, h, w)}: crops of single frames or of clips; many small crops say more of the stage than few whole frames."""
         data, rng = self.recipe.data, numpy_rng(self.recipe.run.seed, "batch", step)
         is_image = bool(rng.random() < data.image_share)
         count = data.image_batch if is_image else data.clip_batch
         indices = [int(i) for i in rng.integers(2**40, size=count)]
         num_frames = 1 if is_image else data.num_frames
         video = to_tensor(draw_clips(self.world, "vae", indices, height=data.size, width=data.size, num_frames=num_frames))
-        if not is_image and data.crop < data.size:
+        if data.crop < data.size:
             corners = rng.integers(data.size - data.crop + 1, size=(count, 2))
             crops = [clip[:, :, y : y + data.crop, x : x + data.crop] for clip, (y, x) in zip(video, corners)]
             video = torch.stack(crops)
@@ -158,11 +158,13 @@ class VAEPart:
         """An image step and a clip step."""
         data = self.recipe.data
         rows: list[tuple[str, Batch, int]] = []
-        for name, count, frames, side in (
-            (f"{data.image_batch} images {data.size}x{data.size}", data.image_batch, 1, data.size),
-            (f"{data.clip_batch} clips {data.crop}x{data.crop}x{data.num_frames}", data.clip_batch, data.num_frames, data.crop),
+        for name, count, frames in (
+            (f"{data.image_batch} images {data.crop}x{data.crop}", data.image_batch, 1),
+            (f"{data.clip_batch} clips {data.crop}x{data.crop}x{data.num_frames}", data.clip_batch, data.num_frames),
         ):
-            video = torch.rand(count, 3, frames, side, side, generator=torch_rng("plan")) * 2 - 1
-            positions = count * (1 + (frames - 1) // self.recipe.model.temporal_factor) * (side // self.recipe.model.spatial_factor) ** 2
+            video = torch.rand(count, 3, frames, data.crop, data.crop, generator=torch_rng("plan")) * 2 - 1
+            positions = (
+                count * (1 + (frames - 1) // self.recipe.model.temporal_factor) * (data.crop // self.recipe.model.spatial_factor) ** 2
+            )
             rows.append((name, {"video": video, "step": self.recipe.loss.adversarial_from}, positions))
         return rows
