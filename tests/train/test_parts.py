@@ -49,6 +49,23 @@ def test_an_exported_vae_has_latents_of_mean_zero_and_std_one(parts):
     assert load_card(parts / "vae" / "export")["psnr_held_out_db"] > 0
 
 
+def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns(parts, tmp_path):
+    settings = (*QUICK, "model.base_dim=4", "model.z_dim=4", "data.size=32", "data.stats_clips=3")
+    begun = parts / "vae" / "export"
+    part = load_part(RECIPES / "vae_tiny.toml", assignments=[*settings, "frozen=['vae.encoder', 'vae.quant_conv']"], init_from=begun)
+    train(part, tmp_path / "vae")
+    before, after = load_component(begun, VAE), load_component(tmp_path / "vae" / "export", VAE)
+    video = part._held_out(1)
+    assert torch.equal(before.normalise(before.encode(video).mean), after.normalise(after.encode(video).mean))
+    assert not torch.equal(before.decoder.conv_out.weight, after.decoder.conv_out.weight)
+
+
+@pytest.mark.parametrize(("names", "message"), [("['vae.encodr']", "did you mean 'vae.encoder"), ("['vae']", "nothing to train")])
+def test_freezing_a_module_that_is_not_there_or_all_of_them_is_refused(names, message):
+    with pytest.raises(ConfigError, match=message):
+        load_part(RECIPES / "vae_tiny.toml", assignments=[f"frozen={names}"])
+
+
 def test_an_exported_clip_reads_captions_and_clips(parts):
     clip = load_component(parts / "clip" / "export", CLIP)
     assert clip.similarity(torch.zeros(2, 3, 5, 16, 16), ["a rocket rises", "一枚火箭升空"]).shape == (2, 2)

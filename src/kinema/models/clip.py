@@ -47,6 +47,8 @@ class CLIPConfig:
     num_frames: int = 5
     """Frames looked at, spread evenly over the clip."""
     patch: int = 8
+    motion: bool = False
+    """Whether each frame comes with its difference from the one before: which way a thing goes is then in a single patch."""
     embed_dim: int = 192
 
     def __post_init__(self) -> None:
@@ -94,15 +96,21 @@ class TextTower(nn.Module):
         _initialise(self, config.text_width, config.text_layers)
 
     def forward(self, ids: Sequence[Sequence[int]]) -> tuple[TextStates, Float[Tensor, "b d"]]:
-        """Final-norm states of every token, packed, and unit embeddings."""
+        """States of every token, packed, and unit embeddings of the texts, made of their mean.
+
+        A state is the final norm's output plus the word's own normalised embedding. Without it the states of words that contrast has not
+        told apart yet fall together: those of "left" and "right" differed by 1 to 10 % after 1,500 steps, and no backbone on top of
+        them could learn a direction.
+        """
         device = self.words.weight.device
         lengths = tuple(len(text) for text in ids)
         packed = torch.tensor([token for text in ids for token in text], device=device)
         places = torch.tensor([place for length in lengths for place in range(length)], device=device)
-        x = self.words(packed) + self.positions(places)
+        words = self.words(packed)
+        x = words + self.positions(places)
         for block in self.blocks:
             x = block(x, lengths)
-        states = self.norm(x)
+        states = self.norm(x) + F.layer_norm(words, words.shape[-1:])
         pooled = torch.stack([text.mean(dim=0) for text in states.split(lengths)])
         return TextStates(states, lengths), F.normalize(self.projection(pooled), dim=-1)
 
@@ -116,10 +124,10 @@ class VideoTower(nn.Module):
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
-        self.size, self.num_frames = config.video_size, config.num_frames
+        self.size, self.num_frames, self.motion = config.video_size, config.num_frames, config.motion
         width, grid = config.video_width, config.video_size // config.patch
         halvings = int(math.log2(config.patch))
-        channels = (3, *(max(width >> (halvings - i), 8) for i in range(1, halvings)), width)
+        channels = (6 if config.motion else 3, *(max(width >> (halvings - i), 8) for i in range(1, halvings)), width)
         layers: list[nn.Module] = []
         for narrow, wide in pairwise(channels):
             layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU(approximate="tanh")]
@@ -138,6 +146,10 @@ class VideoTower(nn.Module):
         pixels = rearrange(video[:, :, frames], "b c f h w -> (b f) c h w")
         if pixels.shape[-2:] != (self.size, self.size):
             pixels = F.interpolate(pixels, size=(self.size, self.size), mode="area")
+        if self.motion:
+            clips = rearrange(pixels, "(b f) c h w -> b f c h w", b=b)
+            differences = F.pad(clips.diff(dim=1), (0, 0, 0, 0, 0, 0, 1, 0))  # the first frame has none: zeros
+            pixels = torch.cat([pixels, rearrange(differences, "b f c h w -> (b f) c h w")], dim=1)
         patches = rearrange(self.stem(pixels), "(b f) d h w -> b f (h w) d", b=b)
         x = patches + self.places + rearrange(self.times[times], "f d -> f 1 d")
         lengths = (x.shape[1] * x.shape[2],) * b

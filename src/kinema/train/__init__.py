@@ -13,7 +13,7 @@ from kinema.lookup import lookup
 from kinema.train.clip import CLIPPart, CLIPRecipe
 from kinema.train.dit import DiTPart, DiTRecipe
 from kinema.train.loop import measure, train
-from kinema.train.part import Part
+from kinema.train.part import Part, freeze
 from kinema.train.vae import VAEPart, VAERecipe
 
 __all__ = ["PARTS", "load_part", "measure", "plan_lines", "train"]
@@ -44,6 +44,8 @@ def load_part(recipe: Path, *, steps: int | None = None, assignments: Sequence[s
         except RuntimeError as error:  # load_state_dict lists every tensor of another name or shape, a line each
             lines = [line.strip() for line in str(error).splitlines()]
             raise ConfigError(f"{init_from} does not fit {recipe}: {' '.join(lines[1:3]) or lines[0]}") from error
+    if config.frozen is not None:
+        freeze(part.model, config.frozen)
     return part
 
 

@@ -1,6 +1,6 @@
 """What the loop needs to know of a part (VAE, CLIP, DiT) to train it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kinema.data.steps import Batch
 from kinema.device import Precision
 from kinema.errors import ConfigError
+from kinema.lookup import unknown
 from kinema.train.optimizer import OptimizerConfig
 
 
@@ -42,10 +43,15 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings every recipe has; each part adds its own."""
+    """The settings every recipe has; each part adds its own.
+
+    `frozen` names modules of the part's model that keep their weights, with what is inside them: with `["vae.encoder", "vae.quant_conv"]` a
+    decoder goes on learning and the latents stay those that a DiT was trained on.
+    """
 
     run: RunConfig = field(default_factory=RunConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    frozen: tuple[str, ...] | None = None
 
 
 class Part(Protocol):
@@ -74,6 +80,19 @@ class Part(Protocol):
 
     def plan(self) -> list[tuple[str, Batch, int]]:
         """One batch of random data for every kind of step: (name, batch, tokens or latent positions in it)."""
+
+
+def freeze(model: nn.Module, names: Sequence[str]) -> None:
+    """Take the modules of these names out of training. Raises `ConfigError` for a name that no weights have, or when none are left."""
+    weights = dict(model.named_parameters())
+    for name in names:
+        inside = [weight for key, weight in weights.items() if key == name or key.startswith(f"{name}.")]
+        if not inside:
+            raise ConfigError(f"frozen: {unknown('module', name, sorted({key.rpartition('.')[0] for key in weights}))}")
+        for weight in inside:
+            weight.requires_grad_(False)
+    if not any(weight.requires_grad for weight in weights.values()):
+        raise ConfigError(f"frozen = {list(names)} leaves nothing to train")
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -77,6 +77,7 @@ class VAEPart:
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         discriminator = Discriminator(recipe.loss.discriminator_dim) if recipe.loss.adversarial else None
         self.model = VAEAndDiscriminator(VAE(recipe.model), discriminator)
+        self.released: VAEConfig | None = None
 
     def prepare(self, out: Path, device: torch.device) -> None:
         """Nothing: clips are drawn as they are needed."""
@@ -131,7 +132,10 @@ class VAEPart:
 
     @torch.no_grad()
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """The VAE with the mean and std of its latents per channel, measured on held-out clips, and its PSNR there."""
+        """The VAE with the mean and std of its latents per channel, measured on held-out clips, and its PSNR there.
+
+        With a frozen encoder the mean and std are those of the weights that the run began with.
+        """
         assert isinstance(model, VAEAndDiscriminator), "the VAE part trains VAEAndDiscriminator"
         latents, scores = [], []
         for clip in self._held_out(self.recipe.data.stats_clips).split(8):
@@ -139,12 +143,10 @@ class VAEPart:
             back = model.vae.decode(mean).clamp(-1, 1)
             scores += [psnr(b, a).item() for a, b in zip(clip.to(device), back)]
             latents.append(mean.float().cpu())
-        stacked = torch.cat(latents)
-        config = dataclasses.replace(
-            self.recipe.model,
-            latents_mean=tuple(stacked.mean(dim=(0, 2, 3, 4)).tolist()),
-            latents_std=tuple(stacked.std(dim=(0, 2, 3, 4)).tolist()),
-        )
+        mean, std = (tuple(value.tolist()) for value in _mean_and_std(torch.cat(latents)))
+        if self.released is not None and not any(weight.requires_grad for weight in self.model.vae.encoder.parameters()):
+            mean, std = self.released.latents_mean, self.released.latents_std  # a DiT was trained on these latents
+        config = dataclasses.replace(self.recipe.model, latents_mean=mean, latents_std=std)
         measured = VAE(config)
         measured.load_state_dict(model.vae.state_dict())
         save_component(folder, measured, card={**training, "psnr_held_out_db": round(sum(scores) / len(scores), 2)})
@@ -152,7 +154,9 @@ class VAEPart:
     def init_from(self, folder: Path) -> None:
         """The VAE's weights of a released folder."""
         assert isinstance(self.model, VAEAndDiscriminator), "the VAE part trains VAEAndDiscriminator"
-        self.model.vae.load_state_dict(load_component(folder, VAE).state_dict())
+        vae = load_component(folder, VAE)
+        self.model.vae.load_state_dict(vae.state_dict())
+        self.released = vae.config
 
     def plan(self) -> list[tuple[str, Batch, int]]:
         """An image step and a clip step."""
@@ -168,3 +172,8 @@ class VAEPart:
             )
             rows.append((name, {"video": video, "step": self.recipe.loss.adversarial_from}, positions))
         return rows
+
+
+def _mean_and_std(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel."""
+    return latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
