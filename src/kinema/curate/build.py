@@ -82,7 +82,13 @@ class Encoder:
 
 
 def build(
-    place: Path, out: Path, recipe: DataRecipe | None = None, *, engine: Engine | None = None, retry: bool = False, progress: Progress | None = None
+    place: Path,
+    out: Path,
+    recipe: DataRecipe | None = None,
+    *,
+    engine: Engine | None = None,
+    retry: bool = False,
+    progress: Progress | None = None,
 ) -> Funnel:
     """Makes the data set `out` of the files of `place`, a folder or a list, and says what became of them.
 
@@ -124,7 +130,10 @@ class _Chain:
         for file in files:
             try:
                 stat = file.path.stat()
-                size, keys[file.name] = stat.st_size, content_key(str(file.path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+                size, keys[file.name] = (
+                    stat.st_size,
+                    content_key(str(file.path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns),
+                )
             except OSError:
                 size, keys[file.name] = 0, content_key(str(file.path), "unreadable")
             jobs.append(Job(keys[file.name], {"path": str(file.path)}, PROBE_S + size / HASHED_PER_S))
@@ -204,7 +213,11 @@ class _Chain:
         paths = {source.source_id: source.path for source in sources}
         clips = [replace(clip, latents_key=self._latents_key(clip)) if clip.verdict == "kept" else clip for clip in clips]
         self.shards_before = _shards_by_key(self.out)
-        missing = [c for c in clips if c.latents_key and c.latents_key not in self.shards_before and not self.store.has_array("latents", c.latents_key)]
+        missing = [
+            c
+            for c in clips
+            if c.latents_key and c.latents_key not in self.shards_before and not self.store.has_array("latents", c.latents_key)
+        ]
         jobs, members = [], {}
         for source_id, group in _groups(missing, ENCODE_AT_ONCE):
             wanted = ("start_s", "end_s", "num_source_frames", "source_fps", "height", "width", "num_frames", "fps")
@@ -230,7 +243,9 @@ class _Chain:
             done += len(group)
             self.progress("encode", done, total)
         bad = {source_id: f"cannot be decoded again: {reason}" for source_id, reason in failed.items()}
-        sources = [replace(s, verdict="quarantined", reason=bad[s.source_id]) if s.source_id in bad and s.verdict == "used" else s for s in sources]
+        sources = [
+            replace(s, verdict="quarantined", reason=bad[s.source_id]) if s.source_id in bad and s.verdict == "used" else s for s in sources
+        ]
         clips = [
             replace(c, verdict="dropped", reason=f"unreadable: {failed[c.source_id]}", latents_key="")
             if c.verdict == "kept" and c.source_id in failed
@@ -345,7 +360,19 @@ class _Chain:
         height, width = target_size(box_height, box_width, config, self.encoder.multiple)
         is_still = source.num_frames == 1
         captions = file.captions_of(said["start_s"], said["end_s"])
-        names = ("start_s", "end_s", "num_source_frames", "source_fps", "brightness", "contrast", "sharpness", "motion", "border", "hash", "shot")
+        names = (
+            "start_s",
+            "end_s",
+            "num_source_frames",
+            "source_fps",
+            "brightness",
+            "contrast",
+            "sharpness",
+            "motion",
+            "border",
+            "hash",
+            "shot",
+        )
         return Clip(
             clip_id=content_key(source.sha256, said["start_s"], said["end_s"])[:16],
             source_id=source.source_id,

@@ -19,6 +19,8 @@ Stage = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 TASKS_PER_CHILD = 200
 """A child is replaced after so many tasks, whatever it may have leaked."""
+PRELOADED = ["av", "kinema.curate.stages", "kinema.models.known", "kinema.models.weights"]
+"""Imported once, in the process that children are forked from."""
 START_S = 60.0
 """What a child may take to start and import, beyond the deadline of its first task."""
 
@@ -96,6 +98,7 @@ class _Child:
 
     def __init__(self, stage: Stage) -> None:
         context = mp.get_context("forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn")
+        context.set_forkserver_preload(PRELOADED)
         self.pipe, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, stage), daemon=True)
         self.process.start()

@@ -19,12 +19,16 @@ def _above(value: float, most: float, what: str) -> str | None:
 
 RULES: Mapping[str, Callable[[Clip, DataRecipe], str | None]] = {
     "too short": lambda c, r: (
-        None if c.is_still or c.num_frames else f"{c.end_s - c.start_s:.2f} s, at least {r.clips.min_frames} frames at {r.clips.fps:g} a second"
+        None
+        if c.is_still or c.num_frames
+        else f"{c.end_s - c.start_s:.2f} s, at least {r.clips.min_frames} frames at {r.clips.fps:g} a second"
     ),
     "too small": lambda c, r: _below(min(c.box_height, c.box_width), r.filters.min_side, "shorter side in pixels") or _fits(c),
     "too few frames a second": lambda c, r: None if c.is_still else _below(c.source_fps, r.filters.min_fps, "rate"),
     "borders": lambda c, r: (
-        "has black borders" if r.clips.borders == "drop" and c.border > 0 else _above(c.border, r.filters.max_border, "share of the picture")
+        "has black borders"
+        if r.clips.borders == "drop" and c.border > 0
+        else _above(c.border, r.filters.max_border, "share of the picture")
     ),
     "too dark": lambda c, r: _below(c.brightness, r.filters.min_brightness, "mean brightness"),
     "too bright": lambda c, r: _above(c.brightness, r.filters.max_brightness, "mean brightness"),

@@ -22,7 +22,9 @@ class Cuts:
 
     def __post_init__(self) -> None:
         if self.threshold <= 0 or self.flash_s < 0 or not 0 <= self.black < 1:
-            raise ConfigError(f"threshold={self.threshold:g} must be positive, flash_s={self.flash_s:g} not negative, black a share below 1")
+            raise ConfigError(
+                f"threshold={self.threshold:g} must be positive, flash_s={self.flash_s:g} not negative, black a share below 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,14 @@ class Work:
 
     def __post_init__(self) -> None:
         if self.deadline_s <= 0 or not 0 <= self.error_budget <= 1 or self.shard_clips < 1:
-            raise ConfigError(f"deadline_s={self.deadline_s:g} must be positive, error_budget={self.error_budget:g} a share, shards not empty")
+            raise ConfigError(
+                f"deadline_s={self.deadline_s:g} must be positive, error_budget={self.error_budget:g} a share, shards not empty"
+            )
 
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Everything of a build. `vae` is "shipped" or a model folder or a VAE's export; `licence` is that of files that do not say their own."""
+    """Everything of a build. `vae` is "shipped", a model folder or an export; `licence` is that of files that do not say their own."""
 
     vae: str = "shipped"
     licence: str = "unknown"

@@ -16,7 +16,9 @@ from typing import Any
 
 from kinema.errors import DataError
 
-BESIDE = frozenset({".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".srt", ".vtt", ".html", ".xml", ".toml", ".yaml", ".yml", ".parquet"})
+BESIDE = frozenset(
+    {".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".srt", ".vtt", ".html", ".xml", ".toml", ".yaml", ".yml", ".parquet"}
+)
 CAPTIONS_FILE = "captions.csv"
 ORIGINAL = "original"
 """The form of a caption that came without one."""

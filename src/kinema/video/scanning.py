@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,9 @@ def probe(path: Path) -> Probe:
             kind = str(picture.format).lower()
             return Probe(kind, kind, picture.mode, picture.width, picture.height, STILL_FPS, 0.0, count, is_still=count == 1)
     with open_video(path) as (container, stream):
-        duration = stream.duration * (stream.time_base or 0) if stream.duration else Fraction(container.duration or 0, pyav.load().time_base)
+        duration = (
+            stream.duration * (stream.time_base or 0) if stream.duration else Fraction(container.duration or 0, pyav.load().time_base)
+        )
         codec = stream.codec_context
         return Probe(
             container=container.format.name,
@@ -100,7 +103,7 @@ def read_spans(path: Path, spans: Sequence[tuple[float, float]], shrink: Shrink)
     Gaps longer than `SEEK_S` are jumped over, forwards only, and the first frame after a jump is checked to lie before the span;
     where a file cannot be sought so, it is decoded from its beginning. Raises `VideoError` when a span holds no frame.
     """
-    if any(end <= start for start, end in spans) or any(first[1] > second[0] + 1e-6 for first, second in zip(spans, spans[1:])):
+    if any(end <= start for start, end in spans) or any(first[1] > second[0] + 1e-6 for first, second in pairwise(spans)):
         raise VideoError(f"cannot read {path} in spans that overlap or run backwards")
     with open_picture(checked_file(path)) as picture:
         if picture is not None:
