@@ -7,6 +7,7 @@ what follows from rows alone is computed anew every time.
 import dataclasses
 import json
 import logging
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from kinema.curate.engine import Engine, Job, Outcome, Pool, Stage
 from kinema.curate.recipe import Clips, DataRecipe
 from kinema.curate.sources import Found, find
 from kinema.curate.store import WORK, Store, content_key, only_builder
-from kinema.data.dataset import CARD, SCHEMA_VERSION, SHARDS, Clip, Dataset, Row, Source, parquet, read_card, to_table
+from kinema.data.dataset import CARD, SCHEMA_VERSION, SHARDS, Clip, Row, Source, parquet, read_card, sha256, to_table
 from kinema.data.latents import weights_hash
 from kinema.errors import DataError
 from kinema.models.vae import VAEConfig
@@ -175,6 +176,8 @@ class _Chain:
                 else:
                     looks[source.source_id] = said = outcome.result
                     source = replace(source, height=said["height"], width=said["width"], num_frames=said["num_frames"])
+                    if not said["clips"]:
+                        source = replace(source, verdict="dropped", reason="no shot: every frame is nearly black")
             rows.append(source)
         return rows, looks
 
@@ -185,7 +188,7 @@ class _Chain:
         by_name = {file.name: file for file in files}
         clips, seen = [], {}
         for source in sources:
-            for said in looks.get(source.source_id, {}).get("clips", ()):
+            for said in looks[source.source_id]["clips"] if source.verdict == "used" else ():
                 clip = self._clip(source, said, by_name[source.name])
                 why = filters.reason(clip, self.recipe)
                 clips.append(replace(clip, verdict="dropped" if why else "kept", reason=why))
@@ -210,7 +213,7 @@ class _Chain:
         from kinema.device import pick_device
 
         pick_device(self.recipe.device)  # refused here rather than in every child
-        paths = {source.source_id: source.path for source in sources}
+        paths = {source.source_id: source.path for source in sources if source.verdict == "used"}
         clips = [replace(clip, latents_key=self._latents_key(clip)) if clip.verdict == "kept" else clip for clip in clips]
         self.shards_before = _shards_by_key(self.out)
         missing = [
@@ -276,6 +279,7 @@ class _Chain:
         card = {
             "schema_version": SCHEMA_VERSION,
             "tables": tables,
+            "shards": {name: sha256(self.out / SHARDS / name) for name in shards},
             "num_clips": len(kept),
             "recipe": to_dict(self.recipe),
             "vae": {"name": self.recipe.vae, "weights": self.encoder.weights},
@@ -471,14 +475,21 @@ def _groups(clips: Iterable[Clip], size: int) -> Iterator[tuple[str, list[Clip]]
 
 
 def _shards_by_key(out: Path) -> dict[str, str]:
-    """The shard of every key of latents that a build before has written; nothing when there was none."""
-    if not (out / CARD).exists():
-        return {}
-    read_card(out)
-    dataset = Dataset(out)
-    pairs = zip(dataset.column("latents_key"), dataset.column("shard"))
-    here = {path.name for path in (out / SHARDS).glob("*.safetensors")}
-    return {str(key): str(shard) for key, shard in pairs if shard in here}
+    """The shard of every key of latents that builds before have written; shards that are damaged are deleted, to be made anew."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    known = read_card(out)["shards"] if (out / CARD).exists() else {}
+    found = {}
+    for path in sorted((out / SHARDS).glob("*.safetensors")):
+        try:
+            if path.name in known and sha256(path) != known[path.name]:
+                raise SafetensorError("its bytes have changed")
+            found |= dict.fromkeys(load_file(path), path.name)
+        except (OSError, SafetensorError) as error:
+            log.warning("%s is damaged (%s) and is made anew", path, error)
+            path.unlink()
+    return found
 
 
 def _write_table(out: Path, name: str, rows: Sequence[Row], kind: type[Row]) -> str:
@@ -493,8 +504,9 @@ def _write_table(out: Path, name: str, rows: Sequence[Row], kind: type[Row]) -> 
 
 
 def _funnel(files: Sequence[Found], sources: Sequence[Source], clips: Sequence[Clip]) -> Funnel:
-    def reasons(rows: Iterable[Row], *, with_detail: bool = False) -> Counter[str]:
-        return Counter(row.reason if with_detail else row.reason.split(":")[0] for row in rows)
+    def reasons(rows: Iterable[Row]) -> Counter[str]:
+        """How many rows have a reason, without the detail that follows a colon or stands in brackets."""
+        return Counter(re.split(r"[:(]", row.reason)[0].strip() for row in rows)
 
     used = [source for source in sources if source.verdict == "used"]
     unusable = Counter({f"quarantined: {reason}": n for reason, n in reasons([s for s in sources if s.verdict == "quarantined"]).items()})

@@ -197,4 +197,5 @@ def _said(error: Exception, path: str) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     text = text if isinstance(error, KinemaError | OSError) else f"{type(error).__name__}: {text}"
     text = " ".join(text.split()).replace(f"cannot read {path}: ", "").replace(path, "the file")
+    text = text.removesuffix("; allow_damaged=True reads what is left")
     return text or type(error).__name__

@@ -47,9 +47,8 @@ def find(place: Path) -> list[Found]:
     """The files of a folder or a list, in the order of their names, each once. Raises `DataError` when there is none."""
     if place.is_dir():
         rows = _read_rows(place / CAPTIONS_FILE) if (place / CAPTIONS_FILE).is_file() else {}
-        paths = [path for path in sorted(place.rglob("*")) if path.is_file() or path.is_symlink()]
-        paths = [path for path in paths if not _is_hidden(path.relative_to(place)) and path.suffix.lower() not in BESIDE]
-        files = [_with_sidecars(path, path.relative_to(place).as_posix(), rows) for path in paths if not path.is_dir()]
+        paths = [path for path in sorted(place.rglob("*")) if not path.is_dir() and not _is_hidden(path.relative_to(place))]
+        files = [_with_sidecars(path, path.relative_to(place).as_posix(), rows) for path in paths if path.suffix.lower() not in BESIDE]
         unknown = sorted(set(rows) - {file.name for file in files})
         if unknown:
             raise DataError(f"{place / CAPTIONS_FILE} names {unknown[0]}, which is not in {place}: paths in it are relative to that folder")

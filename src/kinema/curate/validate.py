@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from kinema.data.dataset import SHARDS, Dataset
+from kinema.data.dataset import SHARDS, Dataset, sha256
 from kinema.errors import DataError
 
 SAME_CAPTION = 0.05
 """A caption that more than this share of the clips have, and more than ten, is taken for an accident."""
 FEW_WORDS = 3
+SAMPLE = 64
+"""Clips whose latents are looked at together."""
 
 
 def findings(folder: Path) -> Iterator[str]:
@@ -28,13 +30,20 @@ def findings(folder: Path) -> Iterator[str]:
     for key, count in Counter(row["clip_id"] for row in dataset.clips.to_pylist()).items():
         if count > 1:
             yield f"error: clip {key} stands in the table {count} times"
+    damaged = set()
+    for name, digest in dataset.card["shards"].items():
+        path = folder / SHARDS / name
+        if not path.is_file() or sha256(path) != digest:
+            damaged.add(name)
+            yield f"error: {path} is missing or damaged: build the data set again, which makes it anew"
+    stacked = []
     for index, row in enumerate(kept):
-        where = f"clip {row['clip_id']} ({row['name']} at {row['start_s']:.2f} s)"
-        try:
-            latents = dataset.latents(index)
-        except DataError as error:
-            yield f"error: {where}: {error}"
+        if row["shard"] in damaged:
             continue
+        where = f"clip {row['clip_id']} ({row['name']} at {row['start_s']:.2f} s)"
+        latents = dataset.latents(index)
+        if len(stacked) < SAMPLE:
+            stacked.append(latents.float().flatten())
         if tuple(latents.shape[1:]) != (row["latent_frames"], row["latent_height"], row["latent_width"]):
             yield f"error: {where}: latents of {tuple(latents.shape[1:])}, and the table says otherwise"
         elif not torch.isfinite(latents).all():
@@ -46,7 +55,6 @@ def findings(folder: Path) -> Iterator[str]:
         if path.name not in named:
             yield f"warning: {path} belongs to no clip; build again to remove it"
     yield from _caption_findings([json.loads(row["captions"]) for row in kept])
-    stacked = [dataset.latents(i).float().flatten() for i in range(min(len(kept), 64))] if kept else []
     if stacked:
         values = torch.cat(stacked)
         mean, std = values.mean().item(), values.std().item()
@@ -81,5 +89,5 @@ def clip_of(dataset: Dataset, clip_id: str) -> dict[str, Any]:
 
 
 def source_of(dataset: Dataset, source_id: str) -> dict[str, Any]:
-    """The row of a clip's file."""
+    """The row of a clip's file: of several with the same bytes the first, which was read."""
     return next(row for row in dataset.sources.to_pylist() if row["source_id"] == source_id)

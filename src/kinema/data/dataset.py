@@ -1,6 +1,6 @@
 """A data set on disk: what `kinema data build` writes and training reads.
 
-    dataset.json                 schema version, the build's recipe and tools, the VAE's hash, the names of the two tables
+    dataset.json                 schema version, the build's recipe and tools, the VAE's hash, the names of the tables and shards
     clips-<hash>.parquet         a row a clip, kept or dropped: where it is from, scores, reason, captions, where its latents are
     sources-<hash>.parquet       a row a file, used or quarantined: what it is, why it is not used
     shards/<hash>.safetensors    the latents of some clips by key, float16 (z, lf, lh, lw)
@@ -9,6 +9,7 @@ Only dataset.json is ever replaced; everything it names is written before, under
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -177,6 +178,12 @@ def read_card(folder: Path) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise DataError(f"{path} has schema_version {version}, and this Kinema reads {SCHEMA_VERSION}: build the data set again")
     return dict(card)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_table(rows: Sequence[Row], kind: type[Row]) -> Any:

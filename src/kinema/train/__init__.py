@@ -12,6 +12,7 @@ from kinema.errors import ConfigError
 from kinema.lookup import lookup
 from kinema.train.clip import CLIPPart, CLIPRecipe
 from kinema.train.dit import DiTPart, DiTRecipe
+from kinema.train.dit_on_dataset import DatasetDiTPart
 from kinema.train.loop import measure, train
 from kinema.train.part import Part, freeze
 from kinema.train.vae import VAEPart, VAERecipe
@@ -21,7 +22,7 @@ __all__ = ["PARTS", "load_part", "measure", "plan_lines", "train"]
 PARTS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "vae": (VAERecipe, VAEPart),
     "clip": (CLIPRecipe, CLIPPart),
-    "dit": (DiTRecipe, DiTPart),
+    "dit": (DiTRecipe, lambda recipe: DatasetDiTPart(recipe) if recipe.dataset else DiTPart(recipe)),
 }
 
 
