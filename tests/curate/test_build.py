@@ -300,3 +300,23 @@ def test_a_list_names_files_captions_and_licences(folder, built, tmp_path):
     dataset = Dataset(tmp_path / "out")
     assert {row["name"]: row["reason"] for row in dataset.sources.to_pylist()} == {"in/two.mkv": "", "in/gone.mkv": "there is no such file"}
     assert dataset.captions(0) == {"original": "listed"}
+
+
+def test_the_report_is_one_page_whose_clips_play(folder, built, tmp_path, capsys):
+    import base64
+    import re
+
+    film(folder / "<b>.mkv", shot(5, 40, speed=0))
+    built(folder, tmp_path / "out")
+    assert main(["data", "report", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    movies = re.findall(r"base64,([^']+)'", page)
+    verdicts = [row["verdict"] for row in rows(tmp_path / "out")]
+    assert verdicts.count("kept") == 4
+    assert len(movies) == len(verdicts), "four kept, a static one and the rests that are too short"
+    (tmp_path / "clip.mp4").write_bytes(base64.b64decode(movies[0]))
+    assert Video.read(tmp_path / "clip.mp4").num_frames == 17
+    assert "<b>.mkv" not in page
+    assert "&lt;b&gt;.mkv" in page
+    assert "http:" not in page
+    assert all(word in page for word in ("Funnel", "static", "a slow slide", "not a video"))

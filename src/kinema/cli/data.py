@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.set_defaults(act=build)
     make.add_argument("place", type=Path, metavar="FOLDER_OR_LIST", help="a folder, or a .txt, .csv or .jsonl that names files")
     make.add_argument("-o", "--out", type=Path, required=True, metavar="DATASET", help="folder of the data set")
-    make.add_argument("--recipe", type=Path, metavar="TOML", help="what differs from the default recipe, such as recipes/data.toml")
+    make.add_argument("--recipe", type=Path, metavar="TOML", help="what differs from the default recipe (docs/data.md)")
     make.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value of the recipe: clips.fps=12")
     how = make.add_mutually_exclusive_group()
     how.add_argument("--workers", type=positive, default=1, metavar="N", help="processes that decode and encode (default: 1)")

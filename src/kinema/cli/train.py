@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=positive, metavar="N", help="how many steps, in place of the recipe's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value of the recipe: optimizer.lr=3e-4")
     parser.add_argument("--data", type=Path, metavar="DATASET", help="train on a data set of kinema data build, at its sizes and lengths")
-    parser.add_argument("--init-from", type=Path, metavar="DIR", help="start from the weights in this folder")
+    parser.add_argument("--init-from", type=Path, metavar="DIR", help="start from the weights in this folder, or 'shipped'")
     parser.add_argument("--plan", action="store_true", help="train nothing; measure a few steps and say what the run will take")
 
 

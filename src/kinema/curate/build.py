@@ -26,10 +26,11 @@ from kinema.curate.recipe import Clips, DataRecipe
 from kinema.curate.sources import Found, find
 from kinema.curate.store import WORK, Store, content_key, only_builder
 from kinema.data.dataset import CARD, SCHEMA_VERSION, SHARDS, Clip, Row, Source, parquet, read_card, sha256, to_table
-from kinema.data.latents import weights_hash
+from kinema.data.latents import vae_hash
 from kinema.errors import DataError
 from kinema.models.vae import VAEConfig
 from kinema.models.weights import load_vae, resolve_model
+from kinema.video import pyav
 from kinema.video.atomic import atomic_output, output_errors
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class Encoder:
         """The VAE called `name` in a recipe."""
         folder = resolve_model(name)
         vae = load_vae(folder)
-        return cls(folder, vae.config, weights_hash(vae))
+        return cls(folder, vae.config, vae_hash(vae))
 
     @property
     def multiple(self) -> int:
@@ -427,11 +428,13 @@ def target_frames(duration_s: float, config: Clips, temporal_factor: int) -> int
 
 def lineage(recipe: DataRecipe, encoder: Encoder) -> list[dict[str, Any]]:
     """Tool, version and parameters of every stage, in their order."""
-    import av
     import cv2
 
     tables = to_dict(recipe)
-    versions = {"probe": av.__version__, "look": f"{stages.LOOK_VERSION}, PyAV {av.__version__}, OpenCV {cv2.__version__}"}
+    versions = {
+        "probe": "PyAV " + pyav.load().__version__,
+        "look": f"{stages.LOOK_VERSION}, PyAV {pyav.load().__version__}, OpenCV {cv2.__version__}",
+    }
     rows = [
         ("probe", "kinema.curate.stages.fingerprint", {}),
         ("look", "kinema.curate.stages.look", {"side": recipe.side, "cuts": tables["cuts"], "clips": tables["clips"]}),

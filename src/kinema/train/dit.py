@@ -100,7 +100,7 @@ class DiTRecipe(Recipe):
     model: DiTSizes = field(default_factory=DiTSizes)
     data: LatentData = field(default_factory=LatentData)
     captions: CaptionMix = field(default_factory=CaptionMix)
-    dataset: Path | None = None
+    dataset: str | None = None
     """A data set of files to train on in place of the world's clips; see `kinema.train.dit_on_dataset`."""
     pack: PackConfig = field(default_factory=PackConfig)
     stages: tuple[Stage, ...] = (Stage(0.15, 96, 1), Stage(1.0, 32, 5))
@@ -272,8 +272,8 @@ class DiTPart:
         )
 
     def init_from(self, folder: Path) -> None:
-        """The DiT's weights of a released model folder."""
-        self.model.load_state_dict(load_dit(folder).state_dict())
+        """The DiT's weights of a released model folder, or of the model "shipped"."""
+        self.model.load_state_dict(load_dit(resolve_model(str(folder))).state_dict())
 
     def plan(self) -> list[tuple[str, Batch, int]]:
         """A step of every stage at the first shape."""

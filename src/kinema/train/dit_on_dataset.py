@@ -15,7 +15,7 @@ from einops import reduce
 from torch import Tensor, nn
 
 from kinema.data.dataset import Dataset
-from kinema.data.latents import weights_hash
+from kinema.data.latents import vae_hash
 from kinema.data.packing import Packing
 from kinema.data.steps import Batch, numpy_rng, torch_rng
 from kinema.diffusion.objective import add_noise, target
@@ -34,7 +34,7 @@ class DatasetDiTPart(DiTPart):
 
     def __init__(self, recipe: DiTRecipe):
         assert recipe.dataset is not None, "this part trains on a data set"
-        self.dataset = Dataset(recipe.dataset)
+        self.dataset = Dataset(Path(recipe.dataset))
         if not len(self.dataset):
             raise DataError(f"{recipe.dataset} has no clip to train on")
         names = ("latent_frames", "latent_height", "latent_width")
@@ -48,7 +48,7 @@ class DatasetDiTPart(DiTPart):
         tokens = [shape[0] * shape[1] * shape[2] // (patch[0] * patch[1] * patch[2]) for shape in self.shapes]
         self.packing = Packing(tokens, self.shapes, recipe.pack, recipe.run.seed)
         super().__init__(recipe)
-        made_with, here = self.dataset.card["vae"]["weights"], weights_hash(self.vae)
+        made_with, here = self.dataset.card["vae"]["weights"], vae_hash(self.vae)
         if made_with != here:
             raise DataError(
                 f"{recipe.dataset} was encoded with the VAE {self.dataset.card['vae']['name']} ({made_with}), and the recipe's vae = "
