@@ -2,18 +2,16 @@
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "curate"))
-from films import film, shot
+from tests.curate.films import film, shot
 
 from kinema.cli.main import main
 from kinema.models.weights import load_manifest
+
+ROOT = Path(__file__).parents[1]
 
 
 def commands() -> list[str]:

@@ -1,10 +1,7 @@
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from kinema.config import from_dict, override
 from kinema.curate.build import Funnel, build

@@ -8,6 +8,7 @@ import wave
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import cv2
@@ -42,14 +43,14 @@ def film(path: Path, *shots: np.ndarray, fps: float = FPS, **options: object) ->
 def encoded(path: Path, frames: np.ndarray, codec: str, pixel_format: str, *, times: list[int] | None = None, **options: str) -> Path:
     """Frames through any encoder of PyAV, with time stamps in 1/16 s if they are given."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=16, options=options)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixel_format  # type: ignore[attr-defined]
+        stream = cast("av.VideoStream", container.add_stream(codec, rate=16, options=options))
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixel_format
         stream.codec_context.time_base = Fraction(1, 16)
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = (times[index] if times else index), Fraction(1, 16)
-            container.mux(stream.encode(frame))  # type: ignore[attr-defined]
-        container.mux(stream.encode(None))  # type: ignore[attr-defined]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     return path
 
 
@@ -136,7 +137,7 @@ ODD: dict[str, Callable[[Path], object]] = {
     "size_changes.ts": _size_changes,
     "mpeg2.ts": lambda path: encoded(path, shot(9, 40), "mpeg2video", "yuv420p"),
     "mjpeg.avi": lambda path: encoded(path, shot(10, 40), "mjpeg", "yuvj420p"),
-    "hevc.mp4": lambda path: encoded(path, shot(11, 40), "libx265", "yuv420p", **{"x265-params": "log-level=none"}),
+    "hevc.mp4": lambda path: encoded(path, shot(11, 40), "libx265", "yuv420p", times=None, **{"x265-params": "log-level=none"}),
     "one_frame.mp4": lambda path: film(path, shot(12, 1)),
     "short.mp4": lambda path: film(path, shot(13, 8)),
     "tiny.mp4": lambda path: film(path, shot(14, 40, height=16, width=24)),

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from films import ODD, film, make, shot, texture
+from tests.curate.films import ODD, film, make, shot, texture
 
 from kinema.cli.main import main
 from kinema.curate.build import target_frames, target_size
@@ -187,7 +187,7 @@ def test_too_many_unusable_files_stop_the_build_and_what_is_done_stays(built, he
     built(tmp_path / "in", tmp_path / "out", "work.error_budget=1")
 
 
-@pytest.mark.parametrize("moments", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(folder, built, tmp_path, model_folder, moments):
     """The real command, killed with SIGKILL after times spread over its length, until it is done."""
     built(folder, tmp_path / "whole")

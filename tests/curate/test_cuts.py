@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from films import FPS, shot
+from tests.curate.films import FPS, shot
 
 from kinema.curate.cuts import BLACK, Look, change, in_shots
 from kinema.curate.recipe import Cuts

@@ -59,7 +59,7 @@ def test_children_end_when_the_outcomes_are_no_longer_wanted():
 
 
 def test_ray_gives_the_same_as_the_pool(built, tmp_path):
-    from films import film, shot
+    from tests.curate.films import film, shot
 
     if importlib.util.find_spec("ray") is None:
         from kinema.curate.on_ray import RayEngine

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from films import FPS, shot, texture
+from tests.curate.films import FPS, shot, texture
 
 from kinema.config import from_dict
 from kinema.curate.dedup import Seen, difference, duplicates

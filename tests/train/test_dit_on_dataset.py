@@ -1,13 +1,10 @@
 """The DiT learns from clips of any size: packed batches have the gradients of separate ones, and a stopped run goes on."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "curate"))
-from films import film, shot
+from tests.curate.films import film, shot
 
 from kinema.cli.main import main
 from kinema.config import from_dict, override

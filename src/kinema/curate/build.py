@@ -449,14 +449,18 @@ def lineage(recipe: DataRecipe, encoder: Encoder) -> list[dict[str, Any]]:
 
 def _source(file: Found, said: Mapping[str, Any], verdict: str, reason: str, licence: str) -> Source:
     sha256 = str(said.get("sha256", ""))
-    names = ("size_bytes", "width", "height", "num_frames")
     return Source(
         source_id=(sha256 or content_key(file.name))[:16],
         name=file.name,
         path=str(file.path),
         sha256=sha256,
-        **{name: int(said.get(name, 0)) for name in names},
-        **{name: str(said.get(name, "")) for name in ("container", "codec", "pixel_format")},
+        size_bytes=int(said.get("size_bytes", 0)),
+        container=str(said.get("container", "")),
+        codec=str(said.get("codec", "")),
+        pixel_format=str(said.get("pixel_format", "")),
+        width=int(said.get("width", 0)),
+        height=int(said.get("height", 0)),
+        num_frames=int(said.get("num_frames", 0)),
         fps=float(said.get("fps", 0)),
         duration_s=float(said.get("duration_s", 0)),
         licence=file.licence or licence,
@@ -483,7 +487,7 @@ def _shards_by_key(out: Path) -> dict[str, str]:
     from safetensors.numpy import load_file
 
     known = read_card(out)["shards"] if (out / CARD).exists() else {}
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted((out / SHARDS).glob("*.safetensors")):
         try:
             if path.name in known and sha256(path) != known[path.name]:

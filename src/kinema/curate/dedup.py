@@ -31,7 +31,7 @@ def duplicates(clips: Sequence[Seen], config: Dedup) -> Iterator[tuple[str, str]
     hashes = np.array([int(clip.hash, 16) for clip in clips], dtype=np.uint64)
     is_kept = np.zeros(len(clips), dtype=bool)
     for index, clip in enumerate(clips):
-        near = np.flatnonzero(is_kept[:index] & (np.bitwise_count(hashes[:index] ^ hashes[index]) <= config.max_bits))
+        near = np.flatnonzero(is_kept[:index] & (np.bitwise_count(hashes[:index] ^ hashes[index]) <= config.max_bits)).tolist()
         first = next((i for i in near if clips[i].shot != clip.shot and difference(clips[i], clip) <= config.max_difference), None)
         if first is None:
             is_kept[index] = True

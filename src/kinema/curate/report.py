@@ -40,7 +40,7 @@ def write_report(folder: Path, out: Path, *, examples: int = 12) -> Path:
     kept = [row for row in clips if row["verdict"] == "kept"]
     dropped = [row for row in clips if row["verdict"] != "kept"]
     seen: Counter[str] = Counter()
-    varied = []  # examples of every reason rather than many of the first
+    varied: list[dict[str, Any]] = []  # examples of every reason rather than many of the first
     for row in dropped:
         kind = row["reason"].split(":")[0]
         if seen[kind] < max(1, examples // 4) and len(varied) < examples:

@@ -68,7 +68,7 @@ def motion(greys: Sequence[np.ndarray], interval_s: float) -> float:
     shrink = min(1.0, FLOW_SIDE / max(greys[0].shape))
     size = (max(16, round(greys[0].shape[1] * shrink)), max(16, round(greys[0].shape[0] * shrink)))
     small = [cv2.resize(grey, size, interpolation=cv2.INTER_AREA) for grey in greys]
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     lengths = [np.linalg.norm(flow.calc(first, second, None), axis=2).mean() for first, second in pairwise(small)]
     return float(np.mean(lengths)) / float(np.hypot(*size)) / interval_s
 

@@ -36,7 +36,7 @@ def findings(folder: Path) -> Iterator[str]:
         if not path.is_file() or sha256(path) != digest:
             damaged.add(name)
             yield f"error: {path} is missing or damaged: build the data set again, which makes it anew"
-    stacked = []
+    stacked: list[torch.Tensor] = []
     for index, row in enumerate(kept):
         if row["shard"] in damaged:
             continue

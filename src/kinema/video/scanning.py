@@ -90,7 +90,7 @@ def scan(path: Path, *, max_side: int | None = None) -> Iterator[ScannedFrame]:
             is_turned = (pixels.shape[0] >= pixels.shape[1]) != (frame.height >= frame.width)
             full = (frame.width, frame.height) if is_turned else (frame.height, frame.width)
             if size not in (None, full):
-                raise VideoError(f"cannot read {path}: its size changes from {size[1]}x{size[0]} to {full[1]}x{full[0]} at frame {index}")  # type: ignore[index]
+                raise VideoError(f"cannot read {path}: its size changes from {size[1]}x{size[0]} to {full[1]}x{full[0]} at frame {index}")
             size = full
             yield ScannedFrame(time_s, duration_s, pixels, *full)
 
