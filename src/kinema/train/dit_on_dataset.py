@@ -4,6 +4,7 @@ Clips keep their sizes and lengths and are packed into batches of equal token co
 export, is as for clips of a world.
 """
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -21,12 +22,18 @@ from kinema.data.steps import Batch, numpy_rng, torch_rng
 from kinema.diffusion.objective import add_noise, target
 from kinema.errors import ConfigError, DataError
 from kinema.models.dit import DiT, apply_to_grids
-from kinema.models.weights import Manifest
-from kinema.train.dit import DiTPart, DiTRecipe
+from kinema.models.weights import Manifest, load_dit, resolve_model
+from kinema.train.dit import DiTPart, DiTRecipe, DiTSizes
 
 log = logging.getLogger(__name__)
 
 SAMPLES = 8
+
+
+def sizes_of(folder: Path) -> dict[str, Any]:
+    """The [model] table of a recipe that makes a DiT of the sizes of the one in `folder`, which may be "shipped"."""
+    config = load_dit(resolve_model(str(folder))).config
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(DiTSizes)}
 
 
 class DatasetDiTPart(DiTPart):
