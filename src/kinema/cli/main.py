@@ -18,6 +18,7 @@ VERBS = {
     "generate": ("kinema.cli.generate", "a video from words"),
     "train": ("kinema.cli.train", "a model from a recipe"),
     "worlds": ("kinema.cli.worlds", "the procedural worlds that clips come from: list them, look at them"),
+    "data": ("kinema.cli.data", "data sets of real videos: make one, check it, look into it"),
     "models": ("kinema.cli.models", "model folders: what is in one, and whether it is whole"),
     "doctor": ("kinema.cli.doctor", "whether this installation works, check by check"),
 }
