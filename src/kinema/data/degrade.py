@@ -10,7 +10,7 @@ MOST_BLUR_PX, MOST_SHRINK, MOST_NOISE, MOST_SHIFT = 1.6, 2.6, 0.12, 0.12
 
 
 def degrade(video: Float[Tensor, "b c f h w"], generator: torch.Generator) -> Float[Tensor, "b c f h w"]:
-    """Clips in [-1, 1] after one to three of: blur, down-and-up-sampling, pixel and blotchy noise, colour shift, mixing of neighbour frames.
+    """Clips in [-1, 1] after some of: blur, down-and-up-sampling, mixing of neighbour frames, fine and blotchy noise, colour shift.
 
     Each clip draws its own from `generator` (on the CPU). Motion and place stay where they are.
     """

@@ -37,7 +37,9 @@ def floor_shares(readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]
             answers, wanted = Counter(reading.answers[slot] for reading in readings), Counter(asked)
             pairs = sum(answers[value] * wanted[value] for value in wanted) - sum(verdict.get(slot, False) for verdict in own)
             shares[slot] = pairs / (len(asked) * (count - 1))
-    every = sum(all(judge(reading, truth, slots).values()) for i, reading in enumerate(readings) for j, truth in enumerate(truths) if i != j)
+    every = sum(
+        all(judge(reading, truth, slots).values()) for i, reading in enumerate(readings) for j, truth in enumerate(truths) if i != j
+    )
     return shares | {ALL: every / (count * (count - 1))}
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from kinema.errors import ModelError
+from kinema.evaluate.samples import FIRST_SEED, Shown, true_clip
 from kinema.models.oracle import SLOTS, Oracle, Reading
 from kinema.models.pixels import from_uint8, to_uint8
 from kinema.models.vae import VAE
 from kinema.models.weights import load_component
-from kinema.evaluate.samples import FIRST_SEED
-from kinema.worlds import Clip, StageConfig, StageWorld
+from kinema.worlds import StageConfig, StageWorld
 
 FRESH_RIGHT, ROUND_TRIP_RIGHT = 0.98, 0.95
 """What the oracle must read rightly, in every slot, before a figure is given relative to the renderer."""
@@ -34,7 +34,7 @@ def load_oracle(folder: Path | None = None, *, device: torch.device | None = Non
 def check_vocabulary(oracle: Oracle, stage: StageConfig, name: str) -> None:
     """Raises `ModelError` when the model can be asked for what the oracle cannot read."""
     known = oracle.config.slots
-    asked = {**vars_of(stage), "count": [str(n) for n in range(1, stage.max_objects + 1)]}
+    asked = {**vocabulary_of(stage), "count": [str(n) for n in range(1, stage.max_objects + 1)]}
     unknown = [f"{slot} {', '.join(values)}" for slot, options in asked.items() if (values := [v for v in options if v not in known[slot]])]
     if unknown:
         raise ModelError(
@@ -43,7 +43,7 @@ def check_vocabulary(oracle: Oracle, stage: StageConfig, name: str) -> None:
         )
 
 
-def vars_of(stage: StageConfig) -> dict[str, tuple[str, ...]]:
+def vocabulary_of(stage: StageConfig) -> dict[str, tuple[str, ...]]:
     """The values of every slot that a vocabulary lists."""
     words = StageWorld(replace(stage, split="all")).vocabulary()
     return {slot: tuple(getattr(words, plural)) for slot, plural in PLURAL.items()}
@@ -51,7 +51,7 @@ def vars_of(stage: StageConfig) -> dict[str, tuple[str, ...]]:
 
 def scored_slots(stage: StageConfig) -> tuple[str, ...]:
     """The slots that can be wrong: those with more than one value on this stage."""
-    values = vars_of(stage)
+    values = vocabulary_of(stage)
     single = {slot for slot, options in values.items() if len(options) < 2} | ({"count"} if stage.max_objects < 2 else set())
     return tuple(slot for slot in SLOTS if slot not in single)
 
@@ -85,11 +85,8 @@ def measure_trust(
     oracle: Oracle,
     stage: StageConfig,
     vae: VAE,
+    shown: Shown,
     *,
-    height: int,
-    width: int,
-    num_frames: int,
-    fps: float,
     num_fresh: int,
     num_round_trips: int,
     on_clip: Callable[[], None] = lambda: None,
@@ -97,14 +94,11 @@ def measure_trust(
     """How well the oracle reads this stage, seen and held-out combinations together, at this size and through this VAE."""
     world, slots = StageWorld(replace(stage, split="all")), scored_slots(stage)
 
-    def truth_of(index: int) -> Clip:
-        return world.clip(FIRST_SEED["all"] + index, height=height, width=width, num_frames=num_frames, fps=fps)
-
     def share_right(indices: Sequence[int], see: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         right: dict[str, list[bool]] = {}
         for index in indices:
-            clip = truth_of(index)
-            (reading,) = oracle.read([see(clip.frames)], fps)
+            clip = true_clip(world, FIRST_SEED["all"] + index, shown)
+            (reading,) = oracle.read([see(clip.frames)], shown.fps)
             for slot, is_right in judge(reading, clip.truth, slots).items():
                 right.setdefault(slot, []).append(is_right)
             on_clip()

@@ -45,7 +45,7 @@ def fit_fall(times: np.ndarray, y: np.ndarray) -> Fall:
     """
     rate, bounce, spans = 6.0, 0.5, (8.0, 0.48)
     best = (np.inf, rate, bounce, 0.0)
-    for num, shrink in ((33, 1.0), (17, 0.12), (13, 0.02)):
+    for num, shrink in ((25, 1.0), (13, 0.16), (9, 0.03)):
         ratios = rate * np.geomspace(spans[0] ** -shrink, spans[0] ** shrink, num)
         elastic = np.clip(np.linspace(bounce - spans[1] * shrink, bounce + spans[1] * shrink, num), 0.02, 0.97)
         for ratio in ratios:
@@ -82,7 +82,9 @@ def sprite_angles(frames: np.ndarray, noun: str, x: np.ndarray, y: np.ndarray, s
         cells = int(np.ceil(size_px)) + 2
         corner = np.array([x[i] * height - cells / 2, y[i] * height - cells / 2])
         window = cv2.getRectSubPix(frame, (cells, cells), (float(corner[0] + cells / 2 - 0.5), float(corner[1] + cells / 2 - 0.5)))
-        scores = [_match(window.astype(np.float32), picture.rgb, picture.alpha, drawn.width * size_px, drawn.height * size_px, t) for t in turns]
+        scores = [
+            _match(window.astype(np.float32), picture.rgb, picture.alpha, drawn.width * size_px, drawn.height * size_px, t) for t in turns
+        ]
         angles[i], matches[i] = turns[int(np.argmax(scores))], max(scores)
     return angles, matches
 
@@ -135,42 +137,43 @@ def roll_ratio(x: np.ndarray, degrees: np.ndarray, radius: float) -> float | Non
 def momentum_ratio(times: np.ndarray, striker_x: np.ndarray, struck_x: np.ndarray, striker_mass: float, struck_mass: float) -> float | None:
     """The momentum of two bodies after a knock over that before it; 1 when it is kept. None where no knock is found.
 
-    Both move freely until they meet; then both are braked by one friction. The moment is where the struck one starts; speeds right after it
-    are those of parabolas fitted to both from there to where the struck one comes to rest.
+    Until they meet both move freely; afterwards friction brings both to rest. The moment of the knock is the one from which the paths of
+    both, each starting where it was, fit best; it lies within a frame and a half of where the struck one is first seen to have moved.
     """
     moved = np.abs(struck_x - np.median(struck_x[:3])) > 0.02
-    if not moved.any() or moved[0]:
+    if not moved.any():
         return None
-    hit = int(np.argmax(moved)) - 1
-    if hit < 2 or len(times) - hit < 4:
+    first = int(np.argmax(moved))
+    if first < 3 or len(times) - first < 4:
         return None
-    before = float(np.polyfit(times[: hit + 1], striker_x[: hit + 1], 1)[0])
-
-    def just_after(x: np.ndarray) -> float:
-        return float(_braked(times[hit + 1 :] - times[hit + 1], x[hit + 1 :]))
-
-    total_before = striker_mass * before
+    before, start = np.polyfit(times[: first - 1], striker_x[: first - 1], 1)
     if abs(before) < 0.02:
         return None
-    return (striker_mass * just_after(striker_x) + struck_mass * just_after(struck_x)) / total_before
+    rest = float(np.median(struck_x[: first - 1]))
+    best = (np.inf, 0.0, 0.0)
+    for hit in np.linspace(times[first] - 1.5 * (times[1] - times[0]), times[first], 19):
+        after = times > hit
+        clock = times[after] - hit
+        error, speed = _braked(clock, striker_x[after] - (start + before * hit))
+        struck_error, struck_speed = _braked(clock, struck_x[after] - rest)
+        best = min(best, (error + struck_error, speed, struck_speed))
+    _, speed, struck_speed = best
+    return float((striker_mass * speed + struck_mass * struck_speed) / (striker_mass * before))
 
 
-def _braked(times: np.ndarray, x: np.ndarray) -> float:
-    """The first speed of a body that friction brings to rest: v * t - sign(v) * a * t**2 / 2 until v / a; a grid over a, v linear in pieces."""
-    best = (np.inf, 0.0)
-    for duration in np.linspace(times[1], 4 * times[-1], 60):
-        clock = np.minimum(times, duration)
-        shape = clock - clock**2 / (2 * duration)
-        design = np.stack([np.ones_like(times), shape], axis=1)
-        (start, speed), *_ = np.linalg.lstsq(design, x, rcond=None)
-        error = float(((x - start - speed * shape) ** 2).sum())
-        if error < best[0]:
-            best = (error, float(speed))
-    return best[1]
+def _braked(times: np.ndarray, x: np.ndarray) -> tuple[float, float]:
+    """(squared error, first speed) of the body that leaves 0 at time 0 and is brought to rest by friction; the time it takes is a grid."""
+    durations = np.linspace(times[-1] / 8, 4 * times[-1], 40)[:, None]
+    clock = np.minimum(times, durations)
+    shapes = clock - clock**2 / (2 * durations)
+    speeds = (shapes @ x) / (shapes**2).sum(axis=1)
+    errors = ((x - speeds[:, None] * shapes) ** 2).sum(axis=1)
+    index = int(errors.argmin())
+    return float(errors[index]), float(speeds[index])
 
 
 def flicker(frames: np.ndarray, x: np.ndarray, y: np.ndarray, size: np.ndarray) -> float:
-    """The mean change of a pixel from one frame to the next, 0 to 255, where nothing moves: outside wide boxes around every track (f, k)."""
+    """The mean change of a pixel from one frame to the next, 0 to 255, where nothing moves: away from all tracks (f, k)."""
     _, height, width, _ = frames.shape
     rows, columns = np.mgrid[:height, :width]
     still = np.ones((height, width), bool)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kinema.config import from_dict
-from kinema.errors import ConfigError, ModelError, RequestError
+from kinema.errors import ConfigError, KinemaError, ModelError, RequestError
 from kinema.models.weights import Manifest
 from kinema.worlds import Clip, StageConfig, StageWorld
 
@@ -46,13 +46,12 @@ def stage_of(manifest: Manifest) -> StageConfig:
     words: dict[str, Any] = {kind: tuple(manifest.vocabulary[kind]) for kind in VOCABULARY}
     recipe = manifest.card.get("dit", {}).get("recipe", {})
     trained = recipe.get("stage", {})
-    words |= {name: trained[name] for name in ("salt",) if name in trained}
+    if "salt" in trained:
+        words["salt"] = trained["salt"]
     words |= {"max_objects": trained.get("max_objects", 1), "split": trained.get("split", "train" if trained else "all")}
     try:
         return from_dict(StageConfig, words)
-    except ConfigError as error:
-        raise ModelError(f"the vocabulary of {manifest.name} is not the stage's: {error}") from None
-    except ValueError as error:
+    except KinemaError as error:
         raise ModelError(f"the vocabulary of {manifest.name} is not the stage's: {error}") from None
 
 
@@ -70,24 +69,34 @@ def world_of(stage: StageConfig, split: Split) -> StageWorld:
     return StageWorld(replace(stage, split="held_out"))
 
 
-def draw_clip(world: StageWorld, seed: int, *, height: int, width: int, num_frames: int, fps: float) -> Clip:
-    """The true clip of a sample."""
-    return world.clip(seed, height=height, width=width, num_frames=num_frames, fps=fps)
+@dataclass(frozen=True)
+class Shown:
+    """How clips are shown: the sizes and the rate of a model's videos."""
+
+    height: int
+    width: int
+    num_frames: int
+    fps: float
 
 
-def draw_samples(
-    stage: StageConfig, split: Split, count: int, *, height: int, width: int, num_frames: int, fps: float
-) -> list[tuple[Sample, Clip]]:
-    """`count` prompts of a split with their true clips. The prompt is the medium caption, which names every slot that is not plain.
+def true_clip(world: StageWorld, seed: int, shown: Shown) -> Clip:
+    """The clip of `seed` as the renderer draws it."""
+    return world.clip(seed, height=shown.height, width=shown.width, num_frames=shown.num_frames, fps=shown.fps)
+
+
+def draw_samples(stage: StageConfig, split: Split, count: int, shown: Shown) -> list[Sample]:
+    """`count` prompts of a split. The prompt is the medium caption, which names every slot that is not at its plain value.
 
     Raises `RequestError` for an empty set and `ConfigError` for a split with nothing in it.
     """
     if count < 1:
         raise RequestError(f"{count} prompts are no sample: use 1 or more")
     world = world_of(stage, split)
-    drawn = []
+    # The sizes in pixels change nothing in a truth, but the number of frames decides what a caption says of the end.
+    small = replace(shown, height=max(8, shown.height // 8), width=max(8, shown.width // 8))
+    samples = []
     for index in range(count):
         seed = FIRST_SEED[split] + index
-        clip = draw_clip(world, seed, height=height, width=width, num_frames=num_frames, fps=fps)
-        drawn.append((Sample(split, index, seed, clip.captions["medium"], clip.truth), clip))
-    return drawn
+        clip = true_clip(world, seed, shown if small.width * shown.height != small.height * shown.width else small)
+        samples.append(Sample(split, index, seed, clip.captions["medium"], clip.truth))
+    return samples

@@ -121,7 +121,7 @@ class Oracle(nn.Module):
 
     def forward(self, video: Float[Tensor, "b 3 f h w"]) -> OracleOutput:
         """What is seen in clips in [-1, 1] as `prepare` leaves them."""
-        b, _, f, h, w = video.shape
+        b, _, _, h, w = video.shape
         both = torch.cat([video, video - video.mean(dim=2, keepdim=True)], dim=1)
         x = rearrange(both, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
         middle = self.middle_block(F.relu(self.stem_norm(self.stem(x))))

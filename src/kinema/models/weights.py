@@ -158,7 +158,12 @@ PARTS: dict[type[nn.Module], Part] = {
         build=lambda values, folder: VAE(vae_from_diffusers_config(values)),
     ),
     CLIP: Part("text_encoder", "model.safetensors", config=_clip_config, build=_build_clip),
-    Oracle: Part("oracle", "model.safetensors", config=lambda oracle: to_dict(oracle.config), build=lambda values, folder: Oracle(from_dict(OracleConfig, values))),
+    Oracle: Part(
+        "oracle",
+        "model.safetensors",
+        config=lambda oracle: to_dict(oracle.config),
+        build=lambda values, folder: Oracle(from_dict(OracleConfig, values)),
+    ),
 }
 IN_A_MODEL = (DiT, VAE, CLIP)
 """The parts that a model folder holds; an oracle stands by itself."""
@@ -178,7 +183,8 @@ def resolve_model(model: str | Path) -> Path:
     return Path(model)
 
 
-NEEDS = f"{MANIFEST}, {', '.join(f'{part.folder}/{{{CONFIG},{part.weights}}}' for part in map(PARTS.__getitem__, IN_A_MODEL))} and tokenizer/{TOKENIZER}"
+_FOLDERS = [f"{PARTS[kind].folder}/{{{CONFIG},{PARTS[kind].weights}}}" for kind in IN_A_MODEL]
+NEEDS = f"{MANIFEST}, {', '.join(_FOLDERS)} and tokenizer/{TOKENIZER}"
 
 
 def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest, *, dtype: torch.dtype = torch.bfloat16) -> Manifest:

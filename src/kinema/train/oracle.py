@@ -1,6 +1,7 @@
 """Training the oracle on clips of a world: fresh ones, degraded ones, and ones that a VAE has encoded and decoded."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from kinema.config import to_dict
 from kinema.data.degrade import degrade
-from kinema.data.latents import Shape, choose
+from kinema.data.latents import Shape, choose, weights_hash
 from kinema.data.render import draw_clips, to_tensor
 from kinema.data.steps import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.errors import ConfigError
 from kinema.lookup import lookup
 from kinema.models.oracle import SLOTS, Oracle, OracleConfig, OracleOutput, heat_target
-from kinema.models.pixels import from_uint8, to_uint8
+from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE
 from kinema.models.weights import SHIPPED, load_component, save_component, shipped_model
 from kinema.train.part import Recipe
@@ -55,7 +57,9 @@ class OracleData:
 
     def __post_init__(self) -> None:
         if min(self.batch, self.held_out_clips) < 1 or self.num_frames < 5:
-            raise ConfigError(f"batch = {self.batch} must be positive and num_frames = {self.num_frames} at least 5, or motion cannot be read")
+            raise ConfigError(
+                f"batch = {self.batch} must be positive and num_frames = {self.num_frames} at least 5, or motion cannot be read"
+            )
         if min(self.round_trips, self.held_out_round_trips) < 0:
             raise ConfigError("numbers of round trips must not be negative")
         for name in ("degraded", "round_trip_share"):
@@ -108,13 +112,15 @@ def slots_of(vocabulary: Vocabulary, max_objects: int) -> dict[str, tuple[str, .
 
 def targets(clips: Sequence[Clip], config: OracleConfig) -> dict[str, Tensor]:
     """What the oracle should say of clips: an index per slot, and places, log sizes and visible shares as `OracleOutput` has them."""
-    out = {
-        f"slot_{name}": torch.tensor([config.slots[name].index(str(clip.truth[name])) for clip in clips]) for name in SLOTS
-    }
+    out = {f"slot_{name}": torch.tensor([config.slots[name].index(str(clip.truth[name])) for clip in clips]) for name in SLOTS}
     rows: dict[str, list[np.ndarray]] = {"places": [], "log_sizes": [], "visible": []}
     for clip in clips:
         aspect, frames = clip.truth["aspect"], len(clip.frames)
-        places, sizes, seen = np.full((frames, config.num_tracks, 2), 0.5), np.ones((frames, config.num_tracks)), np.zeros((frames, config.num_tracks))
+        places, sizes, seen = (
+            np.full((frames, config.num_tracks, 2), 0.5),
+            np.ones((frames, config.num_tracks)),
+            np.zeros((frames, config.num_tracks)),
+        )
         for track, role in enumerate(("subject", "object")[: config.num_tracks]):
             tracks = [one["tracks"] for one in clip.truth["objects"] if one["role"] == role]
             if tracks:
@@ -148,8 +154,10 @@ class OraclePart:
         if not any(counts.values()):
             return
         vae = load_component(shipped_model() if self.recipe.vae == SHIPPED else Path(self.recipe.vae), VAE, device=device)
+        identity = [weights_hash(vae), to_dict(self.recipe.stage), to_dict(self.config), to_dict(data.shapes[0]), data.num_frames]
+        folder = out / f"round_trips-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
         for split, count in counts.items():
-            shards = [self._round_trips(out / "round_trips", vae, split, i, min(SHARD_CLIPS, count - i)) for i in range(0, count, SHARD_CLIPS)]
+            shards = [self._round_trips(folder, vae, split, i, min(SHARD_CLIPS, count - i)) for i in range(0, count, SHARD_CLIPS)]
             if shards:
                 self.round_trips[split] = {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
 
@@ -220,14 +228,20 @@ class OraclePart:
         size = (out.log_sizes - batch["log_sizes"]).abs()
         seen = F.binary_cross_entropy_with_logits(out.visible, visible)
         slots = sum(entropies.values()) / len(SLOTS)
-        tracks = [(weights.heat, (heat * share.flatten()).sum()), (weights.place, (place * share).sum()), (weights.size, (size * share).sum())]
+        tracks = [
+            (weights.heat, (heat * share.flatten()).sum()),
+            (weights.place, (place * share).sum()),
+            (weights.size, (size * share).sum()),
+        ]
         loss = slots + sum(weight * value for weight, value in tracks) + weights.visible * seen
-        right = {name: (out.logits[name].argmax(dim=1) == batch[f"slot_{name}"]).float().mean() for name in ("noun", "verb", "direction", "size")}
+        right = {
+            name: (out.logits[name].argmax(dim=1) == batch[f"slot_{name}"]).float().mean() for name in ("noun", "verb", "direction", "size")
+        }
         return loss, {"slots": slots.detach(), "place": tracks[1][1].detach(), "log_size": tracks[2][1].detach(), **right}
 
     @torch.no_grad()
     def measure(self, model: Oracle, device: torch.device) -> dict[str, dict[str, float]]:
-        """The share of held-out clips read rightly by slot, on fresh renders of all shapes and on VAE round trips, and the error of places."""
+        """The share of held-out clips read rightly by slot, and the error of places, on fresh renders of all shapes and on round trips."""
         model.eval()
         kinds: dict[str, list[Batch]] = {"fresh": []}
         data = self.recipe.data
@@ -260,7 +274,9 @@ class OraclePart:
         batch = self._render("oracle-held-out-0", range(8), self.recipe.data.shapes[0])
         videos = [Video(to_uint8(clip), self.config.fps) for clip in batch["video"]]
         readings = model.read([video.frames for video in videos], self.config.fps)
-        titles = [" ".join(reading.answers[name] for name in ("noun", "verb", "direction", "ground", "sky", "size")) for reading in readings]
+        titles = [
+            " ".join(reading.answers[name] for name in ("noun", "verb", "direction", "ground", "sky", "size")) for reading in readings
+        ]
         save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
         path.with_suffix(".json").write_text(json.dumps(self.measure(model, device), indent=1), encoding="utf-8")
 
