@@ -71,9 +71,12 @@ def evaluate(
     out: Path,
     *,
     oracle_folder: Path | None = None,
+    trust_file: Path | None = None,
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> dict[str, Any]:
     """Every figure of a model, also written to `out / "report.json"`; plain JSON.
+
+    `trust_file` is where the oracle's own figures are kept, which several evaluations of one model may share (default: in `out`).
 
     Raises before any work `ModelError` for a model or an oracle that does not know the stage, `ConfigError` for a stage of which nothing
     was held out, `RequestError` for clips that cannot be sampled or are too short to be read, and `OutputError` for a folder that cannot
@@ -103,7 +106,7 @@ def evaluate(
         on_progress("generating", done, len(every))
         _generate(pipeline, config, sample, out)
     on_progress("generating", len(every), len(every))
-    trust = _trust(oracle, oracle_folder, pipeline, stage, shown, config, out, on_progress)
+    trust = _trust(oracle, oracle_folder, pipeline, stage, shown, config, trust_file or out / "trust.json", on_progress)
     slots = scored_slots(stage)
     report: dict[str, Any] = {**settings, "oracle": {"trust": asdict(trust), "failures": trust.failures}, "splits": {}, "clips": []}
     seen: list[_Seen] = []
@@ -204,13 +207,13 @@ def _trust(
     stage: StageConfig,
     shown: Shown,
     config: EvaluationConfig,
-    out: Path,
+    file: Path,
     on_progress: OnProgress,
 ) -> Trust:
-    """Measured once a folder: it depends on the oracle and on what the folder stands for."""
-    identity = sha256_of((folder or shipped_oracle()) / PARTS[Oracle].weights)
-    key = {"oracle": identity, "num_fresh": config.num_fresh, "num_round_trips": config.num_round_trips}
-    file = out / "trust.json"
+    """Measured once, and kept in `file` with all that it depends on."""
+    counts = {"num_fresh": config.num_fresh, "num_round_trips": config.num_round_trips}
+    oracle_hash = sha256_of((folder or shipped_oracle()) / PARTS[Oracle].weights)
+    key = {"oracle": oracle_hash, "model": pipeline.model_hash, "shown": asdict(shown), "stage": to_dict(stage), **counts}
     if file.exists():
         kept = json.loads(file.read_text(encoding="utf-8"))
         if kept.get("key") == key:
@@ -222,7 +225,6 @@ def _trust(
         done += 1
         on_progress("trying the oracle", done, total)
 
-    counts = {"num_fresh": config.num_fresh, "num_round_trips": config.num_round_trips}
     trust = measure_trust(oracle, stage, pipeline.vae, shown, **counts, on_clip=on_clip)
     _write(file, {"key": key, "trust": asdict(trust)})
     return trust
