@@ -63,9 +63,7 @@ def main() -> None:
         seconds = f"{(clock[-1] - clock[0]) / num_made:.2f}" if num_made > 0 else ""
         figures = " | ".join(f"{slots[name]['model']:.0%}" if name in slots else "" for name in shown)
         print(f"| {sampler} | {steps} | {guidance:g} | {shift:g} | {seconds} | {figures} |", flush=True)
-    print(
-        f"\n{arguments.prompts} held-out prompts a row, {pipeline.manifest.name} {pipeline.model_hash}; '{ALL}' is every slot of a clip right"
-    )
+    print(f"\n{arguments.prompts} held-out prompts a row, {pipeline.manifest.name} {pipeline.model_hash}; {ALL}: every slot of a clip")
 
 
 if __name__ == "__main__":

@@ -116,36 +116,39 @@ def evaluate(
         for sample in samples[split]:
             looked.append(_look(oracle, world, sample, shown, _clip_file(out, sample)))
             on_progress("reading", len(seen) + len(looked), len(every))
-        readings, true_readings = [one.reading for one in looked], [one.true_reading for one in looked]
+        readings, true_readings = [one.made.reading for one in looked], [one.true.reading for one in looked]
         truths = [one.sample.truth for one in looked]
         report["splits"][split] = {"num": len(looked), "slots": score(readings, true_readings, truths, slots, relative=not trust.failures)}
         seen += looked
     report["physics"] = _physics(seen, stage, oracle)
-    report["flicker"] = {"model": _mean([one.flicker for one in seen]), "ceiling": _mean([one.true_flicker for one in seen])}
+    report["flicker"] = {"model": _mean([one.made.flicker for one in seen]), "ceiling": _mean([one.true.flicker for one in seen])}
     report |= _towers(pipeline, stage, shown, config, real, on_progress)
     for one in seen:
         truth = {slot: str(one.sample.truth[slot]) for slot in slots}
-        answers = {slot: one.reading.answers[slot] for slot in slots}
-        verdict = judge(one.reading, one.sample.truth, slots)
-        name, split = one.sample.name, one.sample.split
-        report["clips"].append(
-            {"name": name, "split": split, "prompt": one.sample.prompt, "truth": truth, "read": answers, "right": verdict}
-        )
+        answers = {slot: one.made.reading.answers[slot] for slot in slots}
+        verdict = judge(one.made.reading, one.sample.truth, slots)
+        about = {"name": one.sample.name, "split": one.sample.split, "prompt": one.sample.prompt}
+        report["clips"].append({**about, "truth": truth, "read": answers, "right": verdict})
     _write(out / "report.json", report)
     return report
 
 
 @dataclass(frozen=True, eq=False)
+class _Look:
+    """What was read of one clip: slots and tracks, the laws of its verb, and the flicker where the camera stands still."""
+
+    reading: Reading
+    laws: dict[str, Any]
+    flicker: float | None
+
+
+@dataclass(frozen=True, eq=False)
 class _Seen:
-    """What was read of one generated clip and of the true one with the same prompt."""
+    """A generated clip, and the true one with the same prompt."""
 
     sample: Sample
-    reading: Reading
-    true_reading: Reading
-    flicker: float | None
-    true_flicker: float | None
-    found: dict[str, Any]
-    true_found: dict[str, Any]
+    made: _Look
+    true: _Look
 
 
 def _request(config: EvaluationConfig, prompt: str, seed: int) -> Request:
@@ -234,18 +237,19 @@ def _look(oracle: Oracle, world: StageWorld, sample: Sample, shown: Shown, file:
     video = Video.read(file)
     if video.frames.shape != (shown.num_frames, shown.height, shown.width, 3):
         raise VideoError(f"{file} is not a clip of this evaluation: it has the shape {video.frames.shape}; delete it")
-    true = true_clip(world, sample.seed, shown).frames
-    (reading,), (true_reading,) = (oracle.read([frames], shown.fps) for frames in (video.frames, true))
-    found, true_found = (_motion(oracle, frames, one, sample, shown.fps) for frames, one in ((video.frames, reading), (true, true_reading)))
+    true = true_clip(world, sample.seed, shown)
+    made_look, true_look = (_look_at(oracle, frames, sample, shown.fps) for frames in (video.frames, true.frames))
+    return _Seen(sample, made_look, true_look)
+
+
+def _look_at(oracle: Oracle, frames: np.ndarray, sample: Sample, fps: float) -> _Look:
+    (reading,) = oracle.read([frames], fps)
     is_still = sample.truth["camera"] == "still"
-    flickers = [
-        physics.flicker(frames, one.x, one.y, one.size) if is_still else None
-        for frames, one in ((video.frames, reading), (true, true_reading))
-    ]
-    return _Seen(sample, reading, true_reading, *flickers, found, true_found)
+    moved = physics.flicker(frames, reading.x, reading.y, reading.size) if is_still else None
+    return _Look(reading, _laws(oracle, frames, reading, sample, fps), moved)
 
 
-def _motion(oracle: Oracle, frames: np.ndarray, reading: Reading, sample: Sample, fps: float) -> dict[str, Any]:
+def _laws(oracle: Oracle, frames: np.ndarray, reading: Reading, sample: Sample, fps: float) -> dict[str, Any]:
     """What the laws of the prompt's verb say of one clip; only where one object is seen by a still camera."""
     truth, times = sample.truth, np.arange(len(frames)) / fps
     if truth["camera"] != "still" or truth["count"] != 1:
@@ -278,7 +282,7 @@ def _physics(seen: Sequence[_Seen], stage: StageConfig, oracle: Oracle) -> dict[
         if not set(of) & set(verbs):
             report[law] = NOT_IN_VOCABULARY
             continue
-        found = [(one.found, one.true_found) for one in seen if law in one.found]
+        found = [(one.made.laws, one.true.laws) for one in seen if law in one.made.laws]
         if not found:
             report[law] = (
                 "this oracle follows one object" if law == "momentum" and oracle.config.num_tracks < 2 else "no prompt asked for it"

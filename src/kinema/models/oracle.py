@@ -5,7 +5,7 @@ features there say what it is and how large, the rest of the picture says where 
 speeds and features, say what happens. Places are trained against the world's own tracks, so motion is read from geometry.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -29,7 +29,7 @@ HEAT_STRIDE = 4
 class OracleConfig:
     """`slots` holds the possible answers by slot; a recipe leaves them to the world. `fps` is the rate at which frames are looked at."""
 
-    slots: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     num_tracks: int = 1
     """Places that are followed: the subject (the centre of all of them when there are several), and what it acts on."""
     width: int = 32
