@@ -50,6 +50,6 @@ def read_truth():
     def read(truth) -> Reading:
         tracks = truth["objects"][0]["tracks"]
         columns = {name: np.array(tracks[name])[:, None] for name in ("x", "y", "size", "visible")}
-        return Reading({slot: str(truth[slot]) for slot in SLOTS}, dict.fromkeys(SLOTS, 1.0), **columns)
+        return Reading({slot: str(truth[slot]) for slot in SLOTS}, **columns)
 
     return read

@@ -65,10 +65,9 @@ class OracleOutput:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What is read from one clip: an answer per slot with its probability, and tracks in stage units (height 1, y down), arrays (f, k)."""
+    """What is read from one clip: an answer per slot, and tracks in stage units (height 1, y down), arrays (f, k)."""
 
     answers: dict[str, str]
-    confidence: dict[str, float]
     x: np.ndarray
     y: np.ndarray
     size: np.ndarray
@@ -196,15 +195,13 @@ class Oracle(nn.Module):
         slots = self(video[:, :, chosen])
         every = slots if len(chosen) == num_frames else self(video)
         aspect, unit = width / height, min(1.0, width / height)
-        probabilities = {name: logits.float().softmax(dim=-1).cpu() for name, logits in slots.logits.items()}
+        best = {name: logits.argmax(dim=-1).tolist() for name, logits in slots.logits.items()}
         readings = []
         for i in range(len(clips)):
-            best = {name: int(values[i].argmax()) for name, values in probabilities.items()}
             places = every.places[i].float().cpu().numpy()
             readings.append(
                 Reading(
-                    answers={name: self.config.slots[name][index] for name, index in best.items()},
-                    confidence={name: float(probabilities[name][i, index]) for name, index in best.items()},
+                    answers={name: self.config.slots[name][indices[i]] for name, indices in best.items()},
                     x=places[..., 0] * aspect,
                     y=places[..., 1],
                     size=every.log_sizes[i].float().exp().cpu().numpy() * unit,
