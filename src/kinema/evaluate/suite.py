@@ -93,7 +93,7 @@ def evaluate(
         raise RequestError(f"{plan.frames} frames at {plan.fps:g} fps are too short for motion to be read: use at least {least}")
     samples = {split: draw_samples(stage, split, config.prompts, shown) for split in config.splits}
     real = read_real_clip(config.real_clip, shown) if config.real_clip else None
-    request = pipeline.plan(_request(config, "any", 0)).request.to_dict()
+    request = plan.request.to_dict()
     settings = {
         "model": manifest.name,
         "model_hash": pipeline.model_hash,
