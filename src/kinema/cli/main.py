@@ -17,6 +17,7 @@ from kinema.lookup import lookup
 VERBS = {
     "generate": ("kinema.cli.generate", "a video from words"),
     "train": ("kinema.cli.train", "a model from a recipe"),
+    "evaluate": ("kinema.cli.evaluate", "how well a model does what prompts say, against its world's truth"),
     "worlds": ("kinema.cli.worlds", "the procedural worlds that clips come from: list them, look at them"),
     "data": ("kinema.cli.data", "data sets of real videos: make one, check it, look into it"),
     "models": ("kinema.cli.models", "model folders: what is in one, and whether it is whole"),
