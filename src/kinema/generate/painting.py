@@ -47,6 +47,7 @@ class Painted:
     kept: dict[int, KeptFrame] = field(default_factory=dict)
 
 
+@torch.no_grad()
 def paint(plan: Plan, inputs: Inputs, vae: VAE, device: torch.device) -> Painted:
     """The canvas of `plan` with its places painted in their order.
 

@@ -31,7 +31,7 @@ class Place:
 
     media: str
     """`content_hash` of the clip or picture."""
-    at_s: float | None = 0.0
+    at_s: float | None = None
     """The second of the result at which it begins; None: it ends where the result ends."""
     seconds: float | None = None
     """How much of the clip is used; None for a picture, which stands for one frame."""
