@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.making import add_fields, add_fit, add_output, make
+from kinema.cli.making import add_fields, add_fit, add_output, make, read_input
 
 if TYPE_CHECKING:
     from kinema.generate.tasks import Task
@@ -21,12 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.generate.asking import read
     from kinema.generate.tasks import connect
 
     def fill(fields: dict[str, Any], fps: float) -> "Task":
         between_s = fields.pop("seconds")
-        clips = read(arguments.first, fps), read(arguments.second, fps)
+        clips = read_input(arguments.first, fps), read_input(arguments.second, fps)
         return connect(fields, *clips, seconds=between_s, fps=fps, fit=arguments.fit)
 
     return make(arguments, fill)

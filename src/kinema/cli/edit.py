@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.making import add_fields, add_fit, add_output, make
+from kinema.cli.making import add_fields, add_fit, add_output, make, read_input
 
 if TYPE_CHECKING:
     from kinema.generate.tasks import Task
@@ -25,16 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.generate.asking import read
     from kinema.generate.tasks import edit
 
     def fill(fields: dict[str, Any], fps: float) -> "Task":
         return edit(
             fields,
-            read(arguments.clip, fps),
+            read_input(arguments.clip, fps),
             strength=arguments.strength,
             region=arguments.region,
-            mask=read(arguments.mask, fps) if arguments.mask else None,
+            mask=read_input(arguments.mask, fps) if arguments.mask else None,
             start_s=arguments.start,
             end_s=arguments.end,
             fps=fps,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.making import add_fields, add_fit, add_length, add_output, make
+from kinema.cli.making import add_fields, add_fit, add_length, add_output, make, read_input
 
 if TYPE_CHECKING:
     from kinema.generate.tasks import Task
@@ -24,15 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.generate.asking import read
     from kinema.generate.request import Request
     from kinema.generate.tasks import pictures
 
     def fill(fields: dict[str, Any], fps: float) -> "Task":
         if not (arguments.image or arguments.last_image or arguments.keyframe):
             return Request(**fields), {}
-        first, last = (read(file, fps) if file else None for file in (arguments.image, arguments.last_image))
-        keyframes = [(at_s, read(file, fps)) for at_s, file in arguments.keyframe]
+        first, last = (read_input(file, fps) if file else None for file in (arguments.image, arguments.last_image))
+        keyframes = [(at_s, read_input(file, fps)) for at_s, file in arguments.keyframe]
         return pictures(fields, first=first, last=last, keyframes=keyframes, fit=arguments.fit)
 
     return make(arguments, fill)

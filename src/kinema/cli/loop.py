@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.making import add_fields, add_fit, add_length, add_output, make
+from kinema.cli.making import add_fields, add_fit, add_length, add_output, make, read_input
 
 if TYPE_CHECKING:
     from kinema.generate.tasks import Task
@@ -21,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from kinema.errors import RequestError
-    from kinema.generate.asking import read
     from kinema.generate.tasks import loop
 
     if arguments.prompt and arguments.clip is None and Path(arguments.prompt).is_file():
@@ -30,6 +29,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise RequestError("a loop of what? give a prompt, or a clip with --clip")
 
     def fill(fields: dict[str, Any], fps: float) -> "Task":
-        return loop(fields, None if arguments.clip is None else read(arguments.clip, fps), fps=fps, fit=arguments.fit)
+        return loop(fields, None if arguments.clip is None else read_input(arguments.clip, fps), fps=fps, fit=arguments.fit)
 
     return make(arguments, fill)

@@ -1,6 +1,7 @@
 """What all verbs that make a video have in common: their options, what they say, and the files they write."""
 
 import argparse
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from kinema.generate.pipeline import Pipeline, Result
     from kinema.generate.request import Plan
     from kinema.generate.tasks import Task
+    from kinema.video import Video
 
 FITS = ("crop", "pad", "stretch")
 
@@ -105,7 +107,9 @@ def make(arguments: argparse.Namespace, fill: Callable[[dict[str, Any], float], 
 
 def finish(arguments: argparse.Namespace, result: "Result") -> None:
     """Write what goes beside the video, and say what there is."""
+    from kinema.generate.drift import plot, summary
     from kinema.video import contact_sheet, save_image
+    from kinema.video.atomic import atomic_output
 
     plan, written = result.plan, [arguments.out]
     for note in result.notes:
@@ -113,11 +117,31 @@ def finish(arguments: argparse.Namespace, result: "Result") -> None:
             print(note)
     if (sheet := sheet_of(arguments, plan)) is not None:
         written.append(save_image(sheet, contact_sheet([result.video], [plan.request.prompt or "without words"])))
+    if said := summary(result.report):
+        print(said)
+    if "windows" in result.report:
+        written.append(save_image(arguments.out.with_suffix(".drift.png"), plot(result.report)))
+        report = arguments.out.with_suffix(".drift.json")
+        with atomic_output(report) as partial:
+            partial.write_text(json.dumps(result.report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        written.append(report)
     similarity = f"; CLIP similarity {result.similarity:.2f}" if plan.request.prompt else ""
     print(
-        f"{' and '.join(map(str, written))} in {result.seconds:.1f} s, "
+        f"{', '.join(map(str, written))} in {result.seconds:.1f} s, "
         f"by {result.model_name} {result.model_hash} with seed {plan.request.seed}{similarity}"
     )
+
+
+def read_input(file: Path, fps: float) -> "Video":
+    """The clip or picture in a file, at the model's rate, which is said when it is another than the file's."""
+    from kinema.generate.asking import read
+    from kinema.video import Video
+
+    native_fps = Video.read(file, max_frames=1).fps
+    video = read(file, fps)
+    if video.num_frames > 1 and native_fps != fps:
+        print(f"{file}: {native_fps:.4g} fps, taken at {fps:g} fps")
+    return video
 
 
 def sheet_of(arguments: argparse.Namespace, plan: "Plan") -> Path | None:

@@ -87,12 +87,14 @@ def storyboard(shots: Sequence[Shot], *, fit: Fit = "crop", **options: Any) -> R
 
 
 def read(source: Source, fps: float) -> Video:
-    """The clip at the model's rate, or the picture; a `Video` as it is."""
+    """The clip at the model's rate (frames are repeated or left out, never blended), or the picture; a `Video` as it is."""
     if isinstance(source, Video):
         return source
     path = Path(source)
     video = Video.read(path, max_frames=2)
-    return video if video.num_frames == 1 else Video.read(path, fps=fps)
+    if video.num_frames == 1:
+        return video
+    return Video.read(path, fps=fps)
 
 
 def _ask(prompt: str, options: dict[str, Any], fill: Callable[[Fields, float], Task]) -> Result:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
@@ -27,6 +27,7 @@ from kinema.diffusion.schedule import SCHEDULES, time_grid
 from kinema.errors import ModelError, RequestError
 from kinema.generate.compose import compose
 from kinema.generate.cycle import decode_cycle, on_ring, rolls
+from kinema.generate.drift import Judge, Watch
 from kinema.generate.events import iterate
 from kinema.generate.job import Job, SamplingState
 from kinema.generate.noise import START, STEP, place_noise
@@ -94,6 +95,8 @@ class Result:
     """Taken in all, on the clock of the wall."""
     notes: tuple[str, ...] = ()
     """What was done to the inputs, and anything else that the user should know, a line each."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """Joins, loop and drift in numbers; see `kinema.generate.drift.Watch.report`."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -142,6 +145,8 @@ class Pipeline:
         self.model_hash = model_hash
         self.precision = precision
         self.device = next(dit.parameters()).device
+        self.judges: dict[str, Judge] = {"clip_similarity": self._similarity}
+        """What a long result is judged by, window by window, in its drift report; further models may be added."""
         self.schedule = lookup(SCHEDULES, manifest.schedule, kind="noise schedule")()
 
     def plan(self, request: Request) -> Plan:
@@ -217,9 +222,10 @@ class Pipeline:
                 latents = self.sample(plan, painted=painted, on_step=on_step, job=folder)
             if folder is not None:
                 folder.save_latents(latents, model_hash=self.model_hash)
+            watch = Watch(plan, painted.kept, self.judges)
             frames = compose(self.frames(latents, plan, on_step=on_step, notes=notes), painted.kept)
-            video = consume(plan, frames)
-        return self._result(plan, video, tuple(notes), begun)
+            video = consume(plan, watch.over(frames))
+        return self._result(plan, video, tuple(notes), watch.report, begun)
 
     @torch.inference_mode()
     def sample(
@@ -365,11 +371,15 @@ class Pipeline:
                     overview.append(frame)
         return Video(np.stack(overview), plan.fps * len(overview) / plan.frames)
 
-    def _result(self, plan: Plan, video: Video, notes: tuple[str, ...], begun: float) -> Result:
+    def _similarity(self, frames: np.ndarray, prompt: str) -> float:
+        """How well the model's own CLIP finds that frames (f, h, w, 3) fit a prompt, -1 to 1."""
+        return float(self.clip.similarity(from_uint8([frames]).to(self.device), [prompt]).item())
+
+    def _result(self, plan: Plan, video: Video, notes: tuple[str, ...], report: dict[str, Any], begun: float) -> Result:
         prompt = plan.request.prompt
-        similarity = self.clip.similarity(from_uint8([video.frames]).to(self.device), [prompt]).item()
+        similarity = self._similarity(video.frames, prompt)
         seconds = time.perf_counter() - begun
-        return Result(video, plan, self.read_prompt(prompt), self.manifest.name, self.model_hash, similarity, seconds, notes)
+        return Result(video, plan, self.read_prompt(prompt), self.manifest.name, self.model_hash, similarity, seconds, notes, report)
 
 
 class _Progress:
