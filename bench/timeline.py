@@ -9,11 +9,12 @@ Cases are clips of the world that the model was trained on, with seeds that trai
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from kinema.evaluate import tasks
 from kinema.generate.pipeline import load
-from kinema.worlds.stage import Stage, StageConfig
+from kinema.worlds import StageConfig, StageWorld
 
 FIRST_SEED = 9_000_000
 
@@ -28,17 +29,18 @@ def main() -> None:
     arguments = parser.parse_args()
     pipeline = load(arguments.model)
     words = pipeline.manifest.vocabulary
-    stage = Stage(StageConfig(verbs=tuple(words["verbs"]), nouns=tuple(words["nouns"]), max_objects=1, cameras=("still",)))
+    stage = StageWorld(StageConfig(verbs=tuple(words["verbs"]), nouns=tuple(words["nouns"]), max_objects=1, cameras=("still",)))
     height, width = pipeline.manifest.default_size
     steps = {} if arguments.steps is None else {"steps": arguments.steps}
-    clips = [
-        stage.clip(FIRST_SEED + i, height=height, width=width, num_frames=25, fps=pipeline.manifest.fps) for i in range(arguments.cases)
-    ]
+    fps = pipeline.manifest.fps
+    # Of 26 frames, 9 and 9 frame a gap of 8, which is two latents; the other tasks use 25.
+    long = [stage.clip(FIRST_SEED + i, height=height, width=width, num_frames=26, fps=fps) for i in range(arguments.cases)]
+    clips = [replace(clip, frames=clip.frames[:25]) for clip in long]
 
     measures: dict[str, Callable[[int], tasks.Joined | tasks.Looped | tasks.Edited]] = {
         "extend forward": lambda i: tasks.measure_extension(pipeline, clips[i], num_known=9, direction="forward", seed=i, **steps),
         "extend backward": lambda i: tasks.measure_extension(pipeline, clips[i], num_known=9, direction="backward", seed=i, **steps),
-        "connect": lambda i: tasks.measure_connection(pipeline, clips[i], num_known=9, seed=i, **steps),
+        "connect": lambda i: tasks.measure_connection(pipeline, long[i], num_known=9, seed=i, **steps),
         "loop": lambda i: tasks.measure_loop(pipeline, clips[i].captions["medium"], frames=16, seed=i, **steps),
         "edit region": lambda i: tasks.measure_region_edit(
             pipeline,

@@ -1,5 +1,7 @@
 """What is measured of a task is what it says: the truth scores as truth, a frozen picture as frozen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,7 @@ def test_an_extension_is_measured_at_its_join(pipeline, clip, direction):
 
 
 def test_connections_loops_and_edits_are_measured(pipeline, clip):
-    assert tasks.measure_connection(pipeline, clip, num_known=5, **STEPS).kept
+    assert tasks.measure_connection(pipeline, replace(clip, frames=clip.frames[:14]), num_known=5, **STEPS).kept
     loops = [tasks.measure_loop(pipeline, "a red fox", frames=8, width=32, height=32, **STEPS)]
     assert tasks.rows(loops)["seam"] == pytest.approx(loops[0].seam)
     edited = tasks.measure_region_edit(pipeline, clip, "a red fox", region=(8, 8, 16, 16), **STEPS)
