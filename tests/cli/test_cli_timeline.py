@@ -132,7 +132,7 @@ def test_a_stopped_run_is_continued(kinema, files, model_folder, monkeypatch, ca
     real, count = __import__("kinema.generate.pipeline", fromlist=["apply_to_grid"]).apply_to_grid, iter(range(99))
 
     def stopped(*arguments):
-        if next(count) == 5:
+        if next(count) == 3:
             raise KeyboardInterrupt
         return real(*arguments)
 

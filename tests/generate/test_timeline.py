@@ -20,7 +20,7 @@ from kinema.generate.request import Request
 from kinema.models.pixels import to_uint8
 from kinema.video import Video
 
-LONG = Request("a red fox runs", width=32, height=32, frames=37, steps=2, seed=5, sampler="unipc")
+LONG = Request("a red fox runs", width=32, height=32, frames=37, steps=2, seed=5, anchor=True, sampler="unipc")
 
 
 def test_a_long_video_is_made_in_windows_and_its_beginning_does_not_depend_on_its_length(pipeline):

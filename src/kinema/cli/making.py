@@ -50,7 +50,7 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, metavar="G", help="how closely the words are followed; 1 is no guidance")
     parser.add_argument("--shift", type=float, metavar="S", help="how far the sampler's times move towards noise; 1 is not at all")
     parser.add_argument("--window", type=int, metavar="N", help="frames the model sees at a time (default: as many as it was trained with)")
-    parser.add_argument("--no-anchor", action="store_true", help="windows of a long video do not look back at its first frame")
+    parser.add_argument("--anchor", action="store_true", help="windows of a long video also look back at its first frame")
     parser.add_argument("--model", default="shipped", metavar="DIR", help="a model folder (default: the model inside the package)")
     parser.add_argument("--beyond-trained", action="store_true", help="allow sizes and windows that the model was not trained with")
     parser.add_argument("--job", type=Path, metavar="DIR", help="keep the work there, so that 'kinema continue DIR' can finish it")
@@ -72,7 +72,7 @@ def fields_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "guidance": arguments.guidance,
         "shift": arguments.shift,
         "window": arguments.window,
-        "anchor": not arguments.no_anchor,
+        "anchor": arguments.anchor,
         "model": arguments.model,
         "beyond_trained": arguments.beyond_trained,
     }

@@ -60,8 +60,9 @@ class Request:
     """Whether the end is to run on into the beginning."""
     window: int | None = None
     """Frames that the model sees at a time; a longer result is made in windows that slide over it."""
-    anchor: bool = True
-    """Whether every window also sees the first frame of the result, so that what it shows stays the same."""
+    anchor: bool = False
+    """Whether every window also sees the first frame of the result, which is to hold what it shows. For models that were trained with it:
+    one that was not drifts more (docs/timeline.md)."""
 
     def __post_init__(self) -> None:
         later = [(f"prompt at {timed.at_s:g} s", timed.prompt) for timed in self.prompts]
