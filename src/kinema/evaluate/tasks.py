@@ -176,12 +176,12 @@ def _joined(frames: np.ndarray, truth: np.ndarray, known: Sequence[slice], new: 
     joins = [index for index in (new.start, new.stop if new.stop is not None else len(frames)) if 0 < index < len(frames)]
     at_joins = [errors[index - 1] for index in joins]
     held = frames[new.start - 1] if new.start else frames[new.stop]
-    error = np.mean([neighbour_error(a, b) for a, b in zip(frames[new], truth[new])])
-    frozen = np.mean([neighbour_error(held, b) for b in truth[new]])
+    error = float(np.mean([neighbour_error(a, b) for a, b in zip(frames[new], truth[new])]))
+    frozen = float(np.mean([neighbour_error(held, b) for b in truth[new]]))
     return Joined(
         seam=max(at_joins) / max(float(np.median(errors)), 1e-3),
         motion=_motion(frames[new]) / max(_motion(truth[new]), 1e-3),
-        truth=float(error / max(frozen, 1e-3)),
+        truth=error / max(frozen, 1e-3),
         kept=all(np.array_equal(frames[part], truth[part]) for part in known),
     )
 

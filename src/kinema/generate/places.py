@@ -82,7 +82,7 @@ class TimedPrompt:
 def content_hash(video: Video) -> str:
     """32 hexadecimal digits that belong to these frames at this rate."""
     digest = blake2b(f"{video.frames.shape}/{video.fps!r}/".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(video.frames))
+    digest.update(np.ascontiguousarray(video.frames).data)
     return digest.hexdigest()
 
 
