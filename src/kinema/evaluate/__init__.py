@@ -4,6 +4,7 @@ samples.py     prompts with their truth, of combinations that training showed an
 eye.py         the oracle, and whether it may be trusted with this model
 alignment.py   slots right and wrong: absolute, the floor of shuffled prompts, relative to the renderer's ceiling
 physics.py     gravity, restitution, rolling, momentum, permanence and flicker, from tracks
+tasks.py       the tasks of the timeline: joins, motion, loops, regions
 towers.py      the VAE's and the CLIP's own figures
 suite.py       all of it, resumable, as one JSON object
 page.py        that object as a table and as one HTML page with the videos in it

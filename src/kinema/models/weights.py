@@ -76,6 +76,8 @@ class Manifest:
     steps: int = 30
     guidance: float = 5.0
     shift: float = 1.0
+    time_per_token: bool = True
+    """Whether it was trained with a diffusion time for every token; otherwise known latents are shown as noisy as the others."""
     vocabulary: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The world's words by kind: nouns, verbs, grounds, skies and so on."""
     sha256: dict[str, str] = field(default_factory=dict)
