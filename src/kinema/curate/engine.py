@@ -97,7 +97,7 @@ class _Child:
     """One process that does one task after another."""
 
     def __init__(self, stage: Stage) -> None:
-        context = mp.get_context("forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn")
+        context: Any = mp.get_context("forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn")
         context.set_forkserver_preload(PRELOADED)
         self.pipe, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, stage), daemon=True)

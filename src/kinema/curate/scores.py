@@ -10,6 +10,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -69,7 +70,8 @@ def motion(greys: Sequence[np.ndarray], interval_s: float) -> float:
     size = (max(16, round(greys[0].shape[1] * shrink)), max(16, round(greys[0].shape[0] * shrink)))
     small = [cv2.resize(grey, size, interpolation=cv2.INTER_AREA) for grey in greys]
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    lengths = [np.linalg.norm(flow.calc(first, second, None), axis=2).mean() for first, second in pairwise(small)]
+    calc: Any = flow.calc  # OpenCV's stubs do not say that the flow to begin with may be None
+    lengths = [np.linalg.norm(calc(first, second, None), axis=2).mean() for first, second in pairwise(small)]
     return float(np.mean(lengths)) / float(np.hypot(*size)) / interval_s
 
 

@@ -139,11 +139,11 @@ class VAEPart:
         assert isinstance(model, VAEAndDiscriminator), "the VAE part trains VAEAndDiscriminator"
         latents, scores = [], []
         for clip in self._held_out(self.recipe.data.stats_clips).split(8):
-            mean = model.vae.encode(clip.to(device)).mean
-            back = model.vae.decode(mean).clamp(-1, 1)
+            z = model.vae.encode(clip.to(device)).mean
+            back = model.vae.decode(z).clamp(-1, 1)
             scores += [psnr(b, a).item() for a, b in zip(clip.to(device), back)]
-            latents.append(mean.float().cpu())
-        mean, std = (tuple(value.tolist()) for value in _mean_and_std(torch.cat(latents)))
+            latents.append(z.float().cpu())
+        mean, std = _mean_and_std(torch.cat(latents))
         if self.released is not None and not any(weight.requires_grad for weight in self.model.vae.encoder.parameters()):
             mean, std = self.released.latents_mean, self.released.latents_std  # a DiT was trained on these latents
         config = dataclasses.replace(self.recipe.model, latents_mean=mean, latents_std=std)
@@ -174,6 +174,6 @@ class VAEPart:
         return rows
 
 
-def _mean_and_std(latents: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_std(latents: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel."""
-    return latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
+    return tuple(latents.mean(dim=(0, 2, 3, 4)).tolist()), tuple(latents.std(dim=(0, 2, 3, 4)).tolist())
