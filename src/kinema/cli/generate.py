@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", metavar="NAME", help="euler, heun, unipc and others; an unknown name lists them all")
     parser.add_argument("--guidance", type=float, metavar="G", help="how closely the words are followed; 1 is no guidance")
     parser.add_argument("--shift", type=float, metavar="S", help="how far the sampler's times move towards noise; 1 is not at all")
-    parser.add_argument("--model", default="shipped", metavar="DIR", help="a model folder (default: the model inside the package)")
+    parser.add_argument(
+        "--model", default="shipped", metavar="DIR", help="a model folder or file, Wan's among them (default: the model inside the package)"
+    )
     parser.add_argument("--device", default="auto", metavar="NAME", help="where to compute (default: the fastest there is)")
     parser.add_argument("--beyond-trained", action="store_true", help="allow sizes and lengths that the model was not trained with")
     parser.add_argument("--no-sheet", action="store_true", help="write no contact sheet")
@@ -66,9 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     written = [result.save(arguments.out)]
     if sheet is not None:
         written.append(save_image(sheet, contact_sheet([result.video], [request.prompt])))
+    similarity = "" if result.similarity is None else f"; CLIP similarity {result.similarity:.2f}"
     print(
         f"{' and '.join(map(str, written))} in {result.seconds:.1f} s, "
-        f"by {result.model_name} {result.model_hash} with seed {request.seed}; CLIP similarity {result.similarity:.2f}"
+        f"by {result.model_name} {result.model_hash} with seed {request.seed}{similarity}"
     )
     return 0
 

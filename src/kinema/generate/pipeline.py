@@ -36,7 +36,9 @@ from kinema.lookup import lookup
 from kinema.models.clip import CLIP
 from kinema.models.dit import DiT, PreparedText, apply_to_grid
 from kinema.models.pixels import from_uint8, to_uint8
+from kinema.models.text import TextEncoder, TextStates
 from kinema.models.vae import VAE
+from kinema.models.wan import is_wan
 from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model
 from kinema.shapes import Float
 from kinema.video import Video
@@ -74,7 +76,7 @@ class Result:
     prompt: PromptReport
     model_name: str
     model_hash: str
-    similarity: float
+    similarity: float | None
     """How well the model's own CLIP finds that the video fits the prompt, -1 to 1: for choosing among seeds, not among models."""
     seconds: float
     """Taken in all, on the clock of the wall."""
@@ -96,7 +98,7 @@ class Pipeline:
         self,
         dit: DiT,
         vae: VAE,
-        clip: CLIP,
+        clip: TextEncoder,
         manifest: Manifest,
         *,
         model: str = SHIPPED,
@@ -109,9 +111,9 @@ class Pipeline:
         """
         space, multiple = vae.config.spatial_factor, manifest.sides[2]
         pairs = {
-            "the DiT's in_channels and the VAE's z_dim": (dit.config.in_channels, vae.config.z_dim),
+            "the DiT's in_channels and the channels it is shown": (dit.config.in_channels, self.channels_in(vae)),
             "the DiT's out_channels and the VAE's z_dim": (dit.config.out_channels, vae.config.z_dim),
-            "the DiT's text_dim and the CLIP's text_width": (dit.config.text_dim, clip.config.text_width),
+            "the DiT's text_dim and the text encoder's width": (dit.config.text_dim, clip.text_width),
         }
         wrong = [f"{what} are {left} and {right}" for what, (left, right) in pairs.items() if left != right]
         if multiple % space:
@@ -120,11 +122,12 @@ class Pipeline:
             wrong.append(f"the DiT's patches are {dit.config.patch[0]} latent frames long, but a canvas may have any number of them")
         if wrong:
             raise ModelError(f"the parts of {manifest.name} do not fit together: {'; '.join(wrong)}")
-        self.dit, self.vae, self.clip = dit.eval(), vae.eval(), clip.eval()
+        self.dit, self.vae, self.clip = dit.eval(), vae.eval(), clip
         self.manifest = manifest
         self.model = model
         self.model_hash = model_hash
         self.precision = precision
+        self.has_token_times = True
         self.device = next(dit.parameters()).device
         self.schedule = lookup(SCHEDULES, manifest.schedule, kind="noise schedule")()
 
@@ -135,7 +138,9 @@ class Pipeline:
 
     def read_prompt(self, prompt: str) -> PromptReport:
         """How this model reads a prompt."""
-        return read_prompt(self.clip.tokenizer, prompt)
+        if isinstance(self.clip, CLIP):
+            return read_prompt(self.clip.tokenizer, prompt)
+        return PromptReport(num_read=len(prompt.split()))  # an encoder of open vocabulary reads every word
 
     def generate(self, request: Request, *, job: Path | None = None) -> Iterator[Step | Result]:
         """A `Step` for each piece of work, and the `Result` last. Closing the iterator cancels the rest.
@@ -196,12 +201,12 @@ class Pipeline:
             if on_step is not None:
                 on_step(Step("sample", index, plan.steps, time.perf_counter() - begun, x0[0]))
 
-        times = time_grid(plan.steps, shift=plan.shift, top=FIRST_TIME_OF_NOISE if self.manifest.prediction == "noise" else 1.0)
+        times = self.times(plan)
         start = noise(START, 0)
         with autocast(self.device, self.precision):
             network = self.network(plan)
             x = lookup(SAMPLERS, plan.sampler, kind="sampler")(
-                with_canvas(network, canvas, self.schedule, start),
+                with_canvas(network, canvas, self.schedule, start, native=self.has_token_times),
                 canvas.at(times[0], start, self.schedule),
                 times,
                 self.schedule,
@@ -210,6 +215,10 @@ class Pipeline:
             )
         return canvas.finish(x)[0]
 
+    def times(self, plan: Plan) -> Float[Tensor, " u"]:
+        """The times that the sampler visits."""
+        return time_grid(plan.steps, shift=plan.shift, top=FIRST_TIME_OF_NOISE if self.manifest.prediction == "noise" else 1.0)
+
     def empty_canvas(self, plan: Plan) -> Canvas:
         """The canvas of text-to-video: nothing is known."""
         return Canvas.empty((1, self.vae.config.z_dim, *self._grid(plan)), device=self.device)
@@ -217,25 +226,35 @@ class Pipeline:
     def network(self, plan: Plan) -> Network:
         """The guided estimate of x0 for the prompts of `plan`; their keys and values are made once, here."""
         # Without a negative prompt guidance moves away from the empty text, which stands for dropped captions in training.
-        texts, _ = self.clip.encode_text([plan.request.prompt, plan.request.negative_prompt])
-        conditional, unconditional = (self.dit.prepare_text(text) for text in texts.split())
-        both = PreparedText(
-            tuple(
-                (torch.cat([keys, other_keys]), torch.cat([values, other_values]))
-                for (keys, values), (other_keys, other_values) in zip(conditional.blocks, unconditional.blocks)
-            ),
-            conditional.lengths + unconditional.lengths,
-        )
+        texts = self.clip.encode_prompts([plan.request.prompt, plan.request.negative_prompt])
+        return self.guided(self.dit, texts, plan, plan.guidance)
+
+    def guided(
+        self,
+        dit: DiT,
+        texts: TextStates,
+        plan: Plan,
+        guidance: float,
+        *,
+        images: TextStates | None = None,
+        beside: Float[Tensor, "1 c2 lf lh lw"] | None = None,
+    ) -> Network:
+        """The estimate of x0 by `dit` for two prompts, what to follow and what to move away from.
+
+        `images` are states of still images, for a backbone that takes them; `beside` are channels shown to it below those of the latents.
+        """
+        conditional, unconditional = (dit.prepare_text(text, images) for text in texts.split())
+        both = PreparedText.cat([conditional, unconditional])
 
         def pair(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            with_prompt, without = self._estimate(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+            with_prompt, without = self.estimate(dit, torch.cat([x, x]), torch.cat([t, t]), both, beside).chunk(2)
             return with_prompt, without
 
-        num_tokens = prod(self._grid(plan)) // prod(self.dit.config.patch)
+        num_tokens = prod(self._grid(plan)) // prod(dit.config.patch)
         return classifier_free(
-            lambda x, t: self._estimate(x, t, conditional),
-            lambda x, t: self._estimate(x, t, unconditional),
-            plan.guidance,
+            lambda x, t: self.estimate(dit, x, t, conditional, beside),
+            lambda x, t: self.estimate(dit, x, t, unconditional, beside),
+            guidance,
             pair=pair if num_tokens <= JOINT_TOKENS else None,
         )
 
@@ -267,14 +286,25 @@ class Pipeline:
         space, pace = self.vae.config.spatial_factor, self.vae.config.temporal_factor
         return (plan.canvas_frames - 1) // pace + 1, plan.canvas_height // space, plan.canvas_width // space
 
-    def _estimate(self, x: Tensor, t: Tensor, text: PreparedText) -> Tensor:
-        """The estimate of x0 at one time per latent, in float32."""
-        output = apply_to_grid(self.dit, x, t, text)
+    def estimate(self, dit: DiT, x: Tensor, t: Tensor, text: PreparedText, beside: Tensor | None = None) -> Tensor:
+        """The estimate of x0 by `dit` at one time per latent, in float32."""
+        shown = x if beside is None else torch.cat([x, beside.expand(len(x), -1, -1, -1, -1)], dim=1)
+        output = apply_to_grid(dit, shown, self.shown_times(t), text)
         return to_x0(cast(Prediction, self.manifest.prediction), output.float(), x, t, self.schedule)
+
+    def shown_times(self, t: Tensor) -> Tensor:
+        """The times that the backbone is told when they are `t`."""
+        return t
+
+    def channels_in(self, vae: VAE) -> int:
+        """Channels that the backbone is shown: those of the latents."""
+        return vae.config.z_dim
 
     def _result(self, plan: Plan, video: Video, begun: float) -> Result:
         prompt = plan.request.prompt
-        similarity = self.clip.similarity(from_uint8([video.frames]).to(self.device), [prompt]).item()
+        similarity = None
+        if isinstance(self.clip, CLIP):
+            similarity = self.clip.similarity(from_uint8([video.frames]).to(self.device), [prompt]).item()
         seconds = time.perf_counter() - begun
         return Result(video, plan, self.read_prompt(prompt), self.manifest.name, self.model_hash, similarity, seconds)
 
@@ -292,8 +322,12 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
 
 def load(model: str | Path = SHIPPED, *, device: str = "auto", precision: Precision = "auto") -> Pipeline:
     """The pipeline of a model: "shipped", or the path of a model folder. Raises `ModelError` when it is not whole."""
-    folder = resolve_model(model)
     place = pick_device(device)
+    if is_wan(Path(model)):
+        from kinema.generate.wan import load_wan
+
+        return load_wan(Path(model), place, precision)
+    folder = resolve_model(model)
     manifest = load_manifest(folder)
     parts = load_dit(folder, place), load_vae(folder, place), load_clip(folder, place)
     return Pipeline(*parts, manifest, model=str(model), model_hash=model_hash(folder), precision=precision)

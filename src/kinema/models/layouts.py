@@ -50,14 +50,35 @@ BLOCK_TENSORS = {
     "cross_attention.norm_k.weight": ("attn2.norm_k.weight", "cross_attn.norm_k.weight"),
 }
 
+# Where the backbone takes images (Wan 2.1 image to video).
+IMAGE_LINEARS = {
+    "image_embedding.norm_in": ("condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
+    "image_embedding.expand": ("condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
+    "image_embedding.project": ("condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"),
+    "image_embedding.norm_out": ("condition_embedder.image_embedder.norm2", "img_emb.proj.4"),
+}
+IMAGE_BLOCK_LINEARS = {
+    "cross_attention.to_k_image": ("attn2.add_k_proj", "cross_attn.k_img"),
+    "cross_attention.to_v_image": ("attn2.add_v_proj", "cross_attn.v_img"),
+}
+IMAGE_BLOCK_TENSORS = {"cross_attention.norm_k_image.weight": ("attn2.norm_added_k.weight", "cross_attn.norm_k_img.weight")}
+IMAGE_POSITIONS = {"image_embedding.positions": ("condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos")}
+
 
 def dit_keys(config: DiTConfig, layout: Layout) -> dict[str, str]:
     """Our name of every tensor of the DiT, and its name in `layout`."""
     side = ("diffusers", "wan").index(layout)
-    keys = {ours: theirs[side] for ours, theirs in TENSORS.items()}
-    keys |= {f"{ours}.{kind}": f"{theirs[side]}.{kind}" for ours, theirs in LINEARS.items() for kind in ("weight", "bias")}
-    block = {ours: theirs[side] for ours, theirs in BLOCK_TENSORS.items()}
-    block |= {f"{ours}.{kind}": f"{theirs[side]}.{kind}" for ours, theirs in BLOCK_LINEARS.items() for kind in ("weight", "bias")}
+    has_images = config.image_dim is not None
+    tensors = TENSORS | (IMAGE_POSITIONS if config.image_positions is not None else {})
+    linears = LINEARS | (IMAGE_LINEARS if has_images else {})
+    block_tensors = BLOCK_TENSORS | (IMAGE_BLOCK_TENSORS if has_images else {})
+    block_linears = BLOCK_LINEARS | (IMAGE_BLOCK_LINEARS if has_images else {})
+
+    def named(tensors: Mapping[str, tuple[str, str]], linears: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+        whole = {ours: theirs[side] for ours, theirs in tensors.items()}
+        return whole | {f"{ours}.{kind}": f"{theirs[side]}.{kind}" for ours, theirs in linears.items() for kind in ("weight", "bias")}
+
+    keys, block = named(tensors, linears), named(block_tensors, block_linears)
     return keys | {f"blocks.{i}.{ours}": f"blocks.{i}.{theirs}" for i in range(config.num_layers) for ours, theirs in block.items()}
 
 
@@ -119,8 +140,8 @@ def dit_diffusers_config(config: DiTConfig) -> dict[str, Any]:
         "cross_attn_norm": True,
         "qk_norm": "rms_norm_across_heads",
         "eps": config.eps,
-        "image_dim": None,
-        "added_kv_proj_dim": None,
+        "image_dim": config.image_dim,
+        "added_kv_proj_dim": None if config.image_dim is None else config.d,
         "rope_max_seq_len": 1024,
-        "pos_embed_seq_len": None,
+        "pos_embed_seq_len": config.image_positions,
     }

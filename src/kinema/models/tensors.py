@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,27 @@ from kinema.errors import ModelError
 MOST_LISTED = 8
 
 
-def read_tensors(folder: Path, weights: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `folder / weights`, or of the shards that `weights.index.json` names, as float32 on the CPU.
+def read_tensors(
+    folder: Path,
+    weights: str,
+    expected: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    ignored: Collection[str] = (),
+) -> dict[str, Tensor]:
+    """The tensors of `folder / weights`, or of the shards that `weights.index.json` names, as `dtype` on the CPU (None: as stored).
 
-    `expected` says which names and shapes there must be (it may lie on the meta device). Raises `ModelError` that names the file that is
-    missing, truncated or damaged, or every tensor that is missing, unexpected, of another shape or in two files.
+    `expected` says which names and shapes there must be (it may lie on the meta device); those of `ignored` may be there and are left.
+    Raises `ModelError` that names the file that is missing, truncated or damaged, or every tensor that is missing, unexpected, of another
+    shape or in two files.
     """
-    files = _tensor_files(folder, weights)
+    files = {file: names.difference(ignored) for file, names in tensor_files(folder, weights).items()}
     _account(files, expected, folder)
     state: dict[str, Tensor] = {}
     for file, names in files.items():
         with opened(file) as tensors:
             # A copy, so that the tensors do not depend on the file once it is closed.
-            state |= {name: tensors.get_tensor(name).to(torch.float32, copy=True) for name in names}
+            state |= {name: tensors.get_tensor(name).to(dtype, copy=True) for name in names}
     return state
 
 
@@ -44,7 +52,7 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
-def _tensor_files(folder: Path, weights: str) -> dict[Path, set[str]]:
+def tensor_files(folder: Path, weights: str) -> dict[Path, set[str]]:
     """The safetensors files of a component, one or the shards of an index, with the names in each."""
     index = folder / f"{weights}.index.json"
     if (folder / weights).is_file():

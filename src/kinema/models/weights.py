@@ -120,6 +120,7 @@ def _build_dit(values: Mapping[str, Any], folder: Path) -> DiT:
     same = ("in_channels", "out_channels", "num_layers", "ffn_dim", "text_dim", "freq_dim", "eps")
     sizes = {name: values[name] for name in same}
     sizes |= {"d": heads * head_dim, "num_heads": heads, "patch": values["patch_size"]}
+    sizes |= {"image_dim": values.get("image_dim"), "image_positions": values.get("pos_embed_seq_len")}
     config = from_dict(DiTConfig, sizes | dict(values.get(OURS, {"text_padding": "zeros", "text_length": 512})))
     expected = dit_diffusers_config(config)
     for key, value in values.items():
@@ -219,16 +220,19 @@ def save_component(
         _write_json(partial / CARD, dict(card or {}))
 
 
-def load_component(folder: Path, kind: type[M], *, device: torch.device | None = None) -> M:
-    """The network of class `kind` that lies in `folder`, or in its subfolder when `folder` is a model; in float32 and eval mode.
+def load_component(
+    folder: Path, kind: type[M], *, device: torch.device | None = None, dtype: torch.dtype = torch.float32, subfolder: str | None = None
+) -> M:
+    """The network of class `kind` that lies in `folder`, or in its subfolder when `folder` is a model; in eval mode.
 
-    Raises `ModelError` that names the file, and every tensor that is missing, unexpected or of another shape.
+    Its matrices are of `dtype`; what is small and sensitive (norms, time embedding, modulation) is float32 always. Raises `ModelError`
+    that names the file, and every tensor that is missing, unexpected or of another shape.
     """
     part = PARTS[kind]
     if not folder.is_dir():
         raise ModelError(f"no model folder {folder}: a model has {NEEDS}")
-    if (folder / part.folder).is_dir():
-        folder = folder / part.folder
+    if (folder / (subfolder or part.folder)).is_dir():
+        folder = folder / (subfolder or part.folder)
     config_file = folder / CONFIG
     values = read_json(config_file)
     try:
@@ -237,9 +241,22 @@ def load_component(folder: Path, kind: type[M], *, device: torch.device | None =
     except (KeyError, TypeError, ValueError) as error:  # our own errors are ValueErrors
         raise ModelError(f"{config_file}: {error!r}" if isinstance(error, KeyError | TypeError) else f"{config_file}: {error}") from None
     assert isinstance(module, kind), "each part builds its own class"
-    tensors = read_tensors(folder, part.weights, part.to_file(module, module.state_dict()))
-    module.load_state_dict(part.from_file(module, tensors), strict=True, assign=True)
-    return module.to(device).eval()
+    tensors = read_tensors(folder, part.weights, part.to_file(module, module.state_dict()), dtype=None)
+    return with_weights(module, part.from_file(module, tensors), device, dtype)
+
+
+SENSITIVE = ("norm", "time_embedding", "time_projection", "modulation", "gamma")
+"""Parts of names of tensors that stay float32, as Wan's own code keeps them."""
+
+
+def with_weights(module: M, state: State, device: torch.device | None, dtype: torch.dtype) -> M:
+    """`module` with the tensors of `state`, which has its names, on `device` and in eval mode; see `load_component` for `dtype`."""
+    left = dict(state)
+    for name in list(left):  # one at a time, so that no more than one tensor is there twice
+        kept = torch.float32 if any(part in name for part in SENSITIVE) else dtype
+        left[name] = left.pop(name).to(device, kept)
+    module.load_state_dict(left, strict=True, assign=True)
+    return module.eval()
 
 
 def load_dit(folder: Path, device: torch.device | None = None) -> DiT:
