@@ -3,13 +3,15 @@
 import pytest
 import torch
 
+from kinema.models.vae import WAN_22_MEAN, WAN_22_STD
+
 WORDS = ["▁a", "▁red", "▁fox", "▁runs", "▁in", "▁the", "▁snow", "▁blue", "▁ball", "▁rolls", "▁on", "▁grass", "s"]
 KINDS = ("2.1-t2v", "2.1-i2v", "2.1-flf2v", "2.2-t2v-a14b", "2.2-i2v-a14b", "2.2-ti2v-5b")
 WAN_21 = {"base_dim": 4, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "temperal_downsample": [False, True, True]}
 WAN_22 = {
     "base_dim": 6,
     "decoder_base_dim": 8,
-    "z_dim": 8,
+    "z_dim": 48,
     "dim_mult": [1, 2, 2, 2],
     "num_res_blocks": 1,
     "temperal_downsample": [False, True, True],
@@ -18,8 +20,8 @@ WAN_22 = {
     "in_channels": 12,
     "out_channels": 12,
     "scale_factor_spatial": 16,
-    "latents_mean": [0.1] * 8,
-    "latents_std": [0.8] * 8,
+    "latents_mean": list(WAN_22_MEAN),
+    "latents_std": list(WAN_22_STD),
 }
 HEADS = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "ffn_dim": 48, "text_dim": 32, "freq_dim": 64}
 
@@ -46,8 +48,8 @@ def tokenizer():
     return transformers.PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
-def peer(kind):
-    """diffusers' own pipeline of a tiny model of `kind`."""
+def peer(kind, **sizes):
+    """diffusers' own pipeline of a tiny model of `kind`; `sizes` replace those of its backbones."""
     diffusers, transformers = pytest.importorskip("diffusers"), pytest.importorskip("transformers")
     words = tokenizer()
     text = transformers.UMT5Config(
@@ -68,7 +70,7 @@ def peer(kind):
         image["pos_embed_seq_len"] = 2 * 17
 
     def backbone(seed):
-        return with_random_weights(diffusers.WanTransformer3DModel(**HEADS, **channels, **image), seed, 0.12)
+        return with_random_weights(diffusers.WanTransformer3DModel(**(HEADS | channels | image | sizes)), seed, 0.12)
 
     parts = {
         "tokenizer": words,

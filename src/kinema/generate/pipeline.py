@@ -38,10 +38,10 @@ from kinema.models.dit import DiT, PreparedText, apply_to_grid
 from kinema.models.pixels import from_uint8, to_uint8
 from kinema.models.text import TextEncoder, TextStates
 from kinema.models.vae import VAE
-from kinema.models.wan import is_wan
 from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model
 from kinema.shapes import Float
 from kinema.video import Video
+from kinema.wan.model import is_wan
 
 log = logging.getLogger(__name__)
 

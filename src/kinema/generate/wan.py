@@ -18,8 +18,8 @@ from kinema.generate.request import Plan
 from kinema.models.dit import TIMESTEPS
 from kinema.models.pixels import from_uint8
 from kinema.models.vae import VAE
-from kinema.models.wan import NEGATIVE_PROMPT, VARIANTS, Wan, fingerprint, load_wan_model
 from kinema.shapes import Float
+from kinema.wan.model import NEGATIVE_PROMPT, VARIANTS, Wan, fingerprint, load_wan_model
 
 TOP, BOTTOM = 1 - 1e-6, 1e-3
 """Greatest and least time of Wan's grid before the last, 0: UniPC's log SNR is infinite at 1."""

@@ -1,9 +1,11 @@
-"""Names of the DiT's tensors in the two published layouts: diffusers' WanTransformer3DModel and the original Wan files.
+"""Names of the tensors of the Wan family in the published layouts: diffusers' (and transformers'), and the original Wan files.
 
-The tensors are the same in all three, but for the patch embedding: a Conv3d kernel there, a Linear over flattened patches here.
+The tensors are the same in all of them, but for the patch embedding: a Conv3d kernel there, a Linear over flattened patches here.
+ComfyUI's files have the original names for the DiT and the VAE, and transformers' for the text encoder.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from torch import Tensor
@@ -145,3 +147,73 @@ def dit_diffusers_config(config: DiTConfig) -> dict[str, Any]:
         "rope_max_seq_len": 1024,
         "pos_embed_seq_len": config.image_positions,
     }
+
+
+# diffusers: original; the parts of a VAE's names, first match wins. Stages are translated by `vae_original_name`.
+VAE_PARTS = {
+    "quant_conv.": "conv1.",
+    "post_quant_conv.": "conv2.",
+    "mid_block.resnets.0.": "middle.0.",
+    "mid_block.attentions.0.": "middle.1.",
+    "mid_block.resnets.1.": "middle.2.",
+    "conv_in.": "conv1.",
+    "norm_out.": "head.0.",
+    "conv_out.": "head.2.",
+}
+VAE_BLOCK = {
+    "norm1.": "residual.0.",
+    "conv1.": "residual.2.",
+    "norm2.": "residual.3.",
+    "conv2.": "residual.6.",
+    "conv_shortcut.": "shortcut.",
+}
+
+
+def vae_original_name(name: str, *, num_res_blocks: int, residual: bool) -> str:
+    """The original name of a VAE's tensor that is called `name` here and in diffusers; sizes as in `VAEConfig`."""
+    side, _, rest = name.partition(".")
+    if side in ("quant_conv", "post_quant_conv"):
+        return VAE_PARTS[f"{side}."] + rest
+    stage = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(?:(resnets)\.(\d+)\.|(downsampler|upsampler|upsamplers\.0)\.)?(.+)", rest)
+    if stage is None:
+        part = next(part for part in VAE_PARTS if rest.startswith(part))
+        return f"{side}.{VAE_PARTS[part]}{_vae_leaf(rest.removeprefix(part), part.startswith('mid_block.resnets'))}"
+    way, index, resnets, block, _, leaf = stage.groups()
+    blocks_before_last = num_res_blocks if way == "down" else num_res_blocks + 1
+    place = int(block) if resnets else blocks_before_last
+    if residual:
+        return f"{side}.{way}samples.{index}.{way}samples.{place}.{_vae_leaf(leaf, bool(resnets))}"
+    flat = int(index) if way == "down" else int(index) * (num_res_blocks + 2) + place
+    return f"{side}.{way}samples.{flat}.{_vae_leaf(leaf, not leaf.startswith(('resample.', 'time_conv.')))}"
+
+
+def _vae_leaf(leaf: str, is_residual_block: bool) -> str:
+    part = next((part for part in VAE_BLOCK if leaf.startswith(part)), None) if is_residual_block else None
+    return leaf if part is None else VAE_BLOCK[part] + leaf.removeprefix(part)
+
+
+# transformers: original; whole names, and those of a block
+UMT5_TENSORS = {"shared.weight": "token_embedding.weight", "encoder.final_layer_norm.weight": "norm.weight"}
+UMT5_BLOCK = {
+    "layer.0.layer_norm.weight": "norm1.weight",
+    "layer.0.SelfAttention.q.weight": "attn.q.weight",
+    "layer.0.SelfAttention.k.weight": "attn.k.weight",
+    "layer.0.SelfAttention.v.weight": "attn.v.weight",
+    "layer.0.SelfAttention.o.weight": "attn.o.weight",
+    "layer.0.SelfAttention.relative_attention_bias.weight": "pos_embedding.embedding.weight",
+    "layer.1.layer_norm.weight": "norm2.weight",
+    "layer.1.DenseReluDense.wi_0.weight": "ffn.gate.0.weight",
+    "layer.1.DenseReluDense.wi_1.weight": "ffn.fc1.weight",
+    "layer.1.DenseReluDense.wo.weight": "ffn.fc2.weight",
+}
+
+
+def umt5_keys(num_layers: int) -> dict[str, str]:
+    """transformers' name of every tensor of the UMT5 encoder, and its original name."""
+    blocks = {f"encoder.block.{i}.{theirs}": f"blocks.{i}.{name}" for i in range(num_layers) for theirs, name in UMT5_BLOCK.items()}
+    return UMT5_TENSORS | blocks
+
+
+def num_blocks(names: Iterable[str], prefix: str) -> int:
+    """How many numbered blocks `prefix.N.` there are among `names`."""
+    return len({name.removeprefix(prefix).split(".")[1] for name in names if name.startswith(f"{prefix}.")})

@@ -114,8 +114,8 @@ def _dit_config(dit: DiT) -> dict[str, Any]:
     return dit_diffusers_config(config) | {OURS: {"text_padding": config.text_padding, "text_length": config.text_length}}
 
 
-def _build_dit(values: Mapping[str, Any], folder: Path) -> DiT:
-    """A DiT from a config.json of class WanTransformer3DModel; Wan's own text rule when the file does not say another."""
+def dit_config_from_diffusers(values: Mapping[str, Any]) -> DiTConfig:
+    """The sizes in a config.json of class WanTransformer3DModel; Wan's own text rule when the file does not say another."""
     heads, head_dim = values["num_attention_heads"], values["attention_head_dim"]
     same = ("in_channels", "out_channels", "num_layers", "ffn_dim", "text_dim", "freq_dim", "eps")
     sizes = {name: values[name] for name in same}
@@ -126,7 +126,7 @@ def _build_dit(values: Mapping[str, Any], folder: Path) -> DiT:
     for key, value in values.items():
         if not key.startswith("_diffusers") and key not in (OURS, "_name_or_path") and value != expected.get(key):
             raise ModelError(f"{key} = {value!r} is not supported (needed here: {expected.get(key)!r})")
-    return DiT(config)
+    return config
 
 
 def _clip_config(clip: CLIP) -> dict[str, Any]:
@@ -147,7 +147,7 @@ PARTS: dict[type[nn.Module], Part] = {
         "transformer",
         DIFFUSERS_WEIGHTS,
         config=_dit_config,
-        build=_build_dit,
+        build=lambda values, folder: DiT(dit_config_from_diffusers(values)),
         to_file=lambda dit, state: dit_to_diffusers(state, dit.config),
         from_file=lambda dit, state: dit_from_diffusers(state, dit.config),
     ),
@@ -183,7 +183,7 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
 
     Weights are stored as `dtype`. Raises `OutputError` when the folder cannot be written or holds something else than a model.
     """
-    with _written_beside(folder, INDEX) as partial:
+    with written_beside(folder, INDEX) as partial:
         for module in (dit, vae, clip):
             _write_part(partial / PARTS[type(module)].folder, module, dtype)
         (partial / "tokenizer").mkdir()
@@ -204,7 +204,7 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
                 "vae": ["diffusers", "AutoencoderKLWan"],
             },
         )
-        manifest = replace(manifest, sha256={name: sha256_of(partial / name) for name in _files(partial)})
+        manifest = replace(manifest, sha256={name: sha256_of(partial / name) for name in files_below(partial)})
         _write_json(partial / MANIFEST, to_dict(manifest))
     return manifest
 
@@ -213,7 +213,7 @@ def save_component(
     folder: Path, module: DiT | VAE | CLIP, *, card: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write one network by itself, with `card` (plain JSON) beside it; raises `OutputError` as `save_model` does."""
-    with _written_beside(folder, CONFIG) as partial:
+    with written_beside(folder, CONFIG) as partial:
         _write_part(partial, module, dtype)
         if isinstance(module, CLIP):
             module.tokenizer.save(partial / TOKENIZER)
@@ -294,7 +294,7 @@ def load_card(folder: Path) -> dict[str, Any]:
 def verify(folder: Path) -> int:
     """How many files of a model were read and match their hashes. Raises `ModelError` listing what is missing, changed or not listed."""
     listed = load_manifest(folder).sha256
-    present = set(_files(folder)) - {MANIFEST}
+    present = set(files_below(folder)) - {MANIFEST}
     changed = [name for name in sorted(present & set(listed)) if sha256_of(folder / name) != listed[name]]
     problems = {"missing": sorted(set(listed) - present), "changed": changed, "not listed": sorted(present - set(listed))}
     if any(problems.values()) or not listed:
@@ -323,7 +323,7 @@ def _write_part(folder: Path, module: nn.Module, dtype: torch.dtype) -> None:
     _write_json(folder / CONFIG, part.config(module))
 
 
-def _files(folder: Path) -> list[str]:
+def files_below(folder: Path) -> list[str]:
     """The files below `folder`, by their path in it; hidden ones are not part of a model."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if not any(name.startswith(".") for name in path.parts))
@@ -334,7 +334,7 @@ def _write_json(file: Path, values: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _written_beside(folder: Path, mark: str) -> Iterator[Path]:
+def written_beside(folder: Path, mark: str) -> Iterator[Path]:
     """A new folder next to `folder` that takes its place when all went well; an older one must hold the file `mark` or be empty."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / mark).is_file())):
         raise OutputError(f"{folder} is in the way: it is not a folder that Kinema wrote")

@@ -5,24 +5,22 @@ experts, whether every token has its own time.
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kinema.errors import ModelError
 from kinema.lookup import lookup
 from kinema.models.dit import DiT, DiTConfig
-from kinema.models.image_states import ImageEncoder
-from kinema.models.tensors import read_json, read_tensors
-from kinema.models.umt5 import UMT5, Tokenizes, transformers_module
 from kinema.models.vae import VAE, VAEConfig
-from kinema.models.weights import INDEX, MANIFEST, Manifest, load_component
+from kinema.models.weights import Manifest, load_manifest, with_weights
+from kinema.wan.files import Backbone, Encoder, Renamed, WanFiles, find, layout_of
+from kinema.wan.image_encoder import ImageEncoder
+from kinema.wan.umt5 import UMT5, Tokenizes, transformers_module
 
-PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
 LICENCE = "Apache-2.0"
 NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"
@@ -123,58 +121,52 @@ def manifest_of(variant: str, dit: DiTConfig, vae: VAEConfig, *, name: str, shif
 
 
 def is_wan(path: Path) -> bool:
-    """Whether `path` is a model of the family in a layout that is not ours."""
-    return path.is_dir() and not (path / MANIFEST).is_file() and (path / INDEX).is_file()
+    """Whether `path` is a model of the family, in any of its layouts."""
+    return path.exists() and layout_of(path) is not None
+
+
+def describe(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
+    """The variant of a model in files, and what it does when nothing is asked for."""
+    config = files.backbones[0].config
+    variant = variant_of(config, files.vae.config, num_experts=len(files.backbones), has_token_times=files.has_token_times)
+    if files.layout == "kinema":
+        return variant, load_manifest(files.path)
+    # The published folders of 2.1 differ in their shift by resolution; those of 2.2 all carry 3 or 5, which is not what Wan samples with.
+    shift = files.shift if variant.startswith("wan-2.1") else None
+    return variant, manifest_of(variant, config, files.vae.config, name=name, shift=shift)
 
 
 def load_wan_model(path: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, keep_text_encoder: bool = False) -> Wan:
     """The model of the family that lies at `path`. Matrices are of `dtype`. Raises `ModelError` that names the culprit."""
-    return _load_diffusers(path, device, dtype, keep_text_encoder)
+    files = find(path)
+    variant, manifest = describe(files, name=path.resolve().name if path.is_dir() else path.stem)
+    tokenizer = read_tokenizer(files.tokenizer)
 
+    def backbone(part: Backbone) -> DiT:
+        with torch.device("meta"):
+            dit = DiT(part.config)
+        return with_weights(dit, part.state, device, dtype)
 
-def _load_diffusers(folder: Path, device: torch.device, dtype: torch.dtype, keep_text_encoder: bool) -> Wan:
-    """The model of a diffusers folder."""
-    index = read_json(folder / INDEX)
-    if index.get("_class_name") not in PIPELINES:
-        raise ModelError(f"{folder / INDEX} is of class {index.get('_class_name')}; {' or '.join(PIPELINES)} is needed")
-
-    def has(part: str) -> bool:
-        return isinstance(index.get(part), list) and index[part][0] is not None
-
-    def expert(part: str) -> DiT:
-        return load_component(folder, DiT, device=device, dtype=dtype, subfolder=part)
-
-    dit = expert("transformer")
-    low_dit = expert("transformer_2") if has("transformer_2") else None
-    vae = load_component(folder, VAE, device=device)
-    has_token_times, boundary = bool(index.get("expand_timesteps")), index.get("boundary_ratio")
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    variant = variant_of(dit.config, vae.config, num_experts=1 if low_dit is None else 2, has_token_times=has_token_times)
-    # The published folders of 2.1 differ in their shift by resolution; those of 2.2 all carry 3 or 5, which is not what Wan samples with.
-    shift = scheduler.get("flow_shift") if variant.startswith("wan-2.1") else None
-    images = None
-    if has("image_encoder"):
-        images = ImageEncoder(encoder_from(folder / "image_encoder", "CLIPVisionModel", device, dtype))
-    elif dit.config.image_dim is not None:
-        raise ModelError(f"{folder}: the backbone takes image states, but {INDEX} names no image_encoder")
-    text_config = read_json(folder / "text_encoder" / "config.json")
-    text = UMT5(
-        lambda: encoder_from(folder / "text_encoder", "UMT5EncoderModel", device, dtype),
-        read_tokenizer(folder / "tokenizer" / "tokenizer.json"),
-        text_config["d_model"],
-        max_length=dit.config.text_length,
-        keep=keep_text_encoder,
-    )
+    with torch.device("meta"):
+        vae = VAE(files.vae.config)
+    dits = [backbone(part) for part in files.backbones]
+    text = files.text
     return Wan(
         variant=variant,
-        manifest=manifest_of(variant, dit.config, vae.config, name=folder.resolve().name, shift=shift),
-        dit=dit,
-        vae=vae,
-        text=text,
-        low_dit=low_dit,
-        boundary=boundary if boundary is not None or low_dit is None else VARIANTS[variant].boundary,
-        images=images,
-        has_token_times=has_token_times,
+        manifest=manifest,
+        dit=dits[0],
+        vae=with_weights(vae, files.vae.state, device, torch.float32),
+        text=UMT5(
+            lambda: load_encoder(text, "UMT5EncoderModel", device, dtype),
+            tokenizer,
+            text.config["d_model"],
+            max_length=dits[0].config.text_length,
+            keep=keep_text_encoder,
+        ),
+        low_dit=dits[1] if len(dits) == 2 else None,
+        boundary=files.boundary if files.boundary is not None or len(dits) == 1 else VARIANTS[variant].boundary,
+        images=None if files.images is None else ImageEncoder(load_encoder(files.images, "CLIPVisionModel", device, dtype)),
+        has_token_times=files.has_token_times,
     )
 
 
@@ -182,27 +174,26 @@ TIED = {"UMT5EncoderModel": ("encoder.embed_tokens.weight",), "CLIPVisionModel":
 """Names that a file may hold besides the tensors: copies, and numbers that follow from the sizes."""
 
 
-def encoder_from(folder: Path, kind: Literal["UMT5EncoderModel", "CLIPVisionModel"], device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """transformers' network of class `kind` with the weights of `folder`, every tensor accounted for."""
+def load_encoder(
+    part: Encoder, kind: Literal["UMT5EncoderModel", "CLIPVisionModel"], device: torch.device, dtype: torch.dtype
+) -> nn.Module:
+    """transformers' network of class `kind` with the weights of `part`, every tensor accounted for."""
     transformers = transformers_module()
-    values = read_json(folder / "config.json")
-    config = getattr(transformers, kind).config_class.from_dict(values)
-    module = empty_encoder(kind, config)
-    expected = {name: tensor for name, tensor in module.state_dict().items() if name not in TIED[kind]}
-    return filled_encoder(module, kind, read_tensors(folder, "model.safetensors", expected, dtype=dtype, ignored=TIED[kind]), device)
-
-
-def empty_encoder(kind: str, config: Any) -> nn.Module:
-    """transformers' network of class `kind` without weights."""
+    config = getattr(transformers, kind).config_class.from_dict(part.config)
     with torch.device("meta"):
-        module: nn.Module = getattr(transformers_module(), kind)(config)
-    return module
-
-
-def filled_encoder(module: nn.Module, kind: str, state: Mapping[str, Tensor], device: torch.device) -> nn.Module:
-    """`module` with the tensors of `state`, on `device` and in eval mode."""
+        module: nn.Module = getattr(transformers, kind)(config)
+    expected = {name: tensor.shape for name, tensor in module.state_dict().items() if name not in TIED[kind]}
+    names = part.state.names if isinstance(part.state, Renamed) else {name: name for name in part.files}
+    if surplus := sorted(set(names) - expected.keys() - set(TIED[kind])):
+        raise ModelError(f"{part.files.files[0]}: {len(surplus)} tensors are not those of {kind}, {surplus[0]} first")
+    part.files.account(
+        {names.get(name, name): shape for name, shape in expected.items()},
+        kind,
+        ignored=set(part.files) - set(names.values()) | set(TIED[kind]),
+    )
+    state = {name: part.state[name].to(device, dtype) for name in expected}
     if kind == "UMT5EncoderModel":
-        state = dict(state) | {TIED[kind][0]: state["shared.weight"]}
+        state[TIED[kind][0]] = state["shared.weight"]
     module.load_state_dict(state, strict=True, assign=True)
     for owner in module.modules():  # what is computed and not stored
         for name, buffer in list(owner.named_buffers(recurse=False)):
