@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="shipped", metavar="DIR", help="a model folder or file, Wan's among them (default: the model inside the package)"
     )
+    parser.add_argument("--lora", action="append", default=[], metavar="FILE[:scale]", help="an adapter to apply; may be given again")
     parser.add_argument("--device", default="auto", metavar="NAME", help="where to compute (default: the fastest there is)")
     parser.add_argument("--beyond-trained", action="store_true", help="allow sizes and lengths that the model was not trained with")
     parser.add_argument("--no-sheet", action="store_true", help="write no contact sheet")
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from kinema.generate.pipeline import load
     from kinema.generate.progress import progress_bar
     from kinema.generate.request import Request
+    from kinema.models.lora import LoRAFile
     from kinema.video import contact_sheet, save_image
 
     width, height = arguments.size or (None, None)
@@ -55,6 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
         beyond_trained=arguments.beyond_trained,
     )
     pipeline = load(arguments.model, device=arguments.device)
+    for lora in map(LoRAFile.parse, arguments.lora):
+        num_layers = pipeline.add_lora(lora)
+        print(f"{lora.path}: applied {num_layers}/{num_layers} at scale {lora.scale:g}")
     plan = pipeline.plan(request)
     _check_output(arguments.out, plan)
     sheet = None if plan.frames == 1 or arguments.no_sheet else arguments.out.with_suffix(".png")

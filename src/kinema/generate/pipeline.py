@@ -5,10 +5,11 @@ request -> plan -> canvas -> sampler around the guided DiT -> latents (saved) ->
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -35,10 +36,11 @@ from kinema.generate.request import SHIPPED, Plan, Request, make_plan
 from kinema.lookup import lookup
 from kinema.models.clip import CLIP
 from kinema.models.dit import DiT, PreparedText, apply_to_grid
+from kinema.models.lora import LoRAFile, merge_lora, read_lora
 from kinema.models.pixels import from_uint8, to_uint8
 from kinema.models.text import TextEncoder, TextStates
 from kinema.models.vae import VAE
-from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model
+from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model, sha256_of
 from kinema.shapes import Float
 from kinema.video import Video
 from kinema.wan.model import is_wan
@@ -130,6 +132,26 @@ class Pipeline:
         self.has_token_times = True
         self.device = next(dit.parameters()).device
         self.schedule = lookup(SCHEDULES, manifest.schedule, kind="noise schedule")()
+
+    def backbones(self) -> dict[str, DiT]:
+        """The networks that an adapter may be for: one, or an expert for high noise and one for low."""
+        return {"high": self.dit}
+
+    def add_lora(self, lora: LoRAFile) -> int:
+        """Merge an adapter into the backbone (into both experts unless it names one) and return how many layers it changed.
+
+        The model's hash changes with it. Raises `ModelError` that lists what does not fit.
+        """
+        dits = self.backbones()
+        if lora.expert is not None and len(dits) == 1:
+            raise ModelError(f"{self.manifest.name} has one backbone: leave :{lora.expert} out")
+        chosen = [dit for name, dit in dits.items() if lora.expert in (None, name)]
+        read = [read_lora(lora.path, dit) for dit in chosen]
+        for dit, adapters in zip(chosen, read):
+            merge_lora(dit, adapters, lora.scale)
+        line = f"{self.model_hash} {sha256_of(lora.path)} {lora.scale!r} {lora.expert}"
+        self.model_hash = sha256(line.encode()).hexdigest()[:12]
+        return sum(map(len, read))
 
     def plan(self, request: Request) -> Plan:
         """What this model will do for `request`; raises `RequestError` for what it cannot do. Costs nothing."""
@@ -320,8 +342,18 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
         raise RequestError(f"out of memory for {plan.text}: ask for a smaller size or fewer frames") from error
 
 
-def load(model: str | Path = SHIPPED, *, device: str = "auto", precision: Precision = "auto") -> Pipeline:
-    """The pipeline of a model: "shipped", or the path of a model folder. Raises `ModelError` when it is not whole."""
+def load(model: str | Path = SHIPPED, *, device: str = "auto", precision: Precision = "auto", loras: Sequence[LoRAFile] = ()) -> Pipeline:
+    """The pipeline of a model: "shipped", or the path of a model folder or file. Raises `ModelError` when it is not whole.
+
+    `loras` are adapters that are merged into its backbone, one after the other; one that does not fit is an error that lists why.
+    """
+    pipeline = _load(model, device, precision)
+    for lora in loras:
+        pipeline.add_lora(lora)
+    return pipeline
+
+
+def _load(model: str | Path, device: str, precision: Precision) -> Pipeline:
     place = pick_device(device)
     if is_wan(Path(model)):
         from kinema.generate.wan import load_wan

@@ -15,7 +15,7 @@ from kinema.diffusion.schedule import shift_time
 from kinema.errors import RequestError
 from kinema.generate.pipeline import Pipeline
 from kinema.generate.request import Plan
-from kinema.models.dit import TIMESTEPS
+from kinema.models.dit import TIMESTEPS, DiT
 from kinema.models.pixels import from_uint8
 from kinema.models.vae import VAE
 from kinema.shapes import Float
@@ -63,6 +63,10 @@ class WanPipeline(Pipeline):
         pipeline = copy.copy(self)
         pipeline.images = Images(first, last)
         return pipeline
+
+    def backbones(self) -> dict[str, DiT]:
+        """The expert for high noise (or the one backbone there is), and that for low noise."""
+        return {"high": self.wan.dit} if self.wan.low_dit is None else {"high": self.wan.dit, "low": self.wan.low_dit}
 
     def times(self, plan: Plan) -> Float[Tensor, " u"]:
         """The times of the flow form of UniPC as Wan and diffusers visit them: as many as steps from 1 on, the next being 0.001, then 0."""

@@ -192,8 +192,8 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
         is_flow = manifest.schedule == "linear"
         scheduler |= {"shift": manifest.shift} if is_flow else {"prediction_type": PREDICTIONS[manifest.prediction]}
         (partial / "scheduler").mkdir()
-        _write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
-        _write_json(
+        write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
+        write_json(
             partial / INDEX,
             {
                 "_class_name": "KinemaPipeline",
@@ -205,7 +205,7 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
             },
         )
         manifest = replace(manifest, sha256={name: sha256_of(partial / name) for name in files_below(partial)})
-        _write_json(partial / MANIFEST, to_dict(manifest))
+        write_json(partial / MANIFEST, to_dict(manifest))
     return manifest
 
 
@@ -217,7 +217,7 @@ def save_component(
         _write_part(partial, module, dtype)
         if isinstance(module, CLIP):
             module.tokenizer.save(partial / TOKENIZER)
-        _write_json(partial / CARD, dict(card or {}))
+        write_json(partial / CARD, dict(card or {}))
 
 
 def load_component(
@@ -320,7 +320,7 @@ def _write_part(folder: Path, module: nn.Module, dtype: torch.dtype) -> None:
     folder.mkdir(exist_ok=True)
     state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in part.to_file(module, module.state_dict()).items()}
     save_file(state, folder / part.weights, metadata={"format": "pt"})
-    _write_json(folder / CONFIG, part.config(module))
+    write_json(folder / CONFIG, part.config(module))
 
 
 def files_below(folder: Path) -> list[str]:
@@ -329,7 +329,7 @@ def files_below(folder: Path) -> list[str]:
     return sorted(path.as_posix() for path in paths if not any(name.startswith(".") for name in path.parts))
 
 
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from kinema.lookup import lookup
 from kinema.train.clip import CLIPPart, CLIPRecipe
 from kinema.train.dit import DiTPart, DiTRecipe
 from kinema.train.loop import measure, train
+from kinema.train.lora import LoRAPart, LoRARecipe
 from kinema.train.part import Part, freeze
 from kinema.train.vae import VAEPart, VAERecipe
 
@@ -22,6 +23,7 @@ PARTS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "vae": (VAERecipe, VAEPart),
     "clip": (CLIPRecipe, CLIPPart),
     "dit": (DiTRecipe, DiTPart),
+    "lora": (LoRARecipe, LoRAPart),
 }
 
 
