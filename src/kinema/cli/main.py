@@ -16,6 +16,7 @@ from kinema.lookup import lookup
 # verb: (module, one-line help). A module has `add_arguments(parser)` and `run(arguments) -> int`, and is imported when its verb is called.
 VERBS = {
     "generate": ("kinema.cli.generate", "a video from words"),
+    "plan": ("kinema.cli.plan", "what a video of a large model will take"),
     "train": ("kinema.cli.train", "a model from a recipe"),
     "worlds": ("kinema.cli.worlds", "the procedural worlds that clips come from: list them, look at them"),
     "models": ("kinema.cli.models", "model folders: what is in one, and whether it is whole"),
