@@ -1,6 +1,6 @@
 """Operations of one forward pass of the UNets of Stable Diffusion 1.5 and SDXL, counted on diffusers' networks without weights.
 
-    python bench/image_models.py
+python bench/image_models.py
 """
 
 import torch
@@ -28,7 +28,9 @@ def main() -> None:
             with FlopCounterMode(display=False) as counter:
                 unet(torch.empty(1, 4, side, side), torch.empty(1), torch.empty(1, 77, text_dim), added_cond_kwargs=added)
         millions = sum(parameter.numel() for parameter in unet.parameters()) / 1e6
-        print(f"{name}: {millions:.1f} million parameters, {counter.get_total_flops() / 1e12:.3f} TFLOP a forward pass at {8 * side} pixels")
+        print(
+            f"{name}: {millions:.1f} million parameters, {counter.get_total_flops() / 1e12:.3f} TFLOP a forward pass at {8 * side} pixels"
+        )
 
 
 if __name__ == "__main__":

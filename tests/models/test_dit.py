@@ -93,6 +93,12 @@ def test_is_wan_with_images(positions):
         network().prepare_text(text, images)
 
 
+def test_a_prompt_that_fills_the_text_length_has_no_padding():
+    dit, masked = (network(replace(TINY, text_padding=padding)) for padding in ("zeros", "masked"))
+    x, t, text = draw(1, 4, 2, 4, 4), torch.tensor([0.4]), prompts(TINY.text_length)
+    torch.testing.assert_close(apply_to_grid(dit, x, t, text), apply_to_grid(masked, x, t, text))
+
+
 def test_a_new_network_predicts_exactly_zero():
     dit = DiT(TINY)
     assert (apply_to_grid(dit, draw(2, 4, 2, 4, 4), torch.rand(2), prompts(3, 1)) == 0).all()

@@ -32,7 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name, least in (("seconds", 0.01), ("frames", 1), ("steps", 1), ("device_memory", 0.1), ("tflops", 1e-3), ("utilisation", 1e-3)):
         value = getattr(arguments, name)
         if value is not None and not least <= value <= (1 if name == "utilisation" else 1e6):
-            raise RequestError(f"--{name.replace('_', '-')} {value:g} makes no sense: use {least:g} or more{', at most 1' * (name == 'utilisation')}")
+            raise RequestError(
+                f"--{name.replace('_', '-')} {value:g} makes no sense: use {least:g} or more{', at most 1' * (name == 'utilisation')}"
+            )
     sizes = _sizes(arguments.model)
     variant = VARIANTS[sizes.variant]
     height, width = variant.size if arguments.size is None else arguments.size[::-1]

@@ -344,7 +344,7 @@ class DiT(nn.Module):
             paddings = [length - len(prompt) for prompt in prompts]
             states = torch.cat([F.pad(prompt, (0, 0, 0, min(padding, 1))) for prompt, padding in zip(prompts, paddings)])
             lengths = tuple(len(prompt) + min(padding, 1) for prompt, padding in zip(prompts, paddings))
-            biases = [[0.0] * len(prompt) + [math.log(padding)] * min(padding, 1) for prompt, padding in zip(prompts, paddings)]
+            biases = [[0.0] * len(prompt) + [math.log(max(padding, 1))] * min(padding, 1) for prompt, padding in zip(prompts, paddings)]
             bias = torch.tensor([value for row in biases for value in row], device=states.device)
         embedded_images = None if images is None or self.image_embedding is None else self.image_embedding(images)
         context = Context(lengths, bias, () if images is None else images.lengths)

@@ -102,7 +102,7 @@ class Estimate:
 
 
 def estimate(sizes: Sizes, *, width: int, height: int, frames: int, steps: int, guided: bool = True, bytes_each: int = 2) -> Estimate:
-    """What a video takes, with matrices of `bytes_each` bytes a number and the VAE in float32. Raises `ConfigError` for sizes that do not fit."""
+    """What a video takes with matrices of `bytes_each` bytes a number and a float32 VAE. Raises `ConfigError` for sizes that do not fit."""
     space, pace = sizes.vae.spatial_factor, sizes.vae.temporal_factor
     multiple = space * max(sizes.dit.patch[1:])
     if width % multiple or height % multiple:
@@ -118,7 +118,9 @@ def estimate(sizes: Sizes, *, width: int, height: int, frames: int, steps: int, 
         vae_weights = 4 * sum(p.numel() for p in VAE(sizes.vae).parameters())
     total, table = UMT5_XXL
     text_tokens = sizes.dit.text_length
-    text = Stage("text encoder", 2 * 2.0 * (total - table) * text_tokens, bytes_each * total, bytes_each * text_tokens * 40 * sizes.dit.text_dim)
+    text = Stage(
+        "text encoder", 2 * 2.0 * (total - table) * text_tokens, bytes_each * total, bytes_each * text_tokens * 40 * sizes.dit.text_dim
+    )
     dtype = {2: torch.bfloat16, 4: torch.float32}[bytes_each]
     per_step = dit_flops(sizes.dit, tokens) * forwards
     sample = Stage("sampling", per_step, dit_weights * sizes.num_experts, dit_peak_bytes(sizes.dit, grid, dtype))
