@@ -34,13 +34,14 @@ def test_published_sizes_have_the_published_counts(name, width, height, frames, 
 
 
 def test_operations_are_those_that_are_counted():
-    with torch.device("meta"):
+    with torch.no_grad():
         dit = DiT(TINY)
-        text = dit.prepare_text(TextStates(torch.empty(8, 32), (8,)))
+        text = dit.prepare_text(TextStates(torch.zeros(8, 32), (8,)))
         with FlopCounterMode(display=False) as counter:
-            apply_to_grid(dit, torch.empty(1, 16, 3, 8, 8), torch.empty(1), text)
+            apply_to_grid(dit, torch.zeros(1, 16, 3, 8, 8), torch.zeros(1), text)
     time = 2 * 64 * (256 + 64 + 6 * 64)  # the embedding of one time, which the plan leaves out
-    assert dit_flops(TINY, 48) == counter.get_total_flops() - time
+    attention = 2 * 4 * 48 * 64 * (48 + 8)  # of two layers, by a kernel that PyTorch does not count on a CPU
+    assert dit_flops(TINY, 48) == counter.get_total_flops() - time + attention
 
 
 def test_decoding_grows_with_length_and_its_memory_does_not():
@@ -64,9 +65,9 @@ def test_the_peak_is_what_is_alive_at_a_time():
     assert peak.bytes == 0
 
 
-def test_memory_grows_with_the_tokens_and_halves_with_bf16():
-    one, two = (dit_peak_bytes(TINY, (lf, 16, 16)) for lf in (4, 8))
-    assert two == pytest.approx(2 * one, rel=0.05)
+def test_memory_grows_with_the_tokens_and_is_less_in_bf16():
+    one, two, four = (dit_peak_bytes(TINY, (lf, 16, 16)) for lf in (4, 8, 16))
+    assert four - two == pytest.approx(2 * (two - one), rel=0.01)
     assert one * 0.5 < dit_peak_bytes(TINY, (4, 16, 16), torch.bfloat16) < one
 
 

@@ -7,7 +7,7 @@ import torch
 from kinema.generate.pipeline import load
 from kinema.models.dit import DiT
 from kinema.models.lora import LoRAFile, LoRALinear
-from kinema.models.weights import load_card, load_dit
+from kinema.models.weights import load_card, load_dit, shipped_model
 from kinema.train import load_part, train
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "lora_tiny.toml"
@@ -25,7 +25,7 @@ QUICK = (
 def test_an_adapter_is_trained_written_and_applied(tmp_path):
     part = load_part(RECIPE, assignments=[*QUICK, "stages=[{until=1.0, batch=2, latent_frames=1}]"])
     assert isinstance(part.model, DiT)
-    base = load_dit(Path(load.__code__.co_filename).parents[1] / "weights")
+    base = load_dit(shipped_model())
     frozen = {name: tensor.clone() for name, tensor in part.model.state_dict().items() if ".base." in name}
     assert train(part, tmp_path / "run")
     assert all(torch.equal(part.model.state_dict()[name], tensor) for name, tensor in frozen.items())
