@@ -128,6 +128,7 @@ def followed(pipeline: Pipeline, part: DiTPart, *, is_real: bool, num_clips: int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=15.0, help="training time of each")
+    parser.add_argument("--steps", type=int, help="in place of the minutes, on a machine that does other work too")
     parser.add_argument("--vae", default="shipped")
     parser.add_argument("--clip", default="shipped")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
@@ -138,7 +139,7 @@ def main() -> None:
     device = torch.device("cpu")
     first = part_of(arguments.objectives[0], arguments, 100)
     first.prepare(arguments.out / "probe", device)
-    steps = max(20, round(arguments.minutes * 60 / (1.25 * seconds_per_step(first, device))))
+    steps = arguments.steps or max(20, round(arguments.minutes * 60 / (1.25 * seconds_per_step(first, device))))
     print(f"| objective | steps | minutes | x0 error | foils told | {' | '.join(SLOTS)} |\n|---|---|---|---|---|{'---|' * len(SLOTS)}")
     pipeline = None
     for name in arguments.objectives:

@@ -22,7 +22,8 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 TRAINER_SIDE = {"worlds", "nn", "models", "diffusion", "data", "train"}
 TRAINER_NEEDS = {"torch", "numpy", "einops", "safetensors", "PIL", "cv2"}
-MAY_BE_ABSENT_THERE = ("av", "rich", "pydantic", "jaxtyping", "beartype", "diffusers", "tensorboard")
+EXTRAS = {PACKAGE / "train" / "report.py": {"rich", "tensorboard"}, PACKAGE / "data" / "dataset.py": {"pyarrow"}}
+MAY_BE_ABSENT_THERE = ("av", "rich", "pydantic", "jaxtyping", "beartype", "diffusers", "tensorboard", "pyarrow", "ray")
 DEVICE_WORD = re.compile(r"(cuda|npu|mps|xpu|cpu)(:\d+)?")
 DEVICE_MODULES = {"cuda", "npu", "mps", "xpu"}
 
@@ -108,17 +109,20 @@ def test_only_video_imports_pyav():
 
 
 def test_the_trainer_side_imports_little():
-    report = PACKAGE / "train" / "report.py"
     for file in of(*TRAINER_SIDE):
-        if file != report:
+        if file not in EXTRAS:
             assert outside(file) <= TRAINER_NEEDS, file
 
 
-def test_the_training_report_imports_its_extras_only_inside_functions():
-    report = PACKAGE / "train" / "report.py"
-    at_the_top = ast.Module([node for node in parsed(report).body if isinstance(node, (ast.Import, ast.ImportFrom))], [])
-    assert outside(report, at_the_top) <= TRAINER_NEEDS
-    assert outside(report) <= {*TRAINER_NEEDS, "rich", "tensorboard"}
+@pytest.mark.parametrize("file", EXTRAS, ids=lambda file: file.name)
+def test_extras_are_imported_only_inside_functions(file):
+    at_the_top = ast.Module([node for node in parsed(file).body if isinstance(node, (ast.Import, ast.ImportFrom))], [])
+    assert outside(file, at_the_top) <= TRAINER_NEEDS
+    assert outside(file) <= {*TRAINER_NEEDS, *EXTRAS[file]}
+
+
+def test_only_one_file_imports_ray():
+    assert [file.name for file in FILES if "ray" in outside(file)] == ["on_ray.py"]
 
 
 def test_the_trainer_side_runs_without_the_rest():

@@ -10,13 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kinema.generate.asking import animate, connect, edit, extend, loop, storyboard
     from kinema.generate.pipeline import generate, load
     from kinema.generate.request import Request
     from kinema.video import Video
 
-__all__ = ["Request", "Video", "generate", "load"]
+__all__ = ["Request", "Video", "animate", "connect", "edit", "extend", "generate", "load", "loop", "storyboard"]
 
 _HOMES = {
+    **dict.fromkeys(("animate", "connect", "edit", "extend", "loop", "storyboard"), "kinema.generate.asking"),
     "load": "kinema.generate.pipeline",
     "Request": "kinema.generate.request",
     "Video": "kinema.video",

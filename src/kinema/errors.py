@@ -4,6 +4,7 @@ KinemaError                 anything a user can put right; the command line prin
 ├── ConfigError             a recipe or option: unknown key, wrong type, impossible value
 ├── UnknownName             a name that is in no table (sampler, world, backbone...); lists the known ones
 ├── RequestError            a request that the model cannot fulfil: prompt, size, length, steps
+├── DataError               a data set that cannot be built, read or trained on: too many unusable files, nothing kept, damaged shards
 ├── VideoError              a file that cannot be read or written as video
 ├── ModelError              a model folder: missing, truncated or wrong tensors
 ├── OutputError             nowhere to write: no permission, full disk, a folder in the way
@@ -25,6 +26,10 @@ class UnknownName(KinemaError):
 
 class RequestError(KinemaError):
     """A request cannot be fulfilled as it stands."""
+
+
+class DataError(KinemaError):
+    """A data set cannot be built, read or trained on."""
 
 
 class VideoError(KinemaError):

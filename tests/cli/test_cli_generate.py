@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from kinema.cli.main import main
-from kinema.generate.pipeline import Result
-from kinema.video import Video
+from kinema.video import Video, VideoWriter
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def test_words_that_the_model_does_not_know_are_said(generate, capsys):
     [
         ([""], "the prompt is empty"),
         (["a fox", "--size", "512x512"], "size 512x512 is outside what tiny was trained with"),
-        (["a fox", "--frames", "99"], "99 frames"),
+        (["a fox", "--window", "99"], "window=99 is longer than the 17 frames"),
         (["a fox", "--steps", "0"], "steps=0 is out of range"),
         (["a fox", "--sampler", "eular"], "unknown sampler 'eular'; did you mean 'euler'?"),
         (["a fox", "--device", "abacus"], "device 'abacus' is not available here"),
@@ -79,7 +78,7 @@ def test_a_wrong_request_is_one_line(generate, words, line, capsys, tmp_path):
     [("video.avi", "unknown video ending '.avi'"), ("video.png", "holds one picture"), ("", "is a folder"), ("file/a.mp4", "file")],
 )
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(generate, out, line, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("kinema.generate.pipeline.Pipeline.run", lambda *a, **b: pytest.fail("the work was begun"))
+    monkeypatch.setattr("kinema.generate.pipeline.Pipeline.write", lambda *a, **b: pytest.fail("the work was begun"))
     Path(tmp_path / "file").write_text("in the way")
     if not out:
         (tmp_path / "folder.mp4").mkdir()
@@ -88,7 +87,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(generate, out,
 
 
 def test_a_sheet_that_cannot_be_written_is_refused_before_the_work(generate, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("kinema.generate.pipeline.Pipeline.run", lambda *a, **b: pytest.fail("the work was begun"))
+    monkeypatch.setattr("kinema.generate.pipeline.Pipeline.write", lambda *a, **b: pytest.fail("the work was begun"))
     (tmp_path / "video.png").mkdir()
     assert generate("a fox", out="video.mp4") == 2
     assert "video.png is a folder" in capsys.readouterr().err
@@ -100,10 +99,10 @@ def test_a_refused_request_makes_no_folder(generate, tmp_path):
 
 
 def test_a_full_disk_is_one_line(generate, monkeypatch, capsys):
-    def full(self, path):
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    def full(self, frames):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
 
-    monkeypatch.setattr(Result, "save", full)
+    monkeypatch.setattr(VideoWriter, "write", full)
     assert generate("a fox", "--steps", "1") == 2
     assert capsys.readouterr().err.endswith("video.mkv: No space left on device\n")
 

@@ -90,7 +90,7 @@ def test_the_low_noise_expert_has_its_own_guidance_unless_one_is_asked_for(folde
     folder, _ = folders("2.2-t2v-a14b")
     pipeline = load(folder, device="cpu", precision="fp32")
     scales = []
-    monkeypatch.setattr(pipeline, "guided", lambda dit, texts, plan, guidance, **rest: scales.append(guidance) or (lambda x, t: x))
+    monkeypatch.setattr(pipeline, "guided", lambda dit, texts, guidance, **rest: scales.append(guidance) or (lambda x, t: x))
     for guidance in (None, 6.0):
         plan = pipeline.plan(Request(PROMPT, width=48, height=32, frames=1, guidance=guidance, beyond_trained=True))
         pipeline.network(plan)

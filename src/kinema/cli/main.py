@@ -16,9 +16,17 @@ from kinema.lookup import lookup
 # verb: (module, one-line help). A module has `add_arguments(parser)` and `run(arguments) -> int`, and is imported when its verb is called.
 VERBS = {
     "generate": ("kinema.cli.generate", "a video from words"),
+    "extend": ("kinema.cli.extend", "a clip with more behind it, before it, or both"),
+    "connect": ("kinema.cli.connect", "two clips with what happens between them"),
+    "loop": ("kinema.cli.loop", "a video without an end"),
+    "edit": ("kinema.cli.edit", "a clip changed as words say, or a part of it"),
+    "storyboard": ("kinema.cli.storyboard", "one video of timed prompts, pictures and clips"),
+    "continue": ("kinema.cli.continue_job", "a run that was stopped, finished"),
     "plan": ("kinema.cli.plan", "what a video of a large model will take"),
     "train": ("kinema.cli.train", "a model from a recipe"),
+    "evaluate": ("kinema.cli.evaluate", "how well a model does what prompts say, against its world's truth"),
     "worlds": ("kinema.cli.worlds", "the procedural worlds that clips come from: list them, look at them"),
+    "data": ("kinema.cli.data", "data sets of real videos: make one, check it, look into it"),
     "models": ("kinema.cli.models", "model folders: what is in one, and whether it is whole"),
     "doctor": ("kinema.cli.doctor", "whether this installation works, check by check"),
 }

@@ -182,6 +182,11 @@ def weights_hash(module: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def vae_hash(vae: VAE) -> str:
+    """A hash of all that normalised latents depend on: the weights, and the configuration with its means and deviations."""
+    return hashlib.sha256(json.dumps([to_dict(vae.config), weights_hash(vae)], sort_keys=True).encode()).hexdigest()[:16]
+
+
 def choose(shares: Sequence[float], draw: float) -> int:
     """The index whose share of [0, 1) holds `draw`."""
     total = 0.0

@@ -30,6 +30,15 @@ class CaptionMix:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
 
+    def draw_any(self, captions: dict[str, str], rng: np.random.Generator) -> str:
+        """One caption of a clip that may have other forms than a world's, each alike; the empty one when it has none."""
+        if {"short", "medium", "detailed"} <= set(captions) and (
+            not self.chinese or {"short_zh", "medium_zh", "detailed_zh"} <= set(captions)
+        ):
+            return self.draw(captions, rng)
+        text = str(rng.choice(sorted(captions.values()))) if captions else ""
+        return "" if rng.random() < self.dropped else text
+
     def draw(self, captions: dict[str, str], rng: np.random.Generator) -> str:
         """One caption of a clip; the empty one with probability `dropped`."""
         form = str(rng.choice(["short", "medium", "detailed"], p=[self.short, self.medium, self.detailed]))

@@ -3,11 +3,15 @@
 import json
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from kinema import config
 from kinema.diffusion.samplers import SAMPLERS
 from kinema.errors import ConfigError, RequestError
+from kinema.generate.layout import Layout, latent_of, lay_cycle, lay_out, span
+from kinema.generate.places import Place, TimedPrompt
+from kinema.generate.windows import Window, slide
 from kinema.lookup import lookup
 from kinema.models.weights import SHIPPED, Manifest
 
@@ -21,6 +25,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "steps": (1, 1000),
     "guidance": (0, 100),
     "shift": (0.01, 100),
+    "window": (1, 100_000),
 }
 """Least and most of every number, as far as sense goes; what a model was trained for is in its manifest."""
 
@@ -46,17 +51,29 @@ class Request:
     """How far the sampler's times move towards noise; 1 is not at all."""
     model: str = SHIPPED
     beyond_trained: bool = False
-    """Whether sizes and lengths the model was not trained with may be tried."""
+    """Whether sizes and windows the model was not trained with may be tried."""
+    places: tuple[Place, ...] = ()
+    """What is known of the result: clips and pictures, where they stand, and how much of them may change."""
+    prompts: tuple[TimedPrompt, ...] = ()
+    """What it shows later on; `prompt` is what it shows from the start."""
+    loop: bool = False
+    """Whether the end is to run on into the beginning."""
+    window: int | None = None
+    """Frames that the model sees at a time; a longer result is made in windows that slide over it."""
+    anchor: bool = False
+    """Whether every window also sees the first frame of the result, which is to hold what it shows. For models that were trained with it:
+    one that was not drifts more (docs/timeline.md)."""
 
     def __post_init__(self) -> None:
-        for name, text in (("prompt", self.prompt), ("negative prompt", self.negative_prompt)):
+        later = [(f"prompt at {timed.at_s:g} s", timed.prompt) for timed in self.prompts]
+        for name, text in (("prompt", self.prompt), ("negative prompt", self.negative_prompt), *later):
             if len(text) > MAX_PROMPT_CHARACTERS:
                 raise RequestError(f"the {name} has {len(text)} characters: use at most {MAX_PROMPT_CHARACTERS}")
             if "\0" in text:
                 raise RequestError(f"the {name} holds a NUL character: leave it out")
             if text.encode(errors="ignore").decode() != text:
                 raise RequestError(f"the {name} holds half a character (a lone surrogate), which no file can keep: leave it out")
-        if not self.prompt.strip():
+        if not self.prompt.strip() and not self.places:
             raise RequestError('the prompt is empty: say what the video should show, e.g. "a penguin walks across the snow"')
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
@@ -68,10 +85,15 @@ class Request:
             raise RequestError(f"give seconds={self.seconds:g} or frames={self.frames}, not both")
         if self.sampler is not None:
             lookup(SAMPLERS, self.sampler, kind="sampler")
+        starts = [timed.at_s for timed in self.prompts]
+        if any(later <= earlier for earlier, later in pairwise(starts)):
+            raise RequestError(f"prompts stand at {', '.join(f'{at:g}' for at in starts)} s: each must be later than the one before it")
+        if self.loop and (self.prompts or any(place.is_limited or place.strength for place in self.places)):
+            raise RequestError("a loop has one prompt, and at most clips that are kept: leave out timed prompts, regions and strengths")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of every field that is not None."""
-        return config.to_dict(self)
+        """Plain JSON values of every field that is not None and not an empty list."""
+        return {name: value for name, value in config.to_dict(self).items() if value != []}
 
     def to_json(self) -> str:
         """One JSON object; `from_json` gives the equal request back."""
@@ -92,6 +114,10 @@ class Request:
             raise RequestError(f"the request: {error}") from None
 
 
+HISTORY_SHARE = 0.5
+"""Most of a window that is history: a model of five latents makes three new ones while it sees two."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A request with every default of a model filled in, and the canvas that holds its result. Sizes in pixels."""
@@ -108,18 +134,50 @@ class Plan:
     canvas_width: int
     canvas_height: int
     canvas_frames: int
+    canvas_first: int = 0
+    """The frame of the canvas with which the result begins."""
+    window: int = 1
+    """Latent frames that the model sees at a time."""
+    temporal_factor: int = 4
 
     @property
     def is_cropped(self) -> bool:
         """Whether more is generated than was asked for."""
-        return (self.canvas_width, self.canvas_height, self.canvas_frames) != (self.width, self.height, self.frames)
+        canvas_frames = self.frames if self.request.loop else self.canvas_frames
+        return (self.canvas_width, self.canvas_height, canvas_frames) != (self.width, self.height, self.frames)
+
+    @property
+    def layout(self) -> Layout:
+        """Where the request's places lie on the canvas."""
+        if self.request.loop:
+            return lay_cycle(self.request.places, self.frames, self.fps, self.temporal_factor)
+        return lay_out(self.request.places, self.frames, self.fps, self.temporal_factor)
+
+    @property
+    def windows(self) -> list[Window]:
+        """The windows in which the canvas is made, in order; none for a loop, whose latents are made together."""
+        if self.request.loop:
+            return []
+        is_free = self.layout.is_free
+        size = self.window - 1 if self.request.anchor and len(is_free) > self.window > 2 else self.window
+        return slide(is_free, size, max(1, int(size * HISTORY_SHARE)), [latent for latent, _ in self.prompts[1:]])
+
+    @property
+    def prompts(self) -> list[tuple[int, str]]:
+        """The first latent frame of each prompt, and the prompt, in order."""
+        later = [(self.canvas_first + round(timed.at_s * self.fps), timed.prompt) for timed in self.request.prompts]
+        return [(0, self.request.prompt), *((latent_of(frame, self.temporal_factor), prompt) for frame, prompt in later)]
 
     @property
     def text(self) -> str:
         """One line for the user: size, length, and what was generated for them."""
         line = f"{self.width}x{self.height}, {self.frames} frames at {self.fps:g} fps ({self.frames / self.fps:.2f} s)"
-        canvas = f"{self.canvas_width}x{self.canvas_height} and {self.canvas_frames} frames"
-        return f"{line}, cropped from {canvas}" if self.is_cropped else line
+        if self.request.loop:
+            line += ", without an end"
+        if self.is_cropped:
+            line += f", cropped from {self.canvas_width}x{self.canvas_height} and {self.canvas_frames} frames"
+        count = len(self.windows)
+        return f"{line}, in {count} windows of up to {self.temporal_factor * (self.window - 1) + 1} frames" if count > 1 else line
 
 
 def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4) -> Plan:
@@ -131,19 +189,27 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
     height, width = manifest.default_size
     if request.width is not None and request.height is not None:
         width, height = request.width, request.height
-    frames = manifest.default_frames
-    if request.frames is not None:
-        frames = request.frames
-    elif request.seconds is not None:
-        frames = max(1, math.floor(request.seconds * manifest.fps + 0.5))
+    frames = _num_frames(request, manifest, temporal_factor)
     canvas_width, canvas_height = fit_size(width, height, manifest, request.beyond_trained)
-    canvas_frames = fit_frames(frames, manifest, request.beyond_trained, temporal_factor=temporal_factor)
+    fit_frames(frames, manifest, request.beyond_trained, temporal_factor=temporal_factor)
     steps = manifest.steps if request.steps is None else request.steps
     sampler = manifest.sampler if request.sampler is None else request.sampler
     guidance = manifest.guidance if request.guidance is None else request.guidance
+    if not request.prompt.strip() and not request.prompts and request.guidance is None:
+        guidance = 1.0  # the empty prompt is what guidance moves away from
     shift = manifest.shift if request.shift is None else request.shift
+    window = manifest.frames[1] if request.window is None else request.window
+    if window > manifest.frames[1] and not request.beyond_trained:
+        raise RequestError(
+            f"window={window} is longer than the {manifest.frames[1]} frames {manifest.name} was trained with: "
+            f"use at most that, or allow it with beyond_trained (--beyond-trained)"
+        )
     if request.negative_prompt and guidance == 1:
         raise RequestError("a negative prompt needs guidance above 1: with guidance=1 nothing is moved away from")
+    for place in request.places:
+        _check_place(place, width, height, frames, manifest.fps)
+    if request.prompts and round(request.prompts[-1].at_s * manifest.fps) >= frames:
+        raise RequestError(f"a prompt at {request.prompts[-1].at_s:g} s stands behind the end: the result has {frames / manifest.fps:g} s")
     filled = replace(
         request,
         width=width,
@@ -154,9 +220,43 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
         sampler=sampler,
         guidance=guidance,
         shift=shift,
+        window=window,
     )
-    canvas = {"canvas_width": canvas_width, "canvas_height": canvas_height, "canvas_frames": canvas_frames}
-    return Plan(filled, width, height, frames, manifest.fps, steps, sampler, guidance, shift, **canvas)
+    lay = lay_cycle if request.loop else lay_out
+    layout = lay(request.places, frames, manifest.fps, temporal_factor)
+    num_latents = max(2, latent_of(_up(window - 1, temporal_factor), temporal_factor) + 1)
+    canvas = {"canvas_width": canvas_width, "canvas_height": canvas_height, "canvas_frames": layout.canvas_frames}
+    more = {"canvas_first": layout.first, "window": num_latents, "temporal_factor": temporal_factor}
+    return Plan(filled, width, height, frames, manifest.fps, steps, sampler, guidance, shift, **canvas, **more)
+
+
+def _num_frames(request: Request, manifest: Manifest, temporal_factor: int) -> int:
+    """Frames of the result. A loop has a multiple of the temporal factor: seconds are rounded to it, frames have to be it."""
+    frames = manifest.default_frames
+    if request.frames is not None:
+        frames = request.frames
+    elif request.seconds is not None:
+        frames = max(1, math.floor(request.seconds * manifest.fps + 0.5))
+    if not request.loop or frames % temporal_factor == 0:
+        return frames
+    near = max(1, math.floor(frames / temporal_factor + 0.5)) * temporal_factor
+    if request.frames is not None:
+        raise RequestError(f"a loop of {frames} frames does not close: use a multiple of {temporal_factor}, e.g. frames={near}")
+    return near
+
+
+def _check_place(place: Place, width: int, height: int, frames: int, fps: float) -> None:
+    """Raise `RequestError` for a place that is not inside the result."""
+    first, stop = span(place, frames, fps)
+    if first < 0 or stop > frames:
+        raise RequestError(
+            f"a clip from {first / fps:g} to {stop / fps:g} s does not fit into a result of {frames / fps:g} s ({frames} frames): "
+            "ask for more seconds, or use less of the clip"
+        )
+    if place.region is not None:
+        x, y, w, h = place.region
+        if x + w > width or y + h > height:
+            raise RequestError(f"region {x},{y},{w},{h} reaches outside the picture of {width}x{height}: it may end at {width},{height}")
 
 
 def fit_size(width: int, height: int, manifest: Manifest, beyond_trained: bool = False) -> tuple[int, int]:
@@ -178,14 +278,13 @@ def fit_size(width: int, height: int, manifest: Manifest, beyond_trained: bool =
 def fit_frames(frames: int, manifest: Manifest, beyond_trained: bool = False, *, temporal_factor: int = 4) -> int:
     """Frames of the canvas for a video of `frames`: rounded up to 4k + 1, which is what the VAE wants.
 
-    Raises `RequestError` for a length outside the trained range, naming the nearest inside it, unless `beyond_trained`.
+    Longer than trained is made in windows. Raises `RequestError` for fewer than the model was trained with, unless `beyond_trained`.
     """
-    fewest, most = manifest.frames
-    if not beyond_trained and not fewest <= frames <= most:
-        near = min(max(frames, fewest), most)
+    fewest = manifest.frames[0]
+    if not beyond_trained and frames < fewest:
         raise RequestError(
-            f"{frames} frames ({frames / manifest.fps:.2f} s) are outside what {manifest.name} was trained with, {fewest} to {most}: "
-            f"use frames={near} ({near / manifest.fps:.2f} s), or allow it with beyond_trained (--beyond-trained)"
+            f"{frames} frames ({frames / manifest.fps:.2f} s) are fewer than {manifest.name} was trained with: "
+            f"use frames={fewest} ({fewest / manifest.fps:.2f} s), or allow it with beyond_trained (--beyond-trained)"
         )
     return _up(frames - 1, temporal_factor) + 1
 

@@ -457,3 +457,27 @@ def apply_to_grid(
     coordinates = torch.cat([grid_coordinates(*grid, patch, start, x.device) for start in starts])
     tokens = dit(patchify(x, patch), coordinates, times, time_index, text, (num_tokens,) * b)
     return unpatchify(tokens, grid, patch)[..., :lh, :lw]
+
+
+def apply_to_grids(
+    dit: DiT, clips: Sequence[Tensor], t: Sequence[Tensor], text: TextStates | PreparedText, first_frames: Sequence[int]
+) -> list[Tensor]:
+    """The predictions (out, lf, lh, lw) for clips (c, lf, lh, lw) of any sizes, packed into one forward pass.
+
+    `t` (1, lf, lh, lw) has the time of each latent, and a patch the largest of its latents; prompt i goes with clip i. No clip sees
+    another, so the predictions and gradients are those of a pass for each. Raises `ValueError` when a size does not divide into patches.
+    """
+    pt, ph, pw = patch = dit.config.patch
+    tokens, coordinates, times, grids = [], [], [], []
+    for clip, clip_times, first in zip(clips, t, first_frames, strict=True):
+        grid = (clip.shape[1], clip.shape[2], clip.shape[3])
+        if any(size % p for size, p in zip(grid, patch)):
+            raise ValueError(f"{' x '.join(map(str, grid))} latents do not divide into patches of {patch}")
+        grids.append(grid)
+        tokens.append(patchify(clip[None], patch))
+        coordinates.append(grid_coordinates(*grid, patch, first, clip.device))
+        times.append(reduce(clip_times, "1 (lf pt) (lh ph) (lw pw) -> (lf lh lw)", "max", pt=pt, ph=ph, pw=pw))
+    distinct, time_index = torch.cat(times).unique(return_inverse=True)
+    lengths = tuple(len(part) for part in tokens)
+    out = dit(torch.cat(tokens), torch.cat(coordinates), distinct, time_index, text, lengths)
+    return [unpatchify(part, grid, patch)[0] for part, grid in zip(out.split(lengths), grids)]

@@ -14,6 +14,8 @@ from kinema.shapes import Float
 
 PREFIX_LATENTS = 2
 """Latents of the mirrored prefix: 1 + 4 frames for a temporal factor of 4."""
+AT_ONCE = 33
+"""More known frames than these are encoded as a stream, so that memory does not grow with the length of a clip."""
 
 
 def encode_known(vae: VAE, video: Float[Tensor, "b c f h w"], *, starts_canvas: bool) -> Float[Tensor, "b z lf lh lw"]:
@@ -26,11 +28,17 @@ def encode_known(vae: VAE, video: Float[Tensor, "b c f h w"], *, starts_canvas: 
     if starts_canvas:
         if num_frames % factor != 1 % factor:
             raise RequestError(f"{num_frames} known frames cannot start a canvas: use {factor}k+1")
-        return vae.normalise(vae.encode(video).mean)
+        return _encode(vae, video)
     if num_frames % factor or num_frames == 0:
         raise RequestError(f"{num_frames} known frames cannot stand inside a canvas: use a multiple of {factor}")
     prefix = video[:, :, mirrored(num_frames, 1 + (PREFIX_LATENTS - 1) * factor)]
-    return vae.normalise(vae.encode(torch.cat([prefix, video], dim=2)).mean)[:, :, PREFIX_LATENTS:]
+    return _encode(vae, torch.cat([prefix, video], dim=2))[:, :, PREFIX_LATENTS:]
+
+
+def _encode(vae: VAE, video: Tensor) -> Tensor:
+    if video.shape[2] <= AT_ONCE:
+        return vae.normalise(vae.encode(video).mean)
+    return vae.normalise(torch.cat([posterior.mean for posterior in vae.stream_encode([video])], dim=2))
 
 
 def mirrored(num_frames: int, length: int) -> list[int]:

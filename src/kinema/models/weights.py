@@ -34,6 +34,7 @@ from kinema.lookup import lookup, unknown
 from kinema.models.clip import CLIP, CLIPConfig
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.layouts import dit_diffusers_config, dit_from_diffusers, dit_to_diffusers
+from kinema.models.oracle import Oracle, OracleConfig
 from kinema.models.tensors import read_json, read_tensors
 from kinema.models.tokenizer import Tokenizer
 from kinema.models.vae import VAE, vae_diffusers_config, vae_from_diffusers_config
@@ -75,6 +76,8 @@ class Manifest:
     steps: int = 30
     guidance: float = 5.0
     shift: float = 1.0
+    time_per_token: bool = True
+    """Whether it was trained with a diffusion time for every token; otherwise known latents are shown as noisy as the others."""
     vocabulary: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The world's words by kind: nouns, verbs, grounds, skies and so on."""
     sha256: dict[str, str] = field(default_factory=dict)
@@ -158,7 +161,15 @@ PARTS: dict[type[nn.Module], Part] = {
         build=lambda values, folder: VAE(vae_from_diffusers_config(values)),
     ),
     CLIP: Part("text_encoder", "model.safetensors", config=_clip_config, build=_build_clip),
+    Oracle: Part(
+        "oracle",
+        "model.safetensors",
+        config=lambda oracle: to_dict(oracle.config),
+        build=lambda values, folder: Oracle(from_dict(OracleConfig, values)),
+    ),
 }
+IN_A_MODEL = (DiT, VAE, CLIP)
+"""The parts that a model folder holds; an oracle stands by itself."""
 
 
 def shipped_model() -> Path:
@@ -175,7 +186,8 @@ def resolve_model(model: str | Path) -> Path:
     return Path(model)
 
 
-NEEDS = f"{MANIFEST}, {', '.join(f'{part.folder}/{{{CONFIG},{part.weights}}}' for part in PARTS.values())} and tokenizer/{TOKENIZER}"
+_FOLDERS = [f"{PARTS[kind].folder}/{{{CONFIG},{PARTS[kind].weights}}}" for kind in IN_A_MODEL]
+NEEDS = f"{MANIFEST}, {', '.join(_FOLDERS)} and tokenizer/{TOKENIZER}"
 
 
 def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest, *, dtype: torch.dtype = torch.bfloat16) -> Manifest:
@@ -210,7 +222,7 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
 
 
 def save_component(
-    folder: Path, module: DiT | VAE | CLIP, *, card: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    folder: Path, module: DiT | VAE | CLIP | Oracle, *, card: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write one network by itself, with `card` (plain JSON) beside it; raises `OutputError` as `save_model` does."""
     with written_beside(folder, CONFIG) as partial:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kinema.config import from_dict, override, read_toml
+from kinema.config import from_dict, merge, override, read_toml
 from kinema.errors import ConfigError
 from kinema.lookup import lookup
 from kinema.train.clip import CLIPPart, CLIPRecipe
 from kinema.train.dit import DiTPart, DiTRecipe
+from kinema.train.dit_on_dataset import DatasetDiTPart, sizes_of
 from kinema.train.loop import measure, train
 from kinema.train.lora import LoRAPart, LoRARecipe
+from kinema.train.oracle import OraclePart, OracleRecipe
 from kinema.train.part import Part, freeze
 from kinema.train.vae import VAEPart, VAERecipe
 
@@ -22,8 +24,9 @@ __all__ = ["PARTS", "load_part", "measure", "plan_lines", "train"]
 PARTS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "vae": (VAERecipe, VAEPart),
     "clip": (CLIPRecipe, CLIPPart),
-    "dit": (DiTRecipe, DiTPart),
+    "dit": (DiTRecipe, lambda recipe: DatasetDiTPart(recipe) if recipe.dataset else DiTPart(recipe)),
     "lora": (LoRARecipe, LoRAPart),
+    "oracle": (OracleRecipe, OraclePart),
 }
 
 
@@ -34,6 +37,8 @@ def load_part(recipe: Path, *, steps: int | None = None, assignments: Sequence[s
         tables = override(tables, [f"run.steps={steps}"])
     if "part" not in tables:
         raise ConfigError(f"{recipe} does not say what it trains: write part = {' | '.join(map(repr, PARTS))}")
+    if init_from is not None and tables["part"] == "dit" and tables.get("dataset"):
+        tables = merge(tables, {"model": sizes_of(init_from)})  # a fine-tune has the sizes of what it starts from
     config_type, part_type = lookup(PARTS, str(tables["part"]), kind="part")
     try:
         config = from_dict(config_type, tables)

@@ -11,6 +11,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from kinema.data.latents import LatentCache, LatentData, Latents, choose
+from kinema.data.packing import PackConfig
 from kinema.data.render import CaptionMix, draw_clips
 from kinema.data.steps import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.diffusion.objective import Prediction, TimeLaw, add_noise, draw_times, target
@@ -99,6 +100,9 @@ class DiTRecipe(Recipe):
     model: DiTSizes = field(default_factory=DiTSizes)
     data: LatentData = field(default_factory=LatentData)
     captions: CaptionMix = field(default_factory=CaptionMix)
+    dataset: str | None = None
+    """A data set of files to train on in place of the world's clips; see `kinema.train.dit_on_dataset`."""
+    pack: PackConfig = field(default_factory=PackConfig)
     stages: tuple[Stage, ...] = (Stage(0.15, 96, 1), Stage(1.0, 32, 5))
     mix: CanvasMix = field(default_factory=CanvasMix)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -120,10 +124,11 @@ class DiTPart:
         self.vae: VAE = load_vae(resolve_model(recipe.vae)).eval().requires_grad_(False)
         self.clip: CLIP = load_clip(resolve_model(recipe.clip)).eval().requires_grad_(False)
         self.cards = {"vae": _card(resolve_model(recipe.vae), "vae"), "clip": _card(resolve_model(recipe.clip), "clip")}
-        self.clip.tokenizer = self.clip.tokenizer.limited(self.world.vocabulary().words)
+        if recipe.dataset is None:
+            self.clip.tokenizer = self.clip.tokenizer.limited(self.world.vocabulary().words)
         self.schedule = lookup(SCHEDULES, recipe.diffusion.schedule, kind="noise schedule")()
         longest = 1 + (recipe.data.num_frames - 1) // self.vae.config.temporal_factor
-        if max(stage.latent_frames for stage in recipe.stages) > longest:
+        if recipe.dataset is None and max(stage.latent_frames for stage in recipe.stages) > longest:
             raise ConfigError(f"a stage has more latent frames than clips of {recipe.data.num_frames} frames have ({longest})")
         sizes = recipe.model
         config = DiTConfig(
@@ -149,14 +154,16 @@ class DiTPart:
         for kind in ("images", "clips"):
             for index in range(len(self.recipe.data.shapes)):
                 self.cached[kind, index] = cache.load(kind, index)
-        stacked = self.cached["clips", 0].latents.float()
-        mean, std = stacked.mean().item(), stacked.std().item()
+        self._check_latents(self.cached["clips", 0].latents.float())
+        self.vae.to(device)
+        self.clip.to(device)
+
+    def _check_latents(self, values: Tensor) -> None:
+        mean, std = values.mean().item(), values.std().item()
         if abs(mean) > 1 or not 0.4 < std < 2.5:
             raise TrainingError(
                 f"the VAE's latents have mean {mean:.2f} and std {std:.2f}; its latents_mean and latents_std are not of this data"
             )
-        self.vae.to(device)
-        self.clip.to(device)
 
     def stage_at(self, step: int) -> Stage:
         """The stage that a step belongs to."""
@@ -223,11 +230,15 @@ class DiTPart:
         """Clips drawn from captions of the world that no batch has had."""
         assert isinstance(model, DiT), "the DiT part trains a DiT"
         pipeline = Pipeline(model, self.vae, self.clip, self._manifest({}), model_hash="training")
-        clips = draw_clips(self.world, "dit-held-out", range(SAMPLES), height=16, width=16, num_frames=1)
-        prompts = [clip.captions["medium"] for clip in clips]
+        prompts = self._prompts()
         videos = [pipeline.run(Request(prompt, seed=seed)).video for seed, prompt in enumerate(prompts)]
         save_image(path, contact_sheet(videos, prompts, columns=2, frames_per_video=5))
         model.train()
+
+    def _prompts(self) -> list[str]:
+        """Captions that no batch has had."""
+        clips = draw_clips(self.world, "dit-held-out", range(SAMPLES), height=16, width=16, num_frames=1)
+        return [clip.captions["medium"] for clip in clips]
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The whole model: the averaged DiT with the VAE and the CLIP it was trained with."""
@@ -261,8 +272,8 @@ class DiTPart:
         )
 
     def init_from(self, folder: Path) -> None:
-        """The DiT's weights of a released model folder."""
-        self.model.load_state_dict(load_dit(folder).state_dict())
+        """The DiT's weights of a released model folder, or of the model "shipped"."""
+        self.model.load_state_dict(load_dit(resolve_model(str(folder))).state_dict())
 
     def plan(self) -> list[tuple[str, Batch, int]]:
         """A step of every stage at the first shape."""

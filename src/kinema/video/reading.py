@@ -43,7 +43,7 @@ def read_frames(
         raise VideoError(f"max_frames={max_frames} reads nothing: use 1 or more")
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise VideoError(f"fps={fps} is no rate: use a number above 0")
-    with open_picture(_checked_file(path)) as picture:
+    with open_picture(checked_file(path)) as picture:
         if picture is not None:
             count = num_frames(picture)
             _check_memory(path, min(count, max_frames or count), picture.height * picture.width * 3, max_frames)
@@ -53,13 +53,10 @@ def read_frames(
             frames = _collect(path, at_constant_rate(timed, rate, source_fps), max_frames)
             return frames, fps or source_fps
     with open_video(path) as (container, stream):
-        declared = stream.average_rate or stream.guessed_rate
-        if not declared or declared > MAX_DECLARED_FPS:
-            declared = _measured_rate(path)
-        damage = _Damage(path, allow_damaged)
-        timed_raw = _decode(container, stream, 1 / float(declared), damage)
-        rotate_tag = next((value for key, value in stream.metadata.items() if key.lower() == "rotate"), "0")
-        pictures = _convert(at_constant_rate(timed_raw, fps or declared, declared), rotate_tag)
+        declared = frame_rate(path, stream)
+        damage = Damage(path, allow_damaged)
+        timed_raw = decode_timed(container, stream, 1 / float(declared), damage)
+        pictures = _convert(at_constant_rate(timed_raw, fps or declared, declared), rotation_tag(stream))
         frames = _collect(path, pictures, max_frames)
         damage.report()
         return frames, float(fps or declared)
@@ -71,7 +68,7 @@ def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
     Keys come back in lower case, and what containers say of themselves ("encoder", "major_brand") is left out.
     Raises `VideoError` when the file is neither a video nor a picture.
     """
-    source = _checked_file(Path(path))
+    source = checked_file(Path(path))
     with open_picture(source) as picture:
         if picture is not None:
             return picture_metadata(picture)
@@ -137,7 +134,7 @@ def oriented(pixels: np.ndarray, matrix: tuple[int, ...]) -> np.ndarray:
     return pixels[:: -1 if to_y < 0 else 1, :: -1 if to_x < 0 else 1]
 
 
-class _Damage:
+class Damage:
     """What is wrong with a file: an error at once, or, when allowed, one log line at the end."""
 
     def __init__(self, path: Path, is_allowed: bool) -> None:
@@ -153,7 +150,7 @@ class _Damage:
             logger.warning("%s is damaged in %d places; first: %s", self.path, len(self.found), self.found[0])
 
 
-def _checked_file(path: Path) -> Path:
+def checked_file(path: Path) -> Path:
     try:
         if path.is_dir():
             raise VideoError(f"cannot read {path}: it is a folder; give a file")
@@ -179,6 +176,17 @@ def _kinds(container: "av.container.InputContainer") -> str:
     return " and ".join(sorted({stream.type for stream in container.streams if stream.type != "video"})) or "a cover picture"
 
 
+def frame_rate(path: Path, stream: "av.VideoStream") -> Fraction:
+    """The rate that `stream` declares, or, where that is none or no rate of frames, the mean rate of its packets."""
+    declared = stream.average_rate or stream.guessed_rate
+    return declared if declared and declared <= MAX_DECLARED_FPS else _measured_rate(path)
+
+
+def rotation_tag(stream: "av.VideoStream") -> str:
+    """Degrees clockwise that the stream's metadata asks for; "0" when it says nothing."""
+    return next((value for key, value in stream.metadata.items() if key.lower() == "rotate"), "0")
+
+
 def _measured_rate(path: Path) -> Fraction:
     """The mean rate of the packets of the file, from a pass that decodes nothing."""
     with open_video(path) as (container, stream):
@@ -188,8 +196,8 @@ def _measured_rate(path: Path) -> Fraction:
         return (len(times) - 1) / ((times[-1] - times[0]) * Fraction(stream.time_base))
 
 
-def _decode(
-    container: "av.container.InputContainer", stream: "av.VideoStream", interval_s: float, damage: _Damage
+def decode_timed(
+    container: "av.container.InputContainer", stream: "av.VideoStream", interval_s: float, damage: Damage
 ) -> "Iterator[tuple[float, float, av.VideoFrame]]":
     """Start in seconds, duration in seconds and frame, in order of presentation. What is lost or flawed goes to `damage`."""
     av = pyav.load()
@@ -225,7 +233,7 @@ def _decode(
         raise VideoError(f"cannot read {damage.path}: it holds no frame")
 
 
-def _packets(container: "av.container.InputContainer", stream: "av.VideoStream", damage: _Damage) -> "Iterator[av.Packet | None]":
+def _packets(container: "av.container.InputContainer", stream: "av.VideoStream", damage: Damage) -> "Iterator[av.Packet | None]":
     """The packets of `stream`, then None, which empties the decoder."""
     av = pyav.load()
     packets = container.demux(stream)
@@ -271,12 +279,13 @@ def _convert(frames: "Iterable[av.VideoFrame]", rotate_tag: str) -> Iterator[np.
     before: tuple[object, np.ndarray] | None = None
     for frame in frames:
         if before is None or before[0] is not frame:
-            before = frame, _upright(frame, rotate_tag)
+            before = frame, upright(frame, rotate_tag)
         yield before[1]
 
 
-def _upright(frame: "av.VideoFrame", rotate_tag: str) -> np.ndarray:
-    pixels = _rgb(frame)
+def upright(frame: "av.VideoFrame", rotate_tag: str, max_side: int | None = None) -> np.ndarray:
+    """RGB pixels (h, w, 3) of a frame, turned as its file asks; with `max_side` made smaller, by area, until no side is longer."""
+    pixels = _rgb(frame, max_side)
     side_data = cast("Mapping[str, bytes]", frame.side_data)
     if "DISPLAYMATRIX" in side_data:
         return oriented(pixels, struct.unpack("=9i", bytes(side_data["DISPLAYMATRIX"])))
@@ -284,14 +293,18 @@ def _upright(frame: "av.VideoFrame", rotate_tag: str) -> np.ndarray:
     return np.rot90(pixels, -quarter_turns)  # the tag says how far to turn clockwise
 
 
-def _rgb(frame: "av.VideoFrame") -> np.ndarray:
+def _rgb(frame: "av.VideoFrame", max_side: int | None) -> np.ndarray:
     is_yuv = not frame.format.is_rgb and not frame.format.has_palette
     is_untagged_hd = is_yuv and frame.colorspace == pyav.UNSPECIFIED and frame.height >= HD_HEIGHT_PX
     is_transparent = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+    is_shrunk = max_side is not None and max(frame.width, frame.height) > max_side
+    shrunk = max_side / max(frame.width, frame.height) if max_side is not None and is_shrunk else 1.0
     plain = frame.reformat(
+        width=max(1, round(frame.width * shrunk)),
+        height=max(1, round(frame.height * shrunk)),
         format="rgba" if is_transparent else "rgb24",
         src_colorspace=pyav.BT709 if is_untagged_hd else None,
-        interpolation=pyav.ACCURATE,
+        interpolation=pyav.AREA if is_shrunk else pyav.ACCURATE,
     ).to_ndarray()
     return flatten(plain) if is_transparent else plain
 

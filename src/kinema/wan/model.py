@@ -45,6 +45,8 @@ class Variant:
     """The share of the timesteps from which on the high-noise expert answers."""
     last_image: bool = False
     """Whether the last image is given as well as the first."""
+    time_per_token: bool = False
+    """Whether every token may have its own time, so that a first image is told by its tokens' time."""
 
 
 VARIANTS = {
@@ -53,7 +55,7 @@ VARIANTS = {
     "wan-2.1-flf2v": Variant(16, 81, (720, 1280), 50, 16.0, 5.0, last_image=True),
     "wan-2.2-t2v-a14b": Variant(16, 81, (720, 1280), 40, 12.0, 4.0, 3.0, 0.875),
     "wan-2.2-i2v-a14b": Variant(16, 81, (720, 1280), 40, 5.0, 3.5, 3.5, 0.9),
-    "wan-2.2-ti2v-5b": Variant(24, 121, (704, 1280), 50, 5.0, 5.0),
+    "wan-2.2-ti2v-5b": Variant(24, 121, (704, 1280), 50, 5.0, 5.0, time_per_token=True),
 }
 
 
@@ -70,8 +72,6 @@ class Wan:
     """The expert for low noise, where there are two."""
     boundary: float | None = None
     images: ImageEncoder | None = None
-    has_token_times: bool = False
-    """Whether every token may have its own time (TI2V)."""
 
     @property
     def low_guidance(self) -> float | None:
@@ -117,6 +117,7 @@ def manifest_of(variant: str, dit: DiTConfig, vae: VAEConfig, *, name: str, shif
         steps=values.steps,
         guidance=values.guidance,
         shift=values.shift if shift is None else shift,
+        time_per_token=values.time_per_token,
     )
 
 
@@ -166,7 +167,6 @@ def load_wan_model(path: Path, device: torch.device, dtype: torch.dtype = torch.
         low_dit=dits[1] if len(dits) == 2 else None,
         boundary=files.boundary if files.boundary is not None or len(dits) == 1 else VARIANTS[variant].boundary,
         images=None if files.images is None else ImageEncoder(load_encoder(files.images, "CLIPVisionModel", device, dtype)),
-        has_token_times=files.has_token_times,
     )
 
 

@@ -1,0 +1,133 @@
+"""The recipe of a data set: each threshold once, with its unit. `kinema data build --recipe data.toml` reads it strictly."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kinema.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """How a file is cut into shots. See `kinema.curate.cuts`.
+
+    `threshold` is the mean change of hue, saturation and value (0 to 255) from one frame to the next that makes a cut (PySceneDetect's
+    ContentDetector and its default). A change that is undone within `flash_s` is a flash and no cut. Frames whose mean brightness is
+    below `black` (0 to 1) belong to no shot, which is how fades to black end one.
+    """
+
+    detector: Literal["content", "none"] = "content"
+    threshold: float = 27.0
+    flash_s: float = 0.2
+    black: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.threshold <= 0 or self.flash_s < 0 or not 0 <= self.black < 1:
+            raise ConfigError(
+                f"threshold={self.threshold:g} must be positive, flash_s={self.flash_s:g} not negative, black a share below 1"
+            )
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips that shots are cut into: at `fps`, the longest possible up to `max_frames`, and how large.
+
+    A clip keeps the shape of its source and has about `area` pixels, never more than the source, unless `crop` gives one fixed
+    (height, width): then the middle of that shape is kept. Lengths and sides are rounded down to what the VAE takes.
+    """
+
+    fps: float = 8.0
+    min_frames: int = 9
+    max_frames: int = 17
+    area: int = 128 * 128
+    crop: tuple[int, int] | None = None
+    borders: Literal["crop", "drop", "keep"] = "crop"
+
+    def __post_init__(self) -> None:
+        if self.fps <= 0 or not 1 <= self.min_frames <= self.max_frames:
+            raise ConfigError(f"fps={self.fps:g} must be positive and 1 <= min_frames={self.min_frames} <= max_frames={self.max_frames}")
+        if self.area < 1 or (self.crop is not None and min(self.crop) < 1):
+            raise ConfigError(f"area={self.area} and crop={self.crop} are pixels: at least 1")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a clip must reach. Shares are of 0 to 1; see `kinema.curate.scores` for what each number measures.
+
+    Pictures are held to those that concern a single frame.
+    """
+
+    min_side: int = 64
+    """Pixels of the shorter side of the source, borders taken off."""
+    min_motion: float = 0.005
+    """Diagonals a second: below, a clip is static."""
+    max_motion: float = 1.5
+    min_sharpness: float = 20.0
+    min_fps: float = 6.0
+    """Rate of the source: below, frames would come twice."""
+    min_brightness: float = 0.06
+    max_brightness: float = 0.94
+    min_contrast: float = 0.03
+    max_border: float = 0.5
+    """Share of the picture that black borders may take."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_brightness", "max_brightness", "min_contrast", "max_border"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name):g} is a share: use 0 to 1")
+        if self.min_motion > self.max_motion or self.min_brightness > self.max_brightness:
+            raise ConfigError("a least value is above its greatest: min_motion <= max_motion and min_brightness <= max_brightness")
+
+
+@dataclass(frozen=True)
+class Dedup:
+    """When two clips of different shots show the same thing.
+
+    They do when the hashes of their middle frames differ in at most `max_bits` of 64 and no cell of their 16 x 16 thumbnails by more
+    than `max_difference` of 255. `max_bits = -1` keeps all.
+    """
+
+    max_bits: int = 10
+    max_difference: float = 14.0
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.max_bits <= 64 or not 0 <= self.max_difference <= 255:
+            raise ConfigError(f"max_bits={self.max_bits} lies in -1 to 64, max_difference={self.max_difference:g} in 0 to 255")
+
+
+@dataclass(frozen=True)
+class Work:
+    """How the work is done; nothing here changes what comes out, but for files that a longer deadline saves.
+
+    A file may take `deadline_s` and as long again as it plays; then its child is killed. The build stops when more than `error_budget`
+    of all files (and more than three) cannot be used.
+    """
+
+    deadline_s: float = 60.0
+    error_budget: float = 0.25
+    shard_clips: int = 256
+
+    def __post_init__(self) -> None:
+        if self.deadline_s <= 0 or not 0 <= self.error_budget <= 1 or self.shard_clips < 1:
+            raise ConfigError(
+                f"deadline_s={self.deadline_s:g} must be positive, error_budget={self.error_budget:g} a share, shards not empty"
+            )
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Everything of a build. `vae` is "shipped", a model folder or an export; `licence` is that of files that do not say their own."""
+
+    vae: str = "shipped"
+    licence: str = "unknown"
+    device: str = "auto"
+    side: int = 256
+    """Longest side, in pixels, of the frames that are looked at."""
+    cuts: Cuts = field(default_factory=Cuts)
+    clips: Clips = field(default_factory=Clips)
+    filters: Filters = field(default_factory=Filters)
+    dedup: Dedup = field(default_factory=Dedup)
+    work: Work = field(default_factory=Work)
+
+    def __post_init__(self) -> None:
+        if self.side < 64:
+            raise ConfigError(f"side={self.side} is too small to see anything: use 64 or more")

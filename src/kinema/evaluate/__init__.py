@@ -1,0 +1,18 @@
+"""Measuring a model against its world's truth.
+
+samples.py     prompts with their truth, of combinations that training showed and of ones it did not
+eye.py         the oracle, and whether it may be trusted with this model
+alignment.py   slots right and wrong: absolute, the floor of shuffled prompts, relative to the renderer's ceiling
+physics.py     gravity, restitution, rolling, momentum, permanence and flicker, from tracks
+tasks.py       the tasks of the timeline: joins, motion, loops, regions
+towers.py      the VAE's and the CLIP's own figures
+suite.py       all of it, resumable, as one JSON object
+page.py        that object as a table and as one HTML page with the videos in it
+"""
+
+from kinema.evaluate.eye import Trust, load_oracle
+from kinema.evaluate.page import table, write_page
+from kinema.evaluate.samples import Sample, draw_samples, stage_of
+from kinema.evaluate.suite import EvaluationConfig, evaluate
+
+__all__ = ["EvaluationConfig", "Sample", "Trust", "draw_samples", "evaluate", "load_oracle", "stage_of", "table", "write_page"]

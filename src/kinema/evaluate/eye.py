@@ -1,0 +1,124 @@
+"""The oracle of an evaluation, and whether it may be trusted with a model: measured anew on the model's own stage and VAE."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kinema.errors import ModelError
+from kinema.evaluate.samples import FIRST_SEED, Shown, true_clip
+from kinema.models.oracle import SLOTS, Oracle, Reading
+from kinema.models.pixels import from_uint8, to_uint8
+from kinema.models.vae import VAE
+from kinema.models.weights import load_component
+from kinema.worlds import StageConfig, StageWorld
+
+FRESH_RIGHT, ROUND_TRIP_RIGHT = 0.98, 0.95
+"""What the oracle must read rightly, in every slot, before a figure is given relative to the renderer."""
+PLURAL = {"noun": "nouns", "verb": "verbs", "ground": "grounds", "sky": "skies", "camera": "cameras"}
+
+
+def shipped_oracle() -> Path:
+    """The folder of the oracle inside the package."""
+    return Path(__file__).parent / "oracle"
+
+
+def load_oracle(folder: Path | None = None, *, device: torch.device | None = None) -> Oracle:
+    """The oracle in `folder`, or the one inside the package. Raises `ModelError` when it is not whole."""
+    return load_component(folder or shipped_oracle(), Oracle, device=device)
+
+
+def check_vocabulary(oracle: Oracle, stage: StageConfig, name: str) -> None:
+    """Raises `ModelError` when the model can be asked for what the oracle cannot read."""
+    known = oracle.config.slots
+    asked = {**vocabulary_of(stage), "count": [str(n) for n in range(1, stage.max_objects + 1)]}
+    unknown = [f"{slot} {', '.join(values)}" for slot, options in asked.items() if (values := [v for v in options if v not in known[slot]])]
+    if unknown:
+        raise ModelError(
+            f"the oracle cannot read what {name} knows: {'; '.join(unknown)}. Train one with 'kinema train recipes/oracle.toml' on this "
+            "model's [stage] and give it with --oracle"
+        )
+
+
+def vocabulary_of(stage: StageConfig) -> dict[str, tuple[str, ...]]:
+    """The values of every slot that a vocabulary lists."""
+    words = StageWorld(replace(stage, split="all")).vocabulary()
+    return {slot: tuple(getattr(words, plural)) for slot, plural in PLURAL.items()}
+
+
+def scored_slots(stage: StageConfig) -> tuple[str, ...]:
+    """The slots that can be wrong: those with more than one value on this stage."""
+    values = vocabulary_of(stage)
+    single = {slot for slot, options in values.items() if len(options) < 2} | ({"count"} if stage.max_objects < 2 else set())
+    return tuple(slot for slot in SLOTS if slot not in single)
+
+
+def is_said(slot: str, truth: Any) -> bool:
+    """Whether the caption leaves a choice in that slot: up and down are in the verb, and what has no direction is not asked for one."""
+    return slot != "direction" or truth["direction"] in ("left", "right", "clockwise", "counterclockwise")
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The share that the oracle reads rightly, by slot, of fresh renders and of renders that went through the model's VAE."""
+
+    fresh: dict[str, float] = field(default_factory=dict)
+    round_trip: dict[str, float] = field(default_factory=dict)
+    num_fresh: int = 0
+    num_round_trip: int = 0
+
+    @property
+    def failures(self) -> list[str]:
+        """What stands in the way of relative figures; empty when the oracle may be trusted."""
+        found = []
+        for kind, scores, needed in (("fresh renders", self.fresh, FRESH_RIGHT), ("VAE round trips", self.round_trip, ROUND_TRIP_RIGHT)):
+            if not scores:
+                found.append(f"it was not measured on {kind}")
+            found += [f"{slot} {share:.1%} of {kind}, needed {needed:.0%}" for slot, share in scores.items() if share < needed]
+        return found
+
+
+def measure_trust(
+    oracle: Oracle,
+    stage: StageConfig,
+    vae: VAE,
+    shown: Shown,
+    *,
+    num_fresh: int,
+    num_round_trips: int,
+    on_clip: Callable[[], None] = lambda: None,
+) -> Trust:
+    """How well the oracle reads this stage, seen and held-out combinations together, at this size and through this VAE."""
+    world, slots = StageWorld(replace(stage, split="all")), scored_slots(stage)
+
+    def share_right(indices: Sequence[int], see: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+        right: dict[str, list[bool]] = {}
+        for index in indices:
+            clip = true_clip(world, FIRST_SEED["all"] + index, shown)
+            (reading,) = oracle.read([see(clip.frames)], shown.fps)
+            for slot, is_right in judge(reading, clip.truth, slots).items():
+                right.setdefault(slot, []).append(is_right)
+            on_clip()
+        return {slot: sum(values) / len(values) for slot, values in right.items()}
+
+    fresh = share_right(range(num_fresh), lambda frames: frames)
+    round_trip = share_right(range(num_fresh, num_fresh + num_round_trips), lambda frames: through(vae, frames))
+    return Trust(fresh, round_trip, num_fresh, num_round_trips)
+
+
+def judge(reading: Reading, truth: Any, slots: Sequence[str]) -> dict[str, bool]:
+    """Right or wrong for every slot that the prompt decides."""
+    return {slot: reading.answers[slot] == str(truth[slot]) for slot in slots if is_said(slot, truth)}
+
+
+@torch.inference_mode()
+def through(vae: VAE, frames: np.ndarray) -> np.ndarray:
+    """A clip, uint8 (f, h, w, 3), after encoding and decoding; sizes and lengths that the VAE cannot take are padded and cropped back."""
+    space, pace = vae.config.spatial_factor, vae.config.temporal_factor
+    f, h, w, _ = frames.shape
+    padded = np.pad(frames, ((0, -(f - 1) % pace), (0, -h % space), (0, -w % space), (0, 0)), mode="edge")
+    video = from_uint8([padded]).to(next(vae.parameters()).device)
+    return to_uint8(vae.decode(vae.encode(video).mean)[0])[:f, :h, :w]

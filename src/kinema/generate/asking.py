@@ -1,0 +1,103 @@
+"""The tasks as calls: read the files, fill a request, run it. `kinema.extend("in.mp4", seconds=4)` is `asking.extend`.
+
+Clips and pictures are paths or `Video`s. `options` are the fields of `Request`. Every function raises the errors of `kinema.load`,
+`Video.read` and `Pipeline.run`, and returns its `Result`.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kinema.generate import tasks
+from kinema.generate.pipeline import Result, kept_pipeline, run_with_bar
+from kinema.generate.places import Fit
+from kinema.generate.tasks import Direction, Fields, Shot, Task
+from kinema.models.weights import SHIPPED
+from kinema.video import Video
+
+Source = str | Path | Video
+Region = tuple[int, int, int, int]
+
+
+def extend(
+    clip: Source, prompt: str = "", *, seconds: float, direction: Direction = "forward", fit: Fit = "crop", **options: Any
+) -> Result:
+    """The clip with `seconds` more behind it, before it, or on each side. The clip's own frames are kept bit for bit."""
+    return _ask(prompt, options, lambda r, fps: tasks.extend(r, read(clip, fps), seconds=seconds, direction=direction, fps=fps, fit=fit))
+
+
+def connect(first: Source, second: Source, prompt: str = "", *, seconds: float, fit: Fit = "crop", **options: Any) -> Result:
+    """`first`, `seconds` that lead over, and `second`."""
+    return _ask(prompt, options, lambda r, fps: tasks.connect(r, read(first, fps), read(second, fps), seconds=seconds, fps=fps, fit=fit))
+
+
+def loop(prompt: str = "", clip: Source | None = None, *, fit: Fit = "crop", **options: Any) -> Result:
+    """A video without an end, from words or from a clip that finds back to its beginning."""
+    return _ask(prompt, options, lambda r, fps: tasks.loop(r, None if clip is None else read(clip, fps), fps=fps, fit=fit))
+
+
+def edit(
+    clip: Source,
+    prompt: str,
+    *,
+    strength: float = 0.6,
+    region: Region | None = None,
+    mask: Source | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    fit: Fit = "crop",
+    **options: Any,
+) -> Result:
+    """The clip changed as the words say: from `start_s` to `end_s`, inside `region` or where `mask` is white. The rest is kept."""
+
+    def fill(fields: Fields, fps: float) -> Task:
+        white = None if mask is None else read(mask, fps)
+        limits = {"strength": strength, "region": region, "mask": white, "start_s": start_s, "end_s": end_s}
+        return tasks.edit(fields, read(clip, fps), fps=fps, fit=fit, **limits)  # type: ignore[arg-type]
+
+    return _ask(prompt, options, fill)
+
+
+def animate(
+    prompt: str = "",
+    *,
+    first: Source | None = None,
+    last: Source | None = None,
+    keyframes: Sequence[tuple[float, Source]] = (),
+    fit: Fit = "crop",
+    **options: Any,
+) -> Result:
+    """A video that begins with the picture `first`, ends with `last` and shows each of `keyframes` at its second."""
+
+    def fill(fields: Fields, fps: float) -> Task:
+        return tasks.pictures(
+            fields,
+            first=None if first is None else read(first, fps),
+            last=None if last is None else read(last, fps),
+            keyframes=[(at_s, read(picture, fps)) for at_s, picture in keyframes],
+            fit=fit,
+        )
+
+    return _ask(prompt, options, fill)
+
+
+def storyboard(shots: Sequence[Shot], *, fit: Fit = "crop", **options: Any) -> Result:
+    """One video of timed prompts, pictures and clips."""
+    return _ask("", options, lambda r, fps: tasks.storyboard(r, shots, fps=fps, fit=fit))
+
+
+def read(source: Source, fps: float) -> Video:
+    """The clip at the model's rate (frames are repeated or left out, never blended), or the picture; a `Video` as it is."""
+    if isinstance(source, Video):
+        return source
+    path = Path(source)
+    video = Video.read(path, max_frames=2)
+    if video.num_frames == 1:
+        return video
+    return Video.read(path, fps=fps)
+
+
+def _ask(prompt: str, options: dict[str, Any], fill: Callable[[Fields, float], Task]) -> Result:
+    model = str(options.pop("model", SHIPPED))
+    pipeline = kept_pipeline(model, device=options.pop("device", "auto"))
+    return run_with_bar(pipeline, *fill({"prompt": prompt, "model": model, **options}, pipeline.manifest.fps))
