@@ -8,9 +8,14 @@ import torch
 
 from kinema.cli.main import main
 from kinema.errors import ModelError, RequestError
+from kinema.generate.compose import compose
 from kinema.generate.noise import START, place_noise
+from kinema.generate.painting import KeptFrame
 from kinema.generate.pipeline import load
+from kinema.generate.places import Place
 from kinema.generate.request import Request
+from kinema.generate.tasks import pictures
+from kinema.video import Video
 from kinema.wan.model import NEGATIVE_PROMPT
 from wan_folders import KINDS, peer
 
@@ -110,6 +115,38 @@ def test_a_missing_encoder_is_named(folders, tmp_path):
 
 def picture(seed, width, height):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["2.1-flf2v", "2.2-i2v-a14b", "2.2-ti2v-5b"])
+def test_pictures_of_a_request_are_shown_to_the_model_and_kept_bit_for_bit(folders, kind):
+    pipeline = load(folders(kind)[0], device="cpu", precision="fp32")
+    scale = pipeline.vae.config.spatial_factor
+    size = {"width": 3 * scale - 2, "height": 2 * scale}  # on a canvas that is wider
+    fields = {"prompt": PROMPT, "frames": 5, "steps": 2, "beyond_trained": True, **size}
+    shown = [picture(seed, size["width"], size["height"]) for seed in range(2 if kind == "2.1-flf2v" else 1)]
+    stills = [Video(image[None], pipeline.manifest.fps) for image in shown]
+    request, inputs = pictures(fields, first=stills[0], last=stills[1] if len(stills) == 2 else None)
+    frames = pipeline.run(request, inputs=inputs).video.frames
+    expected = pipeline.showing(*shown).run(Request(**fields)).video.frames
+    assert not np.array_equal(expected[0], shown[0])
+    kept = {frame: KeptFrame(image) for frame, image in zip((0, 4), shown)}
+    assert np.array_equal(frames, np.stack(list(compose(expected, kept))))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"at_s": 0.25}, "leave loops and other clips"),
+        ({"strength": 0.5}, "leave loops and other clips"),
+        ({"frames": 97}, "at most 81 frames of one prompt"),
+    ],
+)
+def test_what_an_image_model_is_not_shown_is_refused(folders, change, said):
+    pipeline = load(folders("2.1-i2v")[0], device="cpu", precision="fp32")
+    place = {"media": "0" * 32, "at_s": 0.0, **{name: value for name, value in change.items() if name != "frames"}}
+    request = Request(PROMPT, width=48, height=32, frames=change.get("frames", 9), beyond_trained=True, places=(Place(**place),))
+    with pytest.raises(RequestError, match=said):
+        pipeline.plan(request)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -72,7 +72,7 @@ class Adapter:
 
 def layer_names(config: DiTConfig) -> dict[str, str]:
     """Our name of every linear layer of a backbone, by each name that files have for it."""
-    names = {}
+    names: dict[str, str] = {}
     for layout in ("diffusers", "wan"):
         for ours, theirs in dit_keys(config, layout).items():
             if ours.endswith(".weight") and "norm" not in ours:

@@ -256,7 +256,7 @@ def write_shards(folder: Path, weights: str, state: Mapping[str, Tensor], *, mos
     if len(parts) == 1:
         parts[0][0].rename(folder / weights)
         return
-    where = {}
+    where: dict[str, str] = {}
     for i, (part, names) in enumerate(parts, start=1):
         final = f"{stem}-{i:05}-of-{len(parts):05}.safetensors"
         part.rename(folder / final)

@@ -12,6 +12,7 @@ from kinema.models.dit import DiT
 from kinema.models.lora import TARGETS, LoRALinear, add_lora, read_lora, save_lora
 from kinema.models.weights import CARD, load_dit, resolve_model, write_json, written_beside
 from kinema.train.dit import DiTPart, DiTRecipe, DiTSizes
+from kinema.train.dit_on_dataset import DatasetDiTPart
 
 LORA = "lora.safetensors"
 
@@ -61,3 +62,7 @@ class LoRAPart(DiTPart):
         for name, module in self.model.named_modules():
             if isinstance(module, LoRALinear):
                 module.load_state_dict({"down": adapters[name].down, "up": adapters[name].up}, strict=False)
+
+
+class DatasetLoRAPart(LoRAPart, DatasetDiTPart):
+    """An adapter trained on a data set of files: `kinema train recipes/lora.toml --data dataset/`."""

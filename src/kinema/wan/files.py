@@ -167,6 +167,7 @@ def _original(folder: Path, layout: Layout) -> WanFiles:
     folders = [folder / expert for expert in EXPERTS] if (folder / EXPERTS[0]).is_dir() else [folder]
     backbones = tuple(_backbone_of_original(component_files(each, DIFFUSERS_WEIGHTS), each / CONFIG) for each in folders)
     values = read_json(folders[0] / CONFIG)
+    _refuse_tower(folder, backbones[0].config)
     return WanFiles(
         folder,
         layout,
@@ -174,7 +175,6 @@ def _original(folder: Path, layout: Layout) -> WanFiles:
         _codec_of_original(_only(folder, "*VAE.pth")),
         _text_of_original(_only(folder, "models_t5*.pth"), values.get("text_len", 512)),
         _tokenizer(folder, "google/umt5-xxl/tokenizer.json", "umt5-xxl/tokenizer.json"),
-        images=_no_tower(folder, backbones[0].config),
         has_token_times=values.get("model_type") == "ti2v",
     )
 
@@ -198,6 +198,7 @@ def _comfy(file: Path, layout: Layout) -> WanFiles:
     ignored = {"spiece_model", "encoder.embed_tokens.weight"}
     config = umt5_config({name: shape for name, shape in files.shapes.items() if name not in ignored}, str(files.files[0]))
     text = Encoder(config, Renamed(files, {name: name for name in files if name not in ignored}), files)
+    _refuse_tower(file, backbone.config)
     return WanFiles(
         file,
         layout,
@@ -205,7 +206,6 @@ def _comfy(file: Path, layout: Layout) -> WanFiles:
         vae,
         text,
         _tokenizer(models, "text_encoders/tokenizer.json", "tokenizer.json"),
-        images=_no_tower(file, backbone.config),
         has_token_times=vae.config.residual,
     )
 
@@ -222,7 +222,7 @@ def _other_expert(file: Path) -> Path | None:
     return other
 
 
-def _no_tower(path: Path, config: DiTConfig) -> None:
+def _refuse_tower(path: Path, config: DiTConfig) -> None:
     if config.image_dim is not None:
         raise ModelError(f"{path}: the image tower of Wan 2.1 is read in the diffusers layout only: take the folder of that layout")
 
