@@ -15,7 +15,7 @@ from kinema.generate.pipeline import load
 from kinema.generate.places import Place
 from kinema.generate.request import Request
 from kinema.generate.tasks import pictures
-from kinema.video import Video
+from kinema.video import Video, save_image
 from kinema.wan.model import NEGATIVE_PROMPT
 from wan_folders import KINDS, peer
 
@@ -40,11 +40,17 @@ def folders(tmp_path_factory):
 
 
 def test_the_command_line_generates(folders, tmp_path, capsys):
-    folder, _ = folders("2.1-t2v")
+    folder, _ = folders("2.2-i2v-a14b")
+    save_image(tmp_path / "first.png", picture(0, 60, 50))
     words = ["generate", PROMPT, "--model", str(folder), "--size", "48x32", "--frames", "5", "--steps", "2", "--beyond-trained"]
-    assert main([*words, "-o", str(tmp_path / "fox.mp4")]) == 0
-    assert "by 2.1-t2v" in capsys.readouterr().out
-    assert {file.name for file in tmp_path.iterdir()} == {"fox.mp4", "fox.png"}
+    assert main([*words, "-o", str(tmp_path / "fox.mkv")]) == 2
+    assert "give the first frame" in capsys.readouterr().err
+    assert main([*words, "--image", str(tmp_path / "first.png"), "-o", str(tmp_path / "fox.mkv")]) == 0
+    out = capsys.readouterr().out
+    assert "60x50" in out
+    assert "by 2.2-i2v-a14b" in out
+    assert "similarity" not in out
+    assert {"fox.mkv", "fox.png"} <= {file.name for file in tmp_path.iterdir()}
 
 
 def test_an_empty_negative_prompt_is_wans_own(folders):
