@@ -46,8 +46,18 @@ def tensors(folder):
     }
 
 
-@pytest.mark.parametrize("layout", ["wan", "comfy", "kinema", "diffusers"])
-@pytest.mark.parametrize("kind", ["2.1-t2v", "2.2-t2v-a14b", "2.2-i2v-a14b", "2.2-ti2v-5b"])
+QUICK = {("2.1-t2v", "wan"), ("2.1-t2v", "diffusers"), ("2.2-t2v-a14b", "comfy"), ("2.2-i2v-a14b", "wan"), ("2.2-ti2v-5b", "kinema")}
+"""Every kind and every layout once; the other pairs are made of the same parts."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [
+        pytest.param(kind, layout, marks=[] if (kind, layout) in QUICK else pytest.mark.slow)
+        for kind in ("2.1-t2v", "2.2-t2v-a14b", "2.2-i2v-a14b", "2.2-ti2v-5b")
+        for layout in ("wan", "comfy", "kinema", "diffusers")
+    ],
+)
 def test_there_and_back_is_the_same_bit_for_bit(folders, tmp_path, kind, layout):
     folder = folders(kind)
     there = convert(folder, tmp_path / "there", layout)
@@ -91,11 +101,18 @@ def test_the_command_line_converts_and_inspects(folders, tmp_path, capsys):
     assert "bfloat16" in said
 
 
-def damaged(folders, tmp_path, layout, damage):
-    """A copy of the text-to-video model in `layout` after `damage(folder)`."""
-    files = convert(folders("2.1-t2v"), tmp_path / "damaged", layout)
-    damage(tmp_path / "damaged")
-    return files.path
+@pytest.fixture(scope="module")
+def whole(folders, tmp_path_factory):
+    """The text-to-video model in each layout: its folder, and where in it the model's path is."""
+    made = {}
+
+    def get(layout):
+        if layout not in made:
+            folder = tmp_path_factory.mktemp("whole") / layout
+            made[layout] = folder, convert(folders("2.1-t2v"), folder, layout).path.relative_to(folder)
+        return made[layout]
+
+    return get
 
 
 class Runs:
@@ -146,10 +163,12 @@ def change(file, edit):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_wrong_is_named(folders, tmp_path, layout, damage, said):
-    path = damaged(folders, tmp_path, layout, damage)
+def test_what_is_wrong_is_named(whole, tmp_path, layout, damage, said):
+    folder, path = whole(layout)
+    shutil.copytree(folder, tmp_path / "damaged")
+    damage(tmp_path / "damaged")
     with pytest.raises(ModelError, match=said):
-        find(path)
+        find(tmp_path / "damaged" / path)
 
 
 def test_shards_are_read_and_a_missing_one_is_named(folders, tmp_path):
