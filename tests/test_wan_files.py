@@ -73,7 +73,7 @@ def test_there_and_back_is_the_same_bit_for_bit(folders, tmp_path, kind, layout)
     assert find(back).has_token_times == find(folder).has_token_times
 
 
-@pytest.mark.parametrize("layout", ["wan", "comfy", "kinema"])
+@pytest.mark.parametrize("layout", ["wan", "comfy", pytest.param("kinema", marks=pytest.mark.slow)])
 def test_every_layout_generates_the_same_latents(folders, tmp_path, layout):
     folder = folders("2.1-t2v")
     pipelines = [load(place, device="cpu", precision="fp32") for place in (folder, convert(folder, tmp_path / "there", layout).path)]

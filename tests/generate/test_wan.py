@@ -123,7 +123,7 @@ def picture(seed, width, height):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("kind", ["2.1-flf2v", "2.2-i2v-a14b", "2.2-ti2v-5b"])
+@pytest.mark.parametrize("kind", ["2.1-flf2v", pytest.param("2.2-i2v-a14b", marks=pytest.mark.slow), "2.2-ti2v-5b"])
 def test_pictures_of_a_request_are_shown_to_the_model_and_kept_bit_for_bit(folders, kind):
     pipeline = load(folders(kind)[0], device="cpu", precision="fp32")
     scale = pipeline.vae.config.spatial_factor
