@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from kinema.cli.main import main
+from kinema.models.lora import LoRALinear, add_lora, save_lora
+from kinema.models.weights import load_dit
 from kinema.video import Video, VideoWriter
 
 
@@ -192,3 +195,21 @@ def test_a_region_and_a_mask_exclude_each_other(kinema):
     with pytest.raises(SystemExit) as stop:
         kinema("edit", "b.mkv", "a fox", "--region", "0,0,8,8", "--mask", "mask.png")
     assert stop.value.code == 2
+
+
+def test_an_adapter_is_applied_by_every_verb_and_a_job_needs_it_again(kinema, model_folder, files, capsys):
+    dit = add_lora(load_dit(model_folder), 2, 2.0, ("to_q", "mlp.expand"))
+    for module in dit.modules():
+        if isinstance(module, LoRALinear):
+            torch.nn.init.normal_(module.up)
+    save_lora(files / "style.safetensors", dit)
+    words = ("loop", "the fox runs", "--seconds", "0.5")
+    assert kinema(*words, out="plain.mkv") == 0
+    assert kinema(*words, "--lora", "style.safetensors:0.5", "--job", "job", out="styled.mkv") == 0
+    num_layers = 3 * dit.config.num_layers
+    assert f"applied {num_layers}/{num_layers} at scale 0.5" in capsys.readouterr().out
+    plain, styled = (Video.read(files / name).frames for name in ("plain.mkv", "styled.mkv"))
+    assert not np.array_equal(plain, styled)
+    assert main(["continue", "job", "-o", "again.mkv", "--no-sheet"]) == 2
+    assert main(["continue", "job", "-o", "again.mkv", "--no-sheet", "--lora", "style.safetensors:0.5"]) == 0
+    assert np.array_equal(Video.read(files / "again.mkv").frames, styled)

@@ -76,6 +76,29 @@ def test_is_wan_with_a_time_for_each_token():
     assert relative_error(apply_to_grid(dit, x, t, text), theirs) < 1e-5
 
 
+@pytest.mark.parametrize("positions", [None, 10], ids=["one image", "first and last image"])
+def test_is_wan_with_images(positions):
+    # diffusers takes the last 512 rows for text whatever the configuration says.
+    config = replace(TINY, image_dim=14, image_positions=positions, text_padding="zeros", text_length=512)
+    dit, x, t = network(config), draw(2, 4, 3, 4, 6), torch.tensor([0.21, 0.87])
+    text, states = prompts(5, 5), draw(2 * (positions or 5), 14, seed=9)
+    images = TextStates(states, (len(states) // 2,) * 2)
+    padded = torch.nn.functional.pad(text.states.unflatten(0, (2, 5)), (0, 0, 0, 507))
+    per_image = states.unflatten(0, (-1, 5))  # diffusers wants a row for each image, and joins those of a clip where there are positions
+    theirs = wan_twin(dit)(x, 1000 * t, padded, encoder_hidden_states_image=per_image, return_dict=False)[0]
+    assert relative_error(apply_to_grid(dit, x, t, dit.prepare_text(text, images)), theirs) < 1e-5
+    with pytest.raises(RequestError, match="needs an image"):
+        dit.prepare_text(text)
+    with pytest.raises(RequestError, match="takes no image"):
+        network().prepare_text(text, images)
+
+
+def test_a_prompt_that_fills_the_text_length_has_no_padding():
+    dit, masked = (network(replace(TINY, text_padding=padding)) for padding in ("zeros", "masked"))
+    x, t, text = draw(1, 4, 2, 4, 4), torch.tensor([0.4]), prompts(TINY.text_length)
+    torch.testing.assert_close(apply_to_grid(dit, x, t, text), apply_to_grid(masked, x, t, text))
+
+
 def test_a_new_network_predicts_exactly_zero():
     dit = DiT(TINY)
     assert (apply_to_grid(dit, draw(2, 4, 2, 4, 4), torch.rand(2), prompts(3, 1)) == 0).all()

@@ -38,6 +38,18 @@ def test_each_segment_attends_to_its_own(q_lengths, kv_lengths):
     torch.testing.assert_close(attend(q, k, v, q_lengths, kv_lengths), by_segment(q, k, v, q_lengths, kv_lengths))
 
 
+def test_a_key_with_the_bias_log_n_counts_n_times():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(size, 2, 4, generator=generator) for size in (5, 6, 6))
+    rows, lengths = [0, 1, 1, 1, 2, 3, 3, 4, 5, 5], (4, 6)
+    times = torch.tensor([1.0, 3, 1, 2, 1, 2])
+    for q_lengths in ((2, 3), (4, 1)):
+        expected = attend(q, k[rows], v[rows], q_lengths, lengths)
+        torch.testing.assert_close(attend(q, k, v, q_lengths, (2, 4), times.log()), expected)
+    one = attend(q, k, v, (5,), (6,), times.log())
+    torch.testing.assert_close(one, attend(q, k[rows], v[rows], (5,), (10,)))
+
+
 @pytest.mark.parametrize("q_lengths", [(4, 4), (4, 6), (4, 40)])
 @pytest.mark.parametrize("kv_lengths", [(0, 0), (0, 3)])
 def test_a_segment_without_keys_gives_zeros_and_finite_gradients(q_lengths, kv_lengths):

@@ -17,6 +17,7 @@ from kinema.models.weights import load_manifest, save_model
 from kinema.train import load_part, train
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "dit_tiny.toml"
+LORA = RECIPE.with_name("lora_tiny.toml")
 QUICK = (
     "run.save_every=2",
     "run.sample_every=4",
@@ -119,3 +120,13 @@ def test_the_command_takes_a_data_set_and_says_what_is_wrong_with_it(dataset, tm
     assert "clips of" in capsys.readouterr().out
     assert main(["train", str(RECIPE), "--data", str(tmp_path)]) == 2
     assert "is no data set" in capsys.readouterr().err
+
+
+def test_an_adapter_is_trained_on_a_data_set(dataset: Path, tmp_path: Path):
+    quick = ["run.save_every=2", "run.sample_every=2", "run.log_every=1", "defaults.steps=2", "pack.tokens=128"]
+    part = load_part(LORA, steps=2, assignments=[*quick, f"base={dataset.parent / 'model'}", f"dataset={dataset}"])
+    before = {name: tensor.clone() for name, tensor in part.model.state_dict().items()}
+    assert train(part, tmp_path / "run")
+    changed = {name for name, tensor in part.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name in before if name.endswith((".up", ".down"))}
+    assert (tmp_path / "run" / "export" / "lora.safetensors").is_file()

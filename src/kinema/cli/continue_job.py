@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kinema.cli.making import add_output, check_output, finish, watching
+from kinema.cli.making import add_output, check_output, finish, load_model, watching
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,11 +17,10 @@ def run(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from kinema.generate.job import Job
-    from kinema.generate.pipeline import load
 
     job = Job(arguments.job)
     request = job.request()
-    pipeline = load(arguments.model or request.model, device=arguments.device)
+    pipeline = load_model(arguments, arguments.model or request.model)
     check_output(arguments, pipeline.plan(request))
     if arguments.steps is not None and arguments.steps != request.steps:
         inputs = job.inputs(request)

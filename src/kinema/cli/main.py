@@ -22,6 +22,7 @@ VERBS = {
     "edit": ("kinema.cli.edit", "a clip changed as words say, or a part of it"),
     "storyboard": ("kinema.cli.storyboard", "one video of timed prompts, pictures and clips"),
     "continue": ("kinema.cli.continue_job", "a run that was stopped, finished"),
+    "plan": ("kinema.cli.plan", "what a video of a large model will take"),
     "train": ("kinema.cli.train", "a model from a recipe"),
     "evaluate": ("kinema.cli.evaluate", "how well a model does what prompts say, against its world's truth"),
     "worlds": ("kinema.cli.worlds", "the procedural worlds that clips come from: list them, look at them"),

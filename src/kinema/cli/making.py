@@ -24,6 +24,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-sheet", action="store_true", help="write no contact sheet")
     parser.add_argument("--preview", type=Path, metavar="FILE.gif", help="while it is made, what it begins to look like")
     parser.add_argument("--device", default="auto", metavar="NAME", help="where to compute (default: the fastest there is)")
+    parser.add_argument("--lora", action="append", default=[], metavar="FILE[:scale]", help="an adapter to apply; may be given again")
 
 
 def add_length(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,9 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shift", type=float, metavar="S", help="how far the sampler's times move towards noise; 1 is not at all")
     parser.add_argument("--window", type=int, metavar="N", help="frames the model sees at a time (default: as many as it was trained with)")
     parser.add_argument("--anchor", action="store_true", help="windows of a long video also look back at its first frame")
-    parser.add_argument("--model", default="shipped", metavar="DIR", help="a model folder (default: the model inside the package)")
+    parser.add_argument(
+        "--model", default="shipped", metavar="DIR", help="a model folder or file, Wan's among them (default: the model inside the package)"
+    )
     parser.add_argument("--beyond-trained", action="store_true", help="allow sizes and windows that the model was not trained with")
     parser.add_argument("--job", type=Path, metavar="DIR", help="keep the work there, so that 'kinema continue DIR' can finish it")
 
@@ -79,12 +82,24 @@ def fields_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def load_model(arguments: argparse.Namespace, model: str) -> "Pipeline":
+    """The pipeline of `model` with the adapters that are wanted, each of which is reported."""
+    from kinema.generate.pipeline import load
+    from kinema.models.lora import LoRAFile
+
+    loras = [LoRAFile.parse(text) for text in arguments.lora]
+    pipeline = load(model, device=arguments.device)
+    for lora in loras:
+        num_layers = pipeline.add_lora(lora)
+        print(f"{lora.path}: applied {num_layers}/{num_layers} at scale {lora.scale:g}")
+    return pipeline
+
+
 def make(arguments: argparse.Namespace, fill: Callable[[dict[str, Any], float], "Task"]) -> int:
     """Load the model, fill the request of the task, make its video and say what was done."""
     from kinema.generate.painting import describe
-    from kinema.generate.pipeline import load
 
-    pipeline = load(arguments.model, device=arguments.device)
+    pipeline = load_model(arguments, arguments.model)
     request, inputs = fill(fields_of(arguments), pipeline.manifest.fps)
     plan = pipeline.plan(request)
     check_output(arguments, plan)
@@ -125,7 +140,8 @@ def finish(arguments: argparse.Namespace, result: "Result") -> None:
         with atomic_output(report) as partial:
             partial.write_text(json.dumps(result.report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         written.append(report)
-    similarity = f"; CLIP similarity {result.similarity:.2f}" if plan.request.prompt else ""
+    has_similarity = result.similarity is not None and plan.request.prompt
+    similarity = f"; CLIP similarity {result.similarity:.2f}" if has_similarity else ""
     print(
         f"{', '.join(map(str, written))} in {result.seconds:.1f} s, "
         f"by {result.model_name} {result.model_hash} with seed {plan.request.seed}{similarity}"

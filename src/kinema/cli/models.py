@@ -1,4 +1,4 @@
-"""Looks into model folders: what a model can do and what it is made of, and whether its files are as they were written."""
+"""Looks into models: what one can do and is made of, and whether its files are as they were written; writes one in another layout."""
 
 import argparse
 import math
@@ -22,12 +22,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         action.set_defaults(act=act)
 
+    action = actions.add_parser("convert", help="write a model of the Wan family in another layout", description=convert.__doc__)
+    action.add_argument("source", type=Path, metavar="A", help="a model folder or file, in any layout")
+    action.add_argument("target", type=Path, metavar="B", help="the folder to write")
+    action.add_argument("--layout", required=True, metavar="NAME", help="kinema, diffusers, wan (the original files) or comfy")
+    action.set_defaults(act=None)
+
 
 def run(arguments: argparse.Namespace) -> int:
     from kinema.models.weights import resolve_model
+    from kinema.wan.model import is_wan
 
-    arguments.act(resolve_model(arguments.model))
+    if arguments.act is None:
+        convert(arguments.source, arguments.target, arguments.layout)
+    elif arguments.act is inspect and is_wan(Path(arguments.model)):
+        inspect_wan(Path(arguments.model))
+    else:
+        arguments.act(resolve_model(arguments.model))
     return 0
+
+
+def convert(source: Path, target: Path, layout: str) -> None:
+    """Writes a model of the Wan family in another layout, tensors bit for bit."""
+    from kinema.wan.convert import convert as write
+
+    files = write(source, target, layout)
+    num_tensors = sum(len(part) for part in files.parts.values())
+    print(f"{target}: {num_tensors} tensors, {sum(part.size_bytes for part in files.parts.values()) / 1e6:.1f} MB in the layout {layout}")
+
+
+def inspect_wan(path: Path) -> None:
+    """Prints what a model of the Wan family can do and is made of; no weights are loaded."""
+    from kinema.wan.files import find
+    from kinema.wan.model import describe, fingerprint
+
+    files = find(path)
+    variant, manifest = describe(files, name=path.resolve().name)
+    config = files.backbones[0].config
+    rows = {
+        "model": f"{manifest.name}, {fingerprint(path)}",
+        "kind": f"{variant}, in the layout {files.layout}",
+        "licence": manifest.licence,
+        **_abilities(manifest),
+        "backbone": f"d={config.d}, {config.num_layers} layers, {config.num_heads} heads, {config.in_channels} channels in",
+    }
+    total = 0
+    for name, part in files.parts.items():
+        types = sorted({str(dtype).removeprefix("torch.") for dtype in part.dtypes.values()})
+        total += part.num_parameters
+        rows[f"{name}/"] = f"{part.num_parameters / 1e6:.2f} million parameters, {part.size_bytes / 1e6:.1f} MB of {' and '.join(types)}"
+    rows["memory"] = f"{2 * total / 2**30:.2f} GiB for all weights in bfloat16, {4 * total / 2**30:.2f} GiB in float32"
+    width = max(map(len, rows))
+    for name, line in rows.items():
+        print(f"{name:<{width}}  {line}")
 
 
 def verify(folder: Path) -> None:

@@ -25,6 +25,7 @@ from kinema.evaluate.towers import clip_scores, read_real_clip, vae_psnr
 from kinema.generate.pipeline import Pipeline
 from kinema.generate.provenance import metadata, read_provenance
 from kinema.generate.request import Request
+from kinema.models.clip import CLIP
 from kinema.models.oracle import LEAST_FRAMES, Oracle, Reading
 from kinema.models.weights import PARTS, sha256_of
 from kinema.video import Video
@@ -310,6 +311,7 @@ def _towers(
     pipeline: Pipeline, stage: StageConfig, shown: Shown, config: EvaluationConfig, real: np.ndarray | None, on_progress: OnProgress
 ) -> dict[str, Any]:
     """PSNR of the VAE and scores of the CLIP, on clips of held-out combinations where there are any."""
+    assert isinstance(pipeline.clip, CLIP), "a model that knows the stage has a CLIP"
     split: Split = "held_out" if "held_out" in config.splits else "seen"
     world = world_of(stage, split)
     clips = [true_clip(world, 5 * 10**9 + i, shown).frames for i in range(config.num_vae_clips)]

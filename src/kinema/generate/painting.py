@@ -112,7 +112,7 @@ def _paint_latents(canvas: Canvas, plan: Plan, laid: Laid, source: _Source, vae:
     if not laid.latents:
         return canvas
     frames = [frame for latent in laid.latents for frame in frames_of(latent, factor)]
-    video = _on_canvas(source.pixels(frames), plan).to(canvas.clean.device)
+    video = on_canvas(source.pixels(frames), plan).to(canvas.clean.device)
     clean = encode_known(vae, video, starts_canvas=laid.latents[0] == 0)
     whole = canvas.clean.clone()
     whole[:, :, laid.latents[0] : laid.latents[-1] + 1] = clean.to(whole)
@@ -192,7 +192,7 @@ def _to_grid(masks: np.ndarray, plan: Plan, vae: VAE, place: Place) -> Tensor:
     return reduce(torch.from_numpy(padded).float(), "(h p) (w q) -> h w", "max" if place.strength > 0 else "min", p=space, q=space) > 0
 
 
-def _on_canvas(frames: np.ndarray, plan: Plan) -> Float[Tensor, "1 3 f h w"]:
+def on_canvas(frames: np.ndarray, plan: Plan) -> Float[Tensor, "1 3 f h w"]:
     """Pixels of the result's size on the larger canvas, in [-1, 1]; the border repeats the outermost pixels."""
     top, left = (plan.canvas_height - plan.height) // 2, (plan.canvas_width - plan.width) // 2
     bottom, right = plan.canvas_height - plan.height - top, plan.canvas_width - plan.width - left

@@ -5,10 +5,11 @@ request -> plan -> canvas -> sampler around the guided DiT -> latents (saved) ->
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -41,12 +42,15 @@ from kinema.generate.sampling import Piece, cut_piece, num_pieces, put_back
 from kinema.lookup import lookup
 from kinema.models.clip import CLIP
 from kinema.models.dit import DiT, PreparedText, apply_to_grid
+from kinema.models.lora import LoRAFile, merge_lora, read_lora
 from kinema.models.pixels import from_uint8, to_uint8
+from kinema.models.text import TextEncoder, TextStates
 from kinema.models.vae import VAE
-from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model
+from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model, sha256_of
 from kinema.shapes import Float
 from kinema.video import Video, VideoWriter
 from kinema.video.writing import LOSSY
+from kinema.wan.model import is_wan
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +93,11 @@ class Result:
     prompt: PromptReport
     model_name: str
     model_hash: str
-    similarity: float
-    """How well the model's own CLIP finds that the video fits the prompt, -1 to 1: for choosing among seeds, not among models."""
+    similarity: float | None
+    """How well the model's own CLIP finds that the video fits the prompt, -1 to 1: for choosing among seeds, not among models.
+
+    None for a model without a CLIP.
+    """
     seconds: float
     """Taken in all, on the clock of the wall."""
     notes: tuple[str, ...] = ()
@@ -109,13 +116,13 @@ class Result:
 
 
 class Pipeline:
-    """A model, ready to generate: DiT, VAE and CLIP on one device."""
+    """A model, ready to generate: DiT, VAE and text encoder (of our own models the CLIP) on one device."""
 
     def __init__(
         self,
         dit: DiT,
         vae: VAE,
-        clip: CLIP,
+        clip: TextEncoder,
         manifest: Manifest,
         *,
         model: str = SHIPPED,
@@ -128,9 +135,9 @@ class Pipeline:
         """
         space, multiple = vae.config.spatial_factor, manifest.sides[2]
         pairs = {
-            "the DiT's in_channels and the VAE's z_dim": (dit.config.in_channels, vae.config.z_dim),
+            "the DiT's in_channels and the channels it is shown": (dit.config.in_channels, self.channels_in(vae)),
             "the DiT's out_channels and the VAE's z_dim": (dit.config.out_channels, vae.config.z_dim),
-            "the DiT's text_dim and the CLIP's text_width": (dit.config.text_dim, clip.config.text_width),
+            "the DiT's text_dim and the text encoder's width": (dit.config.text_dim, clip.text_width),
         }
         wrong = [f"{what} are {left} and {right}" for what, (left, right) in pairs.items() if left != right]
         if multiple % space:
@@ -139,15 +146,37 @@ class Pipeline:
             wrong.append(f"the DiT's patches are {dit.config.patch[0]} latent frames long, but a canvas may have any number of them")
         if wrong:
             raise ModelError(f"the parts of {manifest.name} do not fit together: {'; '.join(wrong)}")
-        self.dit, self.vae, self.clip = dit.eval(), vae.eval(), clip.eval()
+        self.dit, self.vae, self.clip = dit.eval(), vae.eval(), clip
+        if isinstance(clip, CLIP):
+            clip.eval()
         self.manifest = manifest
         self.model = model
         self.model_hash = model_hash
         self.precision = precision
         self.device = next(dit.parameters()).device
-        self.judges: dict[str, Judge] = {"clip_similarity": self._similarity}
+        self.judges: dict[str, Judge] = {"clip_similarity": partial(similarity, clip)} if isinstance(clip, CLIP) else {}
         """What a long result is judged by, window by window, in its drift report; further models may be added."""
         self.schedule = lookup(SCHEDULES, manifest.schedule, kind="noise schedule")()
+
+    def backbones(self) -> dict[str, DiT]:
+        """The networks that an adapter may be for: one, or an expert for high noise and one for low."""
+        return {"high": self.dit}
+
+    def add_lora(self, lora: LoRAFile) -> int:
+        """Merge an adapter into the backbone (into both experts unless it names one) and return how many layers it changed.
+
+        The model's hash changes with it. Raises `ModelError` that lists what does not fit.
+        """
+        dits = self.backbones()
+        if lora.expert is not None and len(dits) == 1:
+            raise ModelError(f"{self.manifest.name} has one backbone: leave :{lora.expert} out")
+        chosen = [dit for name, dit in dits.items() if lora.expert in (None, name)]
+        read = [read_lora(lora.path, dit) for dit in chosen]
+        for dit, adapters in zip(chosen, read):
+            merge_lora(dit, adapters, lora.scale)
+        line = f"{self.model_hash} {sha256_of(lora.path)} {lora.scale!r} {lora.expert}"
+        self.model_hash = sha256(line.encode()).hexdigest()[:12]
+        return sum(map(len, read))
 
     def plan(self, request: Request) -> Plan:
         """What this model will do for `request`; raises `RequestError` for what it cannot do. Costs nothing."""
@@ -156,7 +185,9 @@ class Pipeline:
 
     def read_prompt(self, prompt: str) -> PromptReport:
         """How this model reads a prompt."""
-        return read_prompt(self.clip.tokenizer, prompt)
+        if isinstance(self.clip, CLIP):
+            return read_prompt(self.clip.tokenizer, prompt)
+        return PromptReport(num_read=len(prompt.split()))  # an encoder of open vocabulary reads every word
 
     def generate(self, request: Request, *, inputs: Inputs | None = None, job: Path | None = None) -> Iterator[Step | Result]:
         """A `Step` for each piece of work, and the `Result` last. Closing the iterator cancels the rest.
@@ -253,8 +284,7 @@ class Pipeline:
         def noise(stream: str, step: int) -> Tensor:
             return place_noise(plan.request.seed, stream, piece.places, (c, lh, lw), step).unsqueeze(0).to(self.device)
 
-        top = FIRST_TIME_OF_NOISE if self.manifest.prediction == "noise" else 1.0
-        times = time_grid(plan.steps, shift=plan.shift, start=canvas.first_time, top=top)
+        times = self.times(plan, canvas.first_time)
         start = noise(START, 0)
         x = canvas.at(times[0], start, self.schedule) if state.x is None else state.x.to(self.device)
         state.sampler.tensors = [tensor.to(self.device) for tensor in state.sampler.tensors]
@@ -274,33 +304,58 @@ class Pipeline:
             )
         return canvas.finish(x)
 
+    def times(self, plan: Plan, start: float) -> Float[Tensor, " u"]:
+        """The times that the sampler visits on a canvas whose tokens begin at `start` or below."""
+        top = FIRST_TIME_OF_NOISE if self.manifest.prediction == "noise" else 1.0
+        return time_grid(plan.steps, shift=plan.shift, start=start, top=top)
+
     def network(self, plan: Plan, prompt: str | None = None, *, first_frame: int = 0) -> Network:
-        """The guided estimate of x0 for the prompts of `plan`; their keys and values are made once, here."""
+        """The guided estimate of x0 for the prompts of `plan`, with `prompt` in place of the plan's first one.
+
+        `first_frame` is the time coordinate of the first latent. Keys and values of the prompts are made once, here.
+        """
         # Without a negative prompt guidance moves away from the empty text, which stands for dropped captions in training.
-        texts, _ = self.clip.encode_text([plan.request.prompt if prompt is None else prompt, plan.request.negative_prompt])
-        conditional, unconditional = (self.dit.prepare_text(text) for text in texts.split())
-        both = PreparedText(
-            tuple(
-                (torch.cat([keys, other_keys]), torch.cat([values, other_values]))
-                for (keys, values), (other_keys, other_values) in zip(conditional.blocks, unconditional.blocks)
-            ),
-            conditional.lengths + unconditional.lengths,
-        )
+        texts = self.clip.encode_prompts([plan.request.prompt if prompt is None else prompt, plan.request.negative_prompt])
+        return self.guided(self.dit, texts, plan.guidance, first_frame=first_frame)
+
+    def guided(
+        self,
+        dit: DiT,
+        texts: TextStates,
+        guidance: float,
+        *,
+        first_frame: int = 0,
+        images: TextStates | None = None,
+        beside: Float[Tensor, "1 c2 lf lh lw"] | None = None,
+    ) -> Network:
+        """The estimate of x0 by `dit` for two prompts, what to follow and what to move away from.
+
+        `images` are states of still images, for a backbone that takes them; `beside` are channels shown to it below those of the latents.
+        """
+        conditional, unconditional = (dit.prepare_text(text, images) for text in texts.split())
+        both = PreparedText.cat([conditional, unconditional])
 
         def estimate(x: Tensor, t: Tensor, text: PreparedText) -> Tensor:
             """The estimate of x0 at one time per latent, in float32."""
-            output = apply_to_grid(self.dit, x, t, text, first_frame)
+            shown = x if beside is None else torch.cat([x, beside.expand(len(x), -1, -1, -1, -1)], dim=1)
+            output = apply_to_grid(dit, shown, self.shown_times(t), text, first_frame)
             return to_x0(cast(Prediction, self.manifest.prediction), output.float(), x, t, self.schedule)
 
         def pair(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            if x[0, 0].numel() // prod(self.dit.config.patch) > JOINT_TOKENS:
+            if x[0, 0].numel() // prod(dit.config.patch) > JOINT_TOKENS:
                 return estimate(x, t, conditional), estimate(x, t, unconditional)
             with_prompt, without = estimate(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
             return with_prompt, without
 
-        return classifier_free(
-            lambda x, t: estimate(x, t, conditional), lambda x, t: estimate(x, t, unconditional), plan.guidance, pair=pair
-        )
+        return classifier_free(lambda x, t: estimate(x, t, conditional), lambda x, t: estimate(x, t, unconditional), guidance, pair=pair)
+
+    def shown_times(self, t: Tensor) -> Tensor:
+        """The times that the backbone is told when they are `t`."""
+        return t
+
+    def channels_in(self, vae: VAE) -> int:
+        """Channels that the backbone is shown: those of the latents."""
+        return vae.config.z_dim
 
     @torch.inference_mode()
     def decode(self, latents: Float[Tensor, "c lf lh lw"], plan: Plan, *, on_step: OnStep | None = None) -> Video:
@@ -371,15 +426,11 @@ class Pipeline:
                     overview.append(frame)
         return Video(np.stack(overview), plan.fps * len(overview) / plan.frames)
 
-    def _similarity(self, frames: np.ndarray, prompt: str) -> float:
-        """How well the model's own CLIP finds that frames (f, h, w, 3) fit a prompt, -1 to 1."""
-        return float(self.clip.similarity(from_uint8([frames]).to(self.device), [prompt]).item())
-
     def _result(self, plan: Plan, video: Video, notes: tuple[str, ...], report: dict[str, Any], begun: float) -> Result:
         prompt = plan.request.prompt
-        similarity = self._similarity(video.frames, prompt)
+        fit = similarity(self.clip, video.frames, prompt) if isinstance(self.clip, CLIP) else None
         seconds = time.perf_counter() - begun
-        return Result(video, plan, self.read_prompt(prompt), self.manifest.name, self.model_hash, similarity, seconds, notes, report)
+        return Result(video, plan, self.read_prompt(prompt), self.manifest.name, self.model_hash, fit, seconds, notes, report)
 
 
 class _Progress:
@@ -413,6 +464,12 @@ class _Progress:
             self.job.save_state(self.state, model_hash=self.pipeline.model_hash)
 
 
+def similarity(clip: CLIP, frames: np.ndarray, prompt: str) -> float:
+    """How well `clip` finds that frames (f, h, w, 3) fit a prompt, -1 to 1."""
+    device = next(clip.parameters()).device
+    return float(clip.similarity(from_uint8([frames]).to(device), [prompt]).item())
+
+
 def _collected(plan: Plan, frames: Iterator[np.ndarray]) -> Video:
     """All frames of the plan's video in memory."""
     whole = np.empty((plan.frames, plan.height, plan.width, 3), dtype=np.uint8)
@@ -437,10 +494,24 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return isinstance(error, MemoryError) or "memory" in str(error)
 
 
-def load(model: str | Path = SHIPPED, *, device: str = "auto", precision: Precision = "auto") -> Pipeline:
-    """The pipeline of a model: "shipped", or the path of a model folder. Raises `ModelError` when it is not whole."""
-    folder = resolve_model(model)
+def load(model: str | Path = SHIPPED, *, device: str = "auto", precision: Precision = "auto", loras: Sequence[LoRAFile] = ()) -> Pipeline:
+    """The pipeline of a model: "shipped", or the path of a model folder or file. Raises `ModelError` when it is not whole.
+
+    `loras` are adapters that are merged into its backbone, one after the other; one that does not fit is an error that lists why.
+    """
+    pipeline = _load(model, device, precision)
+    for lora in loras:
+        pipeline.add_lora(lora)
+    return pipeline
+
+
+def _load(model: str | Path, device: str, precision: Precision) -> Pipeline:
     place = pick_device(device)
+    if is_wan(Path(model)):
+        from kinema.generate.wan import load_wan
+
+        return load_wan(Path(model), place, precision)
+    folder = resolve_model(model)
     manifest = load_manifest(folder)
     parts = load_dit(folder, place), load_vae(folder, place), load_clip(folder, place)
     return Pipeline(*parts, manifest, model=str(model), model_hash=model_hash(folder), precision=precision)

@@ -176,6 +176,15 @@ class CLIP(nn.Module):
         self.video = VideoTower(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
 
+    @property
+    def text_width(self) -> int:
+        """Width of the states that a backbone sees."""
+        return self.config.text_width
+
+    def encode_prompts(self, prompts: Sequence[str]) -> TextStates:
+        """States for the backbone alone."""
+        return self.encode_text(prompts)[0]
+
     def encode_text(self, texts: Sequence[str]) -> tuple[TextStates, Float[Tensor, "b d"]]:
         """States for the backbone and unit embeddings; the empty text is `<bos> <eos>`."""
         return self.text([self.tokenizer.encode(text) for text in texts])

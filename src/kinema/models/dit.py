@@ -5,9 +5,11 @@
 - Modulation is one learned table per block plus one projection of the time for all blocks (adaLN-single).
 - Queries and keys are RMS-normalised over the full width, before it is split into heads.
 - Positions are three-dimensional rotations, in self-attention only; text comes in by cross-attention without a gate.
+- Where the configuration has `image_dim`, states of still images come in beside the text, with keys and values of their own (Wan 2.1).
 - The residual stream, the norms and the modulation stay in float32 whatever the dtype of the weights.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -37,7 +39,8 @@ class DiTConfig:
 
     `freq_dim` is the width of the sinusoid that the time embedding starts from; `patch` is the latents along (lf, lh, lw) that make a
     token; `text_length` is the most text tokens of a prompt. With `text_padding` "masked" a token sees only its prompt's own text tokens;
-    with "zeros" prompts are filled up with zeros to `text_length`, and the filling is seen, as in Wan. Raises `ConfigError`.
+    with "zeros" prompts are filled up with zeros to `text_length`, and the filling is seen, as in Wan. `image_dim` is the width of
+    the image states that Wan 2.1's image-to-video takes, `image_positions` how many have learned positions. Raises `ConfigError`.
     """
 
     in_channels: int = 16
@@ -52,6 +55,8 @@ class DiTConfig:
     text_padding: Literal["masked", "zeros"] = "masked"
     text_length: int = 512
     eps: float = 1e-6
+    image_dim: int | None = None
+    image_positions: int | None = None
 
     def __post_init__(self) -> None:
         sizes = ("in_channels", "out_channels", "d", "num_layers", "num_heads", "ffn_dim", "text_dim", "freq_dim", "text_length", "eps")
@@ -66,6 +71,11 @@ class DiTConfig:
             raise ConfigError(
                 f"d={self.d} with num_heads={self.num_heads} makes heads of {self.head_dim}: RoPE needs an even size of 6 or more"
             )
+        if self.image_positions is not None and self.image_dim is None:
+            raise ConfigError(f"image_positions={self.image_positions} needs image_dim, the width of the image states")
+        for name in ("image_dim", "image_positions"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
         if self.freq_dim % 2:
             raise ConfigError(f"freq_dim={self.freq_dim} must be even")
 
@@ -85,15 +95,71 @@ class DiTConfig:
         return self.out_channels * prod(self.patch)
 
 
-KeysValues = tuple[Tensor, Tensor]
+@dataclass(frozen=True, eq=False)
+class KeysValues:
+    """Keys and values (s, k, dh) of one block's cross-attention: those of the text, and those of images where there are any."""
+
+    text: tuple[Tensor, Tensor]
+    images: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What prompts and images are cut into: rows of each segment. `bias` is added to the scores of each row of the text.
+
+    Padding that is seen is the same row many times over; one row stands for all of it, with the logarithm of their number as its bias.
+    """
+
+    lengths: tuple[int, ...]
+    bias: Float[Tensor, " s"] | None = None
+    image_lengths: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedText:
+    """Text (s, d) and images (m, d) as wide as the backbone, before a block makes keys and values of them."""
+
+    text: Tensor
+    images: Tensor | None
+    context: Context
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Rows of each prompt."""
+        return self.context.lengths
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedText:
-    """The cross-attention keys and values (s, k, dh) of every block for some prompts, so that sampling makes them once for all steps."""
+    """The cross-attention keys and values of every block for some prompts, so that sampling makes them once for all steps."""
 
     blocks: tuple[KeysValues, ...]
-    lengths: tuple[int, ...]
+    context: Context
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Rows of each prompt."""
+        return self.context.lengths
+
+    @classmethod
+    def cat(cls, texts: "Sequence[PreparedText]") -> "PreparedText":
+        """All prompts of `texts` (at least one, prepared by one backbone), in order."""
+
+        def joined(pairs: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:
+            known = [pair for pair in pairs if pair is not None]
+            return (torch.cat([keys for keys, _ in known]), torch.cat([values for _, values in known])) if known else None
+
+        blocks = []
+        for parts in zip(*(text.blocks for text in texts)):
+            text = joined([part.text for part in parts])
+            assert text is not None, "every block has keys of the text"
+            blocks.append(KeysValues(text, joined([part.images for part in parts])))
+        contexts = [text.context for text in texts]
+        biases = [context.bias for context in contexts if context.bias is not None]
+        lengths, image_lengths = (
+            tuple(length for context in contexts for length in getattr(context, name)) for name in ("lengths", "image_lengths")
+        )
+        return cls(tuple(blocks), Context(lengths, torch.cat(biases) if biases else None, image_lengths))
 
 
 class SelfAttention(nn.Module):
@@ -114,7 +180,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention from the tokens of a clip to those of its prompt."""
+    """Attention from the tokens of a clip to those of its prompt, plus that to its images where the configuration has them."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -122,17 +188,47 @@ class CrossAttention(nn.Module):
         self.heads = (config.num_heads, config.head_dim)
         self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(d, d) for _ in range(4))
         self.norm_q, self.norm_k = RMSNorm(d, config.eps), RMSNorm(d, config.eps)
+        if config.image_dim is not None:
+            self.to_k_image, self.to_v_image = nn.Linear(d, d), nn.Linear(d, d)
+            self.norm_k_image = RMSNorm(d, config.eps)
 
-    def keys_values(self, text: Float[Tensor, "s d"]) -> KeysValues:
-        """Keys and values (s, k, dh) of embedded text."""
-        return self.norm_k(self.to_k(text)).unflatten(-1, self.heads), self.to_v(text).unflatten(-1, self.heads)
+    def keys_values(self, embedded: EmbeddedText) -> KeysValues:
+        """Keys and values (s, k, dh) of embedded text and images."""
+        keys = self.norm_k(self.to_k(embedded.text)).unflatten(-1, self.heads)
+        text = keys, self.to_v(embedded.text).unflatten(-1, self.heads)
+        if embedded.images is None:
+            return KeysValues(text)
+        keys = self.norm_k_image(self.to_k_image(embedded.images)).unflatten(-1, self.heads)
+        return KeysValues(text, (keys, self.to_v_image(embedded.images).unflatten(-1, self.heads)))
 
-    def forward(
-        self, x: Float[Tensor, "n d"], text: Tensor | KeysValues, lengths: tuple[int, ...], text_lengths: tuple[int, ...]
-    ) -> Float[Tensor, "n d"]:
-        k, v = self.keys_values(text) if isinstance(text, Tensor) else text
+    def forward(self, x: Float[Tensor, "n d"], known: KeysValues, lengths: tuple[int, ...], context: Context) -> Float[Tensor, "n d"]:
         q = self.norm_q(self.to_q(x)).unflatten(-1, self.heads)
-        return self.to_out(attend(q, k, v, lengths, text_lengths).flatten(-2))
+        seen = attend(q, *known.text, lengths, context.lengths, context.bias)
+        if known.images is not None:
+            seen = seen + attend(q, *known.images, lengths, context.image_lengths)
+        return self.to_out(seen.flatten(-2))
+
+
+class ImageEmbedding(nn.Module):
+    """Image states as wide as the backbone: norm, MLP with the exact GELU, norm; before them learned positions where there are any."""
+
+    def __init__(self, image_dim: int, d: int, num_positions: int | None) -> None:
+        super().__init__()
+        self.positions = None if num_positions is None else nn.Parameter(torch.zeros(1, num_positions, image_dim))
+        self.norm_in, self.norm_out = nn.LayerNorm(image_dim), nn.LayerNorm(d)
+        self.expand, self.project = nn.Linear(image_dim, image_dim), nn.Linear(image_dim, d)
+
+    def forward(self, images: TextStates) -> Float[Tensor, "m d"]:
+        """The states of the images of all clips. Raises `RequestError` when their number is not that of the positions."""
+        states = images.states.to(self.expand.weight.dtype)
+        if self.positions is not None:
+            num_positions = self.positions.shape[1]
+            if set(images.lengths) != {num_positions}:
+                raise RequestError(
+                    f"the backbone takes {num_positions} image states a clip, not {images.lengths}: give first and last image"
+                )
+            states = (states.unflatten(0, (-1, num_positions)) + self.positions).flatten(0, 1)
+        return self.norm_out(self.project(F.gelu(self.expand(self.norm_in(states)))))
 
 
 class Block(nn.Module):
@@ -155,15 +251,15 @@ class Block(nn.Module):
         time: Float[Tensor, "u six d"],
         time_index: Int[Tensor, " n"],
         rotation: Tensor,
-        text: Tensor | KeysValues,
+        text: KeysValues,
         lengths: tuple[int, ...],
-        text_lengths: tuple[int, ...],
+        context: Context,
     ) -> Float[Tensor, "n d"]:
         dtype = self.mlp.expand.weight.dtype
         shift_self, scale_self, gate_self, shift_mlp, scale_mlp, gate_mlp = (self.modulation.float() + time).unbind(1)
         hidden = _modulate(self.norm_self(x), shift_self, scale_self, time_index).to(dtype)
         x = x + self.self_attention(hidden, rotation, lengths) * F.embedding(time_index, gate_self)
-        x = x + self.cross_attention(self.norm_cross(x).to(dtype), text, lengths, text_lengths)
+        x = x + self.cross_attention(self.norm_cross(x).to(dtype), text, lengths, context)
         hidden = _modulate(self.norm_mlp(x), shift_mlp, scale_mlp, time_index).to(dtype)
         return x + self.mlp(hidden) * F.embedding(time_index, gate_mlp)
 
@@ -198,6 +294,7 @@ class DiT(nn.Module):
         self.text_embedding = MLP(config.text_dim, d, d)
         self.time_embedding = MLP(config.freq_dim, d, d, "silu")
         self.time_projection = nn.Linear(d, 6 * d)
+        self.image_embedding = None if config.image_dim is None else ImageEmbedding(config.image_dim, d, config.image_positions)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head = Head(config)
         self.init_weights()
@@ -221,33 +318,43 @@ class DiT(nn.Module):
                 nn.init.zeros_(module.bias)
             elif isinstance(module, Block | Head):
                 nn.init.normal_(module.modulation, std=self.config.d**-0.5, generator=generator)
-            elif isinstance(module, RMSNorm | LayerNorm) and module.weight is not None:
+            elif isinstance(module, RMSNorm | LayerNorm | nn.LayerNorm) and module.weight is not None:
                 nn.init.ones_(module.weight)
         for mlp in (self.text_embedding, self.time_embedding):
             nn.init.normal_(mlp.expand.weight, std=0.02, generator=generator)
             nn.init.normal_(mlp.project.weight, std=0.02, generator=generator)
         nn.init.zeros_(self.head.projection.weight)
 
-    def embed_text(self, text: TextStates) -> tuple[Float[Tensor, "s d"], tuple[int, ...]]:
-        """The text as the blocks take it, padded as the configuration says, and its lengths.
+    def embed_text(self, text: TextStates, images: TextStates | None = None) -> EmbeddedText:
+        """Text, and images where the configuration has them, as the blocks take them.
 
-        Raises `RequestError` for a prompt that is longer than `text_length`.
+        `images` holds the image states of each prompt's clip, packed as the text is. Raises `RequestError` for a prompt that is longer than
+        `text_length`, and for images that are missing or not wanted.
         """
         length = self.config.text_length
         if max(text.lengths, default=0) > length:
             raise RequestError(f"a prompt of {max(text.lengths)} tokens is longer than the backbone's text_length={length}: shorten it")
-        states, lengths = text.states, text.lengths
+        if (images is None) != (self.image_embedding is None):
+            raise RequestError(
+                "the backbone needs an image: give one" if images is None else "the backbone takes no image states: give none"
+            )
+        states, lengths, bias = text.states, text.lengths, None
         if self.config.text_padding == "zeros":
             prompts = states.split(lengths)
-            states = torch.cat([F.pad(prompt, (0, 0, 0, length - len(prompt))) for prompt in prompts])
-            lengths = (length,) * len(lengths)
-        return self.text_embedding(states), lengths
+            paddings = [length - len(prompt) for prompt in prompts]
+            states = torch.cat([F.pad(prompt, (0, 0, 0, min(padding, 1))) for prompt, padding in zip(prompts, paddings)])
+            lengths = tuple(len(prompt) + min(padding, 1) for prompt, padding in zip(prompts, paddings))
+            biases = [[0.0] * len(prompt) + [math.log(max(padding, 1))] * min(padding, 1) for prompt, padding in zip(prompts, paddings)]
+            bias = torch.tensor([value for row in biases for value in row], device=states.device)
+        embedded_images = None if images is None or self.image_embedding is None else self.image_embedding(images)
+        context = Context(lengths, bias, () if images is None else images.lengths)
+        return EmbeddedText(self.text_embedding(states), embedded_images, context)
 
-    def prepare_text(self, text: TextStates) -> PreparedText:
-        """The part of the forward pass that depends only on the text; pass the result to `forward` in its place."""
-        embedded, lengths = self.embed_text(text)
+    def prepare_text(self, text: TextStates, images: TextStates | None = None) -> PreparedText:
+        """The part of the forward pass that depends only on text and images; pass the result to `forward` in place of the text."""
+        embedded = self.embed_text(text, images)
         blocks = cast(Iterable[Block], self.blocks)
-        return PreparedText(tuple(block.cross_attention.keys_values(embedded) for block in blocks), lengths)
+        return PreparedText(tuple(block.cross_attention.keys_values(embedded) for block in blocks), embedded.context)
 
     def embed_time(self, times: Float[Tensor, " u"]) -> tuple[Float[Tensor, "u d"], Float[Tensor, "u 6 d"]]:
         """The embedding of diffusion times in [0, 1], for the head and for the blocks, in float32 even under autocast."""
@@ -303,18 +410,14 @@ class DiT(nn.Module):
             )
         if features_at is not None and not 0 <= features_at < len(self.blocks):
             raise ValueError(f"features_at={features_at}, but the blocks are numbered 0 to {len(self.blocks) - 1}")
-        embedded: Sequence[Tensor | KeysValues]
-        if isinstance(text, PreparedText):
-            embedded, text_lengths = text.blocks, text.lengths
-        else:
-            states, text_lengths = self.embed_text(text)
-            embedded = (states,) * len(self.blocks)
+        embedded = text if isinstance(text, PreparedText) else self.embed_text(text)
         time, time_blocks = self.embed_time(times)
         rotation = rotations(coordinates, self.config.head_dim)
         x = self.patch_embedding(tokens.to(self.patch_embedding.weight.dtype)).float()
         features = x
-        for i, (block, block_text) in enumerate(zip(self.blocks, embedded)):
-            x = block(x, time_blocks, time_index, rotation, block_text, lengths, text_lengths)
+        for i, block in enumerate(cast(Iterable[Block], self.blocks)):
+            known = embedded.blocks[i] if isinstance(embedded, PreparedText) else block.cross_attention.keys_values(embedded)
+            x = block(x, time_blocks, time_index, rotation, known, lengths, embedded.context)
             if i == features_at:
                 features = x
         out = self.head(x, time, time_index)

@@ -1,9 +1,11 @@
-"""Names of the DiT's tensors in the two published layouts: diffusers' WanTransformer3DModel and the original Wan files.
+"""Names of the tensors of the Wan family in the published layouts: diffusers' (and transformers'), and the original Wan files.
 
-The tensors are the same in all three, but for the patch embedding: a Conv3d kernel there, a Linear over flattened patches here.
+The tensors are the same in all of them, but for the patch embedding: a Conv3d kernel there, a Linear over flattened patches here.
+ComfyUI's files have the original names for the DiT and the VAE, and transformers' for the text encoder.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from torch import Tensor
@@ -50,14 +52,35 @@ BLOCK_TENSORS = {
     "cross_attention.norm_k.weight": ("attn2.norm_k.weight", "cross_attn.norm_k.weight"),
 }
 
+# Where the backbone takes images (Wan 2.1 image to video).
+IMAGE_LINEARS = {
+    "image_embedding.norm_in": ("condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
+    "image_embedding.expand": ("condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
+    "image_embedding.project": ("condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"),
+    "image_embedding.norm_out": ("condition_embedder.image_embedder.norm2", "img_emb.proj.4"),
+}
+IMAGE_BLOCK_LINEARS = {
+    "cross_attention.to_k_image": ("attn2.add_k_proj", "cross_attn.k_img"),
+    "cross_attention.to_v_image": ("attn2.add_v_proj", "cross_attn.v_img"),
+}
+IMAGE_BLOCK_TENSORS = {"cross_attention.norm_k_image.weight": ("attn2.norm_added_k.weight", "cross_attn.norm_k_img.weight")}
+IMAGE_POSITIONS = {"image_embedding.positions": ("condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos")}
+
 
 def dit_keys(config: DiTConfig, layout: Layout) -> dict[str, str]:
     """Our name of every tensor of the DiT, and its name in `layout`."""
     side = ("diffusers", "wan").index(layout)
-    keys = {ours: theirs[side] for ours, theirs in TENSORS.items()}
-    keys |= {f"{ours}.{kind}": f"{theirs[side]}.{kind}" for ours, theirs in LINEARS.items() for kind in ("weight", "bias")}
-    block = {ours: theirs[side] for ours, theirs in BLOCK_TENSORS.items()}
-    block |= {f"{ours}.{kind}": f"{theirs[side]}.{kind}" for ours, theirs in BLOCK_LINEARS.items() for kind in ("weight", "bias")}
+    has_images = config.image_dim is not None
+    tensors = TENSORS | (IMAGE_POSITIONS if config.image_positions is not None else {})
+    linears = LINEARS | (IMAGE_LINEARS if has_images else {})
+    block_tensors = BLOCK_TENSORS | (IMAGE_BLOCK_TENSORS if has_images else {})
+    block_linears = BLOCK_LINEARS | (IMAGE_BLOCK_LINEARS if has_images else {})
+
+    def named(tensors: Mapping[str, tuple[str, str]], linears: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+        whole = {ours: theirs[side] for ours, theirs in tensors.items()}
+        return whole | {f"{ours}.{kind}": f"{theirs[side]}.{kind}" for ours, theirs in linears.items() for kind in ("weight", "bias")}
+
+    keys, block = named(tensors, linears), named(block_tensors, block_linears)
     return keys | {f"blocks.{i}.{ours}": f"blocks.{i}.{theirs}" for i in range(config.num_layers) for ours, theirs in block.items()}
 
 
@@ -119,8 +142,78 @@ def dit_diffusers_config(config: DiTConfig) -> dict[str, Any]:
         "cross_attn_norm": True,
         "qk_norm": "rms_norm_across_heads",
         "eps": config.eps,
-        "image_dim": None,
-        "added_kv_proj_dim": None,
+        "image_dim": config.image_dim,
+        "added_kv_proj_dim": None if config.image_dim is None else config.d,
         "rope_max_seq_len": 1024,
-        "pos_embed_seq_len": None,
+        "pos_embed_seq_len": config.image_positions,
     }
+
+
+# diffusers: original; the parts of a VAE's names, first match wins. Stages are translated by `vae_original_name`.
+VAE_PARTS = {
+    "quant_conv.": "conv1.",
+    "post_quant_conv.": "conv2.",
+    "mid_block.resnets.0.": "middle.0.",
+    "mid_block.attentions.0.": "middle.1.",
+    "mid_block.resnets.1.": "middle.2.",
+    "conv_in.": "conv1.",
+    "norm_out.": "head.0.",
+    "conv_out.": "head.2.",
+}
+VAE_BLOCK = {
+    "norm1.": "residual.0.",
+    "conv1.": "residual.2.",
+    "norm2.": "residual.3.",
+    "conv2.": "residual.6.",
+    "conv_shortcut.": "shortcut.",
+}
+
+
+def vae_original_name(name: str, *, num_res_blocks: int, residual: bool) -> str:
+    """The original name of a VAE's tensor that is called `name` here and in diffusers; sizes as in `VAEConfig`."""
+    side, _, rest = name.partition(".")
+    if side in ("quant_conv", "post_quant_conv"):
+        return VAE_PARTS[f"{side}."] + rest
+    stage = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(?:(resnets)\.(\d+)\.|(downsampler|upsampler|upsamplers\.0)\.)?(.+)", rest)
+    if stage is None:
+        part = next(part for part in VAE_PARTS if rest.startswith(part))
+        return f"{side}.{VAE_PARTS[part]}{_vae_leaf(rest.removeprefix(part), part.startswith('mid_block.resnets'))}"
+    way, index, resnets, block, _, leaf = stage.groups()
+    blocks_before_last = num_res_blocks if way == "down" else num_res_blocks + 1
+    place = int(block) if resnets else blocks_before_last
+    if residual:
+        return f"{side}.{way}samples.{index}.{way}samples.{place}.{_vae_leaf(leaf, bool(resnets))}"
+    flat = int(index) if way == "down" else int(index) * (num_res_blocks + 2) + place
+    return f"{side}.{way}samples.{flat}.{_vae_leaf(leaf, not leaf.startswith(('resample.', 'time_conv.')))}"
+
+
+def _vae_leaf(leaf: str, is_residual_block: bool) -> str:
+    part = next((part for part in VAE_BLOCK if leaf.startswith(part)), None) if is_residual_block else None
+    return leaf if part is None else VAE_BLOCK[part] + leaf.removeprefix(part)
+
+
+# transformers: original; whole names, and those of a block
+UMT5_TENSORS = {"shared.weight": "token_embedding.weight", "encoder.final_layer_norm.weight": "norm.weight"}
+UMT5_BLOCK = {
+    "layer.0.layer_norm.weight": "norm1.weight",
+    "layer.0.SelfAttention.q.weight": "attn.q.weight",
+    "layer.0.SelfAttention.k.weight": "attn.k.weight",
+    "layer.0.SelfAttention.v.weight": "attn.v.weight",
+    "layer.0.SelfAttention.o.weight": "attn.o.weight",
+    "layer.0.SelfAttention.relative_attention_bias.weight": "pos_embedding.embedding.weight",
+    "layer.1.layer_norm.weight": "norm2.weight",
+    "layer.1.DenseReluDense.wi_0.weight": "ffn.gate.0.weight",
+    "layer.1.DenseReluDense.wi_1.weight": "ffn.fc1.weight",
+    "layer.1.DenseReluDense.wo.weight": "ffn.fc2.weight",
+}
+
+
+def umt5_keys(num_layers: int) -> dict[str, str]:
+    """transformers' name of every tensor of the UMT5 encoder, and its original name."""
+    blocks = {f"encoder.block.{i}.{theirs}": f"blocks.{i}.{name}" for i in range(num_layers) for theirs, name in UMT5_BLOCK.items()}
+    return UMT5_TENSORS | blocks
+
+
+def num_blocks(names: Iterable[str], prefix: str) -> int:
+    """How many numbered blocks `prefix.N.` there are among `names`."""
+    return len({name.removeprefix(prefix).split(".")[1] for name in names if name.startswith(f"{prefix}.")})

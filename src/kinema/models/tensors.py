@@ -1,33 +1,46 @@
-"""Safetensors files, one or several shards, read strictly: every tensor and every shape is accounted for."""
+"""Files of tensors, one or several shards, read strictly: every tensor and every shape is accounted for."""
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+import pickle
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from kinema.device import CPU
 from kinema.errors import ModelError
 
 MOST_LISTED = 8
 
 
-def read_tensors(folder: Path, weights: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `folder / weights`, or of the shards that `weights.index.json` names, as float32 on the CPU.
+def read_tensors(
+    folder: Path,
+    weights: str,
+    expected: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    ignored: Collection[str] = (),
+) -> dict[str, Tensor]:
+    """The tensors of `folder / weights`, or of the shards that `weights.index.json` names, as `dtype` on the CPU (None: as stored).
 
-    `expected` says which names and shapes there must be (it may lie on the meta device). Raises `ModelError` that names the file that is
-    missing, truncated or damaged, or every tensor that is missing, unexpected, of another shape or in two files.
+    `expected` says which names and shapes there must be (it may lie on the meta device); those of `ignored` may be there and are left.
+    Raises `ModelError` that names the file that is missing, truncated or damaged, or every tensor that is missing, unexpected, of another
+    shape or in two files.
     """
-    files = _tensor_files(folder, weights)
+    files = {file: names.difference(ignored) for file, names in tensor_files(folder, weights).items()}
     _account(files, expected, folder)
     state: dict[str, Tensor] = {}
     for file, names in files.items():
         with opened(file) as tensors:
             # A copy, so that the tensors do not depend on the file once it is closed.
-            state |= {name: tensors.get_tensor(name).to(torch.float32, copy=True) for name in names}
+            state |= {name: tensors.get_tensor(name).to(dtype, copy=True) for name in names}
     return state
 
 
@@ -44,7 +57,7 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
-def _tensor_files(folder: Path, weights: str) -> dict[Path, set[str]]:
+def tensor_files(folder: Path, weights: str) -> dict[Path, set[str]]:
     """The safetensors files of a component, one or the shards of an index, with the names in each."""
     index = folder / f"{weights}.index.json"
     if (folder / weights).is_file():
@@ -101,3 +114,152 @@ def opened(file: Path) -> Iterator[Any]:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     return ", ".join(names[:MOST_LISTED]) + more
+
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+
+
+class TensorFiles(Mapping[str, Tensor]):
+    """The tensors of some files by name, each read when it is asked for. Names and shapes are known from the start.
+
+    A file ends in .safetensors, or else is one of PyTorch's own, of which only tensors are read: it may hold nothing that runs.
+    Raises `ModelError` that names the file that is missing, damaged or holds code.
+    """
+
+    def __init__(self, files: Sequence[Path], *, prefix: str = "") -> None:
+        """Tensors whose names begin with `prefix`, which is taken off."""
+        self.files = tuple(files)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, torch.dtype | str] = {}
+        self._where: dict[str, Path] = {}
+        self._prefix = prefix
+        self._pickled: dict[Path, Mapping[str, Tensor]] = {}
+        for file in files:
+            for name, shape, dtype in self._entries(file):
+                if not name.startswith(prefix):
+                    continue
+                name = name.removeprefix(prefix)
+                if name in self._where:
+                    raise ModelError(f"{name} is in {self._where[name].name} and again in {file}")
+                self.shapes[name], self.dtypes[name], self._where[name] = shape, dtype, file
+
+    def _entries(self, file: Path) -> Iterator[tuple[str, tuple[int, ...], torch.dtype | str]]:
+        if file.suffix == ".safetensors":
+            with opened(file) as tensors:
+                for name in tensors.keys():  # noqa: SIM118  the file is no mapping
+                    entry = tensors.get_slice(name)
+                    yield name, tuple(entry.get_shape()), _DTYPES.get(entry.get_dtype(), entry.get_dtype())
+            return
+        self._pickled[file] = read_pickle(file)
+        for name, tensor in self._pickled[file].items():
+            yield name, tuple(tensor.shape), tensor.dtype
+
+    def __getitem__(self, name: str) -> Tensor:
+        file, full = self._where[name], self._prefix + name
+        if file in self._pickled:
+            return self._pickled[file][full]
+        with opened(file) as tensors:
+            return tensors.get_tensor(full).clone()  # so that it does not depend on the file once that is closed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in all tensors."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the files."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def account(self, expected: Mapping[str, Sequence[int]], what: str, ignored: Collection[str] = ()) -> None:
+        """Raise `ModelError` unless the tensors are those of `expected`, in name and shape, all of them floating-point numbers."""
+        wrong = [
+            f"{name} is {self.shapes[name]}, not {tuple(expected[name])}"
+            for name in sorted(self.shapes.keys() & expected.keys())
+            if self.shapes[name] != tuple(expected[name])
+        ]
+        types = sorted(f"{name} ({self.dtypes[name]})" for name in self.shapes.keys() & expected.keys() if self.dtypes[name] not in FLOATS)
+        problems = {
+            "missing": sorted(expected.keys() - self.shapes.keys()),
+            "unexpected": sorted(self.shapes.keys() - expected.keys() - set(ignored)),
+            "of another shape": wrong,
+            "of a type that is not float32, float16 or bfloat16": types,
+        }
+        found = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names]
+        if found:
+            raise ModelError(f"{self.files[0] if self.files else what}: tensors are not those of {what}: {'; '.join(found)}")
+
+
+def component_files(folder: Path, weights: str) -> list[Path]:
+    """The safetensors files of a component: `folder / weights`, or the shards that its index names."""
+    return list(tensor_files(folder, weights))
+
+
+def read_pickle(file: Path) -> Mapping[str, Tensor]:
+    """The tensors of one of PyTorch's own files, by name; nothing in it is run. Raises `ModelError` that names it."""
+    try:
+        try:
+            content = torch.load(file, map_location=CPU, weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            content = torch.load(file, map_location=CPU, weights_only=True)  # the older format cannot be mapped
+    except FileNotFoundError:
+        raise ModelError(f"{file} is missing") from None
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({found[1]})" if found else ""
+        raise ModelError(
+            f"{file} holds more than tensors{what}: it is not loaded, because it could run code; ask for safetensors"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(f"{file} is truncated or damaged: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        raise ModelError(f"{file} does not hold tensors by name")
+    return content
+
+
+def write_shards(folder: Path, weights: str, state: Mapping[str, Tensor], *, most_bytes: int = 5 * 10**9) -> None:
+    """Write the tensors of `state` as `folder / weights`, or as several files and an index when they are more than `most_bytes`.
+
+    They are asked for one at a time, so that no more than one file's tensors are in memory.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = weights.removesuffix(".safetensors")
+    parts: list[tuple[Path, list[str]]] = []
+    held: dict[str, Tensor] = {}
+    size = total = 0
+
+    def flush() -> None:
+        nonlocal held, size
+        if held:
+            part = folder / f".{stem}.{len(parts)}.partial"
+            save_file(held, part, metadata={"format": "pt"})
+            parts.append((part, list(held)))
+        held, size = {}, 0
+
+    for name, tensor in state.items():
+        tensor = tensor.detach().contiguous()
+        num_bytes = tensor.numel() * tensor.element_size()
+        if size and size + num_bytes > most_bytes:
+            flush()
+        held[name] = tensor
+        size, total = size + num_bytes, total + num_bytes
+    flush()
+    if len(parts) == 1:
+        parts[0][0].rename(folder / weights)
+        return
+    where: dict[str, str] = {}
+    for i, (part, names) in enumerate(parts, start=1):
+        final = f"{stem}-{i:05}-of-{len(parts):05}.safetensors"
+        part.rename(folder / final)
+        where |= dict.fromkeys(names, final)
+    index = {"metadata": {"total_size": total}, "weight_map": where}
+    (folder / f"{weights}.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")

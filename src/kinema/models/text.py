@@ -2,11 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from kinema.shapes import Float
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """What conditions a backbone: our CLIP, or the text encoder of another family."""
+
+    @property
+    def text_width(self) -> int:
+        """Width of the states."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> "TextStates":
+        """The states of every prompt, in order."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,18 +117,19 @@ def _dit_config(dit: DiT) -> dict[str, Any]:
     return dit_diffusers_config(config) | {OURS: {"text_padding": config.text_padding, "text_length": config.text_length}}
 
 
-def _build_dit(values: Mapping[str, Any], folder: Path) -> DiT:
-    """A DiT from a config.json of class WanTransformer3DModel; Wan's own text rule when the file does not say another."""
+def dit_config_from_diffusers(values: Mapping[str, Any]) -> DiTConfig:
+    """The sizes in a config.json of class WanTransformer3DModel; Wan's own text rule when the file does not say another."""
     heads, head_dim = values["num_attention_heads"], values["attention_head_dim"]
     same = ("in_channels", "out_channels", "num_layers", "ffn_dim", "text_dim", "freq_dim", "eps")
     sizes = {name: values[name] for name in same}
     sizes |= {"d": heads * head_dim, "num_heads": heads, "patch": values["patch_size"]}
+    sizes |= {"image_dim": values.get("image_dim"), "image_positions": values.get("pos_embed_seq_len")}
     config = from_dict(DiTConfig, sizes | dict(values.get(OURS, {"text_padding": "zeros", "text_length": 512})))
     expected = dit_diffusers_config(config)
     for key, value in values.items():
         if not key.startswith("_diffusers") and key not in (OURS, "_name_or_path") and value != expected.get(key):
             raise ModelError(f"{key} = {value!r} is not supported (needed here: {expected.get(key)!r})")
-    return DiT(config)
+    return config
 
 
 def _clip_config(clip: CLIP) -> dict[str, Any]:
@@ -149,7 +150,7 @@ PARTS: dict[type[nn.Module], Part] = {
         "transformer",
         DIFFUSERS_WEIGHTS,
         config=_dit_config,
-        build=_build_dit,
+        build=lambda values, folder: DiT(dit_config_from_diffusers(values)),
         to_file=lambda dit, state: dit_to_diffusers(state, dit.config),
         from_file=lambda dit, state: dit_from_diffusers(state, dit.config),
     ),
@@ -194,7 +195,7 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
 
     Weights are stored as `dtype`. Raises `OutputError` when the folder cannot be written or holds something else than a model.
     """
-    with _written_beside(folder, INDEX) as partial:
+    with written_beside(folder, INDEX) as partial:
         for module in (dit, vae, clip):
             _write_part(partial / PARTS[type(module)].folder, module, dtype)
         (partial / "tokenizer").mkdir()
@@ -203,8 +204,8 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
         is_flow = manifest.schedule == "linear"
         scheduler |= {"shift": manifest.shift} if is_flow else {"prediction_type": PREDICTIONS[manifest.prediction]}
         (partial / "scheduler").mkdir()
-        _write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
-        _write_json(
+        write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
+        write_json(
             partial / INDEX,
             {
                 "_class_name": "KinemaPipeline",
@@ -215,8 +216,8 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
                 "vae": ["diffusers", "AutoencoderKLWan"],
             },
         )
-        manifest = replace(manifest, sha256={name: sha256_of(partial / name) for name in _files(partial)})
-        _write_json(partial / MANIFEST, to_dict(manifest))
+        manifest = replace(manifest, sha256={name: sha256_of(partial / name) for name in files_below(partial)})
+        write_json(partial / MANIFEST, to_dict(manifest))
     return manifest
 
 
@@ -224,23 +225,26 @@ def save_component(
     folder: Path, module: DiT | VAE | CLIP | Oracle, *, card: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write one network by itself, with `card` (plain JSON) beside it; raises `OutputError` as `save_model` does."""
-    with _written_beside(folder, CONFIG) as partial:
+    with written_beside(folder, CONFIG) as partial:
         _write_part(partial, module, dtype)
         if isinstance(module, CLIP):
             module.tokenizer.save(partial / TOKENIZER)
-        _write_json(partial / CARD, dict(card or {}))
+        write_json(partial / CARD, dict(card or {}))
 
 
-def load_component(folder: Path, kind: type[M], *, device: torch.device | None = None) -> M:
-    """The network of class `kind` that lies in `folder`, or in its subfolder when `folder` is a model; in float32 and eval mode.
+def load_component(
+    folder: Path, kind: type[M], *, device: torch.device | None = None, dtype: torch.dtype = torch.float32, subfolder: str | None = None
+) -> M:
+    """The network of class `kind` that lies in `folder`, or in its subfolder when `folder` is a model; in eval mode.
 
-    Raises `ModelError` that names the file, and every tensor that is missing, unexpected or of another shape.
+    Its matrices are of `dtype`; what is small and sensitive (norms, time embedding, modulation) is float32 always. Raises `ModelError`
+    that names the file, and every tensor that is missing, unexpected or of another shape.
     """
     part = PARTS[kind]
     if not folder.is_dir():
         raise ModelError(f"no model folder {folder}: a model has {NEEDS}")
-    if (folder / part.folder).is_dir():
-        folder = folder / part.folder
+    if (folder / (subfolder or part.folder)).is_dir():
+        folder = folder / (subfolder or part.folder)
     config_file = folder / CONFIG
     values = read_json(config_file)
     try:
@@ -249,9 +253,22 @@ def load_component(folder: Path, kind: type[M], *, device: torch.device | None =
     except (KeyError, TypeError, ValueError) as error:  # our own errors are ValueErrors
         raise ModelError(f"{config_file}: {error!r}" if isinstance(error, KeyError | TypeError) else f"{config_file}: {error}") from None
     assert isinstance(module, kind), "each part builds its own class"
-    tensors = read_tensors(folder, part.weights, part.to_file(module, module.state_dict()))
-    module.load_state_dict(part.from_file(module, tensors), strict=True, assign=True)
-    return module.to(device).eval()
+    tensors = read_tensors(folder, part.weights, part.to_file(module, module.state_dict()), dtype=None)
+    return with_weights(module, part.from_file(module, tensors), device, dtype)
+
+
+SENSITIVE = ("norm", "time_embedding", "time_projection", "modulation", "gamma")
+"""Parts of names of tensors that stay float32, as Wan's own code keeps them."""
+
+
+def with_weights(module: M, state: State, device: torch.device | None, dtype: torch.dtype) -> M:
+    """`module` with the tensors of `state`, which has its names, on `device` and in eval mode; see `load_component` for `dtype`."""
+    left = dict(state)
+    for name in list(left):  # one at a time, so that no more than one tensor is there twice
+        kept = torch.float32 if any(part in name for part in SENSITIVE) else dtype
+        left[name] = left.pop(name).to(device, kept)
+    module.load_state_dict(left, strict=True, assign=True)
+    return module.eval()
 
 
 def load_dit(folder: Path, device: torch.device | None = None) -> DiT:
@@ -289,7 +306,7 @@ def load_card(folder: Path) -> dict[str, Any]:
 def verify(folder: Path) -> int:
     """How many files of a model were read and match their hashes. Raises `ModelError` listing what is missing, changed or not listed."""
     listed = load_manifest(folder).sha256
-    present = set(_files(folder)) - {MANIFEST}
+    present = set(files_below(folder)) - {MANIFEST}
     changed = [name for name in sorted(present & set(listed)) if sha256_of(folder / name) != listed[name]]
     problems = {"missing": sorted(set(listed) - present), "changed": changed, "not listed": sorted(present - set(listed))}
     if any(problems.values()) or not listed:
@@ -315,21 +332,21 @@ def _write_part(folder: Path, module: nn.Module, dtype: torch.dtype) -> None:
     folder.mkdir(exist_ok=True)
     state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in part.to_file(module, module.state_dict()).items()}
     save_file(state, folder / part.weights, metadata={"format": "pt"})
-    _write_json(folder / CONFIG, part.config(module))
+    write_json(folder / CONFIG, part.config(module))
 
 
-def _files(folder: Path) -> list[str]:
+def files_below(folder: Path) -> list[str]:
     """The files below `folder`, by their path in it; hidden ones are not part of a model."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if not any(name.startswith(".") for name in path.parts))
 
 
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
-def _written_beside(folder: Path, mark: str) -> Iterator[Path]:
+def written_beside(folder: Path, mark: str) -> Iterator[Path]:
     """A new folder next to `folder` that takes its place when all went well; an older one must hold the file `mark` or be empty."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / mark).is_file())):
         raise OutputError(f"{folder} is in the way: it is not a folder that Kinema wrote")

@@ -14,6 +14,7 @@ from kinema.train.clip import CLIPPart, CLIPRecipe
 from kinema.train.dit import DiTPart, DiTRecipe
 from kinema.train.dit_on_dataset import DatasetDiTPart, sizes_of
 from kinema.train.loop import measure, train
+from kinema.train.lora import DatasetLoRAPart, LoRAPart, LoRARecipe
 from kinema.train.oracle import OraclePart, OracleRecipe
 from kinema.train.part import Part, freeze
 from kinema.train.vae import VAEPart, VAERecipe
@@ -24,6 +25,7 @@ PARTS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "vae": (VAERecipe, VAEPart),
     "clip": (CLIPRecipe, CLIPPart),
     "dit": (DiTRecipe, lambda recipe: DatasetDiTPart(recipe) if recipe.dataset else DiTPart(recipe)),
+    "lora": (LoRARecipe, lambda recipe: DatasetLoRAPart(recipe) if recipe.dataset else LoRAPart(recipe)),
     "oracle": (OracleRecipe, OraclePart),
 }
 

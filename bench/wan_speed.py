@@ -1,0 +1,85 @@
+"""Seconds of our backbone and VAE beside those of diffusers on the same float32 weights, in turns, with the error beside the speed.
+
+    python bench/wan_speed.py [--pairs 5]
+
+CPU seconds of one thread; the ratio is the median of the pairs', with their least and most. The text is 40 tokens of 512.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import Tensor
+
+from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.models.layouts import dit_diffusers_config, dit_to_diffusers
+from kinema.models.text import TextStates
+from kinema.models.vae import VAE, VAEConfig, vae_diffusers_config
+
+DIT = DiTConfig(d=768, num_layers=4, num_heads=6, ffn_dim=3072, text_dim=512, text_padding="zeros")
+CODEC = VAEConfig(base_dim=32, dim_mult=(1, 2, 4, 4), num_res_blocks=2, z_dim=16, temporal_downsample=(False, True, True), fold=1)
+
+
+def compare(name: str, ours: Callable[[], Tensor], theirs: Callable[[], Tensor], pairs: int) -> None:
+    """Print one line: seconds of both, the ratio, and the greatest difference relative to the greatest number."""
+    first, second = ours(), theirs()
+    error = ((first - second).abs().max() / second.abs().max()).item()
+    times = []
+    for _ in range(pairs):
+        row = []
+        for run in (ours, theirs):
+            begun = time.process_time()
+            run()
+            row.append(time.process_time() - begun)
+        times.append(row)
+    ratios = sorted(b / a for a, b in times)
+    mine, peer = (statistics.median(column) for column in zip(*times))
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+    print(
+        f"{name}: {mine:.3f} s, diffusers {peer:.3f} s, {statistics.median(ratios):.2f} times as fast ({spread}), error {error:.1e}",
+        flush=True,
+    )
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    pairs = parser.parse_args().pairs
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    dit = DiT(DIT).eval()
+    torch.nn.init.normal_(dit.head.projection.weight, std=0.02)
+    values = dit_diffusers_config(DIT)
+    peer = WanTransformer3DModel.from_config(values).eval()
+    peer.load_state_dict(dit_to_diffusers(dit.state_dict(), DIT))
+    states = torch.randn(40, 512)
+    padded = torch.nn.functional.pad(states, (0, 0, 0, 472)).unsqueeze(0)
+    text = dit.prepare_text(TextStates(states, (40,)))
+    t = torch.tensor([0.5])
+    for lf, lh, lw in ((5, 16, 16), (5, 32, 32)):
+        x = torch.randn(1, 16, lf, lh, lw)
+        tokens = lf * lh * lw // 4
+        compare(
+            f"backbone, {tokens} tokens",
+            lambda x=x: apply_to_grid(dit, x, t, text),
+            lambda x=x: peer(x, 1000 * t, padded, return_dict=False)[0],
+            pairs,
+        )
+    vae = VAE(CODEC).eval()
+    twin = AutoencoderKLWan.from_config(vae_diffusers_config(CODEC)).eval()
+    twin.load_state_dict(vae.state_dict())
+    z = torch.randn(1, 16, 5, 12, 12)
+    compare(
+        "decoding, 17 frames of 96x96",
+        lambda: torch.cat(list(vae.stream_decode([z])), dim=2).clamp(-1, 1),
+        lambda: twin.decode(z, return_dict=False)[0],
+        max(2, pairs // 2),
+    )
+
+
+if __name__ == "__main__":
+    main()

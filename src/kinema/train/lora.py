@@ -1,0 +1,68 @@
+"""Training a low-rank adapter on a released model: the DiT's recipe and loss, with a frozen backbone and a pair at each layer."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from kinema.data.steps import derive_seed
+from kinema.models.dit import DiT
+from kinema.models.lora import TARGETS, LoRALinear, add_lora, read_lora, save_lora
+from kinema.models.weights import CARD, load_dit, resolve_model, write_json, written_beside
+from kinema.train.dit import DiTPart, DiTRecipe, DiTSizes
+from kinema.train.dit_on_dataset import DatasetDiTPart
+
+LORA = "lora.safetensors"
+
+
+@dataclass(frozen=True)
+class LoRARecipe(DiTRecipe):
+    """Everything of an adapter's run. `base` is the model that is adapted ("shipped" or a folder); its VAE, CLIP and sizes are used.
+
+    `matrices` "bf16" keeps the frozen matrices in half the memory; what is trained is float32 always.
+    """
+
+    part: str = "lora"
+    base: str = "shipped"
+    rank: int = 8
+    alpha: float = 8.0
+    targets: tuple[str, ...] = TARGETS
+    matrices: Literal["fp32", "bf16"] = "fp32"
+
+
+class LoRAPart(DiTPart):
+    """See `kinema.train.part.Part`."""
+
+    recipe: LoRARecipe
+
+    def __init__(self, recipe: LoRARecipe):
+        dit = load_dit(resolve_model(recipe.base))
+        sizes = dit.config
+        own = DiTSizes(sizes.d, sizes.num_layers, sizes.num_heads, sizes.ffn_dim, sizes.patch)
+        super().__init__(replace(recipe, vae=recipe.base, clip=recipe.base, model=own))
+        torch.manual_seed(derive_seed(recipe.run.seed, "init"))
+        self.model = add_lora(dit, recipe.rank, recipe.alpha, recipe.targets)
+        if recipe.matrices == "bf16":
+            for module in self.model.modules():
+                if isinstance(module, LoRALinear):
+                    module.base.to(torch.bfloat16)
+
+    def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
+        """The adapter alone, under diffusers' names, and its card."""
+        assert isinstance(model, DiT), "an adapter is trained on a DiT"
+        with written_beside(folder, LORA) as partial:
+            save_lora(partial / LORA, model)
+            write_json(partial / CARD, {"base": self.recipe.base, "rank": self.recipe.rank, **training})
+
+    def init_from(self, folder: Path) -> None:
+        """The adapter of an exported folder; of the same rank and targets."""
+        adapters = read_lora(folder / LORA, load_dit(resolve_model(self.recipe.base)))
+        for name, module in self.model.named_modules():
+            if isinstance(module, LoRALinear):
+                module.load_state_dict({"down": adapters[name].down, "up": adapters[name].up}, strict=False)
+
+
+class DatasetLoRAPart(LoRAPart, DatasetDiTPart):
+    """An adapter trained on a data set of files: `kinema train recipes/lora.toml --data dataset/`."""
