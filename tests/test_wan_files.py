@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.wan_folders import peer
 
 from kinema.cli.main import main
 from kinema.errors import ModelError
@@ -13,7 +14,6 @@ from kinema.generate.pipeline import load
 from kinema.generate.request import Request
 from kinema.wan.convert import convert
 from kinema.wan.files import find
-from wan_folders import peer
 
 REQUEST = Request("a red fox", "blue ball", width=48, height=32, frames=5, steps=2, shift=3.0, beyond_trained=True)
 PARTS = ("transformer", "transformer_2", "vae", "text_encoder")

@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
+from tests.wan_folders import KINDS, peer
 
 from kinema.cli.main import main
 from kinema.errors import ModelError, RequestError
@@ -17,7 +18,6 @@ from kinema.generate.request import Request
 from kinema.generate.tasks import pictures
 from kinema.video import Video, save_image
 from kinema.wan.model import NEGATIVE_PROMPT
-from wan_folders import KINDS, peer
 
 PROMPT, NEGATIVE = "A red  fox runs in &amp; the snow", "blue ball"
 

@@ -35,7 +35,7 @@ def attend(
         return _batched(_pad(q, q_lengths), k, v, kv_lengths, bias).index_select(0, _rows(q_lengths, q.device))
     biases = (None,) * len(kv_lengths) if bias is None else bias.split(kv_lengths)
     segments = zip(q.split(q_lengths), k.split(kv_lengths), v.split(kv_lengths), biases)
-    return torch.cat([_batched(*qkv, (len(qkv[1]),), own) for *qkv, own in segments])
+    return torch.cat([_batched(queries, keys, values, (len(keys),), own) for queries, keys, values, own in segments])
 
 
 def _batched(q: Tensor, k: Tensor, v: Tensor, kv_lengths: tuple[int, ...], bias: Tensor | None = None) -> Tensor:
