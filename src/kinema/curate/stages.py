@@ -5,6 +5,7 @@ What goes wrong with the file is a `KinemaError` or an `OSError`; the engine tur
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -117,7 +118,7 @@ def encode(task: Task) -> Result:
         timed = [(frame.time_s, frame.duration_s, frame.pixels) for frame in frames]
         shown = list(at_constant_rate(timed, clip["fps"], clip["source_fps"]))[: clip["num_frames"]]
         shown += shown[-1:] * (clip["num_frames"] - len(shown))  # rounding may leave the last tick out
-        with torch.no_grad():
+        with torch.no_grad(), _one_thread():
             latents = encode_known(vae, from_uint8([np.stack(shown)]).to(device), starts_canvas=True)[0]
         if not torch.isfinite(latents).all():
             raise VideoError(f"cannot encode {task['path']} at {clip['start_s']:.3f} s: the VAE's latents are not finite")
@@ -125,14 +126,24 @@ def encode(task: Task) -> Result:
     return result
 
 
-@cache
-def _vae(folder: str) -> Any:
-    """The VAE of a folder, once a process; one thread, so that its sums are the same however many processes run."""
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch with one thread, so that sums are the same however many processes run; as it was, afterwards."""
     import torch
 
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@cache
+def _vae(folder: str) -> Any:
+    """The VAE of a folder, once a process."""
     from kinema.models.weights import load_vae
 
-    torch.set_num_threads(1)
     return load_vae(Path(folder)).eval().requires_grad_(False)
 
 
