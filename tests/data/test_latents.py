@@ -1,5 +1,7 @@
 """Cached latents are those of the VAE and world they are named after, and nothing is made twice."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -19,6 +21,13 @@ DATA = LatentData(num_clips=4, num_images=4, num_frames=9, shapes=(Shape(32, 32,
 def make_vae(seed: int) -> VAE:
     torch.manual_seed(seed)
     return VAE(VAEConfig(base_dim=4, z_dim=4)).eval()
+
+
+def shifted(vae: VAE) -> VAE:
+    """The same weights with another mean of the latents."""
+    other = VAE(replace(vae.config, latents_mean=(0.5,) * vae.config.z_dim)).eval()
+    other.load_state_dict(vae.state_dict(), strict=False)
+    return other
 
 
 @pytest.fixture
@@ -57,11 +66,20 @@ def test_only_what_is_missing_is_made_again(cache):
     assert {path for path in paths if path.stat().st_mtime_ns != before[path]} == {paths[0]}
 
 
+def test_a_worker_process_draws_the_same_clips(cache, tmp_path):
+    ahead = LatentCache(tmp_path / "ahead", cache.vae, cache.world, STAGE, DATA)
+    ahead.fill(torch.device("cpu"), num_workers=1)
+    assert ahead.folder.name == cache.folder.name
+    for path in cache.folder.iterdir():
+        assert (ahead.folder / path.name).read_bytes() == path.read_bytes()
+
+
 def test_another_vae_or_world_has_another_folder(cache, tmp_path):
     other_vae = LatentCache(tmp_path, make_vae(1), cache.world, STAGE, DATA)
+    other_mean = LatentCache(tmp_path, shifted(cache.vae), cache.world, STAGE, DATA)
     other_stage = StageConfig(nouns=5, max_objects=1, cameras=("still",))
     other_world = LatentCache(tmp_path, cache.vae, WORLDS["stage"](other_stage), other_stage, DATA)
-    assert len({cache.folder, other_vae.folder, other_world.folder}) == 3
+    assert len({cache.folder, other_vae.folder, other_mean.folder, other_world.folder}) == 4
 
 
 def test_a_damaged_shard_is_named(cache):

@@ -1,6 +1,6 @@
 """Latents of a world's clips and images, encoded once: a folder of shards whose name says what is in it.
 
-The folder is named by a hash of the VAE's weights, the world and the sizes, so a changed VAE or world never meets old latents. Shards are
+The folder is named by a hash of the VAE, the world and the sizes, so a changed VAE or world never meets old latents. Shards are
 written beside and renamed; a run that was killed makes only what is missing.
 """
 
@@ -13,15 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from kinema.config import to_dict
-from kinema.data.render import draw_clips, to_tensor
+from kinema.data.render import draw_clips
+from kinema.data.steps import Batch, batches
 from kinema.errors import ConfigError, OutputError, TrainingError
 from kinema.models.known import encode_known
+from kinema.models.pixels import from_uint8
 from kinema.models.vae import VAE
 from kinema.worlds import StageConfig, World
 
@@ -88,11 +91,14 @@ class LatentCache:
 
     def __init__(self, root: Path, vae: VAE, world: World, stage: StageConfig, data: LatentData):
         self.vae, self.world, self.data = vae, world, data
-        identity = {"format": FORMAT, "world": [world.name, to_dict(stage)], "data": to_dict(data), "vae": weights_hash(vae)}
+        identity = {"format": FORMAT, "world": [world.name, to_dict(stage)], "data": to_dict(data), "vae": vae_hash(vae)}
         self.folder = root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
-    def fill(self, device: torch.device) -> None:
-        """Encode whatever is missing. Several processes may fill one folder: each begins somewhere else."""
+    def fill(self, device: torch.device, num_workers: int = 0) -> None:
+        """Encode whatever is missing, of clips that `num_workers` processes draw ahead (0: this one draws them).
+
+        Several processes may fill one folder: each begins somewhere else.
+        """
         missing = [job for job in self._jobs() if not self._path(*job).exists()]
         if not missing:
             return
@@ -100,9 +106,10 @@ class LatentCache:
         log.info("encoding %d shards into %s", len(missing), self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         vae = self.vae.to(device).eval()
-        for done, job in enumerate(missing, 1):
-            if not self._path(*job).exists():
-                self._write(job, vae, device)
+        drawn = batches(lambda i: self._draw(missing[i]), 0, len(missing), num_workers=num_workers)
+        for done, (job, batch) in enumerate(zip(missing, drawn, strict=True), 1):
+            if batch:
+                self._write(job, batch, vae, device)
             if done % max(1, len(missing) // 10) == 0:
                 log.info("encoded %d of %d shards", done, len(missing))
 
@@ -139,18 +146,25 @@ class LatentCache:
         shape = self.data.shapes[shape_index]
         return self.folder / f"{kind}-{shape.height}x{shape.width}-{first:07d}.safetensors"
 
-    @torch.no_grad()
-    def _write(self, job: tuple[str, int, int, int], vae: VAE, device: torch.device) -> None:
+    def _draw(self, job: tuple[str, int, int, int]) -> Batch:
+        """The clips of a shard, uint8 (num, f, h, w, 3), and their captions; nothing when another process has written it meanwhile."""
+        if self._path(*job).exists():
+            return {}
         kind, shape_index, first, count = job
         shape = self.data.shapes[shape_index]
         frames = 1 if kind == "images" else self.data.num_frames
-        indices = range(first, first + count)
         split = f"train-{kind}-{shape.height}x{shape.width}"
-        clips = draw_clips(self.world, split, indices, height=shape.height, width=shape.width, num_frames=frames, fps=self.data.fps)
-        at_once = 8 if frames > 1 else 64
+        sizes = {"height": shape.height, "width": shape.width, "num_frames": frames}
+        clips = draw_clips(self.world, split, range(first, first + count), **sizes, fps=self.data.fps)
+        return {"frames": torch.from_numpy(np.stack([clip.frames for clip in clips])), "captions": [clip.captions for clip in clips]}
+
+    @torch.no_grad()
+    def _write(self, job: tuple[str, int, int, int], batch: Batch, vae: VAE, device: torch.device) -> None:
+        frames, first = batch["frames"].numpy(), job[2]
+        at_once = 8 if frames.shape[1] > 1 else 64
         tensors: dict[str, list[Tensor]] = {"latents": []}
-        for i in range(0, count, at_once):
-            video = to_tensor(clips[i : i + at_once]).to(device)
+        for i in range(0, len(frames), at_once):
+            video = from_uint8(list(frames[i : i + at_once])).to(device)
             latents = encode_known(vae, video, starts_canvas=True)
             tensors["latents"].append(latents.half().cpu())
             if latents.shape[2] > 1:
@@ -165,7 +179,7 @@ class LatentCache:
         path = self._path(*job)
         partial = path.with_suffix(f".partial{os.getpid()}")
         try:
-            captions = json.dumps([clip.captions for clip in clips], ensure_ascii=False)
+            captions = json.dumps(batch["captions"], ensure_ascii=False)
             save_file({name: torch.cat(values).contiguous() for name, values in tensors.items()}, partial, {"captions": captions})
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:

@@ -150,7 +150,7 @@ class DiTPart:
     def prepare(self, out: Path, device: torch.device) -> None:
         """Encode what is not encoded yet into the folder `cache` beside the run, and read it."""
         cache = LatentCache(out.parent / "cache", self.vae, self.world, self.recipe.stage, self.recipe.data)
-        cache.fill(device)
+        cache.fill(device, self.recipe.run.num_workers)
         for kind in ("images", "clips"):
             for index in range(len(self.recipe.data.shapes)):
                 self.cached[kind, index] = cache.load(kind, index)
