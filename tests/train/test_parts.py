@@ -18,7 +18,7 @@ QUICK = ("run.steps=2", "run.save_every=2", "run.sample_every=2", "run.log_every
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_reads_and_has_a_tiny_form(recipe):
-    name = recipe.stem.removesuffix("_tiny")
+    name = recipe.stem.removesuffix("_tiny").removesuffix("_gpu")
     assert (RECIPES / f"{name}_tiny.toml").exists()
     assert name.split("_")[0] in PARTS
 
