@@ -111,7 +111,7 @@ def x0_error(pipeline: Pipeline, part: DiTPart, num_clips: int = 64) -> float:
 
 @torch.no_grad()
 def followed(pipeline: Pipeline, part: DiTPart, oracle: Oracle, *, shift: float | None, num_clips: int = 96) -> dict[str, float]:
-    """Share of prompts whose slot the oracle reads as asked: in clips sampled with `shift`, or, with none, in the renderer's after the VAE."""
+    """Share of prompts whose slot the oracle reads as asked, in clips sampled with `shift`; with none, in the renderer's after the VAE."""
     slots = scored_slots(part.recipe.stage)
     right: dict[str, list[bool]] = {}
     for i in range(num_clips):
