@@ -21,11 +21,11 @@ from torch import Tensor
 from kinema import config
 from kinema.device import Precision, autocast, pick_device
 from kinema.diffusion.canvas import Network, with_canvas
-from kinema.diffusion.guidance import classifier_free
+from kinema.diffusion.guidance import JOINT_TOKENS, classifier_free
 from kinema.diffusion.objective import Prediction, to_x0
 from kinema.diffusion.samplers import SAMPLERS, SamplerState
 from kinema.diffusion.schedule import SCHEDULES, time_grid
-from kinema.errors import ModelError, RequestError
+from kinema.errors import ConfigError, ModelError, RequestError
 from kinema.generate.compose import compose
 from kinema.generate.cycle import decode_cycle, on_ring, rolls
 from kinema.generate.drift import Judge, Watch
@@ -50,13 +50,12 @@ from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, 
 from kinema.shapes import Float
 from kinema.video import Video, VideoWriter
 from kinema.video.writing import LOSSY
-from kinema.wan.model import is_wan
+from kinema.wan.files import find
+from kinema.wan.model import Offload, is_wan
+from kinema.wan.model import describe as describe_wan
 
 log = logging.getLogger(__name__)
 
-JOINT_TOKENS = 4096
-"""Up to this many tokens both halves of guidance go through the DiT as one batch: measured 1.06 times as fast on a CPU at 320
-tokens, and more where a small batch leaves the device idle. Beyond it the device is full anyway and the batch only costs memory."""
 FIRST_TIME_OF_NOISE = 0.999
 """Where sampling begins for a model that predicts noise, whose x0 is not defined at t = 1 (diffusers begins there too)."""
 AT_ONCE = (2, 1)
@@ -494,23 +493,40 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return isinstance(error, MemoryError) or "memory" in str(error)
 
 
-def load(model: str | Path = SHIPPED, *, device: str = "auto", precision: Precision = "auto", loras: Sequence[LoRAFile] = ()) -> Pipeline:
+def load(
+    model: str | Path = SHIPPED,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    offload: Offload | None = None,
+    loras: Sequence[LoRAFile] = (),
+) -> Pipeline:
     """The pipeline of a model: "shipped", or the path of a model folder or file. Raises `ModelError` when it is not whole.
 
     `loras` are adapters that are merged into its backbone, one after the other; one that does not fit is an error that lists why.
+    `offload` is for models of the Wan family, see `kinema.wan.model.load_wan_model` ("text" when it is None); raises `ConfigError` otherwise.
     """
-    pipeline = _load(model, device, precision)
+    pipeline = _load(model, device, precision, offload)
     for lora in loras:
         pipeline.add_lora(lora)
     return pipeline
 
 
-def _load(model: str | Path, device: str, precision: Precision) -> Pipeline:
+def manifest_of(model: str | Path) -> Manifest:
+    """What a model was trained for and does when nothing is asked for; no weights are read."""
+    if is_wan(Path(model)):
+        return describe_wan(find(Path(model)), name=Path(model).name)[1]
+    return load_manifest(resolve_model(model))
+
+
+def _load(model: str | Path, device: str, precision: Precision, offload: Offload | None) -> Pipeline:
     place = pick_device(device)
     if is_wan(Path(model)):
         from kinema.generate.wan import load_wan
 
-        return load_wan(Path(model), place, precision)
+        return load_wan(Path(model), place, precision, offload or "text")
+    if offload is not None:
+        raise ConfigError(f"offload '{offload}' is for models of the Wan family, which {model} is not: leave it out")
     folder = resolve_model(model)
     manifest = load_manifest(folder)
     parts = load_dit(folder, place), load_vae(folder, place), load_clip(folder, place)

@@ -7,6 +7,7 @@ original code does, with one of `PREFIXES` in front or none, with dots or (kohya
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from kinema.errors import ConfigError, ModelError
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.layouts import dit_keys
+from kinema.models.streaming import StreamedBlocks
 from kinema.models.tensors import MOST_LISTED, TensorFiles
 
 PREFIXES = ("base_model.model.", "transformer_2.", "transformer.", "diffusion_model.", "model.diffusion_model.", "lora_unet_", "unet.")
@@ -133,8 +135,15 @@ def _linear(dit: DiT, layer: str) -> nn.Linear:
 def merge_lora(dit: DiT, adapters: Mapping[str, Adapter], scale: float = 1.0) -> None:
     """Add adapters to the matrices of `dit`, each sum rounded once; with `-scale` they are taken off again, up to rounding."""
     for layer, adapter in adapters.items():
-        weight = _linear(dit, layer).weight
-        weight.copy_(weight.float() + scale * adapter.delta().to(weight.device))
+        if isinstance(dit.blocks, StreamedBlocks) and layer.startswith("blocks."):
+            dit.blocks.change(f"{layer.removeprefix('blocks.')}.weight", partial(_merged, adapter, scale))
+        else:
+            weight = _linear(dit, layer).weight
+            weight.copy_(_merged(adapter, scale, weight))
+
+
+def _merged(adapter: Adapter, scale: float, weight: Tensor) -> Tensor:
+    return (weight.float() + scale * adapter.delta().to(weight.device)).to(weight.dtype)
 
 
 class LoRALinear(nn.Module):
