@@ -92,20 +92,20 @@ def test_offloaded_models_give_the_same_frames_bit_for_bit(folders, kind):
 
 
 def test_too_little_memory_is_said_before_anything_is_loaded(folders, tmp_path, capsys, monkeypatch):
-    from kinema.generate import wan
+    from kinema.generate import memory, wan
 
     folder, _ = folders("2.1-t2v")
     words = ["generate", PROMPT, "--model", str(folder), "--size", "48x32", "--frames", "5", "--steps", "2", "--beyond-trained"]
     words += ["-o", str(tmp_path / "fox.mkv")]
     with monkeypatch.context() as patch:
         patch.setattr(wan, "load_wan_model", lambda *args, **options: pytest.fail("it was loaded"))
-        patch.setattr(wan, "free_memory_bytes", lambda device: 2**20)
+        patch.setattr(memory, "free_memory_bytes", lambda device: 2**20)
         assert main(words) == 2
     said = capsys.readouterr().err
     assert "48x32, 5 frames" in said
     assert "and 1.0 MiB are free on cpu" in said
     assert "--beyond-memory" in said
-    monkeypatch.setattr(wan, "free_memory_bytes", lambda device: 2**20)
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda device: 2**20)
     assert main([*words, "--beyond-memory"]) == 0
 
 

@@ -504,7 +504,7 @@ def load(
     """The pipeline of a model: "shipped", or the path of a model folder or file. Raises `ModelError` when it is not whole.
 
     `loras` are adapters that are merged into its backbone, one after the other; one that does not fit is an error that lists why.
-    `offload` is for models of the Wan family, see `kinema.wan.model.load_wan_model` ("text" when it is None); raises `ConfigError` otherwise.
+    `offload` is for models of the Wan family ("text" when None, see `load_wan_model`); raises `ConfigError` for others.
     """
     pipeline = _load(model, device, precision, offload)
     for lora in loras:

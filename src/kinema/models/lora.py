@@ -158,6 +158,11 @@ class LoRALinear(nn.Module):
         if not self.down.is_meta:
             nn.init.kaiming_uniform_(self.down, a=5**0.5)
 
+    def take(self, adapter: Adapter) -> None:
+        """Begin with the pair of `adapter`, of the same rank."""
+        scale = adapter.alpha / len(adapter.down) / self.scale
+        self.load_state_dict({"down": adapter.down.float(), "up": scale * adapter.up.float()}, strict=False)
+
     @property
     def weight(self) -> Tensor:
         """The frozen matrix, whose dtype the layers around go by."""
@@ -171,11 +176,14 @@ class LoRALinear(nn.Module):
 def add_lora(dit: DiT, rank: int, alpha: float, targets: Sequence[str] = TARGETS) -> DiT:
     """`dit` itself, frozen, with a trained pair at every linear layer of its blocks whose name ends with one of `targets`.
 
+    Its own parameters are marked `is_released`: a checkpoint leaves out what is read from the released model again.
     Raises `ConfigError` when a target is the end of no layer's name.
     """
     if rank < 1 or alpha <= 0:
         raise ConfigError(f"rank={rank} and alpha={alpha:g} of an adapter must be positive")
     dit.requires_grad_(False)
+    for parameter in dit.parameters():
+        parameter.is_released = True  # type: ignore[attr-defined]
     layers = [name for name, module in dit.named_modules() if isinstance(module, nn.Linear) and name.startswith("blocks.")]
     if idle := [target for target in targets if not any(name.endswith(target) for name in layers)]:
         known = sorted({name.split(".", 2)[2] for name in layers})
@@ -188,15 +196,17 @@ def add_lora(dit: DiT, rank: int, alpha: float, targets: Sequence[str] = TARGETS
 
 
 def lora_state(dit: DiT) -> dict[str, Tensor]:
-    """The adapters of `dit` under diffusers' names, `transformer.LAYER.lora_A.weight`, with the alpha of each."""
+    """The adapters of `dit` under diffusers' names, `transformer.LAYER.lora_A.weight`.
+
+    The scale is in the second matrix, so that no reader has to know of an alpha: diffusers itself would leave one in the file unread.
+    """
     theirs = {ours: name for ours, name in dit_keys(dit.config, "diffusers").items()}
     state = {}
     for name, module in dit.named_modules():
         if isinstance(module, LoRALinear):
             layer = "transformer." + theirs[f"{name}.weight"].removesuffix(".weight")
             state[f"{layer}.lora_A.weight"] = module.down.detach().cpu().contiguous()
-            state[f"{layer}.lora_B.weight"] = module.up.detach().cpu().contiguous()
-            state[f"{layer}.alpha"] = torch.tensor(module.scale * len(module.down))
+            state[f"{layer}.lora_B.weight"] = (module.scale * module.up.detach()).cpu().contiguous()
     return state
 
 

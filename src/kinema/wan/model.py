@@ -16,6 +16,7 @@ from kinema.errors import ModelError
 from kinema.lookup import lookup
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.streaming import with_streamed_blocks
+from kinema.models.text import TextEncoder
 from kinema.models.vae import VAE, VAEConfig
 from kinema.models.weights import Manifest, dtype_of, load_manifest, with_weights
 from kinema.wan.files import Backbone, Encoder, Renamed, WanFiles, find, layout_of
@@ -73,7 +74,7 @@ class Wan:
     manifest: Manifest
     dit: DiT
     vae: VAE
-    text: UMT5
+    text: TextEncoder
     low_dit: DiT | None = None
     """The expert for low noise, where there are two."""
     boundary: float | None = None
