@@ -74,9 +74,7 @@ class WanPart(DatasetDiTPart):
         self.variant, self.manifest = describe(self.files, name=Path(recipe.base).resolve().stem)
         config = self.files.backbones[0].config
         if config.in_channels != self.files.vae.config.z_dim:
-            raise ConfigError(
-                f"{recipe.base} is shown images in channels of their own: only text-to-video models and TI2V are trained so far"
-            )
+            raise ConfigError(f"{recipe.base} is shown images in its own channels: only text-to-video models and TI2V are trained so far")
         if (recipe.expert is None) == (len(self.files.backbones) == 2):
             with_two = "has two experts: say which with --set expert=high or =low" if recipe.expert is None else "has one backbone"
             raise ConfigError(f"{recipe.base} {with_two}{'' if recipe.expert is None else ': leave expert out'}")
@@ -161,12 +159,11 @@ class WanPart(DatasetDiTPart):
         wan = Wan(self.variant, self.manifest, model, self.vae, self.texts)
         pipeline = WanPipeline(wan, model=self.recipe.base, model_hash="training")
         shape, factor = Counter(self.shapes).most_common(1)[0][0], self.vae.config
-        size = {"width": shape[2] * factor.spatial_factor, "height": shape[1] * factor.spatial_factor}
+        size: dict[str, Any] = {"width": shape[2] * factor.spatial_factor, "height": shape[1] * factor.spatial_factor}
         size["frames"] = 1 + (shape[0] - 1) * factor.temporal_factor
         prompts = self._prompts()[:SAMPLES]
-        requests = [
-            Request(text, seed=seed, steps=self.recipe.defaults.steps, beyond_trained=True, **size) for seed, text in enumerate(prompts)
-        ]
+        fields = {**size, "steps": self.recipe.defaults.steps, "beyond_trained": True}
+        requests = [Request(text, seed=seed, **fields) for seed, text in enumerate(prompts)]
         videos = [pipeline.run(request).video for request in requests]
         save_image(path, contact_sheet(videos, prompts, columns=2, frames_per_video=5))
         model.train()
