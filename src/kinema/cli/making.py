@@ -33,6 +33,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         help="of Wan's models: keep all on the device, the text encoder only while needed "
         "(default), or also the backbone's blocks one after the other",
     )
+    parser.add_argument("--attention", default="auto", metavar="NAME", help="the backbone's kernel: auto, flash, cudnn, efficient or math")
     parser.add_argument("--beyond-memory", action="store_true", help="begin even if the memory that is free seems too small")
     parser.add_argument("--lora", action="append", default=[], metavar="FILE[:scale]", help="an adapter to apply; may be given again")
 
@@ -107,7 +108,7 @@ def load_model(arguments: argparse.Namespace, model: str, request: "Request") ->
         from kinema.generate.memory import check_memory
 
         check_memory(Path(model), request, pick_device(arguments.device), arguments.precision, arguments.offload or "text")
-    pipeline = load(model, device=arguments.device, precision=arguments.precision, offload=arguments.offload)
+    pipeline = load(model, device=arguments.device, precision=arguments.precision, offload=arguments.offload, attention=arguments.attention)
     for lora in loras:
         num_layers = pipeline.add_lora(lora)
         print(f"{lora.path}: applied {num_layers}/{num_layers} at scale {lora.scale:g}")

@@ -47,6 +47,7 @@ from kinema.models.pixels import from_uint8, to_uint8
 from kinema.models.text import TextEncoder, TextStates
 from kinema.models.vae import VAE
 from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model, sha256_of
+from kinema.nn.attention import KERNELS, attention_kernel
 from kinema.shapes import Float
 from kinema.video import Video, VideoWriter
 from kinema.video.writing import LOSSY
@@ -152,6 +153,8 @@ class Pipeline:
         self.model = model
         self.model_hash = model_hash
         self.precision = precision
+        self.attention = "auto"
+        """The kernel by which the backbone attends, of `kinema.nn.attention.KERNELS`."""
         self.device = next(dit.parameters()).device
         self.judges: dict[str, Judge] = {"clip_similarity": partial(similarity, clip)} if isinstance(clip, CLIP) else {}
         """What a long result is judged by, window by window, in its drift report; further models may be added."""
@@ -288,7 +291,7 @@ class Pipeline:
         x = canvas.at(times[0], start, self.schedule) if state.x is None else state.x.to(self.device)
         state.sampler.tensors = [tensor.to(self.device) for tensor in state.sampler.tensors]
         progress.num_steps = len(times) - 1
-        with autocast(self.device, self.precision):
+        with autocast(self.device, self.precision), attention_kernel(self.attention):
             network = self.network(plan, piece.prompt, first_frame=piece.first_coordinate)
             if piece.is_ring:
                 network = on_ring(network, max(1, plan.window - 1), rolls(times, canvas.clean.shape[2] - 1))
@@ -499,14 +502,18 @@ def load(
     device: str = "auto",
     precision: Precision = "auto",
     offload: Offload | None = None,
+    attention: str = "auto",
     loras: Sequence[LoRAFile] = (),
 ) -> Pipeline:
     """The pipeline of a model: "shipped", or the path of a model folder or file. Raises `ModelError` when it is not whole.
 
     `loras` are adapters that are merged into its backbone, one after the other; one that does not fit is an error that lists why.
     `offload` is for models of the Wan family ("text" when None, see `load_wan_model`); raises `ConfigError` for others.
+    `attention` is one of `kinema.nn.attention.KERNELS`.
     """
+    lookup(KERNELS, attention, kind="attention kernel")
     pipeline = _load(model, device, precision, offload)
+    pipeline.attention = attention
     for lora in loras:
         pipeline.add_lora(lora)
     return pipeline
