@@ -72,10 +72,10 @@ def test_memory_grows_with_the_tokens_and_is_less_in_bf16():
     assert one * 0.5 < dit_peak_bytes(TINY, (4, 16, 16), torch.bfloat16) < one
 
 
-def test_encoding_a_clip_of_any_length_needs_hardly_more_memory_than_its_latents():
-    (first, memory), (second, other) = (encode_cost(CODEC, 64, 64, frames) for frames in (33, 65))
-    assert memory == other
-    assert second > first
+def test_the_operations_of_encoding_are_those_that_are_counted():
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        VAE(CODEC).encode(torch.empty(1, 3, 41, 64, 64))
+    assert encode_cost(CODEC, 64, 64, 41)[0] == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
 TEXT = TextSizes(numbers=3_000_000, table=1_000_000, hidden=96, heads=2, blocks=4)
@@ -95,7 +95,7 @@ def test_what_does_not_fit_is_said_with_what_would():
     plan = estimate(SMALL, ASKED)
     assert plan.forwards == 4
     lines = alternatives(SMALL, ASKED, plan.peak_bytes - 1)
-    assert [line.split()[0] for line in lines] == ["--offload", "--precision", "--size", "--frames"][-len(lines) :]
+    assert [line.split()[0] for line in lines] == ["--offload", "--precision", "--size", "--frames"]
     assert alternatives(SMALL, ASKED, 1) == []
     with pytest.raises(ConfigError, match=r"use 4k\+1, e\.g\. 9"):
         estimate(SMALL, replace(ASKED, frames=10))

@@ -84,7 +84,7 @@ def test_an_adapter_is_trained_applied_and_read_by_diffusers(folders, tmp_path, 
     lora = tmp_path / "run" / "export" / "lora.safetensors"
     assert all(tensor.abs().max() > 0 for tensor in load_file(lora).values())
     capsys.readouterr()
-    asked = ["generate", CAPTIONS[0], "--model", str(folder), "--size", "48x32", "--frames", "5", "--steps", "1", "--beyond-trained"]
+    asked = ["generate", CAPTIONS[0], "--model", str(folder), "--size", "48x32", "--frames", "5", "--steps", "2", "--beyond-trained"]
     assert main([*asked, "--lora", str(lora), "-o", str(tmp_path / "fox.mkv"), "--no-sheet"]) == 0
     assert f"{lora}: applied 20/20 at scale 1" in capsys.readouterr().out
 
@@ -107,7 +107,7 @@ def test_an_adapter_is_trained_applied_and_read_by_diffusers(folders, tmp_path, 
 def test_all_weights_are_trained_and_the_model_is_whole(folders, tmp_path):
     folder, _, dataset = folders("2.2-ti2v-5b")
     settings = ("mix.tasks={text=0.5, beginning=0.5}", "run.steps=2", "run.save_every=2", "run.sample_every=9", "optimizer.warmup_steps=1")
-    part = part_of(folder, dataset, *settings, "defaults.steps=1", recipe="wan.toml")
+    part = part_of(folder, dataset, *settings, "defaults.steps=2", recipe="wan.toml")
     assert train(part, tmp_path / "run")
     export = find(tmp_path / "run" / "export")
     assert (export.layout, export.has_token_times) == ("diffusers", True)

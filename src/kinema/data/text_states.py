@@ -9,10 +9,12 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kinema.device import CPU
 from kinema.errors import OutputError, TrainingError
 from kinema.models.text import TextEncoder, TextStates
 
@@ -24,8 +26,9 @@ SHARD_CAPTIONS = 256
 class TextCache:
     """The shards of one text encoder in `folder`; a text encoder itself for the captions that it holds."""
 
-    def __init__(self, folder: Path, text_width: int) -> None:
-        self.folder, self.text_width = folder, text_width
+    def __init__(self, folder: Path, text_width: int, device: torch.device = CPU) -> None:
+        """States are given on `device`."""
+        self.folder, self.text_width, self.device = folder, text_width, device
         self._where: dict[str, Path] = {}
 
     def fill(self, captions: Iterable[str], encoder: TextEncoder) -> None:
@@ -59,7 +62,7 @@ class TextCache:
             raise TrainingError(f"the caption '{caption[:40]}' has not been encoded: start again, which encodes what is missing")
         try:
             with safe_open(shard, "pt") as file:
-                return file.get_tensor(_key(caption)).float()
+                return file.get_tensor(_key(caption)).to(self.device, torch.float32)
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"{shard} is damaged ({error}); delete it and start again: only it is made anew") from error
 

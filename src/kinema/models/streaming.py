@@ -1,7 +1,8 @@
 """A network larger than memory: the weights of its blocks come one block at a time, the next one's while one works, and go again."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -71,15 +72,14 @@ def with_streamed_blocks(
     def from_state(i: int) -> dict[str, Tensor]:
         return {rest: convert(name, state[name]) for rest, name in inside[i].items()}
 
-    if device.type == CPU.type:
-        read = from_state
-    else:
+    read: Callable[[int], dict[str, Tensor]] = from_state
+    if device.type != CPU.type:
         waiting = [{rest: tensor.pin_memory() for rest, tensor in from_state(i).items()} for i in range(len(inside))]
-        copier = Copier(device)
-
-        def read(i: int) -> dict[str, Tensor]:
-            return copier.copy(waiting[i])
-
+        read = partial(_copied, Copier(device), waiting)
     assert isinstance(inner, nn.ModuleList), f"{blocks} is a list of blocks"
     module.set_submodule(blocks, StreamedBlocks(inner, read))
     return module.eval()
+
+
+def _copied(copier: Copier, waiting: Sequence[Mapping[str, Tensor]], i: int) -> dict[str, Tensor]:
+    return copier.copy(waiting[i])

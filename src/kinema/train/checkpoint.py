@@ -87,9 +87,9 @@ def load(path: Path, model: nn.Module, ema: nn.Module, optimizers: list[torch.op
     """Put everything of a checkpoint into place, in place. Raises `TrainingError` when it belongs to another model."""
     try:
         for module, name in ((model, "model"), (ema, "ema")):
-            state = load_file(path / f"{name}.safetensors")
-            left_out = {key: value for key, value in module.state_dict().items() if key not in state and key not in _plain(module)}
-            module.load_state_dict(state | left_out)
+            saved = _plain(module)
+            released = {key: value for key, value in module.state_dict().items() if key not in saved}
+            module.load_state_dict(released | load_file(path / f"{name}.safetensors"))
         states = torch.load(path / "optimizer.pt", weights_only=True)
         for optimizer, state in zip(optimizers, states, strict=True):
             optimizer.load_state_dict(state)

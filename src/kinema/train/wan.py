@@ -81,7 +81,7 @@ class WanPart(DatasetDiTPart):
         if not self.manifest.time_per_token and recipe.mix.tasks.get("text") != 1:
             raise ConfigError(f"{recipe.base} has one time for all tokens: mix.tasks must be {{text = 1.0}}")
         self.sizes = DiTSizes(config.d, config.num_layers, config.num_heads, config.ffn_dim, config.patch)
-        super().__init__(replace(recipe, model=self.sizes))
+        super().__init__(replace(recipe, vae=recipe.base, model=self.sizes))
         rates = set(map(float, self.dataset.column("fps")))
         if rates != {self.manifest.fps}:
             given = ", ".join(f"{rate:g}" for rate in sorted(rates))
@@ -117,8 +117,10 @@ class WanPart(DatasetDiTPart):
             read_tokenizer(self.files.tokenizer),
             self.backbone.config.text_dim,
             max_length=self.backbone.config.text_length,
+            keep=True,
         )
-        self.texts = TextCache(out.parent / "cache" / f"text-{fingerprint(Path(recipe.base))}", self.backbone.config.text_dim)
+        folder = out.parent / "cache" / f"text-{fingerprint(Path(recipe.base))}"
+        self.texts = TextCache(folder, self.backbone.config.text_dim, device)
         self.texts.fill([*captions, "", NEGATIVE_PROMPT], encoder)
         self.vae.to(device)
 
@@ -177,8 +179,8 @@ class WanPart(DatasetDiTPart):
                 save_lora(partial / LORA, model)
                 write_json(partial / CARD, card)
             return
-        kinds = {name: self.backbone.files.dtypes[theirs] for name, theirs in self.backbone.state.names.items()}
-        trained = {name: tensor.detach().to(CPU, kinds[name]) for name, tensor in model.state_dict().items()}
+        before = self.backbone.state
+        trained = {name: tensor.detach().to(CPU, before[name].dtype) for name, tensor in model.state_dict().items()}
         backbones = [replace(part, state=trained) if part is self.backbone else part for part in self.files.backbones]
         write_as(replace(self.files, backbones=tuple(backbones)), folder, "diffusers")
         write_json(folder / CARD, card)
