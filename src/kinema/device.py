@@ -114,15 +114,21 @@ def _numbers(file: Path) -> dict[str, int]:
 
 
 class Copier:
-    """Copies from the host's pinned memory to an accelerator, beside the work that the device does meanwhile."""
+    """Copies from the host's memory to an accelerator, beside the work that the device does meanwhile where it has streams."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.module = getattr(torch, device.type)
-        self.stream = self.module.Stream(device)
+        self.stream = self.module.Stream(device) if hasattr(self.module, "Stream") else None
+
+    def hold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`tensors` in the form in which they wait for being copied."""
+        return {name: tensor if self.stream is None else tensor.pin_memory() for name, tensor in tensors.items()}
 
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`tensors` on the device, when they are there. To be called by a thread that may wait."""
+        if self.stream is None:
+            return {name: tensor.to(self.device) for name, tensor in tensors.items()}
         # The device's own stream is the one that every thread begins with, and on which the copies are used.
         using = self.module.default_stream(self.device)
         with self.module.stream(self.stream):

@@ -74,8 +74,8 @@ def with_streamed_blocks(
 
     read: Callable[[int], dict[str, Tensor]] = from_state
     if device.type != CPU.type:
-        waiting = [{rest: tensor.pin_memory() for rest, tensor in from_state(i).items()} for i in range(len(inside))]
-        read = partial(_copied, Copier(device), waiting)
+        copier = Copier(device)
+        read = partial(_copied, copier, [copier.hold(from_state(i)) for i in range(len(inside))])
     assert isinstance(inner, nn.ModuleList), f"{blocks} is a list of blocks"
     module.set_submodule(blocks, StreamedBlocks(inner, read))
     return module.eval()
