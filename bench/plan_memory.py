@@ -1,6 +1,6 @@
 """What `kinema plan` says a stage needs, beside the measured peak above the loaded process, each case in a fresh process.
 
-python bench/plan_memory.py
+python bench/plan_memory.py               # all cases; a name as the argument runs one
 """
 
 import os
@@ -13,15 +13,21 @@ from kinema.device import CPU, peak_memory_bytes
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 from kinema.models.text import TextStates
 from kinema.models.vae import VAE, VAEConfig
-from kinema.wan.plan import decode_cost, dit_peak_bytes
+from kinema.wan.counting import decode_cost, dit_peak_bytes, encode_cost
 
 DIT = DiTConfig(d=512, num_layers=2, num_heads=4, ffn_dim=2048, text_dim=64, text_padding="zeros", text_length=64)
 CODEC = VAEConfig(base_dim=32, dim_mult=(1, 2, 4, 4), num_res_blocks=2, z_dim=16, temporal_downsample=(False, True, True), fold=1)
+FOLDED = VAEConfig(
+    base_dim=32, dim_mult=(1, 2, 4, 4), num_res_blocks=2, z_dim=48, temporal_downsample=(False, True, True), fold=2, residual=True
+)
 CASES = {
-    "backbone, 3,840 tokens": ("dit", (6, 40, 64)),
-    "backbone, 7,680 tokens": ("dit", (12, 40, 64)),
-    "decoding, 17 frames of 160x160": ("vae", (5, 20, 20)),
-    "decoding, 33 frames of 160x160": ("vae", (9, 20, 20)),
+    "backbone, 1,024 tokens, both halves of guidance": ("dit", (4, 32, 32), 2),
+    "backbone, 3,840 tokens": ("dit", (6, 40, 64), 1),
+    "backbone, 7,680 tokens": ("dit", (12, 40, 64), 1),
+    "decoding, 17 frames of 96x96": ("decode", (5, 12, 12), CODEC),
+    "decoding, 17 frames of 160x160": ("decode", (5, 20, 20), CODEC),
+    "decoding, 17 frames of 192x192, 2.2": ("decode", (5, 12, 12), FOLDED),
+    "encoding, 25 frames of 96x96": ("encode", (25, 96, 96), CODEC),
 }
 
 
@@ -32,24 +38,31 @@ def resident_bytes() -> int:
 
 @torch.inference_mode()
 def measure(name: str) -> None:
-    kind, grid = CASES[name]
-    if kind == "dit":
-        planned = dit_peak_bytes(DIT, grid)
+    # Each network works once on something small before the measurement, so that libraries have what they keep.
+    kind, grid, how = CASES[name]
+    if isinstance(how, int):
+        planned = dit_peak_bytes(DIT, grid, batch=how)
         dit = DiT(DIT)
-        text = dit.prepare_text(TextStates(torch.randn(8, 64), (8,)))
-        apply_to_grid(dit, torch.randn(1, 16, 1, 4, 4), torch.rand(1), text)  # so that libraries have what they keep
+        text = dit.prepare_text(TextStates(torch.randn(8 * how, 64), (8,) * how))
+        apply_to_grid(dit, torch.randn(how, 16, 1, 4, 4), torch.rand(how), text)
         before = resident_bytes()
-        apply_to_grid(dit, torch.randn(1, 16, *grid), torch.rand(1), text)
-    else:
-        planned = decode_cost(CODEC, grid)[1]
-        vae = VAE(CODEC)
-        list(vae.stream_decode([torch.randn(1, 16, 2, 2, 2)]))
+        apply_to_grid(dit, torch.randn(how, 16, *grid), torch.rand(how), text)
+    elif kind == "decode":
+        planned = decode_cost(how, grid)[1]
+        vae = VAE(how)
+        list(vae.stream_decode([torch.randn(1, how.z_dim, 2, 2, 2)]))
         before = resident_bytes()
-        for _ in vae.stream_decode([torch.randn(1, 16, *grid)]):
+        for _ in vae.stream_decode([torch.randn(1, how.z_dim, *grid)]):
             pass
+    else:
+        frames, height, width = grid
+        planned = encode_cost(how, width, height, frames)[1]
+        vae = VAE(how)
+        vae.encode(torch.zeros(1, 3, 5, 16, 16))
+        before = resident_bytes()
+        list(vae.stream_encode((torch.zeros(1, 3, 1, height, width) for _ in range(frames)), at_once=8))
     measured = peak_memory_bytes(CPU) - before
-    ratio = planned / measured
-    print(f"{name}: planned {planned / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB, ratio {ratio:.2f}", flush=True)
+    print(f"{name}: planned {planned / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB, ratio {planned / measured:.2f}", flush=True)
 
 
 if __name__ == "__main__":

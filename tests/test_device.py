@@ -1,4 +1,5 @@
 import contextlib
+import os
 
 import pytest
 import torch
@@ -48,3 +49,8 @@ def test_auto_uses_bf16_only_where_it_is_fast(monkeypatch):
 
 def test_the_cpu_has_used_some_memory():
     assert device.peak_memory_bytes(device.CPU) > 2**20
+
+
+def test_free_memory_is_some_of_what_there_is():
+    free = device.free_memory_bytes(device.CPU)
+    assert free is None or 0 < free < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -115,6 +115,9 @@ def whole(folders, tmp_path_factory):
     return get
 
 
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+
+
 class Runs:
     def __reduce__(self):
         return print, ("code that a pickle runs",)
@@ -159,6 +162,31 @@ def change(file, edit):
             "scaled 8-bit weights",
         ),
         ("comfy", lambda f: shutil.rmtree(f / "vae"), "has no companion vae"),
+        ("wan", lambda f: torch.save({"a": Runs()}, next(f.glob("models_t5*"))), r"models_t5.*\.pth holds more than tensors.*print"),
+        (
+            "diffusers",
+            lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-1000]),
+            r"pytorch_model\.safetensors is truncated or damaged, it has \d+ bytes of \d+",
+        ),
+        (
+            "diffusers",
+            lambda f: (f / "transformer/config.json").write_text(
+                (f / "transformer/config.json").read_text().replace('"ffn_dim": 48', '"ffn_dim": 64')
+            ),
+            r"not those of .*transformer/config\.json: .*of another shape: blocks\.0\.ffn",
+        ),
+        ("diffusers", lambda f: change(f / WEIGHTS, lambda s: s.pop("proj_out.bias")), r"1 missing: proj_out\.bias"),
+        ("diffusers", lambda f: change(f / WEIGHTS, lambda s: s.update(more=torch.zeros(1))), r"1 unexpected: more"),
+        (
+            "diffusers",
+            lambda f: change(f / WEIGHTS, lambda s: s.update({"proj_out.bias": s["proj_out.bias"].to(torch.float8_e4m3fn)})),
+            r"not float32, float16 or bfloat16: proj_out\.bias \(F8_E4M3\)",
+        ),
+        (
+            "diffusers",
+            lambda f: (f / "model_index.json").write_text((f / "model_index.json").read_text().replace('"transformer": [', '"other": [')),
+            "names no transformer",
+        ),
         ("diffusers", lambda f: (f / "transformer/diffusion_pytorch_model.safetensors").unlink(), "transformer has neither"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -192,3 +220,21 @@ def test_a_layout_that_cannot_hold_the_model_is_refused(folders, tmp_path):
     with pytest.raises(ModelError, match="image tower"):
         convert(folders("2.1-i2v"), tmp_path / "there", "wan")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_changed_after_it_was_written_is_named_by_its_hash(folders, tmp_path, capsys):
+    convert(folders("2.1-t2v"), tmp_path / "there", "kinema")
+    assert main(["models", "verify", str(tmp_path / "there")]) == 0
+    change(tmp_path / "there" / WEIGHTS, lambda state: state["proj_out.bias"].add_(1))
+    assert main(["models", "verify", str(tmp_path / "there")]) == 2
+    assert f"changed: {WEIGHTS}" in capsys.readouterr().err
+
+
+def test_an_adapter_of_another_model_is_refused_and_listed(folders, tmp_path, capsys):
+    from kinema.models.lora import add_lora, save_lora
+    from kinema.models.weights import load_dit
+
+    save_lora(tmp_path / "other.safetensors", add_lora(load_dit(folders("2.1-i2v")), 2, 2.0))
+    words = ["generate", "a red fox", "--model", str(folders("2.1-t2v")), "--lora", str(tmp_path / "other.safetensors")]
+    assert main([*words, "-o", str(tmp_path / "fox.mkv"), "--size", "48x32", "--frames", "5", "--beyond-trained"]) == 2
+    assert "is not for this model: 0/" in capsys.readouterr().err

@@ -9,7 +9,8 @@ from kinema.errors import ConfigError
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 from kinema.models.text import TextStates
 from kinema.models.vae import VAE, VAEConfig
-from kinema.wan.plan import MODELS, Peak, advice, decode_cost, dit_flops, dit_peak_bytes, estimate
+from kinema.wan.counting import Peak, decode_cost, dit_flops, dit_peak_bytes, encode_cost
+from kinema.wan.plan import MODELS, Canvas, Sizes, TextSizes, alternatives, estimate
 
 TINY = DiTConfig(d=64, num_layers=2, num_heads=2, ffn_dim=96, text_dim=32, text_padding="zeros", text_length=8)
 CODEC = VAEConfig(base_dim=8, dim_mult=(1, 2, 2, 2), z_dim=16, temporal_downsample=(False, True, True), fold=1)
@@ -71,16 +72,35 @@ def test_memory_grows_with_the_tokens_and_is_less_in_bf16():
     assert one * 0.5 < dit_peak_bytes(TINY, (4, 16, 16), torch.bfloat16) < one
 
 
+def test_the_operations_of_encoding_are_those_that_are_counted():
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        VAE(CODEC).encode(torch.empty(1, 3, 41, 64, 64))
+    assert encode_cost(CODEC, 64, 64, 41)[0] == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+TEXT = TextSizes(numbers=3_000_000, table=1_000_000, hidden=96, heads=2, blocks=4)
+SMALL = Sizes(replace(TINY, in_channels=16), CODEC, "wan-2.2-t2v-a14b", 2, TEXT)
+ASKED = Canvas(128, 128, 33, 2, bytes_each=4)
+
+
+def test_each_way_to_keep_weights_needs_less_than_the_one_before_it():
+    none, text, layers = (estimate(SMALL, replace(ASKED, offload=offload)) for offload in ("none", "text", "layers"))
+    assert none.peak_bytes > text.peak_bytes > layers.peak_bytes
+    assert [stage.activations_bytes for stage in none.stages] == [stage.activations_bytes for stage in layers.stages]
+    assert none.stages[1].weights_bytes - text.stages[1].weights_bytes == 4 * TEXT.numbers
+    assert none.stages[0].weights_bytes == text.stages[0].weights_bytes
+
+
 def test_what_does_not_fit_is_said_with_what_would():
-    sizes = replace(MODELS["wan-2.2-5b"], dit=TINY, vae=CODEC, num_experts=2)
-    plan = estimate(sizes, width=64, height=64, frames=9, steps=2)
+    plan = estimate(SMALL, ASKED)
     assert plan.forwards == 4
-    assert advice(sizes, plan, 2**40) == []
-    assert any("weights" in line for line in advice(sizes, plan, 1))
+    lines = alternatives(SMALL, ASKED, plan.peak_bytes - 1)
+    assert [line.split()[0] for line in lines] == ["--offload", "--precision", "--size", "--frames"]
+    assert alternatives(SMALL, ASKED, 1) == []
     with pytest.raises(ConfigError, match=r"use 4k\+1, e\.g\. 9"):
-        estimate(sizes, width=64, height=64, frames=10, steps=2)
-    with pytest.raises(ConfigError, match=r"multiples of 16, e\.g\. 64x64"):
-        estimate(sizes, width=60, height=64, frames=9, steps=2)
+        estimate(SMALL, replace(ASKED, frames=10))
+    with pytest.raises(ConfigError, match=r"multiples of 16, e\.g\. 64x128"):
+        estimate(SMALL, replace(ASKED, width=60))
 
 
 def test_the_command_line_answers_and_refuses(capsys):
@@ -88,6 +108,10 @@ def test_the_command_line_answers_and_refuses(capsys):
     said = capsys.readouterr().out
     assert "32 tokens of 2x8x8 latents, 100 forward passes" in said
     assert "SDXL" in said
+    assert "fits in 24 GiB with --offload text" in said
+    assert main(["plan", "--model", "wan-2.1-1.3b", "--size", "64x64", "--frames", "5", "--device-memory", "8"]) == 0
+    assert "'text encoder' needs" in (said := capsys.readouterr().out)
+    assert "--offload layers needs" in said
     for words, line in ((["--model", "wan-3"], "unknown model to plan for 'wan-3'"), (["--utilisation", "2"], "at most 1")):
         assert main(["plan", *words]) == 2
         assert line in capsys.readouterr().err

@@ -4,11 +4,15 @@ Everything else takes its device and dtype from its inputs. No float64 is used o
 """
 
 import contextlib
+import os
 import resource
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from kinema.errors import ConfigError
 
@@ -76,3 +80,60 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+CGROUPS = {
+    Path("/sys/fs/cgroup"): ("memory.max", "memory.current"),
+    Path("/sys/fs/cgroup/memory"): ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
+"""Files in which Linux says how much memory a container may use and uses: those of its second version, and of the first."""
+
+
+def free_memory_bytes(device: torch.device) -> int | None:
+    """Memory that is free there now, or None where nothing says it. On a CPU a container's limit counts too."""
+    if device.type != "cpu":
+        module = getattr(torch, device.type)
+        return int(module.mem_get_info(device)[0]) if hasattr(module, "mem_get_info") else None
+    free = []
+    try:
+        free.append(_numbers(Path("/proc/meminfo"))["MemAvailable:"] * 1024)
+    except (OSError, KeyError, ValueError):
+        if "SC_AVPHYS_PAGES" in os.sysconf_names:
+            free.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for folder, (limit, used) in CGROUPS.items():
+        with contextlib.suppress(OSError, KeyError, ValueError):  # no such file, or the word "max"
+            numbers = _numbers(folder / "memory.stat")  # files that are kept in memory are counted as used, and given up when asked for
+            cached = numbers["inactive_file"] + numbers["active_file"]
+            free.append(int((folder / limit).read_text()) - int((folder / used).read_text()) + cached)
+    return max(0, min(free)) if free else None
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """The number behind the first word of every line."""
+    return {words[0]: int(words[1]) for line in file.read_text().splitlines() if len(words := line.split()) > 1}
+
+
+class Copier:
+    """Copies from the host's memory to an accelerator, beside the work that the device does meanwhile where it has streams."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.module = getattr(torch, device.type)
+        self.stream = self.module.Stream(device) if hasattr(self.module, "Stream") else None
+
+    def hold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`tensors` in the form in which they wait for being copied."""
+        return {name: tensor if self.stream is None else tensor.pin_memory() for name, tensor in tensors.items()}
+
+    def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`tensors` on the device, when they are there. To be called by a thread that may wait."""
+        if self.stream is None:
+            return {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        # The device's own stream is the one that every thread begins with, and on which the copies are used.
+        using = self.module.default_stream(self.device)
+        with self.module.stream(self.stream):
+            copied = {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
+        for tensor in copied.values():
+            tensor.record_stream(using)  # so that their memory is not given away while they are used there
+        self.stream.synchronize()
+        return copied

@@ -8,7 +8,7 @@ import torch
 from tests.wan_folders import KINDS, peer
 
 from kinema.cli.main import main
-from kinema.errors import ModelError, RequestError
+from kinema.errors import ConfigError, ModelError, RequestError
 from kinema.generate.compose import compose
 from kinema.generate.noise import START, place_noise
 from kinema.generate.painting import KeptFrame
@@ -74,6 +74,44 @@ def test_the_text_encoder_is_let_go_of_and_prompts_are_remembered(folders):
     again = text.encode_prompts([NEGATIVE, "A red fox runs in & the snow"])  # the same words once they are cleaned
     assert torch.equal(again.states, first.select([1, 0]).states)
     assert loads == [1]
+
+
+@pytest.mark.parametrize("kind", ["2.1-i2v", "2.2-t2v-a14b"])
+def test_offloaded_models_give_the_same_frames_bit_for_bit(folders, kind):
+    folder, _ = folders(kind)
+    frames = []
+    for offload in ("none", "text", "layers"):
+        pipeline = load(folder, device="cpu", precision="fp32", offload=offload)
+        if pipeline.wan.takes_image:
+            pipeline = pipeline.showing(picture(0, 48, 32))
+        frames.append(pipeline.run(Request(PROMPT, width=48, height=32, frames=5, steps=2, beyond_trained=True)).video.frames)
+        assert pipeline.wan.text._load.cache_info().currsize == (offload == "none")
+        assert any(parameter.is_meta for parameter in pipeline.dit.parameters()) == (offload == "layers")
+    assert np.array_equal(frames[0], frames[1])
+    assert np.array_equal(frames[0], frames[2])
+
+
+def test_too_little_memory_is_said_before_anything_is_loaded(folders, tmp_path, capsys, monkeypatch):
+    from kinema.generate import memory, wan
+
+    folder, _ = folders("2.1-t2v")
+    words = ["generate", PROMPT, "--model", str(folder), "--size", "48x32", "--frames", "5", "--steps", "2", "--beyond-trained"]
+    words += ["-o", str(tmp_path / "fox.mkv")]
+    with monkeypatch.context() as patch:
+        patch.setattr(wan, "load_wan_model", lambda *args, **options: pytest.fail("it was loaded"))
+        patch.setattr(memory, "free_memory_bytes", lambda device: 2**20)
+        assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "48x32, 5 frames" in said
+    assert "and 1.0 MiB are free on cpu" in said
+    assert "--beyond-memory" in said
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda device: 2**20)
+    assert main([*words, "--beyond-memory"]) == 0
+
+
+def test_offload_is_refused_for_a_model_that_is_not_of_the_family(model_folder):
+    with pytest.raises(ConfigError, match="for models of the Wan family"):
+        load(model_folder, device="cpu", offload="layers")
 
 
 def test_a_long_prompt_is_cut_as_the_tokenizer_cuts_it(folders):

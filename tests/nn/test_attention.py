@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kinema.nn.attention import attend
+from kinema.errors import ConfigError, UnknownName
+from kinema.nn.attention import attend, attention_kernel
 
 
 def by_segment(q, k, v, q_lengths, kv_lengths):
@@ -83,3 +84,19 @@ def test_lengths_that_do_not_add_up_are_refused(q_lengths, kv_lengths):
     q, k, v = draw((6,), (4,))
     with pytest.raises(ValueError, match="6 queries in"):
         attend(q, k, v, q_lengths, kv_lengths)
+
+
+@pytest.mark.parametrize("name", ["flash", "math"])
+def test_a_kernel_that_is_asked_for_gives_the_same_numbers(name):
+    q, k, v = (torch.randn(12, 2, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+    usual = attend(q, k, v, (12,), (12,))
+    with attention_kernel(name):
+        torch.testing.assert_close(attend(q, k, v, (12,), (12,)), usual, rtol=1e-5, atol=1e-6)
+
+
+def test_a_kernel_that_is_not_there_is_one_line():
+    q = torch.randn(4, 1, 8)
+    with pytest.raises(ConfigError, match="'cudnn' does not work"), attention_kernel("cudnn"):
+        attend(q, q, q, (4,), (4,))
+    with pytest.raises(UnknownName, match="math"), attention_kernel("fast"):
+        pass

@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     job = Job(arguments.job)
     request = job.request()
-    pipeline = load_model(arguments, arguments.model or request.model)
+    pipeline = load_model(arguments, arguments.model or request.model, request)
     check_output(arguments, pipeline.plan(request))
     if arguments.steps is not None and arguments.steps != request.steps:
         inputs = job.inputs(request)

@@ -11,7 +11,7 @@ from kinema.cli.arguments import size
 
 if TYPE_CHECKING:
     from kinema.generate.pipeline import Pipeline, Result
-    from kinema.generate.request import Plan
+    from kinema.generate.request import Plan, Request
     from kinema.generate.tasks import Task
     from kinema.video import Video
 
@@ -24,6 +24,17 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-sheet", action="store_true", help="write no contact sheet")
     parser.add_argument("--preview", type=Path, metavar="FILE.gif", help="while it is made, what it begins to look like")
     parser.add_argument("--device", default="auto", metavar="NAME", help="where to compute (default: the fastest there is)")
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the backbone (default: what is fast there)"
+    )
+    parser.add_argument(
+        "--offload",
+        choices=("none", "text", "layers"),
+        help="of Wan's models: keep all on the device, the text encoder only while needed "
+        "(default), or also the backbone's blocks one after the other",
+    )
+    parser.add_argument("--attention", default="auto", metavar="NAME", help="the backbone's kernel: auto, flash, cudnn, efficient or math")
+    parser.add_argument("--beyond-memory", action="store_true", help="begin even if the memory that is free seems too small")
     parser.add_argument("--lora", action="append", default=[], metavar="FILE[:scale]", help="an adapter to apply; may be given again")
 
 
@@ -82,13 +93,22 @@ def fields_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def load_model(arguments: argparse.Namespace, model: str) -> "Pipeline":
-    """The pipeline of `model` with the adapters that are wanted, each of which is reported."""
+def load_model(arguments: argparse.Namespace, model: str, request: "Request") -> "Pipeline":
+    """The pipeline of `model` with the adapters that are wanted, each of which is reported.
+
+    Raises `RequestError`, before anything is loaded, when a model of the Wan family needs more memory for `request` than is free.
+    """
+    from kinema.device import pick_device
     from kinema.generate.pipeline import load
     from kinema.models.lora import LoRAFile
+    from kinema.wan.model import is_wan
 
     loras = [LoRAFile.parse(text) for text in arguments.lora]
-    pipeline = load(model, device=arguments.device)
+    if is_wan(Path(model)) and not arguments.beyond_memory:
+        from kinema.generate.memory import check_memory
+
+        check_memory(Path(model), request, pick_device(arguments.device), arguments.precision, arguments.offload or "text")
+    pipeline = load(model, device=arguments.device, precision=arguments.precision, offload=arguments.offload, attention=arguments.attention)
     for lora in loras:
         num_layers = pipeline.add_lora(lora)
         print(f"{lora.path}: applied {num_layers}/{num_layers} at scale {lora.scale:g}")
@@ -98,9 +118,10 @@ def load_model(arguments: argparse.Namespace, model: str) -> "Pipeline":
 def make(arguments: argparse.Namespace, fill: Callable[[dict[str, Any], float], "Task"]) -> int:
     """Load the model, fill the request of the task, make its video and say what was done."""
     from kinema.generate.painting import describe
+    from kinema.generate.pipeline import manifest_of
 
-    pipeline = load_model(arguments, arguments.model)
-    request, inputs = fill(fields_of(arguments), pipeline.manifest.fps)
+    request, inputs = fill(fields_of(arguments), manifest_of(arguments.model).fps)
+    pipeline = load_model(arguments, arguments.model, request)
     plan = pipeline.plan(request)
     check_output(arguments, plan)
     print(plan.text)

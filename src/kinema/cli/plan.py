@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the sampler (default: the model's)")
     parser.add_argument("--no-guidance", action="store_true", help="one forward pass a step and not two")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of the matrices (default: bf16)")
+    parser.add_argument("--offload", choices=("none", "text", "layers"), default="text", help="as with generate (default: text)")
     parser.add_argument("--device-memory", type=float, default=MEMORY_GIB, metavar="GIB", help=f"of the device (default: {MEMORY_GIB:g})")
     parser.add_argument("--tflops", type=float, default=TFLOPS, metavar="N", help=f"most TFLOP/s of the device (default: {TFLOPS:g})")
     parser.add_argument("--utilisation", type=float, default=0.4, metavar="U", help="share of them that is reached (default: 0.4)")
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from kinema.errors import RequestError
     from kinema.wan.model import VARIANTS
-    from kinema.wan.plan import advice, compared, estimate
+    from kinema.wan.plan import Canvas, alternatives, compared, estimate, gib
 
     for name, least in (("seconds", 0.01), ("frames", 1), ("steps", 1), ("device_memory", 0.1), ("tflops", 1e-3), ("utilisation", 1e-3)):
         value = getattr(arguments, name)
@@ -40,27 +41,35 @@ def run(arguments: argparse.Namespace) -> int:
     height, width = variant.size if arguments.size is None else arguments.size[::-1]
     pace = sizes.vae.temporal_factor
     frames = arguments.frames or (variant.frames if arguments.seconds is None else 1 + pace * round(arguments.seconds * variant.fps / pace))
-    plan = estimate(
-        sizes,
-        width=width,
-        height=height,
-        frames=frames,
-        steps=arguments.steps or variant.steps,
+    canvas = Canvas(
+        width,
+        height,
+        frames,
+        arguments.steps or variant.steps,
+        window=1 + (variant.frames - 1) // pace,
         guided=not arguments.no_guidance,
         bytes_each=2 if arguments.precision == "bf16" else 4,
+        offload=arguments.offload,
     )
+    plan = estimate(sizes, canvas)
     speed = arguments.tflops * 1e12 * arguments.utilisation
     print(f"{width}x{height}, {plan.frames} frames at {variant.fps:g} fps ({plan.frames / variant.fps:.2f} s)")
     print(f"{plan.tokens} tokens of {plan.grid[0]}x{plan.grid[1]}x{plan.grid[2]} latents, {plan.forwards} forward passes")
     print(f"{'stage':<14}{'TFLOP':>12}{'weights GiB':>13}{'computed GiB':>14}{'peak GiB':>10}{'seconds':>10}")
     for stage in plan.stages:
-        gib = [bytes_ / 2**30 for bytes_ in (stage.weights_bytes, stage.activations_bytes, stage.peak_bytes)]
-        print(f"{stage.name:<14}{stage.flops / 1e12:>12.1f}{gib[0]:>13.2f}{gib[1]:>14.2f}{gib[2]:>10.2f}{stage.flops / speed:>10.1f}")
+        sizes_gib = [size / 2**30 for size in (stage.weights_bytes, stage.activations_bytes, stage.peak_bytes)]
+        columns = "".join(f"{size:>{width}.2f}" for size, width in zip(sizes_gib, (13, 14, 10)))
+        print(f"{stage.name:<14}{stage.flops / 1e12:>12.1f}{columns}{stage.flops / speed:>10.1f}")
     seconds = plan.flops / speed
     print(f"in all {plan.flops / 1e15:.2f} PFLOP, {seconds:.0f} s at {100 * arguments.utilisation:g} % of {arguments.tflops:g} TFLOP/s")
-    lines = advice(sizes, plan, arguments.device_memory * 2**30)
-    fits = f"fits in {arguments.device_memory:g} GiB when each stage's weights are there only for the stage"
-    print("\n".join(lines) if lines else fits)
+    memory = arguments.device_memory * 2**30
+    if plan.peak_bytes <= memory:
+        print(f"fits in {arguments.device_memory:g} GiB with --offload {canvas.offload}")
+    else:
+        fits = alternatives(sizes, canvas, memory)
+        stage = max(plan.stages, key=lambda stage: stage.peak_bytes)
+        print(f"does not fit in {arguments.device_memory:g} GiB, '{stage.name}' needs {gib(stage.peak_bytes)}:", end=" ")
+        print(", or ".join(fits) if fits else "take a smaller model or a larger device")
     for line in compared(plan, [name.strip() for name in arguments.compare.split(",") if name.strip()]):
         print(line)
     return 0
@@ -76,4 +85,4 @@ def _sizes(model: str):  # type: ignore[no-untyped-def]
         return lookup(MODELS, model, kind="model to plan for")
     files = find(Path(model))
     variant, _ = describe(files, name=model)
-    return Sizes(files.backbones[0].config, files.vae.config, variant, len(files.backbones))
+    return Sizes.of(files, variant)

@@ -21,11 +21,11 @@ from torch import Tensor
 from kinema import config
 from kinema.device import Precision, autocast, pick_device
 from kinema.diffusion.canvas import Network, with_canvas
-from kinema.diffusion.guidance import classifier_free
+from kinema.diffusion.guidance import JOINT_TOKENS, classifier_free
 from kinema.diffusion.objective import Prediction, to_x0
 from kinema.diffusion.samplers import SAMPLERS, SamplerState
 from kinema.diffusion.schedule import SCHEDULES, time_grid
-from kinema.errors import ModelError, RequestError
+from kinema.errors import ConfigError, ModelError, RequestError
 from kinema.generate.compose import compose
 from kinema.generate.cycle import decode_cycle, on_ring, rolls
 from kinema.generate.drift import Judge, Watch
@@ -47,16 +47,16 @@ from kinema.models.pixels import from_uint8, to_uint8
 from kinema.models.text import TextEncoder, TextStates
 from kinema.models.vae import VAE
 from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model, sha256_of
+from kinema.nn.attention import KERNELS, attention_kernel
 from kinema.shapes import Float
 from kinema.video import Video, VideoWriter
 from kinema.video.writing import LOSSY
-from kinema.wan.model import is_wan
+from kinema.wan.files import find
+from kinema.wan.model import Offload, is_wan
+from kinema.wan.model import describe as describe_wan
 
 log = logging.getLogger(__name__)
 
-JOINT_TOKENS = 4096
-"""Up to this many tokens both halves of guidance go through the DiT as one batch: measured 1.06 times as fast on a CPU at 320
-tokens, and more where a small batch leaves the device idle. Beyond it the device is full anyway and the batch only costs memory."""
 FIRST_TIME_OF_NOISE = 0.999
 """Where sampling begins for a model that predicts noise, whose x0 is not defined at t = 1 (diffusers begins there too)."""
 AT_ONCE = (2, 1)
@@ -153,6 +153,8 @@ class Pipeline:
         self.model = model
         self.model_hash = model_hash
         self.precision = precision
+        self.attention = "auto"
+        """The kernel by which the backbone attends, of `kinema.nn.attention.KERNELS`."""
         self.device = next(dit.parameters()).device
         self.judges: dict[str, Judge] = {"clip_similarity": partial(similarity, clip)} if isinstance(clip, CLIP) else {}
         """What a long result is judged by, window by window, in its drift report; further models may be added."""
@@ -289,7 +291,7 @@ class Pipeline:
         x = canvas.at(times[0], start, self.schedule) if state.x is None else state.x.to(self.device)
         state.sampler.tensors = [tensor.to(self.device) for tensor in state.sampler.tensors]
         progress.num_steps = len(times) - 1
-        with autocast(self.device, self.precision):
+        with autocast(self.device, self.precision), attention_kernel(self.attention):
             network = self.network(plan, piece.prompt, first_frame=piece.first_coordinate)
             if piece.is_ring:
                 network = on_ring(network, max(1, plan.window - 1), rolls(times, canvas.clean.shape[2] - 1))
@@ -494,23 +496,44 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return isinstance(error, MemoryError) or "memory" in str(error)
 
 
-def load(model: str | Path = SHIPPED, *, device: str = "auto", precision: Precision = "auto", loras: Sequence[LoRAFile] = ()) -> Pipeline:
+def load(
+    model: str | Path = SHIPPED,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    offload: Offload | None = None,
+    attention: str = "auto",
+    loras: Sequence[LoRAFile] = (),
+) -> Pipeline:
     """The pipeline of a model: "shipped", or the path of a model folder or file. Raises `ModelError` when it is not whole.
 
     `loras` are adapters that are merged into its backbone, one after the other; one that does not fit is an error that lists why.
+    `offload` is for models of the Wan family ("text" when None, see `load_wan_model`); raises `ConfigError` for others.
+    `attention` is one of `kinema.nn.attention.KERNELS`.
     """
-    pipeline = _load(model, device, precision)
+    lookup(KERNELS, attention, kind="attention kernel")
+    pipeline = _load(model, device, precision, offload)
+    pipeline.attention = attention
     for lora in loras:
         pipeline.add_lora(lora)
     return pipeline
 
 
-def _load(model: str | Path, device: str, precision: Precision) -> Pipeline:
+def manifest_of(model: str | Path) -> Manifest:
+    """What a model was trained for and does when nothing is asked for; no weights are read."""
+    if is_wan(Path(model)):
+        return describe_wan(find(Path(model)), name=Path(model).name)[1]
+    return load_manifest(resolve_model(model))
+
+
+def _load(model: str | Path, device: str, precision: Precision, offload: Offload | None) -> Pipeline:
     place = pick_device(device)
     if is_wan(Path(model)):
         from kinema.generate.wan import load_wan
 
-        return load_wan(Path(model), place, precision)
+        return load_wan(Path(model), place, precision, offload or "text")
+    if offload is not None:
+        raise ConfigError(f"offload '{offload}' is for models of the Wan family, which {model} is not: leave it out")
     folder = resolve_model(model)
     manifest = load_manifest(folder)
     parts = load_dit(folder, place), load_vae(folder, place), load_clip(folder, place)

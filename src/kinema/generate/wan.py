@@ -1,7 +1,7 @@
 """Generating with a model of the Wan family: what differs from our own is which backbone answers, and what it is shown."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from kinema.generate.sampling import num_pieces
 from kinema.models.dit import TIMESTEPS, DiT
 from kinema.models.vae import VAE
 from kinema.shapes import Float
-from kinema.wan.model import NEGATIVE_PROMPT, VARIANTS, Wan, fingerprint, load_wan_model
+from kinema.wan.model import IMAGE_FRAMES, NEGATIVE_PROMPT, VARIANTS, Offload, Wan, fingerprint, load_wan_model
 
 TOP, BOTTOM = 1 - 1e-6, 1e-3
 """Greatest and least time of Wan's grid before the last, 0: UniPC's log SNR is infinite at 1."""
@@ -154,13 +154,20 @@ class WanPipeline(Pipeline):
         The mask has one channel for each of the frames of a latent; the first latent has one frame, whose mask fills them all.
         """
         height, width, factor = plan.canvas_height, plan.canvas_width, self.vae.config.temporal_factor
-        clip = torch.zeros(1, 3, plan.canvas_frames, height, width, device=self.device)
         given = torch.zeros(plan.canvas_frames, device=self.device)
-        places = [0, plan.canvas_frames - 1]
-        for place, image in zip(places, images.all):
-            clip[:, :, place : place + 1] = self._pixels([image], plan)
-            given[place] = 1
-        latents = self.vae.normalise(self.vae.encode(clip).mean)
+        shown = dict(zip((0, plan.canvas_frames - 1), images.all))
+
+        def clip() -> Iterator[Tensor]:
+            for start in range(0, plan.canvas_frames, IMAGE_FRAMES):
+                piece = torch.zeros(1, 3, min(IMAGE_FRAMES, plan.canvas_frames - start), height, width, device=self.device)
+                for place, image in shown.items():
+                    if 0 <= place - start < piece.shape[2]:
+                        piece[:, :, place - start : place - start + 1] = self._pixels([image], plan)
+                yield piece
+
+        given[list(shown)] = 1
+        encoded = [posterior.mean for posterior in self.vae.stream_encode(clip(), at_once=IMAGE_FRAMES)]
+        latents = self.vae.normalise(torch.cat(encoded, dim=2))
         mask = torch.cat([given[:1].expand(factor), given[1:]]).view(-1, factor).T
         _, _, _, lh, lw = latents.shape
         return torch.cat([mask[None, :, :, None, None].expand(1, factor, -1, lh, lw), latents], dim=1)
@@ -184,8 +191,13 @@ def two_experts(high: Network, low: Network, boundary: float, shown_times: Calla
     return network
 
 
-def load_wan(path: Path, device: torch.device, precision: Precision = "auto") -> WanPipeline:
-    """The pipeline of a model of the Wan family; its matrices are bfloat16 where that is fast, unless `precision` is fp32."""
+def dtype_for(device: torch.device, precision: Precision) -> torch.dtype:
+    """The dtype of the matrices: bfloat16 where that is fast, unless `precision` says."""
     is_bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
-    wan = load_wan_model(path, device, torch.bfloat16 if is_bf16 else torch.float32)
+    return torch.bfloat16 if is_bf16 else torch.float32
+
+
+def load_wan(path: Path, device: torch.device, precision: Precision = "auto", offload: Offload = "text") -> WanPipeline:
+    """The pipeline of a model of the Wan family; see `dtype_for` and `load_wan_model`."""
+    wan = load_wan_model(path, device, dtype_for(device, precision), offload=offload)
     return WanPipeline(wan, model=str(path), model_hash=fingerprint(path), precision=precision)

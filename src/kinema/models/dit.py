@@ -12,6 +12,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Literal, cast, overload
 
@@ -19,6 +20,7 @@ import torch
 from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from kinema.errors import ConfigError, RequestError
 from kinema.models.patches import grid_coordinates, patchify, unpatchify
@@ -297,6 +299,8 @@ class DiT(nn.Module):
         self.image_embedding = None if config.image_dim is None else ImageEmbedding(config.image_dim, d, config.image_positions)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head = Head(config)
+        self.recompute = False
+        """Whether training keeps a block's input alone and computes its insides again for the gradient."""
         self.init_weights()
 
     @torch.no_grad()
@@ -417,7 +421,8 @@ class DiT(nn.Module):
         features = x
         for i, block in enumerate(cast(Iterable[Block], self.blocks)):
             known = embedded.blocks[i] if isinstance(embedded, PreparedText) else block.cross_attention.keys_values(embedded)
-            x = block(x, time_blocks, time_index, rotation, known, lengths, embedded.context)
+            step = partial(checkpoint, block, use_reentrant=False) if self.recompute and torch.is_grad_enabled() else block
+            x = step(x, time_blocks, time_index, rotation, known, lengths, embedded.context)
             if i == features_at:
                 features = x
         out = self.head(x, time, time_index)

@@ -7,6 +7,7 @@ original code does, with one of `PREFIXES` in front or none, with dots or (kohya
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from kinema.errors import ConfigError, ModelError
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.layouts import dit_keys
+from kinema.models.streaming import StreamedBlocks
 from kinema.models.tensors import MOST_LISTED, TensorFiles
 
 PREFIXES = ("base_model.model.", "transformer_2.", "transformer.", "diffusion_model.", "model.diffusion_model.", "lora_unet_", "unet.")
@@ -133,8 +135,15 @@ def _linear(dit: DiT, layer: str) -> nn.Linear:
 def merge_lora(dit: DiT, adapters: Mapping[str, Adapter], scale: float = 1.0) -> None:
     """Add adapters to the matrices of `dit`, each sum rounded once; with `-scale` they are taken off again, up to rounding."""
     for layer, adapter in adapters.items():
-        weight = _linear(dit, layer).weight
-        weight.copy_(weight.float() + scale * adapter.delta().to(weight.device))
+        if isinstance(dit.blocks, StreamedBlocks) and layer.startswith("blocks."):
+            dit.blocks.change(f"{layer.removeprefix('blocks.')}.weight", partial(_merged, adapter, scale))
+        else:
+            weight = _linear(dit, layer).weight
+            weight.copy_(_merged(adapter, scale, weight))
+
+
+def _merged(adapter: Adapter, scale: float, weight: Tensor) -> Tensor:
+    return (weight.float() + scale * adapter.delta().to(weight.device)).to(weight.dtype)
 
 
 class LoRALinear(nn.Module):
@@ -149,6 +158,11 @@ class LoRALinear(nn.Module):
         if not self.down.is_meta:
             nn.init.kaiming_uniform_(self.down, a=5**0.5)
 
+    def take(self, adapter: Adapter) -> None:
+        """Begin with the pair of `adapter`, of the same rank."""
+        scale = adapter.alpha / len(adapter.down) / self.scale
+        self.load_state_dict({"down": adapter.down.float(), "up": scale * adapter.up.float()}, strict=False)
+
     @property
     def weight(self) -> Tensor:
         """The frozen matrix, whose dtype the layers around go by."""
@@ -162,11 +176,14 @@ class LoRALinear(nn.Module):
 def add_lora(dit: DiT, rank: int, alpha: float, targets: Sequence[str] = TARGETS) -> DiT:
     """`dit` itself, frozen, with a trained pair at every linear layer of its blocks whose name ends with one of `targets`.
 
+    Its own parameters are marked `is_released`: a checkpoint leaves out what is read from the released model again.
     Raises `ConfigError` when a target is the end of no layer's name.
     """
     if rank < 1 or alpha <= 0:
         raise ConfigError(f"rank={rank} and alpha={alpha:g} of an adapter must be positive")
     dit.requires_grad_(False)
+    for parameter in dit.parameters():
+        parameter.is_released = True  # type: ignore[attr-defined]
     layers = [name for name, module in dit.named_modules() if isinstance(module, nn.Linear) and name.startswith("blocks.")]
     if idle := [target for target in targets if not any(name.endswith(target) for name in layers)]:
         known = sorted({name.split(".", 2)[2] for name in layers})
@@ -179,15 +196,17 @@ def add_lora(dit: DiT, rank: int, alpha: float, targets: Sequence[str] = TARGETS
 
 
 def lora_state(dit: DiT) -> dict[str, Tensor]:
-    """The adapters of `dit` under diffusers' names, `transformer.LAYER.lora_A.weight`, with the alpha of each."""
+    """The adapters of `dit` under diffusers' names, `transformer.LAYER.lora_A.weight`.
+
+    The scale is in the second matrix, so that no reader has to know of an alpha: diffusers itself would leave one in the file unread.
+    """
     theirs = {ours: name for ours, name in dit_keys(dit.config, "diffusers").items()}
     state = {}
     for name, module in dit.named_modules():
         if isinstance(module, LoRALinear):
             layer = "transformer." + theirs[f"{name}.weight"].removesuffix(".weight")
             state[f"{layer}.lora_A.weight"] = module.down.detach().cpu().contiguous()
-            state[f"{layer}.lora_B.weight"] = module.up.detach().cpu().contiguous()
-            state[f"{layer}.alpha"] = torch.tensor(module.scale * len(module.down))
+            state[f"{layer}.lora_B.weight"] = (module.scale * module.up.detach()).cpu().contiguous()
     return state
 
 

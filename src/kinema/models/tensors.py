@@ -108,7 +108,20 @@ def opened(file: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise ModelError(f"{file} is missing") from None
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is truncated or damaged: {error}") from None
+        raise ModelError(f"{file} is truncated or damaged{_lengths(file)}: {error}") from None
+
+
+def _lengths(file: Path) -> str:
+    """How long a safetensors file is and how long its header says it is, as far as that can be read."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            entries = json.loads(stream.read(min(length, 10**8)))
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        return f", it has {size} bytes of {8 + length + max(ends)}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return f", it has {file.stat().st_size} bytes" if file.is_file() else ""
 
 
 def _listed(names: list[str]) -> str:
@@ -220,7 +233,7 @@ def read_pickle(file: Path) -> Mapping[str, Tensor]:
             f"{file} holds more than tensors{what}: it is not loaded, because it could run code; ask for safetensors"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(f"{file} is truncated or damaged: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"{file} is truncated or damaged, it has {file.stat().st_size} bytes: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         raise ModelError(f"{file} does not hold tensors by name")
     return content

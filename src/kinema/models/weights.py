@@ -261,13 +261,16 @@ SENSITIVE = ("norm", "time_embedding", "time_projection", "modulation", "gamma")
 """Parts of names of tensors that stay float32, as Wan's own code keeps them."""
 
 
+def dtype_of(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the tensor `name` in a network whose matrices are of `dtype`."""
+    return torch.float32 if any(part in name for part in SENSITIVE) else dtype
+
+
 def with_weights(module: M, state: State, device: torch.device | None, dtype: torch.dtype) -> M:
     """`module` with the tensors of `state`, which has its names, on `device` and in eval mode; see `load_component` for `dtype`."""
-    left = dict(state)
-    for name in list(left):  # one at a time, so that no more than one tensor is there twice
-        kept = torch.float32 if any(part in name for part in SENSITIVE) else dtype
-        left[name] = left.pop(name).to(device, kept)
-    module.load_state_dict(left, strict=True, assign=True)
+    # One at a time, so that no more than one tensor of files is there twice.
+    there = {name: state[name].to(device, dtype_of(name, dtype)) for name in state}
+    module.load_state_dict(there, strict=True, assign=True)
     return module.eval()
 
 

@@ -1,12 +1,44 @@
 """Attention over packed tokens: the one place that calls an attention kernel."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kinema.errors import ConfigError
+from kinema.lookup import lookup
 from kinema.shapes import Bool, Float, Int
 
 SHORT = 32  # queries up to which padding is cheaper than a kernel for each segment; on a CPU they cross between 25 and 80
+
+
+KERNELS: dict[str, SDPBackend | None] = {
+    "auto": None,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+"""PyTorch's own kernels; with "auto" it chooses for every call."""
+
+
+@contextmanager
+def attention_kernel(name: str) -> Iterator[None]:
+    """Attention inside is by the kernel `name` of `KERNELS` and no other. Raises `ConfigError` where that cannot do it."""
+    kernel = lookup(KERNELS, name, kind="attention kernel")
+    if kernel is None:
+        yield
+        return
+    try:
+        with sdpa_kernel(kernel):
+            yield
+    except RuntimeError as error:
+        if "No available kernel" not in str(error):
+            raise
+        raise ConfigError(f"the attention kernel '{name}' does not work on this device for these sizes: use auto") from error
 
 
 def attend(

@@ -18,6 +18,7 @@ from kinema.train.lora import DatasetLoRAPart, LoRAPart, LoRARecipe
 from kinema.train.oracle import OraclePart, OracleRecipe
 from kinema.train.part import Part, freeze
 from kinema.train.vae import VAEPart, VAERecipe
+from kinema.train.wan import WanPart, WanRecipe
 
 __all__ = ["PARTS", "load_part", "measure", "plan_lines", "train"]
 
@@ -26,6 +27,7 @@ PARTS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "clip": (CLIPRecipe, CLIPPart),
     "dit": (DiTRecipe, lambda recipe: DatasetDiTPart(recipe) if recipe.dataset else DiTPart(recipe)),
     "lora": (LoRARecipe, lambda recipe: DatasetLoRAPart(recipe) if recipe.dataset else LoRAPart(recipe)),
+    "wan": (WanRecipe, WanPart),
     "oracle": (OracleRecipe, OraclePart),
 }
 

@@ -86,8 +86,10 @@ def read_state(path: Path) -> dict[str, Any] | None:
 def load(path: Path, model: nn.Module, ema: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
     """Put everything of a checkpoint into place, in place. Raises `TrainingError` when it belongs to another model."""
     try:
-        model.load_state_dict(load_file(path / "model.safetensors"))
-        ema.load_state_dict(load_file(path / "ema.safetensors"))
+        for module, name in ((model, "model"), (ema, "ema")):
+            saved = _plain(module)
+            released = {key: value for key, value in module.state_dict().items() if key not in saved}
+            module.load_state_dict(released | load_file(path / f"{name}.safetensors"))
         states = torch.load(path / "optimizer.pt", weights_only=True)
         for optimizer, state in zip(optimizers, states, strict=True):
             optimizer.load_state_dict(state)
@@ -96,7 +98,9 @@ def load(path: Path, model: nn.Module, ema: nn.Module, optimizers: list[torch.op
 
 
 def _plain(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+    """All tensors but those that are read from a released model again."""
+    state = model.state_dict(keep_vars=True)
+    return {name: value.detach().contiguous() for name, value in state.items() if not getattr(value, "is_released", False)}
 
 
 def _all(folder: Path) -> list[Path]:

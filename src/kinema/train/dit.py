@@ -23,6 +23,7 @@ from kinema.generate.request import Request
 from kinema.lookup import lookup
 from kinema.models.clip import CLIP
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.models.text import TextStates
 from kinema.models.vae import VAE
 from kinema.models.weights import MANIFEST, Manifest, load_card, load_clip, load_dit, load_manifest, load_vae, resolve_model, save_model
 from kinema.train.canvas_mix import TASKS, CanvasMix
@@ -119,8 +120,13 @@ class DiTPart:
 
     def __init__(self, recipe: DiTRecipe):
         self.recipe = recipe
-        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         lookup(SAMPLERS, recipe.defaults.sampler, kind="sampler")
+        self._load()
+
+    def _load(self) -> None:
+        """The networks: those that are used and the one that is trained."""
+        recipe = self.recipe
+        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         self.vae: VAE = load_vae(resolve_model(recipe.vae)).eval().requires_grad_(False)
         self.clip: CLIP = load_clip(resolve_model(recipe.clip)).eval().requires_grad_(False)
         self.cards = {"vae": _card(resolve_model(recipe.vae), "vae"), "clip": _card(resolve_model(recipe.clip), "clip")}
@@ -192,9 +198,7 @@ class DiTPart:
         noise = torch.randn(x0.shape, generator=generator).to(x0.device)
         known, clean, t = known.to(x0.device), clean.to(x0.device), t.to(x0.device)
         x = torch.where(known, clean, add_noise(x0, noise, t, self.schedule))
-        with torch.no_grad():
-            text, _ = self.clip.encode_text(batch["captions"])
-        output = apply_to_grid(model, x, t.masked_fill(known, 0), text, batch["first_frame"])
+        output = apply_to_grid(model, x, t.masked_fill(known, 0), self._text(batch), batch["first_frame"])
         wanted = target(config.prediction, x0, noise, t, self.schedule)
         errors = reduce((output.float() - wanted).square(), "b c lf lh lw -> b 1 lf lh lw", "mean")
         unknown = (~known).expand_as(errors).float()
@@ -203,13 +207,21 @@ class DiTPart:
         per_clip = errors.detach().mean(dim=(1, 2, 3, 4))
         return loss, {"text": per_clip[from_text].mean()} if from_text.any() else {}
 
+    @torch.no_grad()
+    def _text(self, batch: Batch) -> TextStates:
+        """The states of the captions of a batch."""
+        return self.clip.encode_text(batch["captions"])[0]
+
+    def _draw_times(self, count: int, generator: torch.Generator) -> Tensor:
+        config = self.recipe.diffusion
+        return draw_times(count, generator, law=config.time_law, shift=config.time_shift)
+
     def _paint(self, batch: Batch, generator: torch.Generator, patch: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor, list[str]]:
         """For each clip a task: which latents are known (b, 1, lf, lh, lw), what they hold, and the time of each latent."""
         x0 = batch["latents"].cpu()
         b, _, lf, lh, lw = x0.shape
         clean, known = x0.clone(), torch.zeros(b, 1, lf, lh, lw, dtype=torch.bool)
-        config = self.recipe.diffusion
-        times = draw_times(b, generator, law=config.time_law, shift=config.time_shift)
+        times = self._draw_times(b, generator)
         t = rearrange(times, "b -> b 1 1 1 1").expand(b, 1, lf, lh, lw).clone()
         tasks = [self.recipe.mix.draw(generator) for _ in range(b)]
         for i, task in enumerate(tasks):
@@ -218,7 +230,7 @@ class DiTPart:
                 mask = mask.repeat_interleave(size, dim=axis)
             known[i, 0] = mask[:lf, :lh, :lw]
             if task == "noise_per_frame":
-                t[i, 0] = rearrange(draw_times(lf, generator, law=config.time_law, shift=config.time_shift), "lf -> lf 1 1")
+                t[i, 0] = rearrange(self._draw_times(lf, generator), "lf -> lf 1 1")
             if task in ("ending", "both_ends") and "tails" in batch:
                 tail = int(batch["tail_lengths"][i])
                 if tail and bool(known[i, 0, -tail:].all()) and not bool(known[i, 0, -tail - 1].all()):

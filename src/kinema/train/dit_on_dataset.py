@@ -64,14 +64,17 @@ class DatasetDiTPart(DiTPart):
 
     def prepare(self, out: Path, device: torch.device) -> None:
         """Say what there is to train on."""
+        self._describe_data()
+        self.vae.to(device)
+        self.clip.to(device)
+
+    def _describe_data(self) -> None:
         for line in self.packing.table():
             log.info("%s", line)
         without = sum(not self.dataset.captions(i) for i in range(len(self.dataset)))
         if without:
             log.warning("%d of %d clips have no caption and are trained on without words", without, len(self.dataset))
         self._check_latents(torch.cat([self.dataset.latents(i).float().flatten() for i in range(min(64, len(self.dataset)))]))
-        self.vae.to(device)
-        self.clip.to(device)
 
     def batch(self, step: int) -> Batch:
         """Latents of each clip (z, lf, lh, lw), their captions and first frames: {"clips", "captions", "first_frames", "step"}."""
@@ -99,9 +102,8 @@ class DatasetDiTPart(DiTPart):
             times.append(t.masked_fill(known, 0)[0])
             unknown.append(~known[0])
             wanted.append(target(config.prediction, x0, noise, t, self.schedule)[0])
-        with torch.no_grad():
-            text, _ = self.clip.encode_text(batch["captions"])
-        outputs = apply_to_grids(model, noisy, times, text, batch["first_frames"])
+        text = self._text(batch)
+        outputs = apply_to_grids(model, noisy, times, text.to(device), batch["first_frames"])
         errors = [reduce((output.float() - w).square(), "c lf lh lw -> 1 lf lh lw", "mean") for output, w in zip(outputs, wanted)]
         total = sum((error * mask).sum() for error, mask in zip(errors, unknown))
         count = sum(int(mask.sum()) for mask in unknown)

@@ -14,14 +14,17 @@ class EMA:
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        # What is not trained is not copied: the average has the same tensors.
+        kept = {id(p): p for p in model.parameters() if not p.requires_grad}
+        self.model = copy.deepcopy(model, kept).eval().requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Move the average towards the model as it stands after `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages, values = [p.data for p in self.model.parameters()], [p.detach() for p in model.parameters()]
+        pairs = [pair for pair in zip(self.model.parameters(), model.parameters()) if pair[1].requires_grad]
+        averages, values = [average.data for average, _ in pairs], [value.detach() for _, value in pairs]
         torch._foreach_lerp_(averages, values, 1 - decay)
         for average, value in zip(self.model.buffers(), model.buffers()):
             average.copy_(value)

@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from kinema.data.steps import derive_seed
+from kinema.errors import ConfigError
 from kinema.models.dit import DiT
 from kinema.models.lora import TARGETS, LoRALinear, add_lora, read_lora, save_lora
 from kinema.models.weights import CARD, load_dit, resolve_model, write_json, written_beside
 from kinema.train.dit import DiTPart, DiTRecipe, DiTSizes
 from kinema.train.dit_on_dataset import DatasetDiTPart
+from kinema.wan.model import is_wan
 
 LORA = "lora.safetensors"
 
@@ -38,6 +40,8 @@ class LoRAPart(DiTPart):
     recipe: LoRARecipe
 
     def __init__(self, recipe: LoRARecipe):
+        if is_wan(Path(recipe.base)):
+            raise ConfigError(f"{recipe.base} is a model of the Wan family: its adapters are trained with recipes/lora_wan.toml")
         dit = load_dit(resolve_model(recipe.base))
         sizes = dit.config
         own = DiTSizes(sizes.d, sizes.num_layers, sizes.num_heads, sizes.ffn_dim, sizes.patch)
@@ -61,7 +65,7 @@ class LoRAPart(DiTPart):
         adapters = read_lora(folder / LORA, load_dit(resolve_model(self.recipe.base)))
         for name, module in self.model.named_modules():
             if isinstance(module, LoRALinear):
-                module.load_state_dict({"down": adapters[name].down, "up": adapters[name].up}, strict=False)
+                module.take(adapters[name])
 
 
 class DatasetLoRAPart(LoRAPart, DatasetDiTPart):

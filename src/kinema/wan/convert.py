@@ -42,8 +42,12 @@ def convert(source: Path, target: Path, layout: str) -> WanFiles:
     The folder appears complete or not at all. Raises `ModelError` for a source that is not whole, or that `layout` cannot hold, and
     `OutputError` when the folder cannot be written or holds something else.
     """
+    return write_as(find(source), target, layout)
+
+
+def write_as(files: WanFiles, target: Path, layout: str) -> WanFiles:
+    """Write the model of `files` as the folder `target` in `layout`; see `convert`."""
     write, mark = lookup(WRITERS, layout, kind="layout")
-    files = find(source)
     with written_beside(target, mark) as partial:
         write(files, partial)
     return find(target if layout != "comfy" else next(iter(sorted((target / "diffusion_models").glob("*.safetensors")))))

@@ -15,12 +15,19 @@ from torch import nn
 from kinema.errors import ModelError
 from kinema.lookup import lookup
 from kinema.models.dit import DiT, DiTConfig
+from kinema.models.streaming import with_streamed_blocks
+from kinema.models.text import TextEncoder
 from kinema.models.vae import VAE, VAEConfig
-from kinema.models.weights import Manifest, load_manifest, with_weights
+from kinema.models.weights import Manifest, dtype_of, load_manifest, with_weights
 from kinema.wan.files import Backbone, Encoder, Renamed, WanFiles, find, layout_of
 from kinema.wan.image_encoder import ImageEncoder
 from kinema.wan.umt5 import UMT5, Tokenizes, transformers_module
 
+Offload = Literal["none", "text", "layers"]
+OFFLOADS: tuple[Offload, ...] = ("none", "text", "layers")
+EncoderKind = Literal["UMT5EncoderModel", "CLIPVisionModel"]
+IMAGE_FRAMES = 8
+"""Frames that are encoded at once of a clip of images and grey: all 81 of a published size would take tens of gigabytes."""
 LICENCE = "Apache-2.0"
 NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"
@@ -67,7 +74,7 @@ class Wan:
     manifest: Manifest
     dit: DiT
     vae: VAE
-    text: UMT5
+    text: TextEncoder
     low_dit: DiT | None = None
     """The expert for low noise, where there are two."""
     boundary: float | None = None
@@ -137,8 +144,12 @@ def describe(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
     return variant, manifest_of(variant, config, files.vae.config, name=name, shift=shift)
 
 
-def load_wan_model(path: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, keep_text_encoder: bool = False) -> Wan:
-    """The model of the family that lies at `path`. Matrices are of `dtype`. Raises `ModelError` that names the culprit."""
+def load_wan_model(path: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, offload: Offload = "text") -> Wan:
+    """The model of the family that lies at `path`. Matrices are of `dtype`. Raises `ModelError` that names the culprit.
+
+    With `offload` "none" everything stays on the device once it is there; with "text" the text encoder is there only while a prompt is
+    encoded; with "layers" the blocks of the backbone and of the text encoder come one after the other too (`StreamedBlocks`).
+    """
     files = find(path)
     variant, manifest = describe(files, name=path.resolve().name if path.is_dir() else path.stem)
     tokenizer = read_tokenizer(files.tokenizer)
@@ -146,7 +157,9 @@ def load_wan_model(path: Path, device: torch.device, dtype: torch.dtype = torch.
     def backbone(part: Backbone) -> DiT:
         with torch.device("meta"):
             dit = DiT(part.config)
-        return with_weights(dit, part.state, device, dtype)
+        if offload != "layers":
+            return with_weights(dit, part.state, device, dtype)
+        return with_streamed_blocks(dit, "blocks", part.state, device, lambda name, tensor: tensor.to(dtype_of(name, dtype)))
 
     with torch.device("meta"):
         vae = VAE(files.vae.config)
@@ -158,11 +171,11 @@ def load_wan_model(path: Path, device: torch.device, dtype: torch.dtype = torch.
         dit=dits[0],
         vae=with_weights(vae, files.vae.state, device, torch.float32),
         text=UMT5(
-            lambda: load_encoder(text, "UMT5EncoderModel", device, dtype),
+            lambda: load_encoder(text, "UMT5EncoderModel", device, dtype, blocks="encoder.block" if offload == "layers" else None),
             tokenizer,
             text.config["d_model"],
             max_length=dits[0].config.text_length,
-            keep=keep_text_encoder,
+            keep=offload == "none",
         ),
         low_dit=dits[1] if len(dits) == 2 else None,
         boundary=files.boundary if files.boundary is not None or len(dits) == 1 else VARIANTS[variant].boundary,
@@ -174,10 +187,8 @@ TIED = {"UMT5EncoderModel": ("encoder.embed_tokens.weight",), "CLIPVisionModel":
 """Names that a file may hold besides the tensors: copies, and numbers that follow from the sizes."""
 
 
-def load_encoder(
-    part: Encoder, kind: Literal["UMT5EncoderModel", "CLIPVisionModel"], device: torch.device, dtype: torch.dtype
-) -> nn.Module:
-    """transformers' network of class `kind` with the weights of `part`, every tensor accounted for."""
+def load_encoder(part: Encoder, kind: EncoderKind, device: torch.device, dtype: torch.dtype, *, blocks: str | None = None) -> nn.Module:
+    """transformers' network of class `kind` with the weights of `part`, every tensor accounted for; the list `blocks` of it is streamed."""
     transformers = transformers_module()
     config = getattr(transformers, kind).config_class.from_dict(part.config)
     with torch.device("meta"):
@@ -191,16 +202,21 @@ def load_encoder(
         kind,
         ignored=set(part.files) - set(names.values()) | set(TIED[kind]),
     )
-    state = {name: part.state[name].to(device, dtype) for name in expected}
     if kind == "UMT5EncoderModel":
-        state[TIED[kind][0]] = state["shared.weight"]
-    module.load_state_dict(state, strict=True, assign=True)
+        module.set_submodule("encoder.embed_tokens", module.get_submodule("shared"))
+    state = Renamed(part.state, {name: name for name in expected})
+    if blocks is not None:
+        with_streamed_blocks(module, blocks, state, device, lambda name, tensor: tensor.to(dtype))
+    else:
+        there = {name: tensor.to(device, dtype) for name, tensor in state.items()}
+        _, unexpected = module.load_state_dict(there, strict=False, assign=True)
+        assert not unexpected, "the tensors have been accounted for"
     for owner in module.modules():  # what is computed and not stored
         for name, buffer in list(owner.named_buffers(recurse=False)):
             if buffer.is_meta:
                 assert name == "position_ids", f"the buffer {name} is not known here"
-                owner.register_buffer(name, torch.arange(buffer.shape[-1]).expand(buffer.shape), persistent=False)
-    return module.to(device).eval().requires_grad_(False)
+                owner.register_buffer(name, torch.arange(buffer.shape[-1], device=device).expand(buffer.shape), persistent=False)
+    return module.eval().requires_grad_(False)
 
 
 def read_tokenizer(file: Path) -> Tokenizes:

@@ -1,33 +1,51 @@
-"""What a generation will take before anything is loaded: tokens, operations, memory of every stage, and time at a stated utilisation.
+"""What a generation will take before anything is loaded: tokens, operations, memory of every stage, and time at a stated utilisation."""
 
-Memory is counted and not guessed: the networks run once on tensors without contents, and what is alive at a time is added up.
-"""
-
-import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
 from math import prod
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
+from kinema.diffusion.guidance import JOINT_TOKENS
 from kinema.errors import ConfigError
-from kinema.models.dit import DiT, DiTConfig, apply_to_grid
-from kinema.models.text import TextStates
+from kinema.lookup import lookup
+from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE, VAES, VAEConfig
-from kinema.models.weights import with_weights
-from kinema.nn.causal_conv import FeatureCache
+from kinema.models.weights import dtype_of
+from kinema.wan.counting import PROMPT_TOKENS, decode_cost, dit_flops, dit_peak_bytes, encode_cost, keys_bytes
+from kinema.wan.files import Encoder, WanFiles
+from kinema.wan.model import Offload
 
-UMT5_XXL = (5_680_910_336, 256_384 * 4096)
-"""Numbers in the encoder of UMT5-XXL, and those of them that are the table of words."""
 TOWER = 630_766_080
 """Numbers in the image tower of Wan 2.1, CLIP ViT-H/14 without its projection."""
+DTYPES = {2: torch.bfloat16, 4: torch.float32}
+LATENT_COPIES = 8
+"""Copies of the latents that a run holds beside the backbone: canvas, noise, sample, and what the sampler remembers."""
+
+
+@dataclass(frozen=True)
+class TextSizes:
+    """Sizes of a UMT5 encoder: numbers of all tensors, numbers of the table of words, widths, heads and blocks."""
+
+    numbers: int
+    table: int
+    hidden: int
+    heads: int
+    blocks: int
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> "TextSizes":
+        """Those of an encoder in files."""
+        config = encoder.config
+        table = config["vocab_size"] * config["d_model"]
+        copies = ("encoder.embed_tokens.weight", "spiece_model")
+        numbers = sum(prod(shape) for name, shape in encoder.files.shapes.items() if name not in copies)
+        return cls(numbers, table, config["d_ff"], config["num_heads"], config["num_layers"])
+
+
+UMT5_XXL = TextSizes(5_680_910_336, 256_384 * 4096, 10_240, 64, 24)
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,16 @@ class Sizes:
     vae: VAEConfig
     variant: str
     num_experts: int = 1
+    text: "TextSizes" = UMT5_XXL
+    tower: int = 0
+    """Numbers in the image tower, where there is one."""
+
+    @classmethod
+    def of(cls, files: WanFiles, variant: str) -> "Sizes":
+        """Those of a model in files."""
+        tower = 0 if files.images is None else files.images.files.num_parameters
+        backbone = files.backbones[0].config
+        return cls(backbone, files.vae.config, variant, len(files.backbones), TextSizes.of(files.text), tower)
 
 
 def _wan(d: int, heads: int, ffn_dim: int, layers: int, z: int = 16, beside: int = 0, image_dim: int | None = None) -> DiTConfig:
@@ -49,7 +77,7 @@ _14B = (5120, 40, 13824, 40)
 MODELS = {
     "wan-2.1-1.3b": Sizes(_wan(1536, 12, 8960, 30), VAES["wan-2.1"], "wan-2.1-t2v"),
     "wan-2.1-14b": Sizes(_wan(*_14B), VAES["wan-2.1"], "wan-2.1-t2v"),
-    "wan-2.1-i2v-14b": Sizes(_wan(*_14B, beside=20, image_dim=1280), VAES["wan-2.1"], "wan-2.1-i2v"),
+    "wan-2.1-i2v-14b": Sizes(_wan(*_14B, beside=20, image_dim=1280), VAES["wan-2.1"], "wan-2.1-i2v", tower=TOWER),
     "wan-2.2-t2v-a14b": Sizes(_wan(*_14B), VAES["wan-2.1"], "wan-2.2-t2v-a14b", 2),
     "wan-2.2-i2v-a14b": Sizes(_wan(*_14B, beside=20), VAES["wan-2.1"], "wan-2.2-i2v-a14b", 2),
     "wan-2.2-5b": Sizes(_wan(3072, 24, 14336, 30, z=48), VAES["wan-2.2"], "wan-2.2-ti2v-5b"),
@@ -65,7 +93,7 @@ IMAGES = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a generation: operations, and the most memory at a time, of weights and of what is computed."""
+    """One stage of a generation: operations, and memory: the weights that are on the device meanwhile, and the most that is computed."""
 
     name: str
     flops: float
@@ -97,12 +125,30 @@ class Estimate:
 
     @property
     def peak_bytes(self) -> int:
-        """Most memory at a time when a stage's weights are there only during the stage."""
+        """Most memory at a time."""
         return max(stage.peak_bytes for stage in self.stages)
 
 
-def estimate(sizes: Sizes, *, width: int, height: int, frames: int, steps: int, guided: bool = True, bytes_each: int = 2) -> Estimate:
-    """What a video takes with matrices of `bytes_each` bytes a number and a float32 VAE. Raises `ConfigError` for sizes that do not fit."""
+@dataclass(frozen=True)
+class Canvas:
+    """What is asked for: pixels, frames in all, latent frames that the backbone sees at a time, steps, and how the weights are kept."""
+
+    width: int
+    height: int
+    frames: int
+    steps: int
+    window: int | None = None
+    guided: bool = True
+    bytes_each: int = 2
+    offload: Offload = "text"
+
+
+def estimate(sizes: Sizes, canvas: Canvas) -> Estimate:
+    """What a video takes with matrices of `bytes_each` bytes a number and a float32 VAE, prompts of `PROMPT_TOKENS` tokens.
+
+    A stage's weights are all that are on the device meanwhile. Raises `ConfigError` for sizes that do not fit the model.
+    """
+    width, height, frames = canvas.width, canvas.height, canvas.frames
     space, pace = sizes.vae.spatial_factor, sizes.vae.temporal_factor
     multiple = space * max(sizes.dit.patch[1:])
     if width % multiple or height % multiple:
@@ -111,128 +157,104 @@ def estimate(sizes: Sizes, *, width: int, height: int, frames: int, steps: int, 
     if frames % pace != 1 % pace:
         raise ConfigError(f"{frames} frames do not fit the model: use {pace}k+1, e.g. {frames // pace * pace + 1}")
     grid = ((frames - 1) // pace + 1, height // space, width // space)
+    seen = (min(grid[0], canvas.window or grid[0]), *grid[1:])
     tokens = prod(grid) // prod(sizes.dit.patch)
-    forwards = steps * (2 if guided else 1)
-    with torch.device("meta"):
-        dit_weights = bytes_each * sum(p.numel() for p in DiT(sizes.dit).parameters())
-        vae_weights = 4 * sum(p.numel() for p in VAE(sizes.vae).parameters())
-    total, table = UMT5_XXL
-    text_tokens = sizes.dit.text_length
-    text = Stage(
-        "text encoder", 2 * 2.0 * (total - table) * text_tokens, bytes_each * total, bytes_each * text_tokens * 40 * sizes.dit.text_dim
-    )
-    dtype = {2: torch.bfloat16, 4: torch.float32}[bytes_each]
-    per_step = dit_flops(sizes.dit, tokens) * forwards
-    sample = Stage("sampling", per_step, dit_weights * sizes.num_experts, dit_peak_bytes(sizes.dit, grid, dtype))
+    forwards = canvas.steps * (2 if canvas.guided else 1)
+    kept = _kept(sizes, canvas)
+    dtype = DTYPES[canvas.bytes_each]
+    text = sizes.text
+    read = {"none": 0, "text": text.numbers, "layers": text.table + 2 * (text.numbers - text.table) // text.blocks}[canvas.offload]
+    # Beside what goes through a block, the scores of every head with their softmax, and the two halves of the gated MLP.
+    states = PROMPT_TOKENS * canvas.bytes_each * (3 * text.heads * PROMPT_TOKENS + 3 * text.hidden + 4 * sizes.dit.text_dim)
+    stages = [Stage("text encoder", 2 * 2.0 * (text.numbers - text.table) * PROMPT_TOKENS, kept.resting + canvas.bytes_each * read, states)]
+    latents = LATENT_COPIES * 4 * sizes.vae.z_dim * prod(grid)
+    if sizes.dit.in_channels != sizes.vae.z_dim:
+        flops, peak = encode_cost(sizes.vae, width, height, frames)
+        stages.append(Stage("image", flops, kept.resting, peak + 2 * latents))
+    joined = 2 if canvas.guided and prod(seen) // prod(sizes.dit.patch) <= JOINT_TOKENS else 1
+    held = (4 if canvas.guided else 1) * sizes.num_experts * keys_bytes(sizes.dit, dtype)
+    computed = dit_peak_bytes(sizes.dit, seen, dtype, joined) + held + latents
+    stages.append(Stage("sampling", dit_flops(sizes.dit, tokens) * forwards, kept.sampling, computed))
     flops, peak = decode_cost(sizes.vae, grid)
-    return Estimate(frames, grid, tokens, forwards, (text, sample, Stage("decoding", flops, vae_weights, peak)))
+    stages.append(Stage("decoding", flops, kept.resting, peak + latents))
+    return Estimate(frames, grid, tokens, forwards, tuple(stages))
 
 
-def dit_flops(config: DiTConfig, tokens: int) -> float:
-    """Operations (two for a product and its sum) of one forward pass of one clip, the text's keys and values being there already."""
-    d, text = config.d, config.text_length + (0 if config.image_dim is None else 257)
-    linear = 2.0 * tokens * (6 * d * d + 2 * d * config.ffn_dim)  # q, k, v, o of self-attention, q and o of cross-attention, the MLP
-    attention = 4.0 * tokens * d * (tokens + text)
-    edges = 2.0 * tokens * d * (config.token_in + config.token_out)
-    return config.num_layers * (linear + attention) + edges
+@dataclass(frozen=True)
+class _Kept:
+    """Bytes of weights on the device while the backbone rests, and while it works."""
+
+    resting: int
+    sampling: int
 
 
-def dit_peak_bytes(config: DiTConfig, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32, batch: int = 1) -> int:
-    """Most memory above the weights while the backbone looks at `batch` clips once, its text prepared, counted on empty tensors."""
-    with _without_contents(), torch.no_grad():
-        dit = DiT(replace(config, num_layers=1))
-        dit = with_weights(dit, dit.state_dict(), None, dtype)
-        states = TextStates(torch.empty(batch * 8, config.text_dim, dtype=dtype), (8,) * batch)
-        images = None if config.image_dim is None else TextStates(torch.empty(batch * 257, config.image_dim, dtype=dtype), (257,) * batch)
-        if config.image_positions is not None:
-            images = TextStates(torch.empty(batch * config.image_positions, config.image_dim or 1), (config.image_positions,) * batch)
-        text = dit.prepare_text(states, images)
-        x, t = torch.empty(batch, config.in_channels, *grid), torch.empty(batch)
-        with Peak() as peak:
-            apply_to_grid(dit, x, t, text)
-    keys = 2 * config.num_layers * config.text_length * config.d * batch * dtype.itemsize
-    return peak.most_bytes + keys
+def _kept(sizes: Sizes, canvas: Canvas) -> _Kept:
+    outside, block, vae = _weights(sizes.dit, sizes.vae, canvas.bytes_each)
+    always = vae + canvas.bytes_each * sizes.tower + sizes.num_experts * outside
+    if canvas.offload == "layers":
+        return _Kept(always, always + 2 * block)
+    always += sizes.num_experts * sizes.dit.num_layers * block
+    always += canvas.bytes_each * sizes.text.numbers if canvas.offload == "none" else 0
+    return _Kept(always, always)
 
 
-def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2) -> tuple[float, int]:
-    """Operations of decoding, and most memory above the weights while it streams, without the uint8 frames that it leaves."""
-    lf, lh, lw = grid
-    cache = FeatureCache()
-    flops = 0.0
-    with _without_contents(), torch.no_grad():
-        vae = VAE(config)
-        with Peak() as peak:
-            pieces = [1] + [at_once] * min(2, max(0, lf - 1) // at_once)
-            for i, size in enumerate(pieces):
-                with FlopCounterMode(display=False) as counter:
-                    vae._decode(torch.empty(1, config.z_dim, size, lh, lw), cache)
-                cache.is_first = False
-                last = counter.get_total_flops()
-                flops += last if i < 2 else 0
-            if len(pieces) > 2:
-                flops += last * ((lf - 1) / at_once - 1)
-    return flops, peak.most_bytes
+@lru_cache
+def _weights(dit: DiTConfig, vae: VAEConfig, bytes_each: int) -> tuple[int, int, int]:
+    """Bytes of the backbone's weights outside its blocks, of one block, and of the VAE."""
+    dtype = DTYPES[bytes_each]
+    with torch.device("meta"):
+        tensors = DiT(replace(dit, num_layers=1)).state_dict()
+        codec = 4 * sum(p.numel() for p in VAE(vae).parameters())
+    each = {name: tensor.numel() * dtype_of(name, dtype).itemsize for name, tensor in tensors.items()}
+    block = sum(size for name, size in each.items() if name.startswith("blocks."))
+    return sum(each.values()) - block, block, codec
 
 
-class Peak(TorchDispatchMode):
-    """Counts the bytes of tensors that are made while it is entered, and the most that were alive at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = self.most_bytes = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._add(tensor)
-        return result
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.bytes += size
-        self.most_bytes = max(self.most_bytes, self.bytes)
-        weakref.finalize(storage, self._gone, key, size)
-
-    def _gone(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.bytes -= size
+def alternatives(sizes: Sizes, canvas: Canvas, memory_bytes: float) -> list[str]:
+    """What fits into `memory_bytes` in place of `canvas`: one thing changed at a time, or when that is not enough, several."""
+    streamed, halved = replace(canvas, offload="layers"), replace(canvas, bytes_each=2)
+    ways: dict[str, Iterator[tuple[str, Canvas]]] = {
+        "offload": iter([("--offload layers", streamed)] if canvas.offload != "layers" else []),
+        "precision": iter([("--precision bf16", halved)] if canvas.bytes_each != 2 else []),
+        "size": _smaller(sizes, canvas, "--size {0.width}x{0.height}"),
+        "frames": _shorter(sizes, canvas, "--frames {0.frames}"),
+    }
+    words = "--offload layers --size {0.width}x{0.height}"
+    several: Iterator[tuple[str, Canvas]] = _smaller(sizes, streamed, words)
+    found = [line for way in ways.values() if (line := _first_that_fits(sizes, way, memory_bytes))]
+    return found or [line for line in [_first_that_fits(sizes, several, memory_bytes)] if line]
 
 
-@contextmanager
-def _without_contents() -> Iterator[None]:
-    """Tensors that are made inside have sizes and no contents, and kernels do nothing."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        yield
+def _first_that_fits(sizes: Sizes, ways: Iterator[tuple[str, Canvas]], memory_bytes: float) -> str | None:
+    for words, canvas in ways:
+        needed = estimate(sizes, canvas).peak_bytes
+        if needed <= memory_bytes:
+            return f"{words} needs {gib(needed)}"
+    return None
 
 
-def advice(sizes: Sizes, plan: Estimate, memory_bytes: float) -> list[str]:
-    """What to change when `plan` does not fit into `memory_bytes`; empty when it does."""
-    lines = []
-    for stage in plan.stages:
-        if stage.peak_bytes <= memory_bytes:
-            continue
-        need = f"{stage.name} needs {stage.peak_bytes / 2**30:.1f} GiB"
-        if stage.weights_bytes > memory_bytes:
-            if stage.name == "sampling" and sizes.num_experts == 2 and stage.peak_bytes - stage.weights_bytes / 2 <= memory_bytes:
-                lines.append(f"{need}: keep one expert on the device at a time")
-            else:
-                lines.append(f"{need}, of which {stage.weights_bytes / 2**30:.1f} are weights: run it on the host, or take a smaller model")
-        else:
-            share = (memory_bytes - stage.weights_bytes) / stage.activations_bytes
-            lines.append(f"{need}: ask for about {100 * share:.0f} % of the pixels (a smaller size or fewer frames)")
-    return lines
+def _smaller(sizes: Sizes, canvas: Canvas, words: str) -> Iterator[tuple[str, Canvas]]:
+    multiple = sizes.vae.spatial_factor * max(sizes.dit.patch[1:])
+    for share in (Fraction(3, 4), Fraction(1, 2), Fraction(3, 8), Fraction(1, 4)):
+        width, height = (max(multiple, int(side * share) // multiple * multiple) for side in (canvas.width, canvas.height))
+        smaller = replace(canvas, width=width, height=height)
+        yield words.format(smaller), smaller
+
+
+def _shorter(sizes: Sizes, canvas: Canvas, words: str) -> Iterator[tuple[str, Canvas]]:
+    pace = sizes.vae.temporal_factor
+    for share in (Fraction(3, 4), Fraction(1, 2), Fraction(1, 4), Fraction(1, 8)):
+        shorter = replace(canvas, frames=1 + int((canvas.frames - 1) * share) // pace * pace)
+        yield words.format(shorter), shorter
+
+
+def gib(size_bytes: float) -> str:
+    """A number of bytes for the eye; what is less than a tenth of a GiB in MiB."""
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 0.1 * 2**30 else f"{size_bytes / 2**20:.1f} MiB"
 
 
 def compared(plan: Estimate, names: Sequence[str]) -> list[str]:
     """One line for each image model: how many times its work the video is."""
-    from kinema.lookup import lookup
-
     lines = []
     for name in names:
         title, flops, steps = lookup(IMAGES, name, kind="image model")

@@ -1,0 +1,79 @@
+"""States of captions, encoded once: a folder of shards, so that training needs no text encoder in memory.
+
+A caption is known by its hash. What is encoded stays when a run is killed, and what is there is not encoded again. States are kept in
+bfloat16, in which Wan's own code computes them.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kinema.device import CPU
+from kinema.errors import OutputError, TrainingError
+from kinema.models.text import TextEncoder, TextStates
+
+log = logging.getLogger(__name__)
+
+SHARD_CAPTIONS = 256
+
+
+class TextCache:
+    """The shards of one text encoder in `folder`; a text encoder itself for the captions that it holds."""
+
+    def __init__(self, folder: Path, text_width: int, device: torch.device = CPU) -> None:
+        """States are given on `device`."""
+        self.folder, self.text_width, self.device = folder, text_width, device
+        self._where: dict[str, Path] = {}
+
+    def fill(self, captions: Iterable[str], encoder: TextEncoder) -> None:
+        """Encode the captions that are not there yet. Raises `OutputError` when they cannot be written."""
+        for shard in sorted(self.folder.glob("*.safetensors")):
+            self._where |= dict.fromkeys(_keys(shard), shard)
+        missing = [caption for caption in dict.fromkeys(captions) if _key(caption) not in self._where]
+        if missing:
+            log.info("encoding %d captions into %s", len(missing), self.folder)
+        for start in range(0, len(missing), SHARD_CAPTIONS):
+            chunk = missing[start : start + SHARD_CAPTIONS]
+            states = encoder.encode_prompts(chunk).split()
+            content = {_key(caption): state.states.bfloat16().cpu().contiguous() for caption, state in zip(chunk, states)}
+            shard = self.folder / f"{_key(''.join(sorted(content)))}.safetensors"
+            partial = shard.with_suffix(".partial")
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                save_file(content, partial)
+                partial.replace(shard)
+            except (OSError, SafetensorError) as error:
+                raise OutputError(f"cannot write {shard}: {error}") from error
+            self._where |= dict.fromkeys(content, shard)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> TextStates:
+        """The states of captions that are there, in float32. Raises `TrainingError` for one that is not, or whose shard is damaged."""
+        return TextStates.cat([TextStates(state, (len(state),)) for state in map(self._read, prompts)])
+
+    def _read(self, caption: str) -> Tensor:
+        shard = self._where.get(_key(caption))
+        if shard is None:
+            raise TrainingError(f"the caption '{caption[:40]}' has not been encoded: start again, which encodes what is missing")
+        try:
+            with safe_open(shard, "pt") as file:
+                return file.get_tensor(_key(caption)).to(self.device, torch.float32)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"{shard} is damaged ({error}); delete it and start again: only it is made anew") from error
+
+
+def _key(caption: str) -> str:
+    return hashlib.sha256(caption.encode()).hexdigest()[:32]
+
+
+def _keys(shard: Path) -> list[str]:
+    try:
+        with safe_open(shard, "pt") as file:
+            return list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{shard} is damaged ({error}); delete it and start again: only it is made anew") from error
