@@ -51,14 +51,13 @@ def with_cache(
             state.times, state.tensors, state.curvature = [], [], None
         state.regime, state.num_calls = regime(now), state.num_calls + 1
         reach = _reach(state.times, now)
-        forecast = _forecast(state, now) if reach is not None else None
-        if forecast is not None and reach is not None and state.curvature is not None and now > last:
-            if state.curvature * reach <= threshold:
-                return forecast
+        is_trusted = reach is not None and state.curvature is not None and state.curvature * reach <= threshold
+        if is_trusted and now > last:
+            return _forecast(state, now)
         estimate = network(x, t)
         state.num_computed += 1
-        if forecast is not None and reach is not None:
-            error = (forecast - estimate).abs().mean() / estimate.abs().mean().clamp_min(1e-12)
+        if reach is not None:
+            error = (_forecast(state, now) - estimate).abs().mean() / estimate.abs().mean().clamp_min(1e-12)
             state.curvature = float(error) / reach
         state.times, state.tensors = [*state.times, now][-2:], [*state.tensors, estimate][-2:]
         return estimate

@@ -105,7 +105,8 @@ class Downsample(nn.Module):
         return torch.cat([x[:, :, :1], self._in_time(x)], dim=2)
 
     def _in_time(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f2 h w"]:
-        assert self.time_conv is not None and self.time_conv.bias is not None, "a part that halves time has weights for it"
+        assert self.time_conv is not None, "only a part that halves time comes here"
+        assert self.time_conv.bias is not None, "its convolution has a bias"
         return conv3d(x, self.time_conv.weight, self.time_conv.bias, stride_time=2)
 
 
