@@ -28,28 +28,31 @@ def curve(x: Tensor, t: Tensor) -> Tensor:
 TIMES = torch.linspace(1, 0.05, 20)
 
 
-def test_a_straight_line_is_computed_three_times_and_forecast_from_there():
+def test_a_straight_line_is_computed_ever_more_rarely():
     state = CacheState()
     found = sweep(line, TIMES, 1e-3, state)
     torch.testing.assert_close(torch.stack(found), torch.stack([line(t, t) for t in TIMES]), atol=1e-5, rtol=1e-5)
-    assert (state.num_calls, state.num_computed) == (20, 3)
+    assert state.num_calls == 20
+    assert 3 < state.num_computed <= 6  # leaps grow, each to at most three times the one before
 
 
 def test_a_smaller_threshold_computes_more_and_errs_less():
-    exact = torch.stack([curve(t, t) for t in TIMES])
+    times = torch.linspace(1, 0.05, 96)
+    exact = torch.stack([curve(t, t) for t in times])
     counts, errors = [], []
     for threshold in (0.1, 0.01, 0.001):
         state = CacheState()
-        errors.append((torch.stack(sweep(curve, TIMES, threshold, state)) - exact).abs().max())
+        errors.append((torch.stack(sweep(curve, times, threshold, state)) - exact).abs().max())
         counts.append(state.num_computed)
-    assert counts[0] < counts[1] < counts[2] < 20
+    assert counts[0] < counts[1] < counts[2] < 96
     assert errors[0] > errors[1] > errors[2]
 
 
 def test_the_last_times_are_computed():
     asked: list[float] = []
     sweep(lambda x, t: asked.append(float(t)) or line(x, t), TIMES, 1.0, last=float(TIMES[-2]))
-    assert asked == [*TIMES[:3].tolist(), *TIMES[-2:].tolist()]
+    assert asked[-2:] == TIMES[-2:].tolist()
+    assert len(asked) < 9
 
 
 def test_no_forecast_reaches_into_another_regime():
@@ -78,9 +81,9 @@ def test_a_cached_sampler_lands_near_the_full_one_with_fewer_calls():
 
     noise, times, state = torch.randn(64, generator=torch.Generator().manual_seed(0)), time_grid(50, top=0.999), CacheState()
     full = unipc(pull, noise, times, Linear())
-    found = unipc(with_cache(pull, 0.02, state, last=float(times[-2])), noise, times, Linear())
-    assert state.num_computed < 25
-    assert (found - full).abs().max() < 0.02 * full.abs().max()
+    found = unipc(with_cache(pull, 0.01, state, last=float(times[-2])), noise, times, Linear())
+    assert state.num_computed < 30
+    assert (found - full).abs().max() < 0.03 * full.abs().max()
 
 
 def test_a_threshold_of_zero_is_refused():

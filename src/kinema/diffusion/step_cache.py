@@ -14,6 +14,10 @@ from torch import Tensor
 from kinema.diffusion.canvas import Network
 from kinema.errors import ConfigError
 
+MOST_LEAP = 2.0
+"""How far beyond the latest estimate a line may reach, in units of the distance between its two: a curve that happens to be straight in one
+place is not trusted for long."""
+
 
 @dataclass
 class CacheState:
@@ -52,7 +56,7 @@ def with_cache(
         state.regime, state.num_calls = regime(now), state.num_calls + 1
         reach = _reach(state.times, now)
         is_trusted = reach is not None and state.curvature is not None and state.curvature * reach <= threshold
-        if is_trusted and now > last:
+        if is_trusted and now > last and _is_near(state.times, now):
             return _forecast(state, now)
         estimate = network(x, t)
         state.num_computed += 1
@@ -70,6 +74,11 @@ def _reach(times: list[float], now: float) -> float | None:
     if len(times) < 2 or not times[0] > times[1] > now:
         return None
     return (times[0] - now) * (times[1] - now)
+
+
+def _is_near(times: list[float], now: float) -> bool:
+    """Whether the line through `times` may be trusted as far as `now`."""
+    return times[1] - now <= MOST_LEAP * (times[0] - times[1])
 
 
 def _forecast(state: CacheState, now: float) -> Tensor:
