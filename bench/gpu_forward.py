@@ -22,6 +22,7 @@ from kinema.device import describe, pick_device, synchronize
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 from kinema.models.layouts import dit_diffusers_config, dit_to_diffusers
 from kinema.models.text import TextStates
+from kinema.models.weights import with_weights
 
 WAN_13B = DiTConfig(d=1536, num_layers=30, num_heads=12, ffn_dim=8960, text_dim=4096, text_padding="zeros")
 TINY = DiTConfig(d=96, num_layers=2, num_heads=2, ffn_dim=192, text_dim=32, text_padding="zeros")
@@ -72,10 +73,10 @@ def main() -> None:
     case, device = SMALL if arguments.tiny else FULL, pick_device(arguments.device)
     torch.manual_seed(0)
     config = case.config
-    dit = DiT(config).eval()
+    dit = DiT(config)
     torch.nn.init.normal_(dit.head.projection.weight, std=0.02)
-    state = dit_to_diffusers(dit.state_dict(), config)
-    dit = dit.to(device, case.dtype)
+    state = dit.state_dict()
+    dit = with_weights(dit, state, device, case.dtype)
     x = torch.randn(1, config.in_channels, *case.grid, device=device, dtype=case.dtype)
     t = torch.tensor([0.5], device=device)
     words = torch.randn(120, config.text_dim, device=device, dtype=case.dtype)
@@ -85,8 +86,11 @@ def main() -> None:
         from diffusers import WanTransformer3DModel
 
         peer = WanTransformer3DModel.from_config(dit_diffusers_config(config)).eval()
-        peer.load_state_dict(state)
-        peer = peer.to(device, case.dtype)
+        peer.load_state_dict(dit_to_diffusers(state, config))
+        for name, parameter in peer.named_parameters():  # as from_pretrained does it
+            is_kept = any(part in name for part in peer._keep_in_fp32_modules)
+            parameter.data = parameter.data.to(device, torch.float32 if is_kept else case.dtype)
+        peer.to(device)
         padded = torch.nn.functional.pad(words, (0, 0, 0, config.text_length - 120)).unsqueeze(0)
         ways["diffusers, eager"] = lambda: peer(x, 1000 * t, padded, return_dict=False)[0]
     print(f"{describe(device)}, torch {torch.__version__}: {case.tokens} tokens, {case.dtype}, {case.operations / 1e12:.3g} TFLOP a pass")
