@@ -51,6 +51,11 @@ def has_fast_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def has_slow_conv3d(device: torch.device) -> bool:
+    """Whether a convolution in three dimensions is slower there than one in two of as many products."""
+    return device.type == "cpu"
+
+
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
     """Context in which matrix products run in `precision`; "auto" takes bfloat16 where it is fast."""
     if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):

@@ -56,6 +56,25 @@ def test_guidance_of_one_needs_no_second_half(pipeline, monkeypatch):
     assert batches == [1, 1, 1, 2, 2, 2]
 
 
+def test_outside_the_guidance_interval_there_is_no_second_half(pipeline, monkeypatch):
+    batches = []
+    apply_to_grid = module.apply_to_grid
+    monkeypatch.setattr(module, "apply_to_grid", lambda dit, x, *rest: batches.append(len(x)) or apply_to_grid(dit, x, *rest))
+    latents_of(pipeline, dataclasses.replace(FOX, guidance_interval=(0.5, 0.9), shift=1.0))
+    assert batches == [1, 2, 1]
+
+
+def test_a_cached_run_says_how_much_it_computed_and_keeps_its_threshold_in_the_file(pipeline, monkeypatch):
+    calls = []
+    apply_to_grid = module.apply_to_grid
+    monkeypatch.setattr(module, "apply_to_grid", lambda *given: calls.append(given) or apply_to_grid(*given))
+    result = pipeline.run(dataclasses.replace(FOX, steps=12, cache=0.5))
+    assert result.report["cache"] == {"computed": len(calls), "steps": 12}
+    assert len(calls) < 12
+    assert result.provenance["request"]["cache"] == 0.5
+    assert "cache" not in pipeline.run(FOX).report
+
+
 def test_a_negative_prompt_changes_the_result(pipeline):
     negative = dataclasses.replace(FOX, negative_prompt="blue ball")
     assert not torch.allclose(latents_of(pipeline, negative), latents_of(pipeline, FOX), atol=1e-3)

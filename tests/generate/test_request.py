@@ -39,6 +39,9 @@ MANIFEST = Manifest(
         ({"seconds": float("nan")}, "seconds=nan is out of range"),
         ({"guidance": float("inf")}, "guidance=inf is out of range"),
         ({"shift": 0.0}, "shift=0.0 is out of range"),
+        ({"cache": 0.0}, "cache=0.0 is out of range"),
+        ({"guidance_interval": (0.8, 0.2)}, "guidance_interval=0.8,0.2 must be two diffusion times"),
+        ({"guidance_interval": (0.2, float("nan"))}, "guidance_interval=0.2,nan must be"),
         ({"width": 64}, "width and height are given together"),
         ({"width": 0, "height": 64}, "width=0 is out of range"),
         ({"seconds": 2.0, "frames": 16}, "seconds=2 or frames=16, not both"),
@@ -59,6 +62,8 @@ def test_a_request_survives_json():
         "狐狸 \u201cruns\u201d", "blur", 96, 64, seconds=1.5, seed=2**62, steps=7, sampler="ddim", guidance=2.0, beyond_trained=True
     )
     assert Request.from_json(request.to_json()) == request
+    cheap = Request("a fox", guidance_interval=(0.25, 0.9), cache=0.02)
+    assert Request.from_json(cheap.to_json()) == cheap
     assert Request.from_json(Request("a fox").to_json()) == Request("a fox")
 
 

@@ -41,10 +41,21 @@ def test_writing_gives_the_frames_of_running(pipeline, tmp_path):
     assert result.video.num_frames == module.OVERVIEW_FRAMES
 
 
-@pytest.mark.parametrize(("sampler", "stop_after"), [("unipc", 0), ("unipc", 2), ("unipc", 5), ("ddpm", 3), ("heun", 6)])
-def test_a_run_that_was_stopped_goes_on_to_the_same_latents(pipeline, tmp_path, monkeypatch, sampler, stop_after):
+@pytest.mark.parametrize(
+    ("sampler", "stop_after", "options"),
+    [
+        ("unipc", 0, {}),
+        ("unipc", 2, {}),
+        ("unipc", 5, {}),
+        ("ddpm", 3, {}),
+        ("heun", 6, {}),
+        ("unipc", 10, {"cache": 0.3, "steps": 8, "guidance_interval": (0.0, 0.9)}),
+    ],
+    ids=str,
+)
+def test_a_run_that_was_stopped_goes_on_to_the_same_latents(pipeline, tmp_path, monkeypatch, sampler, stop_after, options):
     monkeypatch.setattr(module, "SAVE_EVERY", 2)
-    request = dataclasses.replace(LONG, sampler=sampler, steps=4, frames=21)
+    request = dataclasses.replace(LONG, **{"sampler": sampler, "steps": 4, "frames": 21} | options)
     steps = itertools.count()
 
     def stop(step):

@@ -17,3 +17,12 @@ def positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above zero")
     return int(text)
+
+
+def interval(text: str) -> tuple[float, float]:
+    """(low, high) from "0.3,0.9"."""
+    low, _, high = text.partition(",")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not an interval: write LOW,HIGH, e.g. 0.3,0.9") from None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.arguments import size
+from kinema.cli.arguments import interval, size
 
 if TYPE_CHECKING:
     from kinema.generate.pipeline import Pipeline, Result
@@ -60,6 +60,10 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="how many steps the sampler takes")
     parser.add_argument("--sampler", metavar="NAME", help="euler, heun, unipc and others; an unknown name lists them all")
     parser.add_argument("--guidance", type=float, metavar="G", help="how closely the words are followed; 1 is no guidance")
+    parser.add_argument(
+        "--guidance-interval", type=interval, metavar="LOW,HIGH", help="guidance only at these diffusion times (0 data, 1 noise): cheaper"
+    )
+    parser.add_argument("--cache", type=float, metavar="ERROR", help="forecast steps while a forecast is off by at most this, e.g. 0.03")
     parser.add_argument("--shift", type=float, metavar="S", help="how far the sampler's times move towards noise; 1 is not at all")
     parser.add_argument("--window", type=int, metavar="N", help="frames the model sees at a time (default: as many as it was trained with)")
     parser.add_argument("--anchor", action="store_true", help="windows of a long video also look back at its first frame")
@@ -85,6 +89,8 @@ def fields_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "sampler": arguments.sampler,
         "guidance": arguments.guidance,
         "shift": arguments.shift,
+        "guidance_interval": arguments.guidance_interval,
+        "cache": arguments.cache,
         "window": arguments.window,
         "anchor": arguments.anchor,
         "model": arguments.model,
@@ -153,6 +159,8 @@ def finish(arguments: argparse.Namespace, result: "Result") -> None:
             print(note)
     if (sheet := sheet_of(arguments, plan)) is not None:
         written.append(save_image(sheet, contact_sheet([result.video], [plan.request.prompt or "without words"])))
+    if cached := result.report.get("cache"):
+        print(f"{cached['computed']} estimates computed for {cached['steps']} steps")
     if said := summary(result.report):
         print(said)
     if "windows" in result.report:

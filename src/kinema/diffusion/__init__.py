@@ -19,6 +19,7 @@ from kinema.diffusion.objective import (
 )
 from kinema.diffusion.samplers import SAMPLERS, Denoise, Noise, OnStep, Sampler, SamplerState
 from kinema.diffusion.schedule import DDPM, SCHEDULES, Cosine, DDPMTable, Linear, Schedule, log_snr, shift_time, time_grid
+from kinema.diffusion.step_cache import CacheState, with_cache
 
 __all__ = [
     "DDPM",
@@ -27,6 +28,7 @@ __all__ = [
     "SCHEDULES",
     "TIME_LAWS",
     "WEIGHTINGS",
+    "CacheState",
     "Canvas",
     "Cosine",
     "DDPMTable",
@@ -54,5 +56,6 @@ __all__ = [
     "time_grid",
     "to_noise",
     "to_x0",
+    "with_cache",
     "with_canvas",
 ]

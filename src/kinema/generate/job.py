@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kinema.diffusion.samplers import SamplerState
+from kinema.diffusion.step_cache import CacheState
 from kinema.errors import OutputError, RequestError
 from kinema.generate.places import Inputs, content_hash
 from kinema.generate.request import Request
@@ -36,6 +37,8 @@ class SamplingState:
     x: Tensor | None = None
     """The window's sample after `sampler.next_step` steps; None before the first."""
     sampler: SamplerState = field(default_factory=SamplerState)
+    cache: CacheState = field(default_factory=CacheState)
+    """What the steps to come may be forecast from; its counts are those of all windows."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ class Job:
         """Write where the sampling stands. Raises `OutputError`."""
         tensors = {name: value for name, value in (("latents", state.latents), ("x", state.x)) if value is not None}
         tensors |= {f"memory.{i}": tensor for i, tensor in enumerate(state.sampler.tensors)}
+        tensors |= {f"cache.{i}": tensor for i, tensor in enumerate(state.cache.tensors)}
         counts = {"window": state.window, "next_step": state.sampler.next_step, "memory": len(state.sampler.tensors)}
+        counts["cache"] = {name: value for name, value in vars(state.cache).items() if name != "tensors"}
         content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         words = {"model_hash": model_hash, "counts": json.dumps(counts)}
         _write(self.folder / STATE, lambda path: save_file(content, path, metadata=words))
@@ -98,7 +103,8 @@ class Job:
             counts = json.loads(words["counts"])
             memory = [tensors[f"memory.{i}"] for i in range(counts["memory"])]
             sampler = SamplerState(counts["next_step"], memory)
-            state = SamplingState(counts["window"], tensors.get("latents"), tensors.get("x"), sampler)
+            cache = CacheState(**counts["cache"], tensors=[tensors[f"cache.{i}"] for i in range(len(counts["cache"]["times"]))])
+            state = SamplingState(counts["window"], tensors.get("latents"), tensors.get("x"), sampler, cache)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"{path} is damaged ({error}): delete it to begin the job again") from None
         if words.get("model_hash") != model_hash:

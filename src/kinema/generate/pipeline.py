@@ -25,6 +25,7 @@ from kinema.diffusion.guidance import JOINT_TOKENS, classifier_free
 from kinema.diffusion.objective import Prediction, to_x0
 from kinema.diffusion.samplers import SAMPLERS, SamplerState
 from kinema.diffusion.schedule import SCHEDULES, time_grid
+from kinema.diffusion.step_cache import with_cache
 from kinema.errors import ConfigError, ModelError, RequestError
 from kinema.generate.compose import compose
 from kinema.generate.cycle import decode_cycle, on_ring, rolls
@@ -82,6 +83,8 @@ class Step:
     """Since the stage began."""
     x0: Tensor | None = None
     """While sampling, the window's present estimate of the clean latents (c, lf, lh, lw), on the model's device: what a preview shows."""
+    num_computed: int | None = None
+    """With a cache, how often the network has been asked so far, in all windows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +106,7 @@ class Result:
     notes: tuple[str, ...] = ()
     """What was done to the inputs, and anything else that the user should know, a line each."""
     report: dict[str, Any] = field(default_factory=dict)
-    """Joins, loop and drift in numbers; see `kinema.generate.drift.Watch.report`."""
+    """Joins, loop and drift in numbers (`kinema.generate.drift.Watch.report`), and as "cache" how many estimates were computed."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -244,6 +247,8 @@ class Pipeline:
         begun = time.perf_counter()
         plan = self.plan(request)
         notes = describe(plan, inputs)
+        cached: dict[str, int] = {}
+        on_step = _counted(on_step, cached) if plan.request.cache is not None else on_step
         folder = Job(job) if job is not None else None
         if folder is not None and not goes_on:
             folder.save_request(plan.request, inputs)
@@ -258,7 +263,8 @@ class Pipeline:
             watch = Watch(plan, painted.kept, self.judges)
             frames = compose(self.frames(latents, plan, on_step=on_step, notes=notes), painted.kept)
             video = consume(plan, watch.over(frames))
-        return self._result(plan, video, tuple(notes), watch.report, begun)
+        report = watch.report | ({"cache": cached} if cached else {})
+        return self._result(plan, video, tuple(notes), report, begun)
 
     @torch.inference_mode()
     def sample(
@@ -290,11 +296,14 @@ class Pipeline:
         start = noise(START, 0)
         x = canvas.at(times[0], start, self.schedule) if state.x is None else state.x.to(self.device)
         state.sampler.tensors = [tensor.to(self.device) for tensor in state.sampler.tensors]
+        state.cache.tensors = [tensor.to(self.device) for tensor in state.cache.tensors]
         progress.num_steps = len(times) - 1
         with autocast(self.device, self.precision), attention_kernel(self.attention):
             network = self.network(plan, piece.prompt, first_frame=piece.first_coordinate)
             if piece.is_ring:
                 network = on_ring(network, max(1, plan.window - 1), rolls(times, canvas.clean.shape[2] - 1))
+            if plan.request.cache is not None:
+                network = with_cache(network, plan.request.cache, state.cache, last=float(times[-2]), regime=partial(self.regime, plan))
             x = lookup(SAMPLERS, plan.sampler, kind="sampler")(
                 with_canvas(network, canvas, self.schedule, start, native=self.manifest.time_per_token),
                 x,
@@ -318,7 +327,12 @@ class Pipeline:
         """
         # Without a negative prompt guidance moves away from the empty text, which stands for dropped captions in training.
         texts = self.clip.encode_prompts([plan.request.prompt if prompt is None else prompt, plan.request.negative_prompt])
-        return self.guided(self.dit, texts, plan.guidance, first_frame=first_frame)
+        return self.guided(self.dit, texts, plan.guidance, interval=interval_of(plan), first_frame=first_frame)
+
+    def regime(self, plan: Plan, t: float) -> int:
+        """A number for what answers at the time `t`: 1 with guidance, 0 without."""
+        low, high = interval_of(plan)
+        return int(low <= t <= high)
 
     def guided(
         self,
@@ -326,11 +340,12 @@ class Pipeline:
         texts: TextStates,
         guidance: float,
         *,
+        interval: tuple[float, float] = (0.0, 1.0),
         first_frame: int = 0,
         images: TextStates | None = None,
         beside: Float[Tensor, "1 c2 lf lh lw"] | None = None,
     ) -> Network:
-        """The estimate of x0 by `dit` for two prompts, what to follow and what to move away from.
+        """The estimate of x0 by `dit` for two prompts, what to follow and (at the times of `interval`) what to move away from.
 
         `images` are states of still images, for a backbone that takes them; `beside` are channels shown to it below those of the latents.
         """
@@ -349,7 +364,8 @@ class Pipeline:
             with_prompt, without = estimate(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
             return with_prompt, without
 
-        return classifier_free(lambda x, t: estimate(x, t, conditional), lambda x, t: estimate(x, t, unconditional), guidance, pair=pair)
+        alone, opposite = (partial(estimate, text=text) for text in (conditional, unconditional))
+        return classifier_free(alone, opposite, guidance, interval=interval, pair=pair)
 
     def shown_times(self, t: Tensor) -> Tensor:
         """The times that the backbone is told when they are `t`."""
@@ -456,14 +472,32 @@ class _Progress:
             self.job.save_state(self.state, model_hash=self.pipeline.model_hash)
         if self.on_step is not None:
             done = self.state.window * self.num_steps + index
-            self.on_step(Step("sample", done, num_pieces(plan) * self.num_steps, time.perf_counter() - self.begun, x0[0]))
+            seconds, computed = time.perf_counter() - self.begun, None if plan.request.cache is None else self.state.cache.num_computed
+            self.on_step(Step("sample", done, num_pieces(plan) * self.num_steps, seconds, x0[0], computed))
 
     def next_window(self, latents: Tensor) -> None:
         """After a window is done and its latents are in their place."""
         self.state.window, self.state.latents = self.state.window + 1, latents
-        self.state.x, self.state.sampler = None, SamplerState()
+        self.state.x, self.state.sampler, self.state.cache = None, SamplerState(), self.state.cache.next_canvas()
         if self.job is not None:
             self.job.save_state(self.state, model_hash=self.pipeline.model_hash)
+
+
+def interval_of(plan: Plan) -> tuple[float, float]:
+    """Least and greatest of the times at which there is guidance."""
+    return plan.request.guidance_interval or (0.0, 1.0)
+
+
+def _counted(on_step: OnStep | None, counts: dict[str, int]) -> OnStep:
+    """`on_step`, which also keeps in `counts` how many of the sampler's steps there were and how many estimates were computed."""
+
+    def count(step: Step) -> None:
+        if step.num_computed is not None:
+            counts.update(computed=step.num_computed, steps=step.total)
+        if on_step is not None:
+            on_step(step)
+
+    return count
 
 
 def similarity(clip: CLIP, frames: np.ndarray, prompt: str) -> float:

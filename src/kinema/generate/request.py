@@ -26,6 +26,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "guidance": (0, 100),
     "shift": (0.01, 100),
     "window": (1, 100_000),
+    "cache": (1e-6, 1),
 }
 """Least and most of every number, as far as sense goes; what a model was trained for is in its manifest."""
 
@@ -63,6 +64,10 @@ class Request:
     anchor: bool = False
     """Whether every window also sees the first frame of the result, which is to hold what it shows. For models that were trained with it:
     one that was not drifts more (docs/timeline.md)."""
+    guidance_interval: tuple[float, float] | None = None
+    """Least and greatest diffusion time (0 data, 1 noise) at which there is guidance; a step outside costs half. None is everywhere."""
+    cache: float | None = None
+    """Relative error up to which the estimate of a step may be forecast from earlier ones instead of computed; None computes all."""
 
     def __post_init__(self) -> None:
         later = [(f"prompt at {timed.at_s:g} s", timed.prompt) for timed in self.prompts]
@@ -83,6 +88,9 @@ class Request:
             raise RequestError("width and height are given together or not at all")
         if self.seconds is not None and self.frames is not None:
             raise RequestError(f"give seconds={self.seconds:g} or frames={self.frames}, not both")
+        if self.guidance_interval is not None and not 0 <= self.guidance_interval[0] < self.guidance_interval[1] <= 1:
+            low, high = self.guidance_interval
+            raise RequestError(f"guidance_interval={low:g},{high:g} must be two diffusion times with 0 <= low < high <= 1, e.g. 0.3,0.9")
         if self.sampler is not None:
             lookup(SAMPLERS, self.sampler, kind="sampler")
         starts = [timed.at_s for timed in self.prompts]
@@ -206,6 +214,8 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
         )
     if request.negative_prompt and guidance == 1:
         raise RequestError("a negative prompt needs guidance above 1: with guidance=1 nothing is moved away from")
+    if request.guidance_interval is not None and guidance == 1:
+        raise RequestError("a guidance interval needs guidance above 1: with guidance=1 there is none anywhere")
     for place in request.places:
         _check_place(place, width, height, frames, manifest.fps)
     if request.prompts and round(request.prompts[-1].at_s * manifest.fps) >= frames:

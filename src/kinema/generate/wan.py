@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from kinema.errors import RequestError
 from kinema.generate.job import Job
 from kinema.generate.layout import span
 from kinema.generate.painting import Painted, on_canvas, paint
-from kinema.generate.pipeline import OnStep, Pipeline
+from kinema.generate.pipeline import OnStep, Pipeline, interval_of
 from kinema.generate.request import Plan, Request
 from kinema.generate.sampling import num_pieces
 from kinema.models.dit import TIMESTEPS, DiT
@@ -139,14 +140,20 @@ class WanPipeline(Pipeline):
         if self.images is not None and wan.takes_image:
             beside = self.image_channels(self.images, plan)
             states = None if wan.images is None else wan.images.encode(self.images.all)
-        high = self.guided(wan.dit, texts, plan.guidance, first_frame=first_frame, images=states, beside=beside)
+        guided = partial(self.guided, interval=interval_of(plan), first_frame=first_frame, images=states, beside=beside)
+        high = guided(wan.dit, texts, plan.guidance)
         if wan.low_dit is None:
             return high
         is_default = plan.guidance == self.manifest.guidance
         low_guidance = wan.low_guidance if is_default and wan.low_guidance is not None else plan.guidance
-        low = self.guided(wan.low_dit, texts, low_guidance, first_frame=first_frame, images=states, beside=beside)
+        low = guided(wan.low_dit, texts, low_guidance)
         assert wan.boundary is not None, "a model of two experts has a boundary"
         return two_experts(high, low, wan.boundary, self.shown_times)
+
+    def regime(self, plan: Plan, t: float) -> int:
+        """As with one backbone, and 2 more where the expert for high noise answers."""
+        is_high = self.wan.boundary is not None and is_above(torch.tensor(t), self.wan.boundary, self.shown_times)
+        return super().regime(plan, t) + 2 * is_high
 
     def image_channels(self, images: Images, plan: Plan) -> Float[Tensor, "1 c2 lf lh lw"]:
         """What Wan shows beside the noisy latents: which frames are given, and the latents of a clip of these and grey.
@@ -185,10 +192,14 @@ def two_experts(high: Network, low: Network, boundary: float, shown_times: Calla
     """The network that answers with `high` from the timestep `boundary * 1000` on, and with `low` below it (Wan 2.2)."""
 
     def network(x: Tensor, t: Tensor) -> Tensor:
-        now = float(TIMESTEPS * shown_times(t.max()))
-        return (high if round(now) >= boundary * TIMESTEPS else low)(x, t)
+        return (high if is_above(t.max(), boundary, shown_times) else low)(x, t)
 
     return network
+
+
+def is_above(t: Tensor, boundary: float, shown_times: Callable[[Tensor], Tensor]) -> bool:
+    """Whether the time `t` is one of the expert for high noise."""
+    return round(float(TIMESTEPS * shown_times(t))) >= boundary * TIMESTEPS
 
 
 def dtype_for(device: torch.device, precision: Precision) -> torch.dtype:

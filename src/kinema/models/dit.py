@@ -260,10 +260,10 @@ class Block(nn.Module):
         dtype = self.mlp.expand.weight.dtype
         shift_self, scale_self, gate_self, shift_mlp, scale_mlp, gate_mlp = (self.modulation.float() + time).unbind(1)
         hidden = _modulate(self.norm_self(x), shift_self, scale_self, time_index).to(dtype)
-        x = x + self.self_attention(hidden, rotation, lengths) * F.embedding(time_index, gate_self)
+        x = x + self.self_attention(hidden, rotation, lengths) * _of_tokens(gate_self, time_index)
         x = x + self.cross_attention(self.norm_cross(x).to(dtype), text, lengths, context)
         hidden = _modulate(self.norm_mlp(x), shift_mlp, scale_mlp, time_index).to(dtype)
-        return x + self.mlp(hidden) * F.embedding(time_index, gate_mlp)
+        return x + self.mlp(hidden) * _of_tokens(gate_mlp, time_index)
 
 
 class Head(nn.Module):
@@ -282,7 +282,12 @@ class Head(nn.Module):
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor, time_index: Tensor) -> Tensor:
     """`x * (1 + scale) + shift` with the shift and scale (u, d) of each token's time."""
-    return x * F.embedding(time_index, 1 + scale) + F.embedding(time_index, shift)
+    return x * _of_tokens(1 + scale, time_index) + _of_tokens(shift, time_index)
+
+
+def _of_tokens(table: Float[Tensor, "u d"], time_index: Int[Tensor, " n"]) -> Float[Tensor, "n_or_one d"]:
+    """The row of each token's time; where there is one time, that row for all, which needs no copies of it."""
+    return table if len(table) == 1 else F.embedding(time_index, table)
 
 
 class DiT(nn.Module):

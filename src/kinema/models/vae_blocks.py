@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
-from kinema.nn.causal_conv import CausalConv3d, FeatureCache
+from kinema.nn.causal_conv import CausalConv3d, FeatureCache, conv3d
 from kinema.shapes import Float
 
 
@@ -99,10 +99,15 @@ class Downsample(nn.Module):
             return x
         history = cache.exchange(self, x, 1) if cache is not None else None
         if history is not None:
-            return self.time_conv(torch.cat([history, x], dim=2))
+            return self._in_time(torch.cat([history, x], dim=2))
         if x.shape[2] == 1:
             return x
-        return torch.cat([x[:, :, :1], self.time_conv(x)], dim=2)
+        return torch.cat([x[:, :, :1], self._in_time(x)], dim=2)
+
+    def _in_time(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f2 h w"]:
+        assert self.time_conv is not None, "only a part that halves time comes here"
+        assert self.time_conv.bias is not None, "its convolution has a bias"
+        return conv3d(x, self.time_conv.weight, self.time_conv.bias, stride_time=2)
 
 
 class Upsample(nn.Module):
