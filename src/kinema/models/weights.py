@@ -175,6 +175,7 @@ PARTS: dict[type[nn.Module], Part] = {
         build=lambda values, folder: Captioner(from_dict(CaptionerConfig, values)),
     ),
 }
+Component = DiT | VAE | CLIP | Oracle | Captioner
 IN_A_MODEL = (DiT, VAE, CLIP)
 """The parts that a model folder holds; an oracle and a captioner stand by themselves."""
 
@@ -229,7 +230,11 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
 
 
 def save_component(
-    folder: Path, module: DiT | VAE | CLIP | Oracle | Captioner, *, card: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    folder: Path,
+    module: DiT | VAE | CLIP | Oracle | Captioner,
+    *,
+    card: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write one network by itself, with `card` (plain JSON) beside it; raises `OutputError` as `save_model` does."""
     with written_beside(folder, CONFIG) as partial:

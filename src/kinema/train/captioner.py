@@ -38,9 +38,12 @@ from kinema.worlds import CAPTION_KEYS, WORLDS, StageConfig
 
 log = logging.getLogger(__name__)
 
-SLOTS_OF_A_CAPTION = (
-    "seed noun other verb direction count size ground sky camera camera_stops tail".split()
-)  # what `grammar.caption` reads of a truth
+TOLD = ("seed", "noun", "other", "verb", "direction", "count", "size", "ground", "sky", "camera", "camera_stops", "tail")
+"""What a caption is written from, of all that is true of a clip."""
+
+
+MEASURED = ("medium", "medium_zh")
+"""Forms that name every slot in the fewest words. `bench/captions.py` measures all."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,12 @@ class CaptionerData:
     """
 
     batch: int = 32
-    num_clips: int = 1536
+    num_clips: int = 960
     shard_clips: int = 32
     shapes: tuple[Shape, ...] = (Shape(128, 128, 0.8), Shape(96, 160, 0.1), Shape(160, 96, 0.1))
     lengths: tuple[int, ...] = (9, 9, 9, 5)
     degraded: float = 0.5
-    held_out_clips: int = 200
+    held_out_clips: int = 64
 
     def __post_init__(self) -> None:
         if min(self.batch, self.num_clips, self.shard_clips, self.held_out_clips) < 1:
@@ -152,7 +155,7 @@ class CaptionerPart:
             if worse.any():
                 video[worse] = degrade(video[worse], torch_rng("captioner-degrade", first))
             out = self.oracle(video.to(next(self.oracle.parameters()).device))
-            truths = [{name: clip.truth[name] for name in SLOTS_OF_A_CAPTION} for clip in clips]
+            truths = [{name: clip.truth[name] for name in TOLD} for clip in clips]
             folder.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial")
             tensors = {"frames": out.frames.cpu().contiguous(), "wholes": out.wholes.cpu().contiguous()}
@@ -163,16 +166,19 @@ class CaptionerPart:
             return Seen(file.get_tensor("frames"), file.get_tensor("wholes")), json.loads(file.metadata()["truths"])
 
     def batch(self, step: int) -> Batch:
-        """What is seen of some clips of one length, and a caption of each with the ids of its form before it."""
+        """What is seen of some clips of one length, and a caption of each with the id of its form before it.
+
+        All captions of a batch are of one form and language, for padding short ones to the length of detailed ones costs twice the time.
+        """
         recipe, rng = self.recipe, numpy_rng(self.recipe.run.seed, "batch", step)
         lengths = sorted(self.seen)
         length = lengths[choose([len(self.seen[n][1]) for n in lengths], float(rng.random()))] if len(lengths) > 1 else lengths[0]
         seen, truths = self.seen[length]
         rows = rng.integers(len(truths), size=recipe.data.batch)
         mix = next(stage.captions for stage in recipe.stages if step < stage.until * recipe.run.steps or stage.until == 1)
-        keys = [mix.draw({key: key for key in CAPTION_KEYS}, rng) for _ in rows]
-        texts = [self._caption(truths[row], key, derive_seed(recipe.run.seed, step, i)) for i, (row, key) in enumerate(zip(rows, keys))]
-        return {"frames": seen.frames[rows], "wholes": seen.wholes[rows], "ids": self._ids(keys, texts)}
+        key = mix.draw({key: key for key in CAPTION_KEYS}, rng)
+        texts = [self._caption(truths[row], key, derive_seed(recipe.run.seed, step, i)) for i, row in enumerate(rows)]
+        return {"frames": seen.frames[rows], "wholes": seen.wholes[rows], "ids": self._ids([key] * len(rows), texts)}
 
     def _caption(self, truth: Mapping[str, Any], key: str, seed: int) -> str:
         form, _, language = key.partition("_")
@@ -207,7 +213,7 @@ class CaptionerPart:
             clips = draw_clips(world, f"captioner-{split}-measured", range(data.held_out_clips), **sizes)
             seen = [look(self.oracle, clip.frames, clip.fps, most=self.config.num_frames) for clip in clips]
             together = Seen(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
-            for key in ("medium", "detailed", "detailed_zh"):
+            for key in MEASURED:
                 captions = [written.text for written in model.write(together, [key] * len(clips))]
                 shares = right_captions(captions, [clip.truth for clip in clips])
                 scores[f"{split} {key}"] = {slot: round(share, 4) for slot, share in shares.items()}
@@ -215,7 +221,7 @@ class CaptionerPart:
 
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """New clips with their captions, and the scores beside as JSON."""
+        """New clips with a caption each, every one in another form."""
         assert isinstance(model, Captioner), "the captioner part trains a Captioner"
         model.eval()
         shape = self.recipe.data.shapes[0]
@@ -224,7 +230,6 @@ class CaptionerPart:
         seen = [look(self.oracle, clip.frames, clip.fps, most=self.config.num_frames) for clip in clips]
         titles = [model.write(one, [key])[0].text for one, key in zip(seen, CAPTION_KEYS)]
         save_image(path, contact_sheet([Video(c.frames, c.fps) for c in clips], titles, columns=1, frames_per_video=5))
-        path.with_suffix(".json").write_text(json.dumps(self.measure(model, device), indent=1), encoding="utf-8")
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The captioner in bfloat16, and what it captions rightly when it is loaded from there."""
