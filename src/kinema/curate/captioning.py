@@ -24,7 +24,6 @@ from kinema.curate.sources import ORIGINAL, read_rows
 from kinema.curate.stages import Result, Task, one_thread, shown_clips
 from kinema.curate.store import Store, content_key
 from kinema.data.dataset import Clip
-from kinema.endpoint import Endpoint
 from kinema.errors import DataError, EndpointError, ModelError
 from kinema.models.oracle import LEAST_FRAMES
 from kinema.models.weights import SHIPPED, resolve_model
@@ -240,31 +239,25 @@ def caption(task: Task) -> Result:
     writer = _writer(json.dumps(task["captions"], sort_keys=True))
     judge = _agreement(config.clip) if config.min_agreement > -1 else None
     said: dict[str, Any] = {}
-    error = ""
+    failures: list[EndpointError] = []
 
-    def ask(pair: tuple[Mapping[str, Any], np.ndarray]) -> tuple[str, dict[str, list[Said]] | EndpointError]:
+    def ask(pair: tuple[Mapping[str, Any], np.ndarray]) -> tuple[str, dict[str, list[Said]]]:
         clip, frames = pair
-        try:
-            return clip["clip_id"], writer(clip, frames)
-        except EndpointError as failed:
-            return clip["clip_id"], failed
+        if not failures:
+            try:
+                return clip["clip_id"], writer(clip, frames)
+            except EndpointError as error:
+                failures.append(error)
+        return clip["clip_id"], {}
 
-    clips = shown_clips(task)
-    if config.writer == "endpoint":
-        with ThreadPoolExecutor(config.parallel) as pool:
-            shown = list(clips)
-            answers = list(zip(pool.map(ask, shown), (frames for _, frames in shown)))
-    else:
-        answers = ((ask(pair), pair[1]) for pair in clips)  # type: ignore[assignment]
-    for (clip_id, forms), frames in answers:
-        if isinstance(forms, EndpointError):
-            error = str(forms)
-            continue
-        for candidates in forms.values():
-            for one in candidates:
+    with ThreadPoolExecutor(config.parallel if config.writer == "endpoint" else 1) as pool:
+        shown = list(shown_clips(task))
+        for (clip_id, forms), (_, frames) in zip(pool.map(ask, shown), shown):
+            for one in (one for candidates in forms.values() for one in candidates):
                 one["agreement"] = judge(frames, one["text"]) if judge else None
-        said[clip_id] = forms
-    return {"said": said, "error": error}
+            if forms:
+                said[clip_id] = forms
+    return {"said": said, "error": str(failures[0]) if failures else ""}
 
 
 class _Writer(Protocol):
@@ -294,7 +287,7 @@ def _writer(table: str) -> _Writer:
 
 
 def _endpoint_writer(config: Captioning) -> _Writer:
-    endpoint = endpoint_of(config)
+    endpoint = config.ask()
 
     def describe(clip: Mapping[str, Any], frames: np.ndarray) -> dict[str, list[Said]]:
         indices = sorted({round(i * (len(frames) - 1) / max(1, config.pictures - 1)) for i in range(config.pictures)})
@@ -309,12 +302,6 @@ def _endpoint_writer(config: Captioning) -> _Writer:
         return forms
 
     return describe
-
-
-def endpoint_of(config: Captioning) -> Endpoint:
-    """The endpoint that a recipe names."""
-    name = "default" if config.model == SHIPPED else config.model
-    return Endpoint(config.endpoint, model=name, temperature=config.temperature, timeout_s=config.timeout_s)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kinema.endpoint import Endpoint
 from kinema.errors import ConfigError
 
 
@@ -142,6 +143,12 @@ class Captioning:
         for writer, name in (("endpoint", "endpoint"), ("file", "file")):
             if (self.writer == writer) != bool(getattr(self, name)):
                 raise ConfigError(f"writer='{self.writer}' and {name}='{getattr(self, name)}' do not go together: give both or neither")
+        if self.writer == "endpoint":
+            self.ask()
+
+    def ask(self) -> Endpoint:
+        """The endpoint that is asked. Raises `ConfigError` when its address is none."""
+        return Endpoint(self.endpoint, model=self.model, temperature=self.temperature, timeout_s=self.timeout_s)
 
 
 @dataclass(frozen=True)

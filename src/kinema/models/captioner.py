@@ -216,7 +216,7 @@ def look(oracle: Oracle, frames: np.ndarray, fps: float, *, most: int) -> Seen:
     """
     if len(frames) < LEAST_FRAMES:
         count = "1 frame" if len(frames) == 1 else f"{len(frames)} frames"
-        raise RequestError(f"{count} are too few to tell what happens: a caption needs a clip of at least {LEAST_FRAMES} frames")
+        raise RequestError(f"{count} cannot tell what happens: a caption needs a clip of at least {LEAST_FRAMES} frames")
     chosen = oracle.chosen_frames(len(frames), fps)[:most]
     if len(chosen) < LEAST_FRAMES:
         chosen = [round(i * (len(frames) - 1) / (LEAST_FRAMES - 1)) for i in range(LEAST_FRAMES)]

@@ -231,7 +231,7 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
 
 def save_component(
     folder: Path,
-    module: DiT | VAE | CLIP | Oracle | Captioner,
+    module: Component,
     *,
     card: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
