@@ -77,9 +77,9 @@ def stage_films(tmp_path) -> tuple[Path, dict]:
 
 
 def logs(out: Path) -> dict[str, dict]:
-    return {
-        row["name"]: {**json.loads(row["caption_log"]), "captions": json.loads(row["captions"])} for row in Dataset(out).kept.to_pylist()
-    }
+    """By file, what is known of the captions of its clip."""
+    kept = Dataset(out).kept.to_pylist()
+    return {row["name"]: {**json.loads(row["caption_log"]), "captions": json.loads(row["captions"])} for row in kept}
 
 
 def test_the_captioner_writes_what_is_true_and_a_rerun_writes_nothing(stage_films, built, here, tmp_path):
@@ -161,10 +161,8 @@ def test_an_endpoint_that_fails_stops_the_build_and_it_goes_on_from_there(films,
 
 def test_a_file_of_captions_stands_in_for_a_model(films, built, tmp_path):
     made = tmp_path / "made.jsonl"
-    lines = [
-        {"path": "0.mkv", "caption": {"short": "a blue slide", "detailed": "A texture slides. It is blue."}},
-        {"path": "2.mkv", "caption": "no"},
-    ]
+    texts = {"short": "a blue slide", "detailed": "A texture slides. It is blue."}
+    lines = [{"path": "0.mkv", "caption": texts}, {"path": "2.mkv", "caption": "no"}]
     made.write_text("".join(json.dumps(line) + "\n" for line in lines))
     built(films, tmp_path / "out", "captions.writer=file", f"captions.file={made}")
     found = logs(tmp_path / "out")
@@ -184,10 +182,8 @@ def test_a_caption_that_many_clips_have_is_refused(films, built, tmp_path):
 
 def test_a_caption_is_held_against_the_clip_where_its_words_are_known(stage_films, built, tmp_path):
     place, _ = stage_films
-    texts = {
-        f"{seed}.mkv": {"medium": "a soccer ball bounces on the desert sand at night", "short": "a zeppelin hovers quietly"}
-        for seed in range(3)
-    }
+    wrong = {"medium": "a soccer ball bounces on the desert sand at night", "short": "a zeppelin hovers quietly"}
+    texts = {f"{seed}.mkv": wrong for seed in range(3)}
     made = tmp_path / "made.jsonl"
     made.write_text("".join(json.dumps({"path": name, "caption": text}) + "\n" for name, text in texts.items()))
     built(place, tmp_path / "out", "captions.writer=file", f"captions.file={made}", "filters.min_sharpness=0")
@@ -213,19 +209,9 @@ def test_impossible_settings_are_refused(values, line):
 
 
 def test_a_bad_address_or_captioner_is_one_line(films, tmp_path, capsys):
-    words = [
-        "data",
-        "build",
-        str(films),
-        "-o",
-        str(tmp_path / "out"),
-        "--set",
-        "captions.writer=endpoint",
-        "--set",
-        "captions.endpoint=nowhere",
-    ]
-    assert main(words) == 2
+    words = ["data", "build", str(films), "-o", str(tmp_path / "out"), "--set"]
+    assert main([*words, "captions.writer=endpoint", "--set", "captions.endpoint=nowhere"]) == 2
     assert "'nowhere' is not the address of an endpoint" in capsys.readouterr().err
-    assert main([*words[:5], "--set", "captions.writer=model", "--set", f"captions.model={tmp_path}"]) == 2
+    assert main([*words, "captions.writer=model", "--set", f"captions.model={tmp_path}"]) == 2
     assert str(tmp_path) in capsys.readouterr().err
-    assert np.all([not (tmp_path / "out" / "shards").exists()])
+    assert not (tmp_path / "out" / "shards").exists()
