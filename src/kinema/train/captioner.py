@@ -58,7 +58,8 @@ class CaptionStage:
 class CaptionerData:
     """`num_clips` clips, looked at once, in shards of `shard_clips` of one of `shapes` and one of `lengths` (frames at the oracle's rate).
 
-    A clip is degraded with probability `degraded`.
+    A clip is degraded with probability `degraded`. Of the words that the next one follows on, a share `hidden` is hidden, so that a word is
+    read from the clip and not guessed from the others (Bowman et al. 2016, section 3.1): a crab may hop although most crabs walk.
     """
 
     batch: int = 32
@@ -67,6 +68,7 @@ class CaptionerData:
     shapes: tuple[Shape, ...] = (Shape(128, 128, 0.8), Shape(96, 160, 0.1), Shape(160, 96, 0.1))
     lengths: tuple[int, ...] = (9, 9, 9, 5)
     degraded: float = 0.5
+    hidden: float = 0.25
     held_out_clips: int = 64
 
     def __post_init__(self) -> None:
@@ -74,8 +76,9 @@ class CaptionerData:
             raise ConfigError("batch, num_clips, shard_clips and held_out_clips must be positive")
         if not self.lengths or min(self.lengths) < LEAST_FRAMES:
             raise ConfigError(f"lengths = {list(self.lengths)} must be at least {LEAST_FRAMES}, or motion cannot be seen")
-        if not 0 <= self.degraded <= 1:
-            raise ConfigError(f"degraded = {self.degraded} is a share: use 0 to 1")
+        for name in ("degraded", "hidden"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class CaptionerRecipe(Recipe):
     part: str = "captioner"
     world: str = "stage"
     oracle: str = SHIPPED
-    stage: StageConfig = field(default_factory=StageConfig)
+    stage: StageConfig = field(default_factory=lambda: StageConfig(split="all"))
     model: CaptionerConfig = field(default_factory=CaptionerConfig)
     data: CaptionerData = field(default_factory=CaptionerData)
     stages: tuple[CaptionStage, ...] = (
@@ -194,10 +197,13 @@ class CaptionerPart:
         return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """Cross-entropy of every next token."""
+        """Cross-entropy of every next token, some of those before it hidden."""
         assert isinstance(model, Captioner), "the captioner part trains a Captioner"
         ids = batch["ids"]
-        logits, targets = model(Seen(batch["frames"], batch["wholes"]), ids[:, :-1]).flatten(0, 1).float(), ids[:, 1:].flatten()
+        is_hidden = torch.rand(ids.shape, generator=generator).to(ids.device) < self.recipe.data.hidden
+        is_hidden[:, 0] = False  # the form
+        given = ids.masked_fill(is_hidden, PAD)[:, :-1]
+        logits, targets = model(Seen(batch["frames"], batch["wholes"]), given).flatten(0, 1).float(), ids[:, 1:].flatten()
         loss = F.cross_entropy(logits, targets, ignore_index=PAD)
         right = (logits.argmax(dim=-1) == targets)[targets != PAD].float().mean()
         return loss, {"right": right.detach()}

@@ -45,7 +45,7 @@ def judge(caption: str, truth: Mapping[str, Any], slots: Sequence[str] = SLOTS) 
 def _english() -> tuple[dict[str, Options], re.Pattern[str], str]:
     """Words by value and slot, what is left out before they are looked for, and what ends the sentence that counts."""
     skies = {name: [*words, f"into the {grammar.INTO_SKY[name]} sky"] for name, words in grammar.SKY_WORDS.items()}
-    slots = {
+    slots: Mapping[str, Mapping[str, Iterable[str]]] = {
         "noun": {name: [form for word in noun.words for form in (word, grammar.plural(word))] for name, noun in NOUNS.items()},
         "verb": {name: [form for forms in words for form in forms] for name, words in grammar.VERBS.items()},
         "direction": {name: grammar.DIRECTIONS[name] for name in WAYS},
@@ -59,7 +59,7 @@ def _english() -> tuple[dict[str, Options], re.Pattern[str], str]:
 
 @cache
 def _chinese() -> tuple[dict[str, Options], re.Pattern[str], str]:
-    slots = {
+    slots: Mapping[str, Mapping[str, Iterable[str]]] = {
         "noun": {name: [noun.chinese] for name, noun in NOUNS.items()},
         "verb": grammar.VERBS_ZH,
         "direction": {name: grammar.DIRECTIONS_ZH[name] for name in WAYS},
