@@ -7,6 +7,7 @@ KinemaError                 anything a user can put right; the command line prin
 ├── DataError               a data set that cannot be built, read or trained on: too many unusable files, nothing kept, damaged shards
 ├── VideoError              a file that cannot be read or written as video
 ├── ModelError              a model folder: missing, truncated or wrong tensors
+├── EndpointError           a model behind an address that does not answer, or not as it should
 ├── OutputError             nowhere to write: no permission, full disk, a folder in the way
 └── TrainingError           a run that cannot go on: no data, too many non-finite steps, a checkpoint of another recipe
 """
@@ -38,6 +39,10 @@ class VideoError(KinemaError):
 
 class ModelError(KinemaError):
     """A model folder does not hold what its configuration says."""
+
+
+class EndpointError(KinemaError):
+    """A model behind an address does not answer, or not as it should."""
 
 
 class OutputError(KinemaError):

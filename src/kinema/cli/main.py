@@ -25,6 +25,7 @@ VERBS = {
     "plan": ("kinema.cli.plan", "what a video of a large model will take"),
     "train": ("kinema.cli.train", "a model from a recipe"),
     "evaluate": ("kinema.cli.evaluate", "how well a model does what prompts say, against its world's truth"),
+    "caption": ("kinema.cli.caption", "what happens in a video, in words"),
     "worlds": ("kinema.cli.worlds", "the procedural worlds that clips come from: list them, look at them"),
     "data": ("kinema.cli.data", "data sets of real videos: make one, check it, look into it"),
     "models": ("kinema.cli.models", "model folders: what is in one, and whether it is whole"),

@@ -20,6 +20,7 @@ import numpy as np
 import kinema
 from kinema.config import to_dict
 from kinema.curate import filters, stages
+from kinema.curate.captioning import add_captions, refusals
 from kinema.curate.dedup import Seen, duplicates
 from kinema.curate.engine import Engine, Job, Outcome, Pool, Stage
 from kinema.curate.recipe import Clips, DataRecipe
@@ -108,6 +109,7 @@ def build(
         sources, looks = chain.look(sources, files)
         clips, seen = chain.cut(sources, looks, files)
         clips = chain.drop_duplicates(clips, seen)
+        clips = chain.caption(clips, sources)
         clips, sources = chain.encode(clips, sources)
         funnel = _funnel(files, sources, clips)
         chain.write(sources, clips, funnel)
@@ -209,6 +211,12 @@ class _Chain:
             for clip in clips
         ]
 
+    def caption(self, clips: Sequence[Clip], sources: Sequence[Source]) -> list[Clip]:
+        """The clips with the captions of the recipe's writer."""
+        paths = {source.source_id: source.path for source in sources if source.verdict == "used"}
+        clips, self.writer = add_captions(clips, paths, self.recipe, self.store, self.engine, self.progress)
+        return clips
+
     def encode(self, clips: Sequence[Clip], sources: Sequence[Source]) -> tuple[list[Clip], list[Source]]:
         """The clips with the keys of their latents, which are stored or in a shard of the build before."""
         from kinema.device import pick_device
@@ -284,7 +292,7 @@ class _Chain:
             "num_clips": len(kept),
             "recipe": to_dict(self.recipe),
             "vae": {"name": self.recipe.vae, "weights": self.encoder.weights},
-            "stages": lineage(self.recipe, self.encoder),
+            "stages": lineage(self.recipe, self.encoder, self.writer),
             "funnel": [[name, left, dict(reasons)] for name, left, reasons in funnel.stages],
         }
         path = self.out / CARD
@@ -426,7 +434,7 @@ def target_frames(duration_s: float, config: Clips, temporal_factor: int) -> int
     return count if count >= config.min_frames else 0
 
 
-def lineage(recipe: DataRecipe, encoder: Encoder) -> list[dict[str, Any]]:
+def lineage(recipe: DataRecipe, encoder: Encoder, writer: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Tool, version and parameters of every stage, in their order."""
     import cv2
 
@@ -440,7 +448,7 @@ def lineage(recipe: DataRecipe, encoder: Encoder) -> list[dict[str, Any]]:
         ("look", "kinema.curate.stages.look", {"side": recipe.side, "cuts": tables["cuts"], "clips": tables["clips"]}),
         ("filter", "kinema.curate.filters", tables["filters"]),
         ("dedup", "kinema.curate.dedup", tables["dedup"]),
-        ("caption", "kinema.curate.sources", {}),
+        ("caption", "kinema.curate.captioning" if writer else "kinema.curate.sources", dict(writer)),
         ("encode", "kinema.curate.stages.encode", {"vae": recipe.vae, "weights": encoder.weights, "version": stages.ENCODE_VERSION}),
     ]
     version = getattr(kinema, "__version__", "")
@@ -521,12 +529,14 @@ def _funnel(files: Sequence[Found], sources: Sequence[Source], clips: Sequence[C
     dropped = [clip for clip in clips if clip.verdict == "dropped"]
     kept = [clip for clip in clips if clip.verdict == "kept"]
     captioned = sum(clip.captions != "{}" for clip in kept)
+    written = sum(json.loads(clip.caption_log).get("used") == "written" for clip in kept)
     return Funnel(
         (
             ("files", len(files), {}),
             ("files used", len(used), unusable + repeated),
             ("clips in their shots", len(clips), {}),
             ("clips kept", len(kept), reasons(dropped)),
-            ("of them with a caption", captioned, {}),
+            ("of them with a caption", captioned, refusals(kept)),
+            *([("of these written by a model", written, {})] if written else []),
         )
     )

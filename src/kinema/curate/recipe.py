@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kinema.endpoint import Endpoint
 from kinema.errors import ConfigError
 
 
@@ -95,6 +96,62 @@ class Dedup:
 
 
 @dataclass(frozen=True)
+class Captioning:
+    """Who writes captions, beside those that come with the files, and what they must be like. See `kinema.curate.captioning`.
+
+    `writer` is "model" (the captioner `model`: "shipped" or a folder), "endpoint" (the vision model called `model` at the address
+    `endpoint`, which gets `pictures` frames of at most `side` pixels, `parallel` clips at a time) or "file" (a .csv or .jsonl with the
+    columns path and caption). Each clip gets `tries` captions of every form, drawn at `temperature`; the first without a fault is taken.
+    Where a clip has captions of both kinds, the written ones are used in a `share` of clips: 0.95 in DALL-E 3.
+    """
+
+    writer: Literal["none", "model", "endpoint", "file"] = "none"
+    model: str = "shipped"
+    endpoint: str = ""
+    file: str = ""
+    forms: tuple[Literal["short", "medium", "detailed"], ...] = ("short", "medium", "detailed")
+    language: Literal["en", "zh"] = "en"
+    share: float = 0.95
+    temperature: float = 0.7
+    tries: int = 2
+    seed: int = 0
+    min_words: int = 3
+    max_words: int = 150
+    max_repeats: int = 2
+    """How often the same three words in a row may come."""
+    max_same: float = 0.05
+    """A caption of more than this share of the clips, and of more than `always_same`, is refused."""
+    always_same: int = 10
+    min_confidence: float = 0.3
+    """Geometric mean of the probabilities of the words; where the writer tells it."""
+    min_agreement: float = 0.2
+    """Cosine of clip and caption by the CLIP of the model `clip`, where it knows all words; -1 asks for none."""
+    clip: str = "shipped"
+    pictures: int = 4
+    side: int = 512
+    timeout_s: float = 60.0
+    parallel: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("share", "max_same", "min_confidence"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name):g} is a share: use 0 to 1")
+        if min(self.tries, self.max_repeats, self.pictures, self.parallel, self.min_words) < 1 or self.side < 32 or not self.forms:
+            raise ConfigError("tries, max_repeats, pictures, parallel and min_words are at least 1, side at least 32, forms not empty")
+        if not -1 <= self.min_agreement <= 1 or self.temperature < 0 or self.timeout_s <= 0 or self.max_words < self.min_words:
+            raise ConfigError("min_agreement lies in -1 to 1, temperature is not negative, timeout_s positive, max_words >= min_words")
+        for writer, name in (("endpoint", "endpoint"), ("file", "file")):
+            if (self.writer == writer) != bool(getattr(self, name)):
+                raise ConfigError(f"writer='{self.writer}' and {name}='{getattr(self, name)}' do not go together: give both or neither")
+        if self.writer == "endpoint":
+            self.ask()
+
+    def ask(self) -> Endpoint:
+        """The endpoint that is asked. Raises `ConfigError` when its address is none."""
+        return Endpoint(self.endpoint, model=self.model, temperature=self.temperature, timeout_s=self.timeout_s)
+
+
+@dataclass(frozen=True)
 class Work:
     """How the work is done; nothing here changes what comes out, but for files that a longer deadline saves.
 
@@ -126,6 +183,7 @@ class DataRecipe:
     clips: Clips = field(default_factory=Clips)
     filters: Filters = field(default_factory=Filters)
     dedup: Dedup = field(default_factory=Dedup)
+    captions: Captioning = field(default_factory=Captioning)
     work: Work = field(default_factory=Work)
 
     def __post_init__(self) -> None:

@@ -46,14 +46,14 @@ class Found:
 def find(place: Path) -> list[Found]:
     """The files of a folder or a list, in the order of their names, each once. Raises `DataError` when there is none."""
     if place.is_dir():
-        rows = _read_rows(place / CAPTIONS_FILE) if (place / CAPTIONS_FILE).is_file() else {}
+        rows = read_rows(place / CAPTIONS_FILE) if (place / CAPTIONS_FILE).is_file() else {}
         paths = [path for path in sorted(place.rglob("*")) if not path.is_dir() and not _is_hidden(path.relative_to(place))]
         files = [_with_sidecars(path, path.relative_to(place).as_posix(), rows) for path in paths if path.suffix.lower() not in BESIDE]
         unknown = sorted(set(rows) - {file.name for file in files})
         if unknown:
             raise DataError(f"{place / CAPTIONS_FILE} names {unknown[0]}, which is not in {place}: paths in it are relative to that folder")
     elif place.is_file():
-        rows = _read_rows(place)
+        rows = read_rows(place)
         files = [_with_sidecars(place.parent / name, name, rows) for name in sorted(rows)]
     else:
         raise DataError(f"{place}: there is no such folder or list")
@@ -66,7 +66,7 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _read_rows(path: Path) -> dict[str, Mapping[str, Any]]:
+def read_rows(path: Path) -> dict[str, Mapping[str, Any]]:
     """The rows of a list by their path."""
     rows: dict[str, Mapping[str, Any]] = {}
     for number, row in _rows(path):

@@ -102,13 +102,24 @@ def encode(task: Task) -> Result:
 
     device = pick_device(task["device"])
     vae = _vae(task["vae"]).to(device)
+    result: Result = {}
+    for clip, shown in shown_clips(task):
+        with torch.no_grad(), one_thread():
+            latents = encode_known(vae, from_uint8([shown]).to(device), starts_canvas=True)[0]
+        if not torch.isfinite(latents).all():
+            raise VideoError(f"cannot encode {task['path']} at {clip['start_s']:.3f} s: the VAE's latents are not finite")
+        result[clip["clip_id"]] = latents.half().cpu().numpy()
+    return result
+
+
+def shown_clips(task: Task) -> Iterator[tuple[Mapping[str, Any], np.ndarray]]:
+    """The rows of task["clips"], in rising order of start_s, each with its frames at its own size and rate, uint8 (f, h, w, 3)."""
     clips = task["clips"]
 
     def shrink(index: int, pixels: np.ndarray) -> np.ndarray:
         return fitted(pixels, clips[index]["box"], clips[index]["height"], clips[index]["width"])
 
     spans = [(clip["start_s"], clip["end_s"]) for clip in clips]
-    result: Result = {}
     for clip, frames in zip(clips, read_spans(Path(task["path"]), spans, shrink), strict=True):
         if len(frames) != clip["num_source_frames"]:
             raise VideoError(
@@ -118,16 +129,11 @@ def encode(task: Task) -> Result:
         timed = [(frame.time_s, frame.duration_s, frame.pixels) for frame in frames]
         shown = list(at_constant_rate(timed, clip["fps"], clip["source_fps"]))[: clip["num_frames"]]
         shown += shown[-1:] * (clip["num_frames"] - len(shown))  # rounding may leave the last tick out
-        with torch.no_grad(), _one_thread():
-            latents = encode_known(vae, from_uint8([np.stack(shown)]).to(device), starts_canvas=True)[0]
-        if not torch.isfinite(latents).all():
-            raise VideoError(f"cannot encode {task['path']} at {clip['start_s']:.3f} s: the VAE's latents are not finite")
-        result[clip["clip_id"]] = latents.half().cpu().numpy()
-    return result
+        yield clip, np.stack(shown)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """PyTorch with one thread, so that sums are the same however many processes run; as it was, afterwards."""
     import torch
 

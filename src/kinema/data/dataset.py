@@ -58,7 +58,8 @@ class Clip:
     """A stretch of a shot and what became of it: "kept" or "dropped" with the reason.
 
     Times are the file's own timestamps in seconds. The box is what lies inside black borders, in pixels of the upright source; height,
-    width and num_frames are those of the encoded clip, 0 where nothing fits. `captions` is a JSON object of texts by form.
+    width and num_frames are those of the encoded clip, 0 where nothing fits. `captions` is a JSON object of texts by form, and
+    `caption_log` one of what a writer wrote, what was refused of it and why, and what came with the file.
     """
 
     clip_id: str
@@ -95,6 +96,7 @@ class Clip:
     latent_height: int = 0
     latent_width: int = 0
     shard: str = ""
+    caption_log: str = "{}"
 
 
 Row = Source | Clip

@@ -53,7 +53,8 @@ class OracleOutput:
     """What the network says of b clips of f frames with k tracks.
 
     `places` are (x, y) as shares of width and height; `log_sizes` the logarithm of the longest side as a share of the picture's short
-    side; `visible` are logits of being seen; `heat` are logits over cells that lie every `HEAT_STRIDE` pixels.
+    side; `visible` are logits of being seen; `heat` are logits over cells that lie every `HEAT_STRIDE` pixels. `frames` and `wholes` are
+    what the answers are read from: features of every frame with the geometry of its tracks, and of the thing, the place and the event.
     """
 
     logits: dict[str, Tensor]
@@ -61,6 +62,8 @@ class OracleOutput:
     log_sizes: Float[Tensor, "b f k"]
     visible: Float[Tensor, "b f k"]
     heat: Float[Tensor, "b f k lh lw"]
+    frames: Float[Tensor, "b f d1"]
+    wholes: Float[Tensor, "b 3 d2"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,11 +154,13 @@ class Oracle(nn.Module):
         steps = steps + F.relu(self.time_block(steps))
         steps = steps + F.relu(self.far_time_block(steps))
         event = F.relu(self.event_block(torch.cat([steps.mean(dim=-1), steps.amax(dim=-1)], dim=-1)))
-        thing = torch.cat([F.relu(self.thing_block(objects.mean(dim=1).flatten(1))), log_sizes.mean(dim=1)], dim=-1)
+        looks = F.relu(self.thing_block(objects.mean(dim=1).flatten(1)))
+        thing = torch.cat([looks, log_sizes.mean(dim=1)], dim=-1)
         place = F.relu(self.scene_block(scene.mean(dim=1)))
+        frames = torch.cat([rearrange(steps, "b d f -> b f d"), geometry.flatten(2)], dim=-1)
         source = {name: thing if name in FROM_OBJECT else place if name in FROM_SCENE else event for name in SLOTS}
         logits = {name: head(source[name]) for name, head in self.heads.items()}
-        return OracleOutput(logits, places, log_sizes, visible, by_clip(heat))
+        return OracleOutput(logits, places, log_sizes, visible, by_clip(heat), frames, torch.stack([looks, place, event], dim=1))
 
     def prepare(self, video: Float[Tensor, "b 3 f h w"]) -> Float[Tensor, "b 3 f h2 w2"]:
         """Clips area-resized so that their short side has the trained number of pixels."""

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from kinema.config import from_dict, to_dict
 from kinema.errors import ConfigError, ModelError, OutputError
 from kinema.lookup import lookup, unknown
+from kinema.models.captioner import Captioner, CaptionerConfig
 from kinema.models.clip import CLIP, CLIPConfig
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.layouts import dit_diffusers_config, dit_from_diffusers, dit_to_diffusers
@@ -167,9 +168,16 @@ PARTS: dict[type[nn.Module], Part] = {
         config=lambda oracle: to_dict(oracle.config),
         build=lambda values, folder: Oracle(from_dict(OracleConfig, values)),
     ),
+    Captioner: Part(
+        "captioner",
+        "model.safetensors",
+        config=lambda captioner: to_dict(captioner.config),
+        build=lambda values, folder: Captioner(from_dict(CaptionerConfig, values)),
+    ),
 }
+Component = DiT | VAE | CLIP | Oracle | Captioner
 IN_A_MODEL = (DiT, VAE, CLIP)
-"""The parts that a model folder holds; an oracle stands by itself."""
+"""The parts that a model folder holds; an oracle and a captioner stand by themselves."""
 
 
 def shipped_model() -> Path:
@@ -222,7 +230,11 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
 
 
 def save_component(
-    folder: Path, module: DiT | VAE | CLIP | Oracle, *, card: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    folder: Path,
+    module: Component,
+    *,
+    card: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write one network by itself, with `card` (plain JSON) beside it; raises `OutputError` as `save_model` does."""
     with written_beside(folder, CONFIG) as partial:

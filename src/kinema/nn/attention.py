@@ -70,6 +70,12 @@ def attend(
     return torch.cat([_batched(queries, keys, values, (len(keys),), own) for queries, keys, values, own in segments])
 
 
+def attend_causal(q: Float[Tensor, "b n k dh"], k: Float[Tensor, "b n k dh"], v: Float[Tensor, "b n k dh"]) -> Float[Tensor, "b n k dh"]:
+    """Attention in which every token of a sequence sees itself and those before it, scaled by 1/sqrt(dh)."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+
 def _batched(q: Tensor, k: Tensor, v: Tensor, kv_lengths: tuple[int, ...], bias: Tensor | None = None) -> Tensor:
     """Attention as one batch, for segments whose queries are equally many."""
     b, longest = len(kv_lengths), max(kv_lengths, default=0)

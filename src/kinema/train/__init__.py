@@ -10,6 +10,7 @@ from typing import Any
 from kinema.config import from_dict, merge, override, read_toml
 from kinema.errors import ConfigError
 from kinema.lookup import lookup
+from kinema.train.captioner import CaptionerPart, CaptionerRecipe
 from kinema.train.clip import CLIPPart, CLIPRecipe
 from kinema.train.dit import DiTPart, DiTRecipe
 from kinema.train.dit_on_dataset import DatasetDiTPart, sizes_of
@@ -29,6 +30,7 @@ PARTS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "lora": (LoRARecipe, lambda recipe: DatasetLoRAPart(recipe) if recipe.dataset else LoRAPart(recipe)),
     "wan": (WanRecipe, WanPart),
     "oracle": (OracleRecipe, OraclePart),
+    "captioner": (CaptionerRecipe, CaptionerPart),
 }
 
 

@@ -1,0 +1,60 @@
+"""Measures the captioner: the share of new world clips of which a caption names noun, verb, direction, ground and sky rightly.
+
+    python bench/captions.py                          # the captioner of the package, 200 clips
+    python bench/captions.py --model runs/captioner/export --clips 40 --split train
+
+Prints a table in Markdown. Slots are read from the caption's words by the world's own tables (kinema/worlds/parse.py). The column
+"oracle" is what the frozen encoder reads of the same clips: no captioner on top of it can be expected to do better.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from kinema.config import from_dict
+from kinema.curate.captioning import Describer, shipped_captioner
+from kinema.data.render import draw_clips
+from kinema.evaluate.alignment import ALL
+from kinema.evaluate.captions import right_captions
+from kinema.models.captioner import Seen, look
+from kinema.models.weights import SHIPPED, load_card
+from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.parse import SLOTS, WAYS
+
+FORMS = ("medium", "detailed", "medium_zh", "detailed_zh")
+SHOWN = {"height": 128, "width": 128, "num_frames": 17, "fps": 8.0}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=SHIPPED)
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--split", choices=("held_out", "train", "all"), default="held_out")
+    parser.add_argument("--temperature", type=float, default=0.0)
+    arguments = parser.parse_args()
+    describer = Describer.load(arguments.model)
+    card = load_card(shipped_captioner() if arguments.model == SHIPPED else Path(arguments.model))
+    stage = dataclasses.replace(from_dict(StageConfig, card["recipe"]["stage"]), split=arguments.split)
+    clips = draw_clips(StageWorld(stage), f"captions-{arguments.split}", range(arguments.clips), **SHOWN)
+    truths = [clip.truth for clip in clips]
+    most = describer.captioner.config.num_frames
+    seen = [look(describer.oracle, clip.frames, clip.fps, most=most) for clip in clips]
+    together = Seen(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
+    readings = describer.oracle.read([clip.frames for clip in clips], SHOWN["fps"])
+    read = [[r.answers[s] == str(t[s]) for s in SLOTS if s != "direction" or t[s] in WAYS] for r, t in zip(readings, truths)]
+    columns = {"oracle": {ALL: sum(map(all, read)) / len(read)}}
+    generator = torch.Generator().manual_seed(0)
+    for form in FORMS:
+        written = describer.captioner.write(together, [form] * len(clips), temperature=arguments.temperature, generator=generator)
+        columns[form] = right_captions([one.text for one in written], truths)
+        least = min(written, key=lambda one: one.confidence)
+        print(f"{form}: {written[0].text}\n  least confident ({least.confidence:.2f}): {least.text}", flush=True)
+    print(f"\n| {arguments.clips} clips, {arguments.split} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for slot in (*SLOTS, ALL):
+        print(f"| {slot} | {' | '.join(f'{shares[slot]:.1%}' if slot in shares else '' for shares in columns.values())} |")
+
+
+if __name__ == "__main__":
+    main()

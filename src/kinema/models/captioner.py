@@ -1,0 +1,224 @@
+"""The captioner: a small causal language model that looks at what an oracle sees of a clip and writes a caption, word by word.
+
+The oracle is the video encoder and stays as it was trained: its features of every frame, with the geometry of the tracks, and those of
+the thing, the place and the event are what the language model attends to. The first token says in which form the caption is to be.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from kinema.errors import ConfigError, RequestError
+from kinema.models.oracle import LEAST_FRAMES, Oracle, OracleOutput
+from kinema.models.pixels import from_uint8
+from kinema.nn.attention import attend, attend_causal
+from kinema.nn.mlp import MLP
+from kinema.nn.norms import LayerNorm
+from kinema.shapes import Float, Int
+
+PAD, END = 0, 1
+NUM_WHOLES = 3
+PIECES = re.compile(r"[a-z]+(?:-[a-z]+)*|[^\x00-\x7f]+|[^\sa-z]")
+MARKS = ".,"
+
+
+@dataclass(frozen=True)
+class CaptionerConfig:
+    """Sizes of the language model. A recipe leaves the first five to its world and its oracle."""
+
+    words: tuple[str, ...] = ()
+    """Every word and mark that a caption can hold, English in lower case; a Chinese caption is a chain of Chinese words."""
+    forms: tuple[str, ...] = ()
+    """The forms of a caption, such as "short" and "detailed_zh"."""
+    frame_width: int = 0
+    whole_width: int = 0
+    oracle: str = ""
+    """A hash of the oracle's weights: features of another one mean nothing to this captioner."""
+    num_frames: int = 9
+    """Most frames that are looked at."""
+    width: int = 80
+    num_layers: int = 2
+    num_heads: int = 4
+    mlp_width: int = 160
+    max_length: int = 64
+    """Most tokens of a caption, with the one that says its form."""
+
+    def __post_init__(self) -> None:
+        if self.num_heads < 1 or self.width < 1 or self.width % self.num_heads:
+            raise ConfigError(f"width={self.width} must be a multiple of num_heads={self.num_heads}")
+        if min(self.num_layers, self.mlp_width) < 1 or self.max_length < 3 or self.num_frames < LEAST_FRAMES:
+            raise ConfigError(
+                f"num_layers={self.num_layers} and mlp_width={self.mlp_width} must be positive, "
+                f"max_length={self.max_length} at least 3 and num_frames={self.num_frames} at least {LEAST_FRAMES}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What an oracle sees of b clips of f frames: see `OracleOutput`."""
+
+    frames: Float[Tensor, "b f d1"]
+    wholes: Float[Tensor, "b w d2"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A caption. `confidence` is the geometric mean of the probabilities of its words; `is_whole` is False for one cut off for length."""
+
+    text: str
+    confidence: float
+    is_whole: bool
+
+
+class Speller:
+    """Captions to ids and back without loss: `<pad>` 0, `<end>` 1, then the forms, then the words."""
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        self.form_ids = {form: 2 + index for index, form in enumerate(config.forms)}
+        self.tokens = ("", "", *("" for _ in config.forms), *config.words)
+        self._ids = {word: 2 + len(config.forms) + index for index, word in enumerate(config.words)}
+        self._longest = max((len(word) for word in config.words if not word.isascii()), default=0)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a caption. Raises `ConfigError` for a word that is not in the vocabulary."""
+        words = [word for piece in PIECES.findall(text.lower()) for word in ([piece] if piece.isascii() else self._cut(piece))]
+        unknown = next((word for word in words if word not in self._ids), None)
+        if unknown is not None:
+            raise ConfigError(f"the captioner has no word '{unknown}' for: {text}")
+        return [self._ids[word] for word in words]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The caption of ids. One of whole sentences, which ends with a full stop, begins each of them with a capital."""
+        text = ""
+        for word in (self.tokens[i] for i in ids):
+            joins = not text or not word.isascii() or not text[-1].isascii() or word in MARKS
+            text += word if joins else f" {word}"
+        return re.sub(r"(?:^|(?<=\. ))[a-z]", lambda match: match.group().upper(), text) if text.endswith(".") else text
+
+    def _cut(self, run: str) -> list[str]:
+        """A run of Chinese as words, at each place the longest known one."""
+        words = []
+        while run:
+            size = next((n for n in range(min(self._longest, len(run)), 0, -1) if run[:n] in self._ids), 1)
+            words.append(run[:size])
+            run = run[size:]
+        return words
+
+
+class Block(nn.Module):
+    """A pre-norm decoder block: every token sees those before it, then the clip."""
+
+    def __init__(self, width: int, num_heads: int, mlp_width: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_norm = LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.cross_norm = LayerNorm(width)
+        self.cross_q = nn.Linear(width, width)
+        self.cross_kv = nn.Linear(width, 2 * width)
+        self.cross_out = nn.Linear(width, width)
+        self.mlp_norm = LayerNorm(width)
+        self.mlp = MLP(width, mlp_width, width)
+
+    def forward(self, x: Float[Tensor, "b n d"], memory: Float[Tensor, "b m d"]) -> Float[Tensor, "b n d"]:
+        (b, n, _), m, k = x.shape, memory.shape[1], self.num_heads
+        queries, keys, values = rearrange(self.qkv(self.attention_norm(x)), "b n (three k dh) -> three b n k dh", three=3, k=k)
+        x = x + self.out(rearrange(attend_causal(queries, keys, values), "b n k dh -> b n (k dh)"))
+        queries = rearrange(self.cross_q(self.cross_norm(x)), "b n (k dh) -> (b n) k dh", k=k)
+        keys, values = rearrange(self.cross_kv(memory), "b m (two k dh) -> two (b m) k dh", two=2, k=k)
+        looked = attend(queries, keys, values, (n,) * b, (m,) * b)
+        x = x + self.cross_out(rearrange(looked, "(b n) k dh -> b n (k dh)", b=b))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Captioner(nn.Module):
+    """See the file's docstring."""
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        super().__init__()
+        if not config.words or not config.forms or not config.frame_width or not config.whole_width:
+            raise ConfigError("a captioner needs words, forms and the widths of an oracle's features; take them from a world and an oracle")
+        self.config = config
+        self.speller = Speller(config)
+        width = config.width
+        self.frame_block = nn.Linear(config.frame_width, width)
+        self.whole_blocks = nn.ModuleList([nn.Linear(config.whole_width, width) for _ in range(NUM_WHOLES)])
+        self.times = nn.Parameter(0.02 * torch.randn(config.num_frames, width))
+        self.memory_norm = LayerNorm(width)
+        self.embedding = nn.Embedding(len(self.speller), width)
+        self.positions = nn.Embedding(config.max_length, width)
+        self.blocks = nn.ModuleList([Block(width, config.num_heads, config.mlp_width) for _ in range(config.num_layers)])
+        self.norm = LayerNorm(width)
+        if not self.times.is_meta:
+            for table in (self.embedding, self.positions):
+                nn.init.normal_(table.weight, std=0.02)
+
+    def forward(self, seen: Seen, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n v"]:
+        """Logits of the token after each of `ids`, which begin with a form. The embedding of the tokens is also what reads them out."""
+        memory = self._memory(seen)
+        x = self.embedding(ids) + self.positions.weight[: ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, memory)
+        return self.norm(x) @ self.embedding.weight.T
+
+    def _memory(self, seen: Seen) -> Float[Tensor, "b m d"]:
+        frames = self.frame_block(seen.frames) + self.times[: seen.frames.shape[1]]
+        wholes = torch.stack([block(seen.wholes[:, i]) for i, block in enumerate(self.whole_blocks)], dim=1)
+        return self.memory_norm(torch.cat([wholes, frames], dim=1))
+
+    @torch.inference_mode()
+    def write(
+        self, seen: Seen, forms: Sequence[str], *, temperature: float = 0.0, generator: torch.Generator | None = None
+    ) -> list[Written]:
+        """A caption of each clip in its form: the likeliest words, or, with a `temperature` and a CPU `generator`, drawn ones."""
+        device = seen.frames.device
+        ids = torch.tensor([[self.speller.form_ids[form]] for form in forms], device=device)
+        is_open = torch.ones(len(forms), dtype=torch.bool, device=device)
+        chances = torch.zeros(len(forms), device=device)
+        while is_open.any() and ids.shape[1] < self.config.max_length:
+            scores = self(seen, ids)[:, -1].float()
+            scores[:, [PAD, *self.speller.form_ids.values()]] = -torch.inf
+            if temperature:
+                drawn = torch.multinomial((scores / temperature).softmax(dim=-1).cpu(), 1, generator=generator).to(device)
+            else:
+                drawn = scores.argmax(dim=-1, keepdim=True)
+            chance = scores.log_softmax(dim=-1).gather(1, drawn)[:, 0]
+            chances += torch.where(is_open, chance, 0)
+            ids = torch.cat([ids, torch.where(is_open[:, None], drawn, PAD)], dim=1)
+            is_open &= drawn[:, 0] != END
+        written = []
+        for row, total, unfinished in zip(ids[:, 1:].tolist(), chances.tolist(), is_open.tolist(), strict=True):
+            words = [token for token in row if token not in (PAD, END)]
+            confidence = float(np.exp(total / (len(words) + (not unfinished))))
+            written.append(Written(self.speller.decode(words), confidence, not unfinished))
+        return written
+
+
+def seen_by(out: OracleOutput) -> Seen:
+    """What a captioner looks at."""
+    return Seen(out.frames, out.wholes)
+
+
+@torch.inference_mode()
+def look(oracle: Oracle, frames: np.ndarray, fps: float, *, most: int) -> Seen:
+    """What `oracle` sees of the first `most` of its moments of one clip, uint8 (f, h, w, 3).
+
+    A clip shorter than the oracle needs at its own rate is looked at more often. Raises `RequestError` for fewer frames than it needs.
+    """
+    if len(frames) < LEAST_FRAMES:
+        count = "1 frame" if len(frames) == 1 else f"{len(frames)} frames"
+        raise RequestError(f"{count} cannot tell what happens: a caption needs a clip of at least {LEAST_FRAMES} frames")
+    chosen = oracle.chosen_frames(len(frames), fps)[:most]
+    if len(chosen) < LEAST_FRAMES:
+        chosen = [round(i * (len(frames) - 1) / (LEAST_FRAMES - 1)) for i in range(LEAST_FRAMES)]
+    video = from_uint8([frames[chosen]]).to(next(oracle.parameters()).device)
+    return seen_by(oracle(oracle.prepare(video)))
