@@ -63,10 +63,15 @@ class Request:
     anchor: bool = False
     """Whether every window also sees the first frame of the result, which is to hold what it shows. For models that were trained with it:
     one that was not drifts more (docs/timeline.md)."""
+    written: str | None = None
+    """The user's own words, when `prompt` is what an expander made of them; it says nothing to the model."""
+    expander: str | None = None
+    """Which expander that was."""
 
     def __post_init__(self) -> None:
         later = [(f"prompt at {timed.at_s:g} s", timed.prompt) for timed in self.prompts]
-        for name, text in (("prompt", self.prompt), ("negative prompt", self.negative_prompt), *later):
+        given = (("prompt", self.prompt), ("negative prompt", self.negative_prompt), ("prompt as written", self.written or ""), *later)
+        for name, text in given:
             if len(text) > MAX_PROMPT_CHARACTERS:
                 raise RequestError(f"the {name} has {len(text)} characters: use at most {MAX_PROMPT_CHARACTERS}")
             if "\0" in text:

@@ -33,6 +33,7 @@ from kinema.errors import ConfigError, ModelError, OutputError
 from kinema.lookup import lookup, unknown
 from kinema.models.clip import CLIP, CLIPConfig
 from kinema.models.dit import DiT, DiTConfig
+from kinema.models.expander import Expander, ExpanderConfig
 from kinema.models.layouts import dit_diffusers_config, dit_from_diffusers, dit_to_diffusers
 from kinema.models.oracle import Oracle, OracleConfig
 from kinema.models.tensors import read_json, read_tensors
@@ -167,9 +168,15 @@ PARTS: dict[type[nn.Module], Part] = {
         config=lambda oracle: to_dict(oracle.config),
         build=lambda values, folder: Oracle(from_dict(OracleConfig, values)),
     ),
+    Expander: Part(
+        "expander",
+        "model.safetensors",
+        config=lambda expander: to_dict(expander.config),
+        build=lambda values, folder: Expander(from_dict(ExpanderConfig, values)),
+    ),
 }
 IN_A_MODEL = (DiT, VAE, CLIP)
-"""The parts that a model folder holds; an oracle stands by itself."""
+"""The parts that a model folder holds; an oracle and an expander stand by themselves."""
 
 
 def shipped_model() -> Path:
@@ -222,7 +229,7 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
 
 
 def save_component(
-    folder: Path, module: DiT | VAE | CLIP | Oracle, *, card: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    folder: Path, module: DiT | VAE | CLIP | Oracle | Expander, *, card: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write one network by itself, with `card` (plain JSON) beside it; raises `OutputError` as `save_model` does."""
     with written_beside(folder, CONFIG) as partial:

@@ -13,6 +13,7 @@ from kinema.lookup import lookup
 from kinema.train.clip import CLIPPart, CLIPRecipe
 from kinema.train.dit import DiTPart, DiTRecipe
 from kinema.train.dit_on_dataset import DatasetDiTPart, sizes_of
+from kinema.train.expander import ExpanderPart, ExpanderRecipe
 from kinema.train.loop import measure, train
 from kinema.train.lora import DatasetLoRAPart, LoRAPart, LoRARecipe
 from kinema.train.oracle import OraclePart, OracleRecipe
@@ -27,6 +28,7 @@ PARTS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "dit": (DiTRecipe, lambda recipe: DatasetDiTPart(recipe) if recipe.dataset else DiTPart(recipe)),
     "lora": (LoRARecipe, lambda recipe: DatasetLoRAPart(recipe) if recipe.dataset else LoRAPart(recipe)),
     "oracle": (OracleRecipe, OraclePart),
+    "expander": (ExpanderRecipe, ExpanderPart),
 }
 
 
