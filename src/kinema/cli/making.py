@@ -67,7 +67,7 @@ def add_expansion(parser: argparse.ArgumentParser) -> None:
         "--expander",
         default="shipped",
         metavar="WHERE",
-        help="who does: the address of a chat endpoint, a .toml file with its settings, or a model folder (default: the one in the package)",
+        help="who does: a chat endpoint's address, a .toml file with its settings, a model folder (default: the one in the package)",
     )
 
 

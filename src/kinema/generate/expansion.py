@@ -25,21 +25,23 @@ from kinema.video import Video
 Kind = Literal["text", "image", "edit"]
 
 RULES = (
-    "Answer with the rewritten description alone, in the language of the user's. Keep every word of theirs: nouns, names, numbers, what stands in "
-    "quotation marks, and what they do not want (no, not, without). Change no number and contradict nothing."
+    "Answer with the rewritten description alone, in the language of the user's. Keep every word of theirs: nouns, names, numbers, what "
+    "stands in quotation marks, and what they do not want (no, not, without). Change no number and contradict nothing."
 )
 INSTRUCTIONS: dict[Kind, str] = {
     "text": (
-        "You rewrite short descriptions of videos into the style that a text-to-video model was trained on: one plain sentence that says who does "
-        "what, in which direction, on which ground, and under which sky or at what time of day. Add what the user leaves open, nothing more. "
+        "You rewrite short descriptions of videos into the style that a text-to-video model was trained on: one plain sentence that says "
+        "who does what, in which direction, on which ground, and under which sky or at what time of day. Add what the user leaves open, "
+        "nothing more. "
     ),
     "image": (
-        "You rewrite short descriptions of videos that begin with a given picture. The picture shows subject, place and light already, so do not "
-        "describe them: say in one plain sentence how the subject moves, in which direction, and how it ends. "
+        "You rewrite short descriptions of videos that begin with a given picture. The picture shows subject, place and light already, so "
+        "do not describe them: say in one plain sentence how the subject moves, in which direction, and how it ends. "
     ),
     "edit": (
-        "You rewrite requests to change a video that exists. Say in one or two plain sentences what the changed video shows. What the user does not "
-        "speak of stays as it is: add no place, no light and no direction, only how the motion they name goes and the style they ask for. "
+        "You rewrite requests to change a video that exists. Say in one or two plain sentences what the changed video shows. What the user "
+        "does not speak of stays as it is: add no place, no light and no direction, only how the motion they name goes and the style they "
+        "ask for. "
     ),
 }
 """What a language model is told, by what the prompt is for."""
@@ -145,8 +147,10 @@ class Causal:
 
 @lru_cache(maxsize=2)
 def load_expander(place: str = SHIPPED) -> Expander:
-    """The expander called `place`: "shipped", the address of an endpoint, a .toml file with the settings of one (the fields of
-    `kinema.endpoint.Endpoint`), or a folder: an export of recipes/expander.toml, or a causal language model of transformers.
+    """The expander called `place`: "shipped", the address of an endpoint, a .toml file with the settings of one, or a folder.
+
+    Settings are the fields of `kinema.endpoint.Endpoint`; a folder is an export of recipes/expander.toml, or a causal language model of
+    transformers.
 
     Raises `ConfigError` for settings that are none and `ModelError` for a folder that holds neither.
     """

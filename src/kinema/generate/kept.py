@@ -16,12 +16,16 @@ from kinema.worlds import grammar
 from kinema.worlds.nouns import NOUNS
 
 STOP = frozenset(
-    "a an the this that these those some any of in on at to into onto over under from by with for and or but as is are was were be been being "
-    "it its itself he she his her him they their them there here then than so such very really just also too can will would should could "
-    "do does did has have had i me my we our you your please show me make create generate video clip movie film scene".split()
+    """
+    a an the this that these those some any of in on at to into onto over under from by with for and or but as is are was were be been
+    being it its itself he she his her him they their them there here then than so such very really just also too can will would
+    should could do does did has have had i me my we our you your please show make create generate video clip movie film scene
+    """.split()  # noqa: SIM905
 )
 NEGATIONS = frozenset(
-    "no not without never none nobody nothing neither nor cannot dont doesnt isnt arent wasnt werent wont cant didnt shouldnt".split()
+    """
+    no not without never none nobody nothing neither nor cannot dont doesnt isnt arent wasnt werent wont cant didnt shouldnt
+    """.split()  # noqa: SIM905
 )
 STOP_ZH = frozenset("的了着在上下里中一是有和与正地得把被向往到从个只辆架匹头条颗枚朵棵位座张块件片群双对们这那其并也都很请")
 NEGATIONS_ZH = ("没有", "不要", "不许", "不能", "没", "不", "无", "别", "勿", "未")

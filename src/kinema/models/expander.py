@@ -79,7 +79,7 @@ class Expander(nn.Module):
             nn.init.normal_(self.places.weight, std=width**-0.5)
 
     def read(self, prompt: str) -> list[Token]:
-        """The tokens of a prompt, whose spaces and texts add up to it but for white space at its end. Nothing goes inside quotes or words."""
+        """The tokens of a prompt, whose spaces and texts add up to it but for white space at its end. Nothing may go inside quotes."""
         tokens: list[Token] = []
         closes = ""
         for match in TOKEN.finditer(prompt):
@@ -194,7 +194,7 @@ class Expander(nn.Module):
 
 
 def spell(tokens: Sequence[Token], is_own: Sequence[bool]) -> str:
-    """The text of tokens, of which those that are the expander's own are spaced, capitalised and given `a` or `an` as the language wants."""
+    """The text of tokens; those that are the expander's own are spaced, capitalised and given `a` or `an` as the language wants."""
     text = ""
     for index, token in enumerate(tokens):
         word, after_own = token.text, index > 0 and is_own[index - 1]

@@ -192,7 +192,8 @@ def align(model: Expander, prompt: str, target: str) -> tuple[list[int], list[in
         is_next = at < len(readings) and token.reading == readings[at]
         steps.append(0 if is_next else token.reading)
         at += is_next
-    assert at == len(readings) and model.ids[UNKNOWN] not in steps, f"'{prompt}' is not inside '{target}'"
+    assert at == len(readings), f"'{prompt}' is not inside '{target}'"
+    assert model.ids[UNKNOWN] not in steps, f"'{target}' has words that the expander does not know"
     return readings, [*steps, 0]
 
 
