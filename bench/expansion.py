@@ -62,9 +62,8 @@ def keep(expander_place: str, count: int) -> None:
         if not is_kept or index < 8:
             examples.append(f"  {'kept' if is_kept else 'LOST'}: {prompt}  ->  {made}")
     seconds = (time.process_time() - begun) / count
-    print(
-        f"{num_kept} of {count} prompts keep every noun, number, quote and negation; {np.mean(longer):.1f} times as long, {seconds:.3f} s each"
-    )
+    print(f"{num_kept} of {count} prompts keep every noun, number, quote and negation")
+    print(f"expansions are {np.mean(longer):.1f} times as long, and take {seconds:.3f} s each")
     print("\n".join(examples))
 
 

@@ -70,7 +70,7 @@ def test_what_stays_lost_is_put_in_front_and_said():
     ("prompt", "answer"), [("two dogs run", "three dogs run"), ("a dog runs, no snow", "a dog runs in the snow"), ("a dog runs", " ")]
 )
 def test_a_contradiction_is_refused(prompt, answer):
-    with pytest.raises(RequestError, match="the expansion by prepared lost .*Leave --expand out"):
+    with pytest.raises(RequestError, match=r"the expansion by prepared lost .*Leave --expand out"):
         expand(prompt, Says(answer))
 
 

@@ -40,8 +40,8 @@ INSTRUCTIONS: dict[Kind, str] = {
     ),
     "edit": (
         "You rewrite requests to change a video that exists. Say in one or two plain sentences what the changed video shows. What the user "
-        "does not speak of stays as it is: add no place, no light and no direction, only how the motion they name goes and the style they "
-        "ask for. "
+        "does not speak of stays as it is: add no place, no light, no direction and nobody, only the style: a flat cartoon unless they say "
+        "otherwise. "
     ),
 }
 """What a language model is told, by what the prompt is for."""

@@ -1,8 +1,8 @@
 """Training the expander on a world's captions: a short one in, the one that says everything out. No clip is drawn, only its truth.
 
 What it learns depends on what the prompt is for. For words alone the medium caption is wanted, as most of the DiT's own captions. Beside a
-first picture nothing is added that the picture shows, which leaves where it goes and how it ends. A clip that is edited has all of that;
-its prompt is given the sentence about how the verb goes and the style.
+first picture nothing is added that the picture shows, which leaves where it goes and how it ends. A clip that is edited has all of that, and
+its prompt is given the style alone: whatever else were added would be a change that nobody asked for.
 """
 
 import dataclasses
@@ -177,8 +177,7 @@ def pair(truth: Mapping[str, Any], kind: str, language: str, rng: random.Random,
         full = without(full, [slot for slot in IN_PICTURE if not _named(prompt, slot, language)], language)
     elif kind == "edit":
         style = rng.choice(grammar.STYLES if language == "en" else grammar.STYLES_ZH)
-        detail = f"{rng.choice(grammar.DETAILS[truth['verb']])} " if truth["count"] == 1 else ""
-        full = f"{prompt}. {detail}{style}" if language == "en" else f"{prompt}。{style}"
+        full = f"{prompt}. {style}" if language == "en" else f"{prompt}。{style}"
     if language == "en" and prompt.startswith("a ") and rng.random() < 0.1:
         prompt = prompt.removeprefix("a ")
     return prompt, full
