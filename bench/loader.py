@@ -149,7 +149,10 @@ def padded(order: Sequence[int], tokens: np.ndarray) -> Iterator[list[int]]:
 
 
 def compare(folder: Path, num_batches: int) -> None:
-    """Print samples a second of packed batches, of batches padded to their longest clip, and of buckets of one exact size."""
+    """Print samples a second of packed batches, of batches padded to their longest clip, and of buckets of one exact size.
+
+    Padding is tried in two ways: with as many clips as fit into as many tokens as a packed batch has, and with 8 clips whatever they take.
+    """
     part = part_of(folder, "model.num_layers=4", "model.d=128", "model.num_heads=2", "model.ffn_dim=512")
     optimizers = build_optimizers(part.model, part.recipe.optimizer)
     tokens, shapes = part.packing.tokens, part.shapes
@@ -159,7 +162,9 @@ def compare(folder: Path, num_batches: int) -> None:
     dropped = 1 - sum(map(len, whole)) / len(tokens)
     order = list(itertools.chain(*part.packing.epoch(0)))
     np.random.default_rng(0).shuffle(order)
-    ways = {"packed": part.packing.epoch(0), "padded to the longest": list(padded(order, tokens)), "buckets, part-full ones too": buckets}
+    eights = [order[first : first + 8] for first in range(0, len(order), 8)]
+    ways = {"packed": part.packing.epoch(0), f"padded, up to {TOKENS} tokens": list(padded(order, tokens)), "padded, 8 clips": eights}
+    ways["buckets, part-full ones too"] = buckets
     if whole:
         ways["buckets, only full ones"] = whole
     rng = np.random.default_rng(1)

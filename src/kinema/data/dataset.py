@@ -58,7 +58,8 @@ class Clip:
     """A stretch of a shot and what became of it: "kept" or "dropped" with the reason.
 
     Times are the file's own timestamps in seconds. The box is what lies inside black borders, in pixels of the upright source; height,
-    width and num_frames are those of the encoded clip, 0 where nothing fits. `captions` is a JSON object of texts by form.
+    width and num_frames are those of the encoded clip, 0 where nothing fits. `captions` is a JSON object of texts by form, `scores` one of
+    the numbers that only some recipes ask for, by name.
     """
 
     clip_id: str
@@ -95,6 +96,7 @@ class Clip:
     latent_height: int = 0
     latent_width: int = 0
     shard: str = ""
+    scores: str = "{}"
 
 
 Row = Source | Clip

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import cv2
 
@@ -70,6 +70,7 @@ class Expansion:
         return {"prompt": self.prompt, "written": self.written, "expander": self.expander}
 
 
+@runtime_checkable
 class Expander(Protocol):
     """What makes a longer prompt of a short one."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from kinema.models.expander import QUOTES
+from kinema.models.expander import NEGATIONS, NEGATIONS_ZH, QUOTES
 from kinema.models.senses import senses
 from kinema.models.tokenizer import CHINESE, NUMBERS, Tokenizer, other_forms, pieces
 from kinema.worlds import grammar
@@ -22,13 +22,7 @@ STOP = frozenset(
     should could do does did has have had i me my we our you your please show make create generate video clip movie film scene
     """.split()  # noqa: SIM905
 )
-NEGATIONS = frozenset(
-    """
-    no not without never none nobody nothing neither nor cannot dont doesnt isnt arent wasnt werent wont cant didnt shouldnt
-    """.split()  # noqa: SIM905
-)
 STOP_ZH = frozenset("的了着在上下里中一是有和与正地得把被向往到从个只辆架匹头条颗枚朵棵位座张块件片群双对们这那其并也都很请")
-NEGATIONS_ZH = ("没有", "不要", "不许", "不能", "没", "不", "无", "别", "勿", "未")
 NUMBERS_ZH = "二两三四五六七八九十百千万"
 REACH = 4
 """Words between a negation and what it negates."""

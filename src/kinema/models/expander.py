@@ -8,14 +8,14 @@ copying the end of the prompt ends the expansion. An encoder reads the prompt in
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from kinema.errors import ConfigError
 from kinema.models.clip import Block
-from kinema.models.tokenizer import CHINESE, Tokenizer
+from kinema.models.tokenizer import CHINESE, NUMBERS, Tokenizer
 from kinema.nn.norms import LayerNorm
 from kinema.shapes import Bool, Float
 
@@ -26,6 +26,13 @@ SPECIAL = (COPY, UNKNOWN, END, *(f"<{kind}>" for kind in KINDS))
 MARKS = (",", ".", "，", "。")
 QUOTES = {'"': '"', "“": "”", "‘": "’", "「": "」", "『": "』", "«": "»", "《": "》"}
 TOKEN = re.compile(rf"(?P<space>\s*)(?P<text>[{CHINESE}]+|[^\W\d_{CHINESE}]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*|\S)")
+NEGATIONS = frozenset(
+    """
+    no not without never none nobody nothing neither nor cannot dont doesnt isnt arent wasnt werent wont cant didnt shouldnt
+    """.split()  # noqa: SIM905
+)
+NEGATIONS_ZH = ("没有", "不要", "不许", "不能", "没", "不", "无", "别", "勿", "未")
+CLAUSE_ENDS = frozenset(",.;:!?，。；：！？")
 MOST_INSERTED = 48
 MOST_IN_A_ROW = 20
 """Words of its own that the expander adds in all, and between two words of the user's: the longest that training shows is shorter."""
@@ -79,18 +86,25 @@ class Expander(nn.Module):
             nn.init.normal_(self.places.weight, std=width**-0.5)
 
     def read(self, prompt: str) -> list[Token]:
-        """The tokens of a prompt, whose spaces and texts add up to it but for white space at its end. Nothing may go inside quotes."""
+        """The tokens of a prompt, whose spaces and texts add up to it but for white space at its end.
+
+        Nothing may go inside quotes, nor from a negation to the end of its clause: "no snow" would become "no green snow".
+        """
         tokens: list[Token] = []
-        closes = ""
+        closes, is_negated = "", False
         for match in TOKEN.finditer(prompt):
             space, text = match["space"], match["text"]
-            is_open = not closes and (bool(space) or not tokens or _is_chinese(text) or _is_chinese(tokens[-1].text))
+            is_apart = bool(space) or not tokens or _is_chinese(text) or _is_chinese(tokens[-1].text)
+            is_open = not closes and is_apart
             if closes == text:
                 closes = ""
             elif not closes and text in QUOTES:
                 closes = QUOTES[text] if QUOTES[text] in prompt[match.end() :] else ""
             for index, (part, reading) in enumerate(self._readings(text)):
-                tokens.append(Token(part, "" if index else space, reading, is_open if not index else not closes))
+                tokens.append(Token(part, "" if index else space, reading, not is_negated and (not closes if index else is_open)))
+                is_negated = part not in CLAUSE_ENDS and (is_negated or _is_negation(part))
+        if tokens and (tokens[0].text.isdigit() or tokens[0].text.casefold() in NUMBERS):
+            tokens[0] = replace(tokens[0], is_open=False)  # no article before a number
         return tokens
 
     def _readings(self, text: str) -> list[tuple[str, int]]:
@@ -163,6 +177,8 @@ class Expander(nn.Module):
         closing = []
         while tokens and tokens[-1].text in (".", "。", "!", "！"):
             closing.insert(0, tokens.pop())
+        # What is added behind a negation that ends the prompt would be read as negated too.
+        may_end = not any(_is_negation(token.text) for token in _last_clause(tokens))
         source = self.source(kind, [token.reading for token in tokens])
         (states,) = self.encode([source])
         banned = torch.zeros(len(self.tokens), device=states.device)
@@ -175,7 +191,8 @@ class Expander(nn.Module):
         while True:
             seen = torch.cat([self.embed.weight[previous], states[at + 1]])
             hidden, state = self.gru(seen[None, None], state)
-            may_insert = in_a_row < MOST_IN_A_ROW and sum(is_own) < MOST_INSERTED and (at == len(tokens) or tokens[at].is_open)
+            is_open = tokens[at].is_open if at < len(tokens) else may_end
+            may_insert = is_open and in_a_row < MOST_IN_A_ROW and sum(is_own) < MOST_INSERTED
             choice = _draw(self.logits(hidden[0, 0]) + banned, top_p, generator) if may_insert else 0
             if choice:
                 written.append(Token(self.tokens[choice], "", choice))
@@ -221,6 +238,16 @@ def _draw(logits: Float[Tensor, " m"], top_p: float, generator: torch.Generator)
 def _reading(ids: dict[str, int], used: str | None, unknown: int) -> int:
     """The id of the last word of what is read for a word."""
     return ids.get(used.split()[-1], unknown) if used else unknown
+
+
+def _is_negation(text: str) -> bool:
+    return re.sub("['’]", "", text.casefold()) in NEGATIONS or text.startswith(NEGATIONS_ZH)
+
+
+def _last_clause(tokens: Sequence[Token]) -> list[Token]:
+    """The tokens behind the last mark that ends a clause."""
+    last = max((index for index, token in enumerate(tokens) if token.text in CLAUSE_ENDS), default=-1)
+    return list(tokens[last + 1 :])
 
 
 def _is_chinese(text: str) -> bool:

@@ -1,8 +1,8 @@
 """Training the expander on a world's captions: a short one in, the one that says everything out. No clip is drawn, only its truth.
 
-What it learns depends on what the prompt is for. For words alone the medium caption is wanted, as most of the DiT's own captions. Beside a
-first picture nothing is added that the picture shows, which leaves where it goes and how it ends. A clip that is edited has all of that, and
-its prompt is given the style alone: whatever else were added would be a change that nobody asked for.
+What it learns depends on what the prompt is for. For words alone the medium caption is wanted, as most of the DiT's own captions.
+Beside a first picture nothing is added that the picture shows, which leaves where it goes and how it ends. A clip that is edited has all
+of that, and its prompt is given the style alone: whatever else were added would be a change that nobody asked for.
 """
 
 import dataclasses
