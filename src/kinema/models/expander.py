@@ -32,6 +32,8 @@ NEGATIONS = frozenset(
     """.split()  # noqa: SIM905
 )
 NEGATIONS_ZH = ("没有", "不要", "不许", "不能", "没", "不", "无", "别", "勿", "未")
+PREPOSITIONS = frozenset(("at", "on", "in", "into", "onto", "over", "under", "to", "from", "with", "of", "by", "behind", "through"))
+WORD_STARTS = ("在", "从", "向", "往")
 CLAUSE_ENDS = frozenset(",.;:!?，。；：！？")
 MOST_INSERTED = 48
 MOST_IN_A_ROW = 20
@@ -88,20 +90,22 @@ class Expander(nn.Module):
     def read(self, prompt: str) -> list[Token]:
         """The tokens of a prompt, whose spaces and texts add up to it but for white space at its end.
 
-        Nothing may go inside quotes, nor from a negation to the end of its clause: "no snow" would become "no green snow".
+        Nothing may go inside quotes, nor from a negation to the end of its clause ("no snow" would become "no green snow"), between a
+        preposition and its noun, or into Chinese that is not known to be two words.
         """
         tokens: list[Token] = []
         closes, is_negated = "", False
         for match in TOKEN.finditer(prompt):
             space, text = match["space"], match["text"]
             is_apart = bool(space) or not tokens or _is_chinese(text) or _is_chinese(tokens[-1].text)
-            is_open = not closes and is_apart
+            is_open = not closes and is_apart and not _is_bound([token.text.casefold() for token in tokens[-2:]])
             if closes == text:
                 closes = ""
             elif not closes and text in QUOTES:
                 closes = QUOTES[text] if QUOTES[text] in prompt[match.end() :] else ""
             for index, (part, reading) in enumerate(self._readings(text)):
-                tokens.append(Token(part, "" if index else space, reading, not is_negated and (not closes if index else is_open)))
+                may_part = not closes and part in self.ids and (len(part) > 1 or part in WORD_STARTS)
+                tokens.append(Token(part, "" if index else space, reading, not is_negated and (may_part if index else is_open)))
                 is_negated = part not in CLAUSE_ENDS and (is_negated or _is_negation(part))
         if tokens and (tokens[0].text.isdigit() or tokens[0].text.casefold() in NUMBERS):
             tokens[0] = replace(tokens[0], is_open=False)  # no article before a number
@@ -242,6 +246,11 @@ def _reading(ids: dict[str, int], used: str | None, unknown: int) -> int:
 
 def _is_negation(text: str) -> bool:
     return re.sub("['’]", "", text.casefold()) in NEGATIONS or text.startswith(NEGATIONS_ZH)
+
+
+def _is_bound(before: Sequence[str]) -> bool:
+    """Whether what comes next belongs to a preposition: it stands right before, or before an article."""
+    return bool(before) and (before[-1] in PREPOSITIONS or (before[-1] in ("a", "an", "the") and before[0] in PREPOSITIONS))
 
 
 def _last_clause(tokens: Sequence[Token]) -> list[Token]:
