@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from tests.endpoints import serving
 
 import kinema
@@ -116,11 +117,15 @@ def test_a_causal_model_of_transformers_expands(tmp_path):
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>").save_pretrained(tmp_path)
     sizes = {"vocab_size": 6, "n_positions": 512, "n_embd": 8, "n_layer": 1, "n_head": 1, "eos_token_id": 1, "bos_token_id": 1}
-    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
+    with torch.no_grad():  # whatever it is asked, it says "park"
+        model.transformer.wte.weight[5] = 1.0
+        model.transformer.ln_f.bias[:] = 100.0
+    model.save_pretrained(tmp_path)
     expander = load_expander(str(tmp_path))
     assert isinstance(expander, Causal)
     done = expand("a dog runs", expander)
-    assert done.prompt.startswith("a dog runs")
+    assert done.prompt.startswith("a dog runs. park park")
     assert done.expander == f"{tmp_path.name} (transformers)"
 
 

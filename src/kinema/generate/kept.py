@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from kinema.models.expander import NEGATIONS, NEGATIONS_ZH, QUOTES
+from kinema.models.expander import CLAUSE_ENDS, NEGATIONS, NEGATIONS_ZH, QUOTES
 from kinema.models.senses import senses
 from kinema.models.tokenizer import CHINESE, NUMBERS, Tokenizer, other_forms, pieces
 from kinema.worlds import grammar
@@ -107,11 +107,12 @@ def is_same(word: str, other: str) -> bool:
 
 
 def _negatable(text: str) -> Iterator[tuple[str, bool]]:
-    """Every word with whether a negation stands close before it."""
-    words = _words(text)
-    for index, word in enumerate(words):
-        before = words[max(0, index - REACH) : index]
-        yield word, any(marker in NEGATIONS or marker in NEGATIONS_ZH for marker in before)
+    """Every word with whether a negation stands close before it in its clause."""
+    for clause in re.split(f"[{re.escape(''.join(CLAUSE_ENDS))}]", text):
+        words = _words(clause)
+        for index, word in enumerate(words):
+            before = words[max(0, index - REACH) : index]
+            yield word, any(marker in NEGATIONS or marker in NEGATIONS_ZH for marker in before)
 
 
 def _words(text: str) -> list[str]:

@@ -186,7 +186,8 @@ class Expander(nn.Module):
         source = self.source(kind, [token.reading for token in tokens])
         (states,) = self.encode([source])
         banned = torch.zeros(len(self.tokens), device=states.device)
-        banned[[index for word, index in self.ids.items() if may_add is not None and not may_add(word)]] = -torch.inf
+        unwanted = [may_add is not None and index >= len(SPECIAL) and not may_add(word) for index, word in enumerate(self.tokens)]
+        banned[torch.tensor(unwanted)] = -torch.inf
         generator = torch.Generator().manual_seed(seed)
         written: list[Token] = []
         is_own: list[bool] = []

@@ -8,8 +8,10 @@ of that, and its prompt is given the style alone: whatever else were added would
 import dataclasses
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +200,12 @@ def align(model: Expander, prompt: str, target: str) -> tuple[list[int], list[in
 
 def without(caption: str, slots: Sequence[str], language: str) -> str:
     """The caption without what it says of `slots`."""
-    phrases = grammar.optional_phrases(language)
     for slot in slots:
-        found = next((phrase for phrase in phrases[slot] if _has(caption, phrase, language)), None)
-        if found is not None:
-            caption = caption.replace(found, "", 1) if language == "zh" else " ".join(f" {caption} ".replace(f" {found} ", " ", 1).split())
-            if slot == "camera" and language == "en":
-                caption = caption.replace(found, "", 1)
+        for phrase in grammar.optional_phrases(language)[slot]:
+            caption, count = _as_words(phrase, language).subn("", caption, count=1)
+            if count:
+                caption = caption if language == "zh" else re.sub(" +", " ", caption).replace(" ,", ",").strip()
+                break
     return caption
 
 
@@ -212,19 +213,19 @@ def _named(text: str, slot: str, language: str) -> int:
     """How often a text says something of a slot."""
     count = 0
     for phrase in grammar.optional_phrases(language)[slot]:
-        while _has(text, phrase, language):
-            text = text.replace(phrase, "#", 1)
-            count += 1
+        text, found = _as_words(phrase, language).subn("#", text)
+        count += found
     if language == "zh" and slot == "ground":  # of what flies, rises or falls it is a part of the verb
         count += sum(text.count(name) for names in grammar.GROUND_WORDS_ZH.values() for name in names[:1])
     return count
 
 
-def _has(text: str, phrase: str, language: str) -> bool:
-    """Whether the phrase stands there as words of its own; `在草地上` does not in `在草地上空飞行`."""
+@cache
+def _as_words(phrase: str, language: str) -> re.Pattern[str]:
+    """The phrase as words of its own, and not of the camera: `在草地上` is not in `在草地上空飞行`, nor `向左` in `镜头向左平移`."""
     if language == "zh":
-        return phrase in text and f"{phrase}空" not in text
-    return f" {phrase} " in f" {text} " or (phrase.startswith(",") and phrase in text)
+        return re.compile(re.escape(phrase) + "(?!空|平移)")
+    return re.compile(("" if phrase.startswith(",") else r"(?<!pans )(?<![\w-])") + re.escape(phrase) + r"(?![\w-])")
 
 
 def _is_inside(prompt: str, full: str) -> bool:
