@@ -27,23 +27,22 @@ def rows(folder: Path) -> list[dict]:
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A film, a red one, and one with words beside it."""
-    red = shot(2, 34)
-    red[..., 2] //= 4
-    film(tmp_path / "in" / "plain.mkv", shot(1, 34))
-    film(tmp_path / "in" / "red.mkv", red)
-    film(tmp_path / "in" / "told.mkv", shot(3, 34))
+    for seed, (name, channel) in enumerate((("plain", 0), ("red", 2), ("told", 0)), start=1):
+        frames = shot(seed, 34)
+        frames[..., channel] //= 4
+        film(tmp_path / "in" / f"{name}.mkv", frames)
     (tmp_path / "in" / "told.txt").write_text("the red fox runs")
     return tmp_path / "in"
 
 
 def test_a_scorer_of_the_recipe_drops_with_its_reason_and_is_asked_once(folder, built, here, tmp_path):
-    settings = (f'scorers.redness.function="{HERE}:redness"', "scorers.redness.max=0.15")
+    settings = (f'scorers.redness.function="{HERE}:redness"', "scorers.redness.max=0.05")
     built(folder, tmp_path / "data", *settings)
     for row in rows(tmp_path / "data"):
         score = json.loads(row["scores"])["redness"]
-        assert (row["verdict"] == "dropped") == (row["name"] == "red.mkv") == (score > 0.15)
+        assert (row["verdict"] == "dropped") == (row["name"] == "red.mkv") == (score > 0.05)
         if row["verdict"] == "dropped":
-            assert row["reason"] == f"redness: score {score:.3g}, at most 0.15"
+            assert row["reason"] == f"redness: score {score:.3g}, at most 0.05"
     here.done.clear()
     built(folder, tmp_path / "data", *settings[:1], "scorers.redness.max=1.0")
     assert {done.split()[0] for done in here.done} == {"encode"}, "a moved threshold scores nothing again"
@@ -112,4 +111,4 @@ def test_words_that_stand_still_over_a_moving_picture_are_text():
     covered = share(subtitled)
     assert 0.01 < covered < 0.2
     sliding = np.stack([np.roll(frame, 9 * i, axis=1) for i, frame in enumerate(subtitled)])
-    assert share(sliding) < covered / 4, "what moves with the picture is in it, not over it"
+    assert share(sliding) < covered / 2, "what moves with the picture is in it, not over it"

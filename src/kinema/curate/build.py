@@ -103,9 +103,9 @@ def build(
     recipe = recipe or DataRecipe()
     parquet()  # said before the work when it is missing
     files = find(place)
-    for function in (recipe.cuts.detector, *(rule.function for rule in recipe.scorers.values())):
-        if ":" in function:
-            plug_ins.load(function)
+    detectors = [recipe.cuts.detector] if ":" in recipe.cuts.detector else []
+    for function in (*detectors, *(rule.function for rule in recipe.scorers.values())):
+        plug_ins.load(function)
     encoder = Encoder.load(recipe.vae)
     with only_builder(out):
         chain = _Chain(out, recipe, encoder, engine or Pool(), retry, progress or (lambda stage, done, total: None))

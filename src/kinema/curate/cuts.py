@@ -86,9 +86,10 @@ def in_shots(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, 
 def _as_said(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, Look]]:
     """Every frame with its shot, as the recipe's own detector cuts them; black frames belong to none."""
     waiting: deque[ScannedFrame] = deque()
+    rest = iter(frames)
 
     def pixels() -> Iterator[np.ndarray]:
-        for frame in frames:
+        for frame in rest:
             waiting.append(frame)
             yield frame.pixels
 
@@ -103,5 +104,5 @@ def _as_said(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, 
             shot, is_new = shot + 1, False
         is_new |= is_black
         yield (BLACK if is_black else shot), look
-    if waiting:
-        raise ConfigError(f"the detector '{cuts.detector}' left {len(waiting)} frames without an answer")
+    if left := len(waiting) + sum(1 for _ in rest):
+        raise ConfigError(f"the detector '{cuts.detector}' left {left} frames without an answer")
