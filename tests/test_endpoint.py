@@ -3,10 +3,10 @@ import socket
 import time
 
 import pytest
+from tests.endpoints import serving
+
 from kinema.endpoint import Endpoint
 from kinema.errors import ConfigError, EndpointError
-
-from tests.endpoints import serving
 
 
 def test_question_and_answer_are_of_the_protocol(monkeypatch):
@@ -39,26 +39,25 @@ def test_a_busy_server_is_asked_again():
 
 
 def test_tries_end_and_the_last_reason_is_said():
-    with serving(lambda body: (500, b"out of\nmemory")) as (url, asked):
-        with pytest.raises(EndpointError, match=r"/v1/chat/completions cannot be reached after 3 tries.*HTTP 500: out of memory"):
-            Endpoint(url, retries=2, pause_s=0.01).ask("", "a dog")
+    said = pytest.raises(EndpointError, match=r"/v1/chat/completions cannot be reached after 3 tries.*HTTP 500: out of memory")
+    with serving(lambda body: (500, b"out of\nmemory")) as (url, asked), said:
+        Endpoint(url, retries=2, pause_s=0.01).ask("", "a dog")
     assert len(asked) == 3
 
 
 def test_a_refusal_is_not_tried_again_and_hides_the_key(monkeypatch):
     monkeypatch.setenv("A_KEY", "secret")
-    with serving(lambda body: (401, b'{"error": "bad key"}')) as (url, asked):
-        with pytest.raises(EndpointError, match=r"refused: HTTP 401.*environment variable A_KEY") as raised:
-            Endpoint(url, key_variable="A_KEY").ask("", "a dog")
+    said = pytest.raises(EndpointError, match=r"refused: HTTP 401.*environment variable A_KEY")
+    with serving(lambda body: (401, b'{"error": "bad key"}')) as (url, asked), said as raised:
+        Endpoint(url, key_variable="A_KEY").ask("", "a dog")
     assert len(asked) == 1
     assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("said", [b"not json", b"[]", b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}', b""])
 def test_an_answer_of_another_protocol_is_shown(said):
-    with serving(lambda body: (200, said)) as (url, _):
-        with pytest.raises(EndpointError, match="gave no chat completion"):
-            Endpoint(url).ask("", "a dog")
+    with serving(lambda body: (200, said)) as (url, _), pytest.raises(EndpointError, match="gave no chat completion"):
+        Endpoint(url).ask("", "a dog")
 
 
 def test_a_server_that_never_answers_is_given_up():
@@ -73,7 +72,7 @@ def test_a_server_that_never_answers_is_given_up():
 def test_nobody_there_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(EndpointError, match="cannot be reached after 1 try.*refused"):
+    with pytest.raises(EndpointError, match=r"cannot be reached after 1 try.*refused"):
         Endpoint(f"http://127.0.0.1:{port}", retries=0).ask("", "a dog")
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.making import add_fields, add_fit, add_output, make, read_input
+from kinema.cli.making import add_expansion, add_fields, add_fit, add_output, expand_prompt, make, read_input
 
 if TYPE_CHECKING:
     from kinema.generate.tasks import Task
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--mask", type=Path, metavar="FILE", help="only where this picture or clip is white")
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="only from this second on")
     parser.add_argument("--end", type=float, metavar="S", help="only up to this second")
+    add_expansion(parser)
     add_fit(parser)
     add_fields(parser)
 
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     def fill(fields: dict[str, Any], fps: float) -> "Task":
         return edit(
-            fields,
+            expand_prompt(arguments, fields, "edit", arguments.clip),
             read_input(arguments.clip, fps),
             strength=arguments.strength,
             region=arguments.region,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.making import add_fields, add_fit, add_length, add_output, make, read_input
+from kinema.cli.making import add_expansion, add_fields, add_fit, add_length, add_output, expand_prompt, make, read_input
 
 if TYPE_CHECKING:
     from kinema.generate.tasks import Task
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keyframe", type=_keyframe, action="append", default=[], metavar="S:FILE", help="a picture at second S; as often as wanted"
     )
+    add_expansion(parser)
     add_fit(parser)
     add_fields(parser)
 
@@ -28,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from kinema.generate.tasks import pictures
 
     def fill(fields: dict[str, Any], fps: float) -> "Task":
+        fields = expand_prompt(arguments, fields, "image" if arguments.image else "text", arguments.image)
         if not (arguments.image or arguments.last_image or arguments.keyframe):
             return Request(**fields), {}
         first, last = (read_input(file, fps) if file else None for file in (arguments.image, arguments.last_image))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kinema.cli.arguments import interval, size
 
 if TYPE_CHECKING:
+    from kinema.generate.expansion import Kind
     from kinema.generate.pipeline import Pipeline, Result
     from kinema.generate.request import Plan, Request
     from kinema.generate.tasks import Task
@@ -74,6 +75,17 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--job", type=Path, metavar="DIR", help="keep the work there, so that 'kinema continue DIR' can finish it")
 
 
+def add_expansion(parser: argparse.ArgumentParser) -> None:
+    """Whether the prompt is made longer first."""
+    parser.add_argument("--expand", action="store_true", help="make the prompt longer first, as the model's training captions are")
+    parser.add_argument(
+        "--expander",
+        default="shipped",
+        metavar="WHERE",
+        help="who does: a chat endpoint's address, a .toml file with its settings, a model folder (default: the one in the package)",
+    )
+
+
 def fields_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of a request that the options of `add_fields` and `add_length` give; those not given are left out."""
     width, height = arguments.size or (None, None)
@@ -119,6 +131,18 @@ def load_model(arguments: argparse.Namespace, model: str, request: "Request") ->
         num_layers = pipeline.add_lora(lora)
         print(f"{lora.path}: applied {num_layers}/{num_layers} at scale {lora.scale:g}")
     return pipeline
+
+
+def expand_prompt(arguments: argparse.Namespace, fields: dict[str, Any], kind: "Kind", shown: Path | None) -> dict[str, Any]:
+    """The fields with the prompt expanded when that is asked for; both prompts are said. `shown` is the picture or clip it goes with."""
+    if not arguments.expand:
+        return fields
+    from kinema.generate.expansion import expanded, png
+    from kinema.video import Video
+
+    fields, expansion = expanded(fields, arguments.expander, kind, None if shown is None else png(Video.read(shown, max_frames=1)))
+    print("\n".join(expansion.lines))
+    return fields
 
 
 def make(arguments: argparse.Namespace, fill: Callable[[dict[str, Any], float], "Task"]) -> int:

@@ -16,21 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import kinema
 from kinema.config import to_dict
-from kinema.curate import filters, stages
+from kinema.curate import filters, plug_ins, stages
 from kinema.curate.captioning import add_captions, refusals
-from kinema.curate.dedup import Seen, duplicates
+from kinema.curate.dedup import Seen, duplicates, look_alikes
 from kinema.curate.engine import Engine, Job, Outcome, Pool, Stage
 from kinema.curate.recipe import Clips, DataRecipe
 from kinema.curate.sources import Found, find
 from kinema.curate.store import WORK, Store, content_key, only_builder
 from kinema.data.dataset import CARD, SCHEMA_VERSION, SHARDS, Clip, Row, Source, parquet, read_card, sha256, to_table
-from kinema.data.latents import vae_hash
+from kinema.data.latents import vae_hash, weights_hash
 from kinema.errors import DataError
+from kinema.models.clip import CLIP
 from kinema.models.vae import VAEConfig
-from kinema.models.weights import load_vae, resolve_model
+from kinema.models.weights import load_clip, load_vae, resolve_model
 from kinema.video import pyav
 from kinema.video.atomic import atomic_output, output_errors
 
@@ -102,6 +104,9 @@ def build(
     recipe = recipe or DataRecipe()
     parquet()  # said before the work when it is missing
     files = find(place)
+    detectors = [recipe.cuts.detector] if ":" in recipe.cuts.detector else []
+    for function in (*detectors, *(rule.function for rule in recipe.scorers.values())):
+        plug_ins.load(function)
     encoder = Encoder.load(recipe.vae)
     with only_builder(out):
         chain = _Chain(out, recipe, encoder, engine or Pool(), retry, progress or (lambda stage, done, total: None))
@@ -110,6 +115,7 @@ def build(
         clips, seen = chain.cut(sources, looks, files)
         clips = chain.drop_duplicates(clips, seen)
         clips = chain.caption(clips, sources)
+        clips, sources = chain.see(clips, sources)
         clips, sources = chain.encode(clips, sources)
         funnel = _funnel(files, sources, clips)
         chain.write(sources, clips, funnel)
@@ -163,10 +169,11 @@ class _Chain:
         by_name = {file.name: file for file in files}
         clips = {name: value for name, value in to_dict(self.recipe.clips).items() if name in ("fps", "max_frames")}
         table = {"side": self.recipe.side, "cuts": to_dict(self.recipe.cuts), "clips": {"min_frames": 1, **clips}}
+        detector = [plug_ins.version(self.recipe.cuts.detector)] if ":" in self.recipe.cuts.detector else []
         jobs, keys = [], {}
         for source in sources:
             if source.verdict == "used":
-                keys[source.source_id] = content_key(stages.LOOK_VERSION, source.sha256, table)
+                keys[source.source_id] = content_key(stages.LOOK_VERSION, source.sha256, table, *detector)
                 task = {"path": str(by_name[source.name].path), "recipe": table}
                 jobs.append(Job(keys[source.source_id], task, self.recipe.work.deadline_s + source.duration_s))
         outcomes = self._done("look", stages.look, jobs)
@@ -217,6 +224,52 @@ class _Chain:
         clips, self.writer = add_captions(clips, paths, self.recipe, self.store, self.engine, self.progress)
         return clips
 
+    def see(self, clips: Sequence[Clip], sources: Sequence[Source]) -> tuple[list[Clip], list[Source]]:
+        """The clips with what the recipe's CLIP and scorers say of them; those that break a rule, or repeat another file, are dropped."""
+        agreement, rules = self.recipe.agreement, self.recipe.scorers
+        if not agreement.is_asked and not rules:
+            return list(clips), list(sources)
+        folder = resolve_model(agreement.clip) if agreement.is_asked else None
+        clip = load_clip(folder) if folder is not None else None
+        tool = weights_hash(clip) if clip is not None else ""
+        table = {name: rule.function for name, rule in rules.items()}
+        versions = [plug_ins.version(function) for function in table.values()]
+        paths = {source.source_id: source.path for source in sources if source.verdict == "used"}
+        jobs, members = [], {}
+        for source_id, group in _groups([clip for clip in clips if clip.verdict == "kept"], ENCODE_AT_ONCE):
+            rows = [_span(one, one.clip_id) for one in group]
+            key = content_key(stages.SEE_VERSION, source_id, rows, tool, table, versions, self.recipe.side)
+            task = {"path": paths[source_id], "clips": rows, "clip": folder and str(folder), "scorers": table, "side": self.recipe.side}
+            jobs.append(Job(key, task, self.recipe.work.deadline_s * (1 + len(group)) + group[-1].end_s))
+            members[key] = group
+        outcomes = self._done("see", stages.see, jobs)
+        failed = {one.clip_id: outcomes[key].reason for key, group in members.items() for one in group if outcomes[key].result is None}
+        said = {clip_id: row for outcome in outcomes.values() for clip_id, row in (outcome.result or {}).items()}
+        rows_out, embeddings = [], {}
+        for one in clips:
+            if one.verdict == "kept" and one.clip_id in failed:
+                one = replace(one, verdict="dropped", reason=f"unreadable: {failed[one.clip_id]}")
+            elif one.verdict == "kept":
+                scores = dict(said[one.clip_id]["scores"])
+                if clip is not None:
+                    embeddings[one.clip_id] = embedding = np.array(said[one.clip_id]["embedding"], dtype=np.float32)
+                    if texts := list(json.loads(one.captions).values()):
+                        scores["caption"] = round(float((_embed(clip, texts) @ embedding).max()), 5)
+                why = filters.score_reason(scores, self.recipe)
+                one = replace(one, scores=json.dumps(scores, sort_keys=True), verdict="dropped" if why else "kept", reason=why)
+            rows_out.append(one)
+        return self._drop_look_alikes(rows_out, embeddings), list(sources)
+
+    def _drop_look_alikes(self, clips: Sequence[Clip], embeddings: Mapping[str, np.ndarray]) -> list[Clip]:
+        most = self.recipe.agreement.max_same
+        if most is None:
+            return list(clips)
+        best_first = sorted((clip for clip in clips if clip.verdict == "kept"), key=lambda clip: -clip.box_height * clip.box_width)
+        names = {clip.clip_id: f"{clip.name} at {clip.start_s:.2f} s" for clip in clips}
+        found = look_alikes([(clip.clip_id, clip.source_id, embeddings[clip.clip_id]) for clip in best_first], most)
+        why = {one: f"looks like another: {names[other]}, cosine {cosine:.3f}, at most {most:g}" for one, other, cosine in found}
+        return [replace(clip, verdict="dropped", reason=why[clip.clip_id]) if clip.clip_id in why else clip for clip in clips]
+
     def encode(self, clips: Sequence[Clip], sources: Sequence[Source]) -> tuple[list[Clip], list[Source]]:
         """The clips with the keys of their latents, which are stored or in a shard of the build before."""
         from kinema.device import pick_device
@@ -232,11 +285,7 @@ class _Chain:
         ]
         jobs, members = [], {}
         for source_id, group in _groups(missing, ENCODE_AT_ONCE):
-            wanted = ("start_s", "end_s", "num_source_frames", "source_fps", "height", "width", "num_frames", "fps")
-            rows = [
-                {"clip_id": c.latents_key, "box": (c.box_top, c.box_left, c.box_height, c.box_width), **{n: getattr(c, n) for n in wanted}}
-                for c in group
-            ]
+            rows = [_span(c, c.latents_key) for c in group]
             key = content_key([clip.latents_key for clip in group])
             members[key] = group
             task = {"path": paths[source_id], "clips": rows, "vae": str(self.encoder.folder), "device": self.recipe.device}
@@ -449,6 +498,11 @@ def lineage(recipe: DataRecipe, encoder: Encoder, writer: Mapping[str, Any]) -> 
         ("filter", "kinema.curate.filters", tables["filters"]),
         ("dedup", "kinema.curate.dedup", tables["dedup"]),
         ("caption", "kinema.curate.captioning" if writer else "kinema.curate.sources", dict(writer)),
+        (
+            "see",
+            "kinema.curate.stages.see",
+            {"agreement": tables["agreement"], "scorers": tables["scorers"], "version": stages.SEE_VERSION},
+        ),
         ("encode", "kinema.curate.stages.encode", {"vae": recipe.vae, "weights": encoder.weights, "version": stages.ENCODE_VERSION}),
     ]
     version = getattr(kinema, "__version__", "")
@@ -475,6 +529,19 @@ def _source(file: Found, said: Mapping[str, Any], verdict: str, reason: str, lic
         verdict=verdict,
         reason=reason,
     )
+
+
+def _span(clip: Clip, key: str) -> dict[str, Any]:
+    """What the children that decode a clip again need to know of it, under the key that they answer with."""
+    wanted = ("start_s", "end_s", "num_source_frames", "source_fps", "height", "width", "num_frames", "fps")
+    box = [clip.box_top, clip.box_left, clip.box_height, clip.box_width]
+    return {"clip_id": key, "box": box, **{name: getattr(clip, name) for name in wanted}}
+
+
+def _embed(clip: CLIP, texts: Sequence[str]) -> np.ndarray:
+    """Unit embeddings of texts, a row each."""
+    with torch.no_grad():
+        return clip.encode_text(texts)[1].numpy()
 
 
 def _groups(clips: Iterable[Clip], size: int) -> Iterator[tuple[str, list[Clip]]]:

@@ -7,13 +7,16 @@ detectors cannot do. Frames that are nearly black belong to no shot, so a fade t
 Not found: dissolves, whose every frame is like its neighbours.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from kinema.curate import plug_ins
 from kinema.curate.recipe import Cuts
+from kinema.errors import ConfigError
 from kinema.video.scanning import ScannedFrame
 
 BLACK = -1
@@ -41,6 +44,9 @@ def change(first: Look, second: Look) -> float:
 
 def in_shots(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, Look]]:
     """Every frame with the number of its shot, counted from 0, or `BLACK`."""
+    if ":" in cuts.detector:
+        yield from _as_said(frames, cuts)
+        return
     shot = -1  # no shot yet
     before: Look | None = None  # the last frame of the shot, None at the start and after black
     waiting: list[Look] = []  # frames after a change that may yet turn out to be a flash
@@ -75,3 +81,28 @@ def in_shots(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, 
             yield shot, look
     if waiting:
         yield from ((shot + 1, held) for held in waiting)
+
+
+def _as_said(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, Look]]:
+    """Every frame with its shot, as the recipe's own detector cuts them; black frames belong to none."""
+    waiting: deque[ScannedFrame] = deque()
+    rest = iter(frames)
+
+    def pixels() -> Iterator[np.ndarray]:
+        for frame in rest:
+            waiting.append(frame)
+            yield frame.pixels
+
+    shot, is_new = -1, True
+    for is_cut in plug_ins.load(cuts.detector)(pixels()):
+        if not waiting:
+            raise ConfigError(f"the detector '{cuts.detector}' gives more answers than there are frames")
+        look = Look.of(waiting.popleft())
+        is_black = cv2.mean(look.grey)[0] < 255 * cuts.black
+        is_new |= bool(is_cut)
+        if not is_black and is_new:
+            shot, is_new = shot + 1, False
+        is_new |= is_black
+        yield (BLACK if is_black else shot), look
+    if left := len(waiting) + sum(1 for _ in rest):
+        raise ConfigError(f"the detector '{cuts.detector}' left {left} frames without an answer")

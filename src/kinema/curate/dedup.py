@@ -43,3 +43,20 @@ def difference(first: Seen, second: Seen) -> float:
     """The largest difference of a cell of the thumbnails of two clips, 0 to 255."""
     cells = [np.frombuffer(base64.b64decode(seen.thumbnails), dtype=np.uint8).astype(np.int16) for seen in (first, second)]
     return float(np.abs(cells[0] - cells[1]).max())
+
+
+def look_alikes(clips: Sequence[tuple[str, str, np.ndarray]], most: float) -> Iterator[tuple[str, str, float]]:
+    """(clip, the earlier clip of another file that it repeats, their cosine).
+
+    `clips` are (clip, file, unit embedding), in the order in which they are to be preferred. The cost is one product of two vectors for
+    each pair of clips.
+    """
+    kept: list[int] = []
+    for index, (clip_id, source_id, embedding) in enumerate(clips):
+        others = [i for i in kept if clips[i][1] != source_id]
+        cosines = np.array([clips[i][2] for i in others]) @ embedding if others else np.zeros(0)
+        if len(cosines) and cosines.max() > most:
+            best = int(cosines.argmax())
+            yield clip_id, clips[others[best]][0], float(cosines[best])
+        else:
+            kept.append(index)

@@ -50,3 +50,16 @@ def reason(clip: Clip, recipe: DataRecipe) -> str:
         if said:
             return f"{name}: {said}"
     return ""
+
+
+def score_reason(scores: Mapping[str, float], recipe: DataRecipe) -> str:
+    """Why a clip of these further scores is dropped, or "": its caption does not fit it, or a scorer of the recipe's own says so."""
+    least = recipe.agreement.min_caption
+    if least is not None and "caption" in scores and (said := _below(scores["caption"], least, "cosine")):
+        return f"caption does not fit: {said}"
+    for name, rule in recipe.scorers.items():
+        low = _below(scores[name], rule.min, "score") if rule.min is not None else None
+        high = _above(scores[name], rule.max, "score") if rule.max is not None else None
+        if low or high:
+            return f"{name}: {low or high}"
+    return ""

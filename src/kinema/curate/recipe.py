@@ -1,5 +1,6 @@
 """The recipe of a data set: each threshold once, with its unit. `kinema data build --recipe data.toml` reads it strictly."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,15 +14,18 @@ class Cuts:
 
     `threshold` is the mean change of hue, saturation and value (0 to 255) from one frame to the next that makes a cut (PySceneDetect's
     ContentDetector and its default). A change that is undone within `flash_s` is a flash and no cut. Frames whose mean brightness is
-    below `black` (0 to 1) belong to no shot, which is how fades to black end one.
+    below `black` (0 to 1) belong to no shot, which is how fades to black end one. A `detector` called "module:function" decides in place
+    of the threshold; see `kinema.curate.plug_ins`.
     """
 
-    detector: Literal["content", "none"] = "content"
+    detector: str = "content"
     threshold: float = 27.0
     flash_s: float = 0.2
     black: float = 0.05
 
     def __post_init__(self) -> None:
+        if self.detector not in ("content", "none") and ":" not in self.detector:
+            raise ConfigError(f"detector={self.detector!r} is not 'content', 'none' or a function called module:function")
         if self.threshold <= 0 or self.flash_s < 0 or not 0 <= self.black < 1:
             raise ConfigError(
                 f"threshold={self.threshold:g} must be positive, flash_s={self.flash_s:g} not negative, black a share below 1"
@@ -152,6 +156,43 @@ class Captioning:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """What a CLIP says of clips; it looks at them only when `min_caption` or `max_same` is given.
+
+    `min_caption` is the least cosine of a clip and its best caption. Of two clips of different files whose cosine is above `max_same` one
+    is dropped: they show the same thing, though not in the same pixels. Both depend on the CLIP: `kinema data report` shows what it gives.
+    """
+
+    clip: str = "shipped"
+    min_caption: float | None = None
+    max_same: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("min_caption", "max_same"):
+            value = getattr(self, name)
+            if value is not None and not -1 <= value <= 1:
+                raise ConfigError(f"{name}={value:g} is a cosine: use -1 to 1")
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the CLIP is needed."""
+        return self.min_caption is not None or self.max_same is not None
+
+
+@dataclass(frozen=True)
+class ScorerRule:
+    """The function of a scorer, as "module:function" (see `kinema.curate.plug_ins`), and between what its number must lie."""
+
+    function: str
+    min: float | None = None
+    max: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ConfigError(f"min={self.min:g} is above max={self.max:g}")
+
+
+@dataclass(frozen=True)
 class Work:
     """How the work is done; nothing here changes what comes out, but for files that a longer deadline saves.
 
@@ -184,6 +225,9 @@ class DataRecipe:
     filters: Filters = field(default_factory=Filters)
     dedup: Dedup = field(default_factory=Dedup)
     captions: Captioning = field(default_factory=Captioning)
+    agreement: Agreement = field(default_factory=Agreement)
+    scorers: Mapping[str, ScorerRule] = field(default_factory=dict)
+    """Further scores, by the name that reasons give them."""
     work: Work = field(default_factory=Work)
 
     def __post_init__(self) -> None:

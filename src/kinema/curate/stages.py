@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from kinema.config import from_dict
+from kinema.curate import plug_ins
 from kinema.curate.cuts import BLACK, Look, in_shots
 from kinema.curate.recipe import DataRecipe
 from kinema.curate.scores import score
@@ -27,6 +28,7 @@ Result = dict[str, Any]
 
 LOOK_VERSION = 1
 """Rises when `look` would answer differently to the same question, so that what is stored is not taken for it."""
+SEE_VERSION = 1
 ENCODE_VERSION = 1
 
 
@@ -86,6 +88,37 @@ def _row(part: list[Look], next_s: float, fps: float) -> Result:
     greys = list(at_constant_rate(timed, rate, len(part) / duration_s))
     row = asdict(score(greys, 1 / rate))
     return {"start_s": start_s, "end_s": end_s, "num_source_frames": len(part), "source_fps": round(len(part) / duration_s, 4), **row}
+
+
+def see(task: Task) -> Result:
+    """What a CLIP and a recipe's own scorers say of some clips of the file at task["path"]: {clip_id: {"embedding", "scores"}}.
+
+    task["clips"] are rows as for `encode`; task["clip"] is a CLIP's folder, or None, and task["scorers"] are functions by name. They see
+    the clip at its rate, inside its borders, no side longer than task["side"].
+    """
+    import torch
+
+    from kinema.models.pixels import from_uint8
+
+    clips = task["clips"]
+
+    def shrink(index: int, pixels: np.ndarray) -> np.ndarray:
+        box = clips[index]["box"]
+        scale = min(1.0, task["side"] / max(box[2:]))
+        return fitted(pixels, box, max(1, round(box[2] * scale)), max(1, round(box[3] * scale)))
+
+    spans = [(clip["start_s"], clip["end_s"]) for clip in clips]
+    result: Result = {}
+    for clip, frames in zip(clips, read_spans(Path(task["path"]), spans, shrink), strict=True):
+        timed = [(frame.time_s, frame.duration_s, frame.pixels) for frame in frames]
+        shown = np.stack(list(at_constant_rate(timed, clip["fps"], clip["source_fps"]))[: clip["num_frames"]])
+        embedding: list[float] = []
+        if task["clip"] is not None:
+            with torch.no_grad(), _one_thread():
+                embedding = _clip(task["clip"]).encode_video(from_uint8([shown]))[0].tolist()
+        scores = {name: round(plug_ins.measure(function, shown), 6) for name, function in task["scorers"].items()}
+        result[clip["clip_id"]] = {"embedding": [round(value, 6) for value in embedding], "scores": scores}
+    return result
 
 
 def encode(task: Task) -> Result:
@@ -151,6 +184,14 @@ def _vae(folder: str) -> Any:
     from kinema.models.weights import load_vae
 
     return load_vae(Path(folder)).eval().requires_grad_(False)
+
+
+@cache
+def _clip(folder: str) -> Any:
+    """The CLIP of a folder, once a process."""
+    from kinema.models.weights import load_clip
+
+    return load_clip(Path(folder)).eval().requires_grad_(False)
 
 
 def fitted(pixels: np.ndarray, box: tuple[int, int, int, int], height: int, width: int) -> np.ndarray:

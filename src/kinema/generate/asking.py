@@ -1,6 +1,7 @@
 """The tasks as calls: read the files, fill a request, run it. `kinema.extend("in.mp4", seconds=4)` is `asking.extend`.
 
-Clips and pictures are paths or `Video`s. `options` are the fields of `Request`. Every function raises the errors of `kinema.load`,
+Clips and pictures are paths or `Video`s. `options` are the fields of `Request`; `animate` and `edit` also take `expand` and `expander`,
+as `kinema.generate` does. Every function raises the errors of `kinema.load`,
 `Video.read` and `Pipeline.run`, and returns its `Result`.
 """
 
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kinema.generate import tasks
-from kinema.generate.pipeline import Result, kept_pipeline, run_with_bar
+from kinema.generate.expansion import Kind, expanded, png
+from kinema.generate.pipeline import Result, kept_pipeline, run_with_bar, say
 from kinema.generate.places import Fit
 from kinema.generate.tasks import Direction, Fields, Shot, Task
 from kinema.models.weights import SHIPPED
@@ -55,7 +57,7 @@ def edit(
         limits = {"strength": strength, "region": region, "mask": white, "start_s": start_s, "end_s": end_s}
         return tasks.edit(fields, read(clip, fps), fps=fps, fit=fit, **limits)  # type: ignore[arg-type]
 
-    return _ask(prompt, options, fill)
+    return _ask(prompt, options, fill, "edit", clip)
 
 
 def animate(
@@ -78,7 +80,7 @@ def animate(
             fit=fit,
         )
 
-    return _ask(prompt, options, fill)
+    return _ask(prompt, options, fill, "text" if first is None else "image", first)
 
 
 def storyboard(shots: Sequence[Shot], *, fit: Fit = "crop", **options: Any) -> Result:
@@ -97,7 +99,20 @@ def read(source: Source, fps: float) -> Video:
     return Video.read(path, fps=fps)
 
 
-def _ask(prompt: str, options: dict[str, Any], fill: Callable[[Fields, float], Task]) -> Result:
+def _ask(
+    prompt: str,
+    options: dict[str, Any],
+    fill: Callable[[Fields, float], Task],
+    kind: Kind | None = None,
+    shown: Source | None = None,
+) -> Result:
+    """The result of a task; with `kind` its prompt may be expanded, by someone who sees the first frame of `shown`."""
     model = str(options.pop("model", SHIPPED))
     pipeline = kept_pipeline(model, device=options.pop("device", "auto"))
-    return run_with_bar(pipeline, *fill({"prompt": prompt, "model": model, **options}, pipeline.manifest.fps))
+    fields = {"prompt": prompt, "model": model, **options}
+    if kind is not None:
+        expander = fields.pop("expander", SHIPPED)
+        if fields.pop("expand", False):
+            fields, expansion = expanded(fields, expander, kind, None if shown is None else png(read(shown, pipeline.manifest.fps)))
+            say(expansion)
+    return run_with_bar(pipeline, *fill(fields, pipeline.manifest.fps))

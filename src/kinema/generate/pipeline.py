@@ -31,6 +31,7 @@ from kinema.generate.compose import compose
 from kinema.generate.cycle import decode_cycle, on_ring, rolls
 from kinema.generate.drift import Judge, Watch
 from kinema.generate.events import iterate
+from kinema.generate.expansion import Expansion, expanded
 from kinema.generate.job import Job, SamplingState
 from kinema.generate.noise import START, STEP, place_noise
 from kinema.generate.painting import Painted, describe, paint
@@ -586,13 +587,27 @@ def run_with_bar(pipeline: Pipeline, request: Request, inputs: Inputs | None = N
         return pipeline.run(request, inputs=inputs, on_step=on_step)
 
 
-def generate(prompt: str, *, model: str | Path = SHIPPED, device: str = "auto", **options: Any) -> Result:
+def say(expansion: Expansion) -> None:
+    """Log both prompts of an expansion, as the notices of `run_with_bar` are."""
+    for line in expansion.lines:
+        log.warning("%s", line)
+
+
+def generate(
+    prompt: str, *, model: str | Path = SHIPPED, device: str = "auto", expand: bool = False, expander: str = SHIPPED, **options: Any
+) -> Result:
     """The video that shows `prompt`; `options` are the other fields of `Request`. The model stays loaded for the next call.
 
-    In a terminal a bar shows how far it has come, and words that the model reads otherwise are logged as a warning.
+    With `expand` the prompt is first made longer by `expander` (see `kinema.generate.expansion.load_expander`); the result's request
+    holds both. In a terminal a bar shows how far it has come, and words that the model reads otherwise are logged as a warning.
 
     `generate("a penguin walks", seconds=2, seed=7).save("penguin.mp4")`. Raises `ConfigError` for an option that a request does not have,
-    and the errors of `load` and `Pipeline.run`.
+    and the errors of `load`, `expand` and `Pipeline.run`.
     """
-    request = config.from_dict(Request, {"prompt": prompt, "model": str(model), **options})
+    fields = {"prompt": prompt, "model": str(model), **options}
+    request = config.from_dict(Request, fields)  # wrong options are said before anything is loaded
+    if expand:
+        fields, expansion = expanded(fields, expander, "text")
+        say(expansion)
+        request = config.from_dict(Request, fields)
     return run_with_bar(kept_pipeline(request.model, device=device), request)

@@ -68,10 +68,15 @@ class Request:
     """Least and greatest diffusion time (0 data, 1 noise) at which there is guidance; a step outside costs half. None is everywhere."""
     cache: float | None = None
     """Relative error up to which the estimate of a step may be forecast from earlier ones instead of computed; None computes all."""
+    written: str | None = None
+    """The user's own words, when `prompt` is what an expander made of them; it says nothing to the model."""
+    expander: str | None = None
+    """Which expander that was."""
 
     def __post_init__(self) -> None:
         later = [(f"prompt at {timed.at_s:g} s", timed.prompt) for timed in self.prompts]
-        for name, text in (("prompt", self.prompt), ("negative prompt", self.negative_prompt), *later):
+        given = (("prompt", self.prompt), ("negative prompt", self.negative_prompt), ("prompt as written", self.written or ""), *later)
+        for name, text in given:
             if len(text) > MAX_PROMPT_CHARACTERS:
                 raise RequestError(f"the {name} has {len(text)} characters: use at most {MAX_PROMPT_CHARACTERS}")
             if "\0" in text:

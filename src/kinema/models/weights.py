@@ -34,6 +34,7 @@ from kinema.lookup import lookup, unknown
 from kinema.models.captioner import Captioner, CaptionerConfig
 from kinema.models.clip import CLIP, CLIPConfig
 from kinema.models.dit import DiT, DiTConfig
+from kinema.models.expander import Expander, ExpanderConfig
 from kinema.models.layouts import dit_diffusers_config, dit_from_diffusers, dit_to_diffusers
 from kinema.models.oracle import Oracle, OracleConfig
 from kinema.models.tensors import read_json, read_tensors
@@ -174,10 +175,16 @@ PARTS: dict[type[nn.Module], Part] = {
         config=lambda captioner: to_dict(captioner.config),
         build=lambda values, folder: Captioner(from_dict(CaptionerConfig, values)),
     ),
+    Expander: Part(
+        "expander",
+        "model.safetensors",
+        config=lambda expander: to_dict(expander.config),
+        build=lambda values, folder: Expander(from_dict(ExpanderConfig, values)),
+    ),
 }
-Component = DiT | VAE | CLIP | Oracle | Captioner
+Component = DiT | VAE | CLIP | Oracle | Captioner | Expander
 IN_A_MODEL = (DiT, VAE, CLIP)
-"""The parts that a model folder holds; an oracle and a captioner stand by themselves."""
+"""The parts that a model folder holds; an oracle, a captioner and an expander stand by themselves."""
 
 
 def shipped_model() -> Path:

@@ -14,6 +14,7 @@ from kinema.train.captioner import CaptionerPart, CaptionerRecipe
 from kinema.train.clip import CLIPPart, CLIPRecipe
 from kinema.train.dit import DiTPart, DiTRecipe
 from kinema.train.dit_on_dataset import DatasetDiTPart, sizes_of
+from kinema.train.expander import ExpanderPart, ExpanderRecipe
 from kinema.train.loop import measure, train
 from kinema.train.lora import DatasetLoRAPart, LoRAPart, LoRARecipe
 from kinema.train.oracle import OraclePart, OracleRecipe
@@ -31,6 +32,7 @@ PARTS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "wan": (WanRecipe, WanPart),
     "oracle": (OracleRecipe, OraclePart),
     "captioner": (CaptionerRecipe, CaptionerPart),
+    "expander": (ExpanderRecipe, ExpanderPart),
 }
 
 

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from kinema.errors import RequestError
@@ -301,3 +302,31 @@ def words_of(nouns: list[str]) -> tuple[str, ...]:
     split = [word for text in english for word in re.findall(r"[a-z]+(?:-[a-z]+)*", re.sub(r"\{\w+\}", " ", text).lower())]
     marks = [word for text in chinese for word in re.sub(r"\{\w+\}|，", " ", text).split()]
     return tuple(dict.fromkeys([*split, "，", *marks]))
+
+
+@cache
+def optional_phrases(language: str) -> dict[str, tuple[str, ...]]:
+    """How a medium caption can name each slot that another caption of the same clip may leave out, by slot, longer ones first."""
+    if language == "en":
+        found = {
+            "ground": [
+                f"{preposition} {text}" for preposition in ("onto", "over", "on") for names in GROUND_WORDS.values() for text in names
+            ],
+            "sky": [*(text for names in SKY_WORDS.values() for text in names), *(f"into the {name} sky" for name in INTO_SKY.values())],
+            "direction": [text for names in DIRECTIONS.values() for text in names if text],
+            "tail": [text for pairs in TAILS.values() for pair in pairs for text in pair],
+            "size": [text for names in SIZES.values() for text in names],
+            "camera": [f", {text.format(it=it)}" for names in CAMERAS.values() for text in names for it in ("it", "them")],
+        }
+        found["camera"] += [text + CAMERA_STOPS for text in found["camera"]]
+    else:
+        found = {
+            "ground": [f"在{text}上" for names in GROUND_WORDS_ZH.values() for text in names],
+            "sky": [f"{text}，" for names in SKY_WORDS_ZH.values() for text in names],
+            "direction": [text for names in DIRECTIONS_ZH.values() for text in names if text],
+            "tail": [text for names in TAILS_ZH.values() for text in names],
+            "size": [text for names in SIZES_ZH.values() for text in names],
+            "camera": [f"，{text}" for names in CAMERAS_ZH.values() for text in names],
+        }
+        found["camera"] += [text + CAMERA_STOPS_ZH for text in found["camera"]]
+    return {slot: tuple(sorted(set(texts), key=lambda text: (-len(text), text))) for slot, texts in found.items()}

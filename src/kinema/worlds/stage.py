@@ -115,15 +115,22 @@ class StageWorld:
         """
         if min(height, width) < 8 or num_frames < 1 or fps <= 0:
             raise RequestError(f"cannot show {num_frames} frames of {width}x{height} at {fps} fps: use 1 frame or more of 8x8 or larger")
-        scene = self._scene(seed, width / height)
         start = random.Random(seed * 2 + 1).uniform(0, IMAGE_SPAN) if num_frames == 1 else 0.0
         times = start + np.arange(num_frames) / fps
-        motions = [move(actor, scene.camera, times) for actor in scene.actors]
-        truth = truth_of(scene, motions, times, seed, fps)
+        scene, motions, truth = self._happening(seed, width / height, times, fps)
         captions = {
             form + suffix: self.caption(truth, form, language) for language, suffix in (("en", ""), ("zh", "_zh")) for form in grammar.FORMS
         }
         return Clip(render(scene, motions, times, height, width), fps, captions, truth)
+
+    def truth(self, seed: int, *, num_frames: int, aspect: float = 1.0, fps: float = 8.0) -> dict[str, Any]:
+        """The truth of a clip of `seed`, without its frames: all that captions are made from."""
+        return self._happening(seed, aspect, np.arange(num_frames) / fps, fps)[2]
+
+    def _happening(self, seed: int, aspect: float, times: np.ndarray, fps: float) -> tuple[Scene, list[Any], dict[str, Any]]:
+        scene = self._scene(seed, aspect)
+        motions = [move(actor, scene.camera, times) for actor in scene.actors]
+        return scene, motions, truth_of(scene, motions, times, seed, fps)
 
     def image(self, seed: int, *, height: int, width: int) -> Clip:
         """The clip of `seed` as a single frame."""
