@@ -58,9 +58,9 @@ class Clip:
     """A stretch of a shot and what became of it: "kept" or "dropped" with the reason.
 
     Times are the file's own timestamps in seconds. The box is what lies inside black borders, in pixels of the upright source; height,
-    width and num_frames are those of the encoded clip, 0 where nothing fits. `captions` is a JSON object of texts by form, `caption_log` one
-    of what a writer wrote, what was refused of it and why, and what came with the file, `scores` one of the numbers that only some recipes
-    ask for, by name.
+    width and num_frames are those of the encoded clip, 0 where nothing fits. `captions` is a JSON object of texts by form, `caption_log`
+    one of what a writer wrote, what was refused of it and why, and what came with the file, and `scores` one of the numbers that only
+    some recipes ask for, by name.
     """
 
     clip_id: str
