@@ -54,7 +54,8 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor]:
         """The prediction (b, c, lf, lh, lw) in a tuple; `timestep` is one for each clip (b,) or for each token (b, n), 0 to 1000."""
         b, patch = len(hidden_states), self.dit.config.patch
-        grid = tuple(hidden_states.shape[2:])
+        _, _, lf, lh, lw = hidden_states.shape
+        grid = lf, lh, lw
         tokens = patchify(hidden_states, patch)
         num_tokens = len(tokens) // b
         of_tokens = (timestep[:, None].expand(b, num_tokens) if timestep.ndim == 1 else timestep).flatten()
