@@ -27,12 +27,13 @@ FULL: dict[str, Any] = {"steps": 50, "sampler": "unipc"}
 WAYS: tuple[dict[str, Any], ...] = (
     {"cache": 0.03},
     {"cache": 0.1},
-    {"cache": 0.03, "guidance_interval": (0.5, 1.0)},
+    {"cache": 0.2},
+    {"cache": 0.4},
+    {"cache": 0.4, "guidance_interval": (0.5, 1.0)},
     {"guidance_interval": (0.5, 1.0)},
     {"steps": 20},
     {"steps": 14},
     {"steps": 12},
-    {"steps": 20, "cache": 0.03},
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinema.diffusion.samplers import unipc
+from kinema.diffusion.samplers import ddim
 from kinema.diffusion.schedule import Linear, time_grid
 from kinema.diffusion.step_cache import CacheState, with_cache
 from kinema.errors import ConfigError
@@ -80,10 +80,10 @@ def test_a_cached_sampler_lands_near_the_full_one_with_fewer_calls():
         return x * (1 - t) * 0.25 / ((1 - t) ** 2 * 0.25 + t**2)
 
     noise, times, state = torch.randn(64, generator=torch.Generator().manual_seed(0)), time_grid(50, top=0.999), CacheState()
-    full = unipc(pull, noise, times, Linear())
-    found = unipc(with_cache(pull, 0.01, state, last=float(times[-2])), noise, times, Linear())
+    full = ddim(pull, noise, times, Linear())
+    found = ddim(with_cache(pull, 0.01, state, last=float(times[-2])), noise, times, Linear())
     assert state.num_computed < 30
-    assert (found - full).abs().max() < 0.03 * full.abs().max()
+    assert (found - full).abs().max() < 0.02 * full.abs().max()
 
 
 def test_a_threshold_of_zero_is_refused():
