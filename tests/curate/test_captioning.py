@@ -164,7 +164,7 @@ def test_a_file_of_captions_stands_in_for_a_model(films, built, tmp_path):
     texts = {"short": "a blue slide", "detailed": "A texture slides. It is blue."}
     lines = [{"path": "0.mkv", "caption": texts}, {"path": "2.mkv", "caption": "no"}]
     made.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    built(films, tmp_path / "out", "captions.writer=file", f"captions.file={made}")
+    built(films, tmp_path / "out", "captions.writer=file", f"captions.file={made}", "captions.min_agreement=-1")
     found = logs(tmp_path / "out")
     assert found["0.mkv"]["captions"] == texts
     assert found["1.mkv"]["captions"] == {}
