@@ -126,9 +126,9 @@ class Captioning:
     max_same: float = 0.05
     """A caption of more than this share of the clips, and of more than `always_same`, is refused."""
     always_same: int = 10
-    min_confidence: float = 0.3
+    min_confidence: float = 0.5
     """Geometric mean of the probabilities of the words; where the writer tells it."""
-    min_agreement: float = 0.2
+    min_agreement: float = 0.5
     """Cosine of clip and caption by the CLIP of the model `clip`, where it knows all words; -1 asks for none."""
     clip: str = "shipped"
     pictures: int = 4
