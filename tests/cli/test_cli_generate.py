@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from kinema.cli.main import main
+from kinema.generate.provenance import read_provenance
 from kinema.video import Video, VideoWriter
 
 
@@ -116,3 +117,14 @@ def test_seconds_and_frames_exclude_each_other(generate):
     with pytest.raises(SystemExit) as stop:
         generate("a fox", "--seconds", "1", "--frames", "9")
     assert stop.value.code == 2
+
+
+def test_both_prompts_are_said_and_kept_in_the_file(generate, tmp_path, capsys):
+    assert generate("a fox", "--steps", "1", "--expand") == 0
+    written, expanded, *_ = capsys.readouterr().out.splitlines()
+    request = read_provenance(tmp_path / "video.mkv")["request"]
+    assert written == f"written: {request['written']}" == "written: a fox"
+    assert expanded == f"expanded: {request['prompt']} (by {request['expander']})"
+    assert "fox" in request["prompt"]
+    assert generate("a fox", "--steps", "1", "--expand", "--expander", "nowhere") == 2
+    assert "'nowhere' is no expander" in capsys.readouterr().err

@@ -192,3 +192,8 @@ def test_impossible_stages_and_sizes_are_refused():
 
 def test_the_table_of_worlds_makes_a_stage():
     assert WORLDS["stage"](StageConfig(nouns=8)).vocabulary().nouns[0] == "soccer ball"
+
+
+def test_the_truth_without_frames_is_that_of_the_clip():
+    clip = WORLD.clip(5, height=8, width=12, num_frames=9, fps=6.0)
+    assert WORLD.truth(5, num_frames=9, aspect=1.5, fps=6.0) == clip.truth

@@ -160,7 +160,7 @@ class Agreement:
     """What a CLIP says of clips; it looks at them only when `min_caption` or `max_same` is given.
 
     `min_caption` is the least cosine of a clip and its best caption. Of two clips of different files whose cosine is above `max_same` one
-    is dropped: they show the same thing, though not in the same pixels. Both depend on the CLIP: `kinema data report` shows what it gives.
+    is dropped: they show the same thing, though not in the same pixels. Both depend on the CLIP: the column `scores` has what it gives.
     """
 
     clip: str = "shipped"

@@ -178,7 +178,7 @@ class Expander(nn.Module):
         Only words for which `may_add` is true are added.
         """
         tokens = self.read(prompt)
-        closing = []
+        closing: list[Token] = []
         while tokens and tokens[-1].text in (".", "。", "!", "！"):
             closing.insert(0, tokens.pop())
         # What is added behind a negation that ends the prompt would be read as negated too.
