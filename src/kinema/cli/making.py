@@ -83,7 +83,11 @@ def fields_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_model(arguments: argparse.Namespace, model: str) -> "Pipeline":
-    """The pipeline of `model` with the adapters that are wanted, each of which is reported."""
+    """The pipeline of `model` with the adapters that are wanted, each of which is reported.
+
+    Long videos are judged by the oracle too, when it knows the words of the model.
+    """
+    from kinema.evaluate.eye import add_judges
     from kinema.generate.pipeline import load
     from kinema.models.lora import LoRAFile
 
@@ -92,6 +96,7 @@ def load_model(arguments: argparse.Namespace, model: str) -> "Pipeline":
     for lora in loras:
         num_layers = pipeline.add_lora(lora)
         print(f"{lora.path}: applied {num_layers}/{num_layers} at scale {lora.scale:g}")
+    add_judges(pipeline)
     return pipeline
 
 

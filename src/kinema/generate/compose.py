@@ -2,7 +2,7 @@
 
 A network's round trip changes every pixel a little, so a cut from a kept frame to a generated one would show as a flash. The few
 generated frames next to a kept one therefore take over the kept frame's difference from its own decoding, where the picture has not
-moved since, fading out within `BLENDED` frames.
+moved since: all of it in the frame beside the kept one, whose join has the motion of two models to hide already, and then evenly less.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -65,5 +65,5 @@ def _correction(index: int, step: int, decoded: Mapping[int, np.ndarray], kept: 
             return None
         difference = other.pixels.astype(np.float32) - decoded[beside]
         moved = np.abs(decoded[index].astype(np.float32) - decoded[beside]).max(axis=2, keepdims=True)
-        return 1 - distance / (BLENDED + 1), difference * np.exp2(-((moved / STILL_LEVELS) ** 2))
+        return 1 - (distance - 1) / BLENDED, difference * np.exp2(-((moved / STILL_LEVELS) ** 2))
     return None
