@@ -13,6 +13,7 @@ import numpy as np
 
 from kinema.evaluate.eye import is_said, noun_in
 from kinema.evaluate.physics import is_lawful
+from kinema.generate.compose import BLENDED
 from kinema.generate.drift import neighbour_error
 from kinema.models.oracle import Oracle
 from kinema.worlds import Clip
@@ -54,6 +55,8 @@ class Joined(Numbers):
     """Mean error of neighbouring frames in the new part, over that of the true frames there."""
     kept: bool
     """Whether every frame that was to be kept came back bit for bit."""
+    blend: float
+    """The largest error from a kept frame through the blended ones beside it, over the same median."""
     truth: float
     """Mean error of the new frames to the true ones, over that of a picture held still: below 1 is better than freezing."""
     noun: bool
@@ -120,6 +123,9 @@ def measure_join(frames: np.ndarray, clip: Clip, known: Sequence[slice], new: sl
     errors = [neighbour_error(a, b) for a, b in pairwise(frames)]
     first, stop, _ = new.indices(len(frames))
     at_joins = [errors[index - 1] for index in (first, stop) if 0 < index < len(frames)]
+    blended = errors[first - 1 : first + BLENDED] if first else []
+    blended += errors[max(0, stop - 1 - BLENDED) : stop] if stop < len(frames) else []
+    median = max(float(np.median(errors)), 1e-3)
     held = frames[first - 1] if first else frames[stop]
     error = float(np.mean([neighbour_error(a, b) for a, b in zip(frames[new], truth[new])]))
     frozen = float(np.mean([neighbour_error(held, b) for b in truth[new]]))
@@ -129,9 +135,10 @@ def measure_join(frames: np.ndarray, clip: Clip, known: Sequence[slice], new: sl
     seen[new] = tracks["visible"][new] >= SEEN
     away = np.hypot(reading.x[:, 0] - tracks["x"], reading.y[:, 0] - tracks["y"])
     return Joined(
-        seam=max(at_joins) / max(float(np.median(errors)), 1e-3),
+        seam=max(at_joins) / median,
         motion=motion(frames[new]) / max(motion(truth[new]), 1e-3),
         kept=all(np.array_equal(frames[part], truth[part]) for part in known),
+        blend=max(blended) / median,
         truth=error / max(frozen, 1e-3),
         noun=noun_in(oracle, frames[new]) == clip.truth["noun"],
         place=float(away[seen].mean()) if seen.any() else None,
