@@ -7,6 +7,7 @@ the parts fit together, and whether the words are followed has its own evaluatio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from random import Random
 from typing import Any
 
@@ -52,12 +53,16 @@ class Case:
         """The world's clip, which is the truth."""
         if not self.stays_in_view:
             return self._clip(FIRST_SEED + self.index, self.sampling["height"], self.sampling["width"])
-        rng, small = Random(FIRST_SEED + self.index), (self.sampling["height"] // 8, self.sampling["width"] // 8)
-        while True:  # the truth does not depend on the size, and a small clip is drawn in no time
+        height, width = self.sampling["height"], self.sampling["width"]
+        unit = gcd(height, width)
+        least = -(-8 * unit // min(height, width))
+        small = height // unit * least, width // unit * least  # the truth depends on the shape alone, and this is drawn in no time
+        rng = Random(FIRST_SEED + self.index)
+        while True:
             seed = FIRST_SEED + rng.randrange(10**9)
             tracks = self._clip(seed, *small).truth["objects"][0]["tracks"]
             if min(*tracks["visible"][: 2 * KNOWN], *tracks["visible"][-2 * KNOWN :]) >= SEEN:
-                return self._clip(seed, self.sampling["height"], self.sampling["width"])
+                return self._clip(seed, height, width)
 
     def _clip(self, seed: int, height: int, width: int) -> Clip:
         return self.world.clip(seed, height=height, width=width, num_frames=self.num_frames, fps=self.fps)

@@ -65,16 +65,18 @@ def evaluate_timeline(
     oracle = load_oracle(oracle_folder, device=pipeline.device)
     check_vocabulary(oracle, stage, pipeline.manifest.name)
     add_judges(pipeline, oracle_folder)
-    sampling = {name: getattr(config, name) for name in ("width", "height", "steps", "sampler", "guidance", "shift")}
-    request = pipeline.plan(Request("any", **sampling)).request.to_dict()
-    sampling = {name: request[name] for name in sampling}
+    asked = {name: getattr(config, name) for name in ("width", "height", "steps", "sampler", "guidance", "shift")}
+    planned = pipeline.plan(Request("any", **asked)).request.to_dict()
     settings = {
         "model": pipeline.manifest.name,
         "model_hash": pipeline.model_hash,
-        "sampling": sampling,
+        "sampling": {name: planned[name] for name in asked},
+        "asked": asked,
         "stage": to_dict(stage),
         "long_seconds": config.long_seconds,
     }
+    # What nobody asked for is left to the model, whose guidance depends on the task.
+    sampling = asked | {name: planned[name] for name in ("width", "height")}
     claim(out, settings)
     world = world_of(stage, "seen")
     report: dict[str, Any] = {**settings, "tasks": {}, "cases": []}
