@@ -14,7 +14,7 @@ import numpy as np
 from kinema.evaluate.eye import is_said, noun_in
 from kinema.evaluate.physics import is_lawful
 from kinema.generate.compose import BLENDED
-from kinema.generate.drift import neighbour_error
+from kinema.generate.drift import MOTION_FLOOR, neighbour_error
 from kinema.models.oracle import Oracle
 from kinema.worlds import Clip
 
@@ -51,14 +51,14 @@ class Joined(Numbers):
     LEAST: ClassVar[Mapping[str, float]] = {"motion": 0.5, "kept": 1}
     seam: float
     """Error at the worst join over the median error of neighbouring frames of the result."""
-    motion: float
-    """Mean error of neighbouring frames in the new part, over that of the true frames there."""
+    motion: float | None
+    """Mean error of neighbouring frames in the new part, over that of the true frames there; None where those stand still."""
     kept: bool
     """Whether every frame that was to be kept came back bit for bit."""
     blend: float
     """The largest error from a kept frame through the blended ones beside it, over the same median."""
-    truth: float
-    """Mean error of the new frames to the true ones, over that of a picture held still: below 1 is better than freezing."""
+    truth: float | None
+    """Mean error of the new frames to the true ones, over that of a picture held still: below 1 is better than freezing; None as above."""
     noun: bool
     """Whether the oracle reads the clip's noun in the new frames alone."""
     place: float | None
@@ -129,6 +129,8 @@ def measure_join(frames: np.ndarray, clip: Clip, known: Sequence[slice], new: sl
     held = frames[first - 1] if first else frames[stop]
     error = float(np.mean([neighbour_error(a, b) for a, b in zip(frames[new], truth[new])]))
     frozen = float(np.mean([neighbour_error(held, b) for b in truth[new]]))
+    true_motion = motion(truth[new])
+    has_motion = true_motion >= MOTION_FLOOR
     (reading,) = oracle.read([frames], clip.fps)
     tracks = {name: np.array(values) for name, values in clip.truth["objects"][0]["tracks"].items()}
     seen = np.zeros(len(frames), bool)
@@ -136,10 +138,10 @@ def measure_join(frames: np.ndarray, clip: Clip, known: Sequence[slice], new: sl
     away = np.hypot(reading.x[:, 0] - tracks["x"], reading.y[:, 0] - tracks["y"])
     return Joined(
         seam=max(at_joins) / median,
-        motion=motion(frames[new]) / max(motion(truth[new]), 1e-3),
+        motion=motion(frames[new]) / true_motion if has_motion else None,
         kept=all(np.array_equal(frames[part], truth[part]) for part in known),
         blend=max(blended) / median,
-        truth=error / max(frozen, 1e-3),
+        truth=error / max(frozen, 1e-3) if has_motion else None,
         noun=noun_in(oracle, frames[new]) == clip.truth["noun"],
         place=float(away[seen].mean()) if seen.any() else None,
         verb=reading.answers["verb"] == clip.truth["verb"],
