@@ -21,6 +21,7 @@ def files(tmp_path):
 
     Video(np.stack([frame(f) for f in range(27)]), 24.0).save(tmp_path / "a.mp4")
     Video(np.stack([frame(f, 1) for f in range(8)]), 8.0).save(tmp_path / "b.mkv")
+    Video(np.stack([frame(f, 2) for f in range(3)]), 8.0).save(tmp_path / "short.mkv")
     Video(np.stack([np.rot90(frame(f)) for f in range(8)]), 8.0).save(tmp_path / "tall.mp4")
     Image.fromarray(frame(0)).save(tmp_path / "picture.jpg")
     alpha = np.dstack([frame(0), np.full((40, 60), 128, np.uint8)])
@@ -95,6 +96,23 @@ def test_a_tall_video_is_padded_when_asked(kinema, files, capsys):
     assert frame[:, 20:28].any()
 
 
+def test_a_phone_clip_that_says_it_is_turned_is_used_upright(kinema, files, capsys):
+    import av
+
+    stored = np.zeros((8, 60, 40, 3), np.uint8)
+    stored[:, :20, :, 0] = 255  # lies on its side: shown, red is on the left
+    with av.open(str(files / "phone.mp4"), "w") as target:
+        stream = target.add_stream("libx264rgb", rate=8, width=40, height=60, pix_fmt="rgb24", options={"qp": "0"})
+        stream.set_display_rotation(90)
+        for pixels in stored:
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        target.mux(stream.encode())
+    assert kinema("extend", "phone.mp4", "--seconds", "0.5", "--size", "60x40") == 0
+    assert "60x40, 8 frames at 8 fps: used as it is" in capsys.readouterr().out
+    upright = np.rot90(stored, 1, axes=(1, 2))
+    assert np.array_equal(Video.read(files / "out.mkv").frames[:8], upright)
+
+
 def test_a_clip_of_varying_rate_keeps_its_timing(kinema, files):
     import av
 
@@ -123,7 +141,9 @@ def test_a_storyboard_is_one_result(kinema, files):
     assert np.array_equal(frames[9:17], Video.read(files / "b.mkv").frames)
 
 
-def test_a_long_video_has_a_drift_report(kinema, files):
+def test_a_long_video_has_a_drift_report_and_a_short_one_none(kinema, files):
+    assert kinema("generate", "the fox runs", "--image", "picture.jpg", "--seconds", "2") == 0
+    assert not list(files.glob("*.drift.*"))
     assert kinema("generate", "the fox runs", "--seconds", "4") == 0
     assert (files / "out.drift.json").is_file()
     assert Video.read(files / "out.drift.png").frames.shape == (1, 6 * 110 + 30, 640, 3)
@@ -168,6 +188,12 @@ def test_a_preview_is_there_while_it_is_made(kinema, files):
         (["extend", "b.mkv", "--seconds", "0"], "seconds=0 adds nothing"),
         (["extend", "b.mkv", "--seconds", "-2"], "seconds=-2 adds nothing"),
         (["connect", "a.mp4", "b.mkv", "--seconds", "nan"], "seconds=nan adds nothing"),
+        (["extend", "short.mkv", "--seconds", "1", "--direction", "backward"], "a clip of 3 frames is shorter than one latent"),
+        (["connect", "b.mkv", "short.mkv", "--seconds", "1"], "a clip of 3 frames is shorter than one latent"),
+        (["loop", "b.mkv", "--frames", "4"], "a clip from 0 to 1 s does not fit into a result of 0.5 s"),
+        (["generate", "a fox", "--seconds", "0"], "seconds=0.0 is out of range"),
+        (["generate", "a fox", "--frames", "-4"], "frames=-4 is out of range"),
+        (["generate", "a fox", "--guidance", "1", "--negative", "fog"], "a negative prompt needs guidance above 1"),
         (["loop"], "a loop of what?"),
         (["loop", "a fox", "--frames", "10"], "a loop of 10 frames does not close"),
         (["edit", "b.mkv", "a fox", "--region", "40,0,30,10"], "region 40,0,30,10 reaches outside the picture of 48x32"),
@@ -191,10 +217,15 @@ def test_what_cannot_be_is_one_line(kinema, files, words, line, capsys):
     assert not (files / "out.mkv").exists()
 
 
-def test_a_region_and_a_mask_exclude_each_other(kinema):
+@pytest.mark.parametrize(
+    "words",
+    [["edit", "b.mkv", "a fox", "--region", "0,0,8,8", "--mask", "mask.png"], ["generate", "a fox", "--seconds", "1", "--frames", "9"]],
+)
+def test_options_that_contradict_each_other_are_refused(kinema, words, capsys):
     with pytest.raises(SystemExit) as stop:
-        kinema("edit", "b.mkv", "a fox", "--region", "0,0,8,8", "--mask", "mask.png")
+        kinema(*words)
     assert stop.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_an_adapter_is_applied_by_every_verb_and_a_job_needs_it_again(kinema, model_folder, files, capsys):

@@ -159,6 +159,20 @@ def test_a_request_with_places_survives_json_and_its_inputs_a_job(pipeline, tmp_
     assert np.array_equal(pipeline.decode_job(tmp_path / "job").video.frames, first)
 
 
+def test_clips_are_continued_with_less_guidance_and_made_anew_with_all_of_it(pipeline):
+    clip, full = clip_of(9), pipeline.manifest.guidance
+    guidance = {
+        name: pipeline.plan(request).guidance
+        for name, (request, _) in {
+            "extend": tasks.extend(FIELDS, clip, seconds=0.5, fps=FPS),
+            "asked": tasks.extend({**FIELDS, "guidance": 3.5}, clip, seconds=0.5, fps=FPS),
+            "edit": tasks.edit(FIELDS, clip, strength=0.5, fps=FPS),
+            "picture": tasks.pictures(FIELDS, first=clip_of(1)),
+        }.items()
+    }
+    assert guidance == {"extend": full / 2, "asked": 3.5, "edit": full, "picture": full}
+
+
 def test_without_words_there_is_no_guidance(pipeline):
     request, _ = tasks.extend({**FIELDS, "prompt": ""}, clip_of(5), seconds=0.5, fps=FPS)
     assert pipeline.plan(request).guidance == 1

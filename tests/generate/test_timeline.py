@@ -13,7 +13,7 @@ from kinema.generate import pipeline as module
 from kinema.generate import tasks
 from kinema.generate.compose import BLENDED, compose
 from kinema.generate.cycle import decode_cycle, on_ring, rolls
-from kinema.generate.drift import Watch, plot
+from kinema.generate.drift import Watch, plot, summary
 from kinema.generate.job import STATE, Job
 from kinema.generate.painting import KeptFrame
 from kinema.generate.request import Request
@@ -174,7 +174,7 @@ def test_beside_kept_frames_at_most_four_are_blended_and_standing_pixels_meet_th
     kept = {index: KeptFrame(np.full((4, 4, 3), 120, np.uint8)) for index in range(8, 12)}
     out = [int(frame[0, 0, 0]) for frame in compose(iter(decoded), kept)]
     assert out[8:12] == [120] * 4
-    assert out[12 : 12 + BLENDED] == [116, 112, 108, 104] == out[4:8][::-1]
+    assert out[12 : 12 + BLENDED] == [120, 115, 110, 105] == out[4:8][::-1]
     assert out[:4] == [100] * 4 == out[16:]
 
 
@@ -182,7 +182,7 @@ def test_pixels_that_have_moved_are_not_pulled_towards_the_kept_frame():
     decoded = [np.full((1, 2, 3), 100, np.uint8), np.array([[[100] * 3, [200] * 3]], np.uint8)]
     kept = {0: KeptFrame(np.full((1, 2, 3), 120, np.uint8))}
     _, beside = compose(iter(decoded), kept)
-    assert beside[0, :, 0].tolist() == [116, 200]
+    assert beside[0, :, 0].tolist() == [120, 200]
 
 
 def test_a_long_result_reports_its_windows_and_joins(pipeline):
@@ -200,6 +200,23 @@ def test_a_long_result_reports_its_windows_and_joins(pipeline):
 def test_a_judge_that_is_added_is_in_the_report(pipeline, monkeypatch):
     monkeypatch.setitem(pipeline.judges, "frames", lambda frames, prompt: len(frames))
     assert [window["frames"] for window in pipeline.run(LONG).report["windows"]] == [13, 8, 8, 8]
+
+
+def test_a_judge_may_answer_in_words_which_are_counted_and_drawn(pipeline, monkeypatch):
+    answers = iter(["fox", "fox", "bee", "fox"])
+    monkeypatch.setitem(pipeline.judges, "noun", lambda frames, prompt: next(answers))
+    report = pipeline.run(LONG).report
+    assert [window["noun"] for window in report["windows"]] == ["fox", "fox", "bee", "fox"]
+    assert "noun" not in report["slopes"]
+    assert "noun 'fox' in 3 of 4 windows" in summary(report)
+    assert plot(report).shape == (6 * 110 + 32 + 30, 640, 3)
+
+
+def test_what_is_made_in_one_window_has_no_windows_to_report(pipeline):
+    request, inputs = tasks.pictures({**FIELDS, "frames": 9}, first=clip_of(1))
+    report = pipeline.run(request, inputs=inputs).report
+    assert "windows" not in report
+    assert [join["frame"] for join in report["joins"]] == [1]
 
 
 def test_a_loop_reports_its_seam_and_what_moves(pipeline):

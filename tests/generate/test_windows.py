@@ -43,6 +43,16 @@ def test_what_leads_to_a_known_clip_is_made_by_a_window_that_sees_it():
     assert last.stop > last.new_stop
 
 
+def test_windows_share_the_work_so_that_each_sees_much():
+    assert [(w.first, w.stop, w.new_first, w.new_stop) for w in slide([False] * 3 + [True] * 4, 5, 2)] == [(0, 5, 3, 5), (2, 7, 5, 7)]
+    assert [(w.first, w.stop, w.new_first, w.new_stop) for w in slide([True] * 4 + [False] * 3, 5, 2)] == [(2, 7, 2, 4), (0, 5, 0, 2)]
+
+
+def test_a_short_way_between_two_clips_is_made_by_one_window_that_sees_both():
+    (window,) = slide([False] * 3 + [True] * 2 + [False] * 2, 5, 2)
+    assert (window.first, window.stop) == (1, 6)
+
+
 def test_what_comes_before_a_clip_is_made_backwards():
     windows = slide([mark == "f" for mark in "fffffffffkkkk"], 5, 2)
     assert [window.new_stop for window in windows] == [9, 6, 3]

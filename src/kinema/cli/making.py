@@ -114,9 +114,11 @@ def fields_of(arguments: argparse.Namespace) -> dict[str, Any]:
 def load_model(arguments: argparse.Namespace, model: str, request: "Request") -> "Pipeline":
     """The pipeline of `model` with the adapters that are wanted, each of which is reported.
 
-    Raises `RequestError`, before anything is loaded, when a model of the Wan family needs more memory for `request` than is free.
+    Long videos are judged by the oracle too, when it knows the words of the model. Raises `RequestError`, before anything is loaded, when a
+    model of the Wan family needs more memory for `request` than is free.
     """
     from kinema.device import pick_device
+    from kinema.evaluate.eye import add_judges
     from kinema.generate.pipeline import load
     from kinema.models.lora import LoRAFile
     from kinema.wan.model import is_wan
@@ -130,6 +132,7 @@ def load_model(arguments: argparse.Namespace, model: str, request: "Request") ->
     for lora in loras:
         num_layers = pipeline.add_lora(lora)
         print(f"{lora.path}: applied {num_layers}/{num_layers} at scale {lora.scale:g}")
+    add_judges(pipeline)
     return pipeline
 
 

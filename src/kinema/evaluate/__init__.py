@@ -4,7 +4,10 @@ samples.py     prompts with their truth, of combinations that training showed an
 eye.py         the oracle, and whether it may be trusted with this model
 alignment.py   slots right and wrong: absolute, the floor of shuffled prompts, relative to the renderer's ceiling
 physics.py     gravity, restitution, rolling, momentum, permanence and flicker, from tracks
-tasks.py       the tasks of the timeline: joins, motion, loops, regions
+cases.py       the cases of the timeline's tasks: what is asked of the model, and the truth of it
+tasks.py       the numbers of one result: joins, motion, loops, regions, drift
+timeline.py    all tasks, resumable, as one JSON object, which timeline_page.py shows
+folder.py      whose folder it is
 towers.py      the VAE's and the CLIP's own figures
 suite.py       all of it, resumable, as one JSON object
 page.py        that object as a table and as one HTML page with the videos in it
@@ -14,5 +17,21 @@ from kinema.evaluate.eye import Trust, load_oracle
 from kinema.evaluate.page import table, write_page
 from kinema.evaluate.samples import Sample, draw_samples, stage_of
 from kinema.evaluate.suite import EvaluationConfig, evaluate
+from kinema.evaluate.timeline import TimelineConfig, evaluate_timeline
+from kinema.evaluate.timeline_page import timeline_table, write_timeline_page
 
-__all__ = ["EvaluationConfig", "Sample", "Trust", "draw_samples", "evaluate", "load_oracle", "stage_of", "table", "write_page"]
+__all__ = [
+    "EvaluationConfig",
+    "Sample",
+    "TimelineConfig",
+    "Trust",
+    "draw_samples",
+    "evaluate",
+    "evaluate_timeline",
+    "load_oracle",
+    "stage_of",
+    "table",
+    "timeline_table",
+    "write_page",
+    "write_timeline_page",
+]

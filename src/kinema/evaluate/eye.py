@@ -10,7 +10,8 @@ import torch
 
 from kinema.errors import ModelError
 from kinema.evaluate.samples import FIRST_SEED, Shown, true_clip
-from kinema.models.oracle import SLOTS, Oracle, Reading
+from kinema.generate.pipeline import Pipeline
+from kinema.models.oracle import LEAST_FRAMES, SLOTS, Oracle, Reading
 from kinema.models.pixels import from_uint8, to_uint8
 from kinema.models.vae import VAE
 from kinema.models.weights import load_component
@@ -122,3 +123,17 @@ def through(vae: VAE, frames: np.ndarray) -> np.ndarray:
     padded = np.pad(frames, ((0, -(f - 1) % pace), (0, -h % space), (0, -w % space), (0, 0)), mode="edge")
     video = from_uint8([padded]).to(next(vae.parameters()).device)
     return to_uint8(vae.decode(vae.encode(video).mean)[0])[:f, :h, :w]
+
+
+def noun_in(oracle: Oracle, frames: np.ndarray) -> str:
+    """The noun that the oracle reads in frames (f, h, w, 3), however few they are."""
+    # The slots want LEAST_FRAMES; which frames are seen twice does not change what the thing is.
+    enough = frames[np.linspace(0, len(frames) - 1, max(len(frames), LEAST_FRAMES)).round().astype(int)]
+    return oracle.read([enough], oracle.config.fps)[0].answers["noun"]
+
+
+def add_judges(pipeline: Pipeline, folder: Path | None = None) -> None:
+    """Have the drift report name the noun of every window, when an oracle knows all nouns of the model."""
+    nouns = pipeline.manifest.vocabulary.get("nouns", ())
+    if nouns and set(nouns) <= set((oracle := load_oracle(folder, device=pipeline.device)).config.slots["noun"]):
+        pipeline.judges["noun"] = lambda frames, prompt: noun_in(oracle, frames)

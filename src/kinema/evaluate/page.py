@@ -17,12 +17,18 @@ def table(report: Mapping[str, Any]) -> str:
     return "\n".join(_lines(report))
 
 
-def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+def sampling_line(report: Mapping[str, Any]) -> str:
+    """Which model a report is of, and how its clips were sampled."""
     sampling = report["sampling"]
-    yield (
-        f"{report['model']} {report['model_hash']}: {sampling['width']}x{sampling['height']}, {sampling['frames']} frames, "
+    frames = f"{sampling['frames']} frames, " if "frames" in sampling else ""
+    return (
+        f"{report['model']} {report['model_hash']}: {sampling['width']}x{sampling['height']}, {frames}"
         f"{sampling['sampler']}, {sampling['steps']} steps, guidance {sampling['guidance']:g}, shift {sampling['shift']:g}"
     )
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    yield sampling_line(report)
     for split, found in report["splits"].items():
         yield ""
         yield f"{TITLES[split]}, {found['num']} prompts"
@@ -100,7 +106,7 @@ document.querySelectorAll("video").forEach(video => seen.observe(video));
 def _page(report: Mapping[str, Any], out: Path) -> Iterator[str]:
     title = escape(f"{report['model']} {report['model_hash']}")
     yield f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}</title>"
-    yield f"<style>{STYLE}</style><h1>{title}</h1><p>{escape(next(_lines(report)))}</p>\n"
+    yield f"<style>{STYLE}</style><h1>{title}</h1><p>{escape(sampling_line(report))}</p>\n"
     if report["oracle"]["failures"]:
         yield f"<p class=refused>No relative figures: {escape('; '.join(report['oracle']['failures']))}</p>\n"
     else:

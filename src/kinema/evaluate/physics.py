@@ -3,12 +3,14 @@
 Every function takes tracks, so that the world's own truth tests it: on true tracks it must give the constants that made them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
+from kinema.models.oracle import LEAST_FRAMES, Oracle, Reading
 from kinema.worlds.nouns import NOUNS
 from kinema.worlds.physics import GRAVITY, drop
 from kinema.worlds.sprites import place, sprite
@@ -192,3 +194,35 @@ def shares_right(values: Sequence[bool]) -> float | None:
 def mass_of(noun: str, size: float) -> float:
     """Mass in the world's arbitrary units of something of that size."""
     return NOUNS[noun].mass * size**2
+
+
+LAWS = {"gravity": ("bounce", "fall"), "rolling": ("roll",), "permanence": ("pass",), "momentum": ("knock",)}
+"""The laws by the verbs that they govern."""
+
+
+def laws(oracle: Oracle, frames: np.ndarray, reading: Reading, truth: Mapping[str, Any], fps: float) -> dict[str, Any]:
+    """What the laws of the prompt's verb say of one clip, under the name of each; only where one object is seen by a still camera."""
+    times = np.arange(len(frames)) / fps
+    if truth["camera"] != "still" or truth["count"] != 1:
+        return {}
+    x, y, size = (values[:, 0] for values in (reading.x, reading.y, reading.size))
+    if truth["verb"] in ("bounce", "fall"):
+        fall = fit_fall(times, y)
+        return {"gravity": fall.is_right, "g": fall.gravity, "e": fall.restitution, "fit": fall.fit, "verb": truth["verb"]}
+    if truth["verb"] == "roll":
+        roll = fit_roll(frames, truth["noun"], x, y, size)
+        return {"rolling": roll.is_right, "read": roll.ratio is not None, "ratio": roll.ratio}
+    if truth["verb"] == "pass":
+        ends = [oracle.read([part], oracle.config.fps)[0].answers["noun"] for part in (frames[:LEAST_FRAMES], frames[-LEAST_FRAMES:])]
+        return {"permanence": ends[0] == ends[1]}
+    if truth["verb"] == "knock" and oracle.config.num_tracks > 1:
+        masses = [mass_of(truth[role], float(np.median(reading.size[:, i]))) for i, role in enumerate(("noun", "other"))]
+        ratio = momentum_ratio(times, x, reading.x[:, 1], *masses)
+        return {"momentum": ratio is not None and abs(ratio - 1) <= MOMENTUM_TOLERANCE, "ratio": ratio}
+    return {}
+
+
+def is_lawful(oracle: Oracle, frames: np.ndarray, reading: Reading, truth: Mapping[str, Any], fps: float) -> bool | None:
+    """Whether the clip keeps the law of its verb; None for a verb without one, or one that cannot be read here."""
+    found = laws(oracle, frames, reading, truth, fps)
+    return next((bool(found[law]) for law in LAWS if law in found), None)

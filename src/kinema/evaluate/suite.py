@@ -20,6 +20,7 @@ from kinema.errors import OutputError, RequestError, VideoError
 from kinema.evaluate import physics
 from kinema.evaluate.alignment import score
 from kinema.evaluate.eye import Trust, check_vocabulary, judge, load_oracle, measure_trust, scored_slots, shipped_oracle
+from kinema.evaluate.folder import claim, write_json
 from kinema.evaluate.samples import SPLITS, Sample, Shown, Split, draw_samples, stage_of, true_clip, world_of
 from kinema.evaluate.towers import clip_scores, read_real_clip, vae_psnr
 from kinema.generate.pipeline import Pipeline
@@ -29,7 +30,6 @@ from kinema.models.clip import CLIP
 from kinema.models.oracle import LEAST_FRAMES, Oracle, Reading
 from kinema.models.weights import PARTS, sha256_of
 from kinema.video import Video
-from kinema.video.atomic import atomic_output
 from kinema.worlds import StageConfig, StageWorld
 
 OnProgress = Callable[[str, int, int], None]
@@ -101,7 +101,7 @@ def evaluate(
         "sampling": {name: request[name] for name in ("width", "height", "frames", "steps", "sampler", "guidance", "shift")},
         "stage": to_dict(stage),
     }
-    _claim(out, settings)
+    claim(out, settings)
     every = [sample for split in config.splits for sample in samples[split]]
     for done, sample in enumerate(every):
         on_progress("generating", done, len(every))
@@ -130,7 +130,7 @@ def evaluate(
         verdict = judge(one.made.reading, one.sample.truth, slots)
         about = {"name": one.sample.name, "split": one.sample.split, "prompt": one.sample.prompt}
         report["clips"].append({**about, "truth": truth, "read": answers, "right": verdict})
-    _write(out / "report.json", report)
+    write_json(out / "report.json", report)
     return report
 
 
@@ -164,28 +164,6 @@ def _request(config: EvaluationConfig, prompt: str, seed: int) -> Request:
         guidance=config.guidance,
         shift=config.shift,
     )
-
-
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Make the folder this evaluation's; refuse that of another."""
-    file = out / "settings.json"
-    if file.exists():
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise OutputError(f"{file} cannot be read ({error}): use another --out") from None
-        different = [key for key in settings if before.get(key) != json.loads(json.dumps(settings[key]))]
-        if different:
-            raise OutputError(f"{out} holds an evaluation of another {' and '.join(different)}: use another --out")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} is in the way: it is not the folder of an evaluation")
-    _write(file, settings)
-
-
-def _write(file: Path, values: dict[str, Any]) -> None:
-    with atomic_output(file) as partial:
-        partial.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _clip_file(out: Path, sample: Sample) -> Path:
@@ -230,7 +208,7 @@ def _trust(
         on_progress("trying the oracle", done, total)
 
     trust = measure_trust(oracle, stage, pipeline.vae, shown, **counts, on_clip=on_clip)
-    _write(file, {"key": key, "trust": asdict(trust)})
+    write_json(file, {"key": key, "trust": asdict(trust)})
     return trust
 
 
@@ -247,39 +225,14 @@ def _look_at(oracle: Oracle, frames: np.ndarray, sample: Sample, fps: float) -> 
     (reading,) = oracle.read([frames], fps)
     is_still = sample.truth["camera"] == "still"
     moved = physics.flicker(frames, reading.x, reading.y, reading.size) if is_still else None
-    return _Look(reading, _laws(oracle, frames, reading, sample, fps), moved)
-
-
-def _laws(oracle: Oracle, frames: np.ndarray, reading: Reading, sample: Sample, fps: float) -> dict[str, Any]:
-    """What the laws of the prompt's verb say of one clip; only where one object is seen by a still camera."""
-    truth, times = sample.truth, np.arange(len(frames)) / fps
-    if truth["camera"] != "still" or truth["count"] != 1:
-        return {}
-    x, y, size = (values[:, 0] for values in (reading.x, reading.y, reading.size))
-    if truth["verb"] in ("bounce", "fall"):
-        fall = physics.fit_fall(times, y)
-        return {"gravity": fall.is_right, "g": fall.gravity, "e": fall.restitution, "fit": fall.fit, "verb": truth["verb"]}
-    if truth["verb"] == "roll":
-        roll = physics.fit_roll(frames, truth["noun"], x, y, size)
-        return {"rolling": roll.is_right, "read": roll.ratio is not None, "ratio": roll.ratio}
-    if truth["verb"] == "pass":
-        ends = [oracle.read([part], oracle.config.fps)[0].answers["noun"] for part in (frames[:LEAST_FRAMES], frames[-LEAST_FRAMES:])]
-        return {"permanence": ends[0] == ends[1]}
-    if truth["verb"] == "knock" and oracle.config.num_tracks > 1:
-        masses = [physics.mass_of(truth[role], float(np.median(reading.size[:, i]))) for i, role in enumerate(("noun", "other"))]
-        ratio = physics.momentum_ratio(times, x, reading.x[:, 1], *masses)
-        return {"momentum": ratio is not None and abs(ratio - 1) <= physics.MOMENTUM_TOLERANCE, "ratio": ratio}
-    return {}
-
-
-LAWS = {"gravity": ("bounce", "fall"), "rolling": ("roll",), "permanence": ("pass",), "momentum": ("knock",)}
+    return _Look(reading, physics.laws(oracle, frames, reading, sample.truth, fps), moved)
 
 
 def _physics(seen: Sequence[_Seen], stage: StageConfig, oracle: Oracle) -> dict[str, Any]:
     """By law: how many clips were asked for it, the share that keeps it, and the same of the renderer; or why there is none."""
     verbs = StageWorld(replace(stage, split="all")).vocabulary().verbs
     report: dict[str, Any] = {}
-    for law, of in LAWS.items():
+    for law, of in physics.LAWS.items():
         if not set(of) & set(verbs):
             report[law] = NOT_IN_VOCABULARY
             continue

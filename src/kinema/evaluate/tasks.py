@@ -1,202 +1,224 @@
-"""The tasks of the timeline, measured: on clips of a world, whose true continuation is known, and against stated ideals.
+"""The numbers of one result of the timeline, from its frames: beside the true clip of a world, and against stated ideals.
 
 Errors are mean absolute differences of frames, in levels of 255. The ideal of a join is that it does not show: its error is that
 between other neighbouring frames. A picture that stands still has no visible joins either, so motion is measured beside it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from kinema.generate import tasks
-from kinema.generate.drift import neighbour_error
-from kinema.generate.pipeline import Pipeline, Result
-from kinema.generate.request import Request
-from kinema.generate.tasks import Direction
-from kinema.video import Video
-from kinema.worlds.clip import Clip
+from kinema.evaluate.eye import is_said, noun_in
+from kinema.evaluate.physics import is_lawful
+from kinema.generate.compose import BLENDED
+from kinema.generate.drift import MOTION_FLOOR, neighbour_error
+from kinema.models.oracle import Oracle
+from kinema.worlds import Clip
 
-SEAM_LIMIT = 1.5
-"""Most that a join's error may be, in median errors between neighbouring frames, for the join to count as closed."""
-MOTION_LIMIT = 0.5
-"""Least motion, as a share of the true one, for a result not to count as frozen."""
+SEEN = 0.5
+"""Least share of an object inside the picture for its place to be compared."""
 
 
 @dataclass(frozen=True)
-class Joined:
-    """How well one result that continues known frames does so."""
+class Numbers:
+    """What is measured of one result. A number is None where the case does not ask for it."""
 
-    seam: float
-    """Error at the worst join over the median error of neighbouring frames of the result."""
-    motion: float
-    """Mean error of neighbouring frames in the new part, over that of the true frames there."""
-    truth: float
-    """Mean error of the new frames to the true ones, over that of a picture held still: below 1 is better than freezing."""
-    kept: bool
-    """Whether every frame that was to be kept came back bit for bit."""
+    MOST: ClassVar[Mapping[str, float]] = {}
+    """The greatest value that each number may have in a good result."""
+    LEAST: ClassVar[Mapping[str, float]] = {}
+    """The least value; for a yes or no, 1 asks for yes."""
 
     @property
     def is_good(self) -> bool:
-        """Whether the join is closed and something moves."""
-        return self.seam <= SEAM_LIMIT and self.motion >= MOTION_LIMIT and self.kept
+        """Whether every number that is limited is within its limits."""
+        return all(within(self, name) for name in (*self.MOST, *self.LEAST))
+
+
+def within(numbers: Numbers, name: str) -> bool:
+    """Whether a number is within its limits, as one that is None is."""
+    value = getattr(numbers, name)
+    return value is None or numbers.LEAST.get(name, -np.inf) <= value <= numbers.MOST.get(name, np.inf)
 
 
 @dataclass(frozen=True)
-class Looped:
+class Joined(Numbers):
+    """How well one result that continues known frames does so."""
+
+    MOST: ClassVar[Mapping[str, float]] = {"seam": 1.5}
+    LEAST: ClassVar[Mapping[str, float]] = {"motion": 0.5, "kept": 1}
+    seam: float
+    """Error at the worst join over the median error of neighbouring frames of the result."""
+    motion: float | None
+    """Mean error of neighbouring frames in the new part, over that of the true frames there; None where those stand still."""
+    kept: bool
+    """Whether every frame that was to be kept came back bit for bit."""
+    blend: float
+    """The largest error from a kept frame through the blended ones beside it, over the same median."""
+    truth: float | None
+    """Mean error of the new frames to the true ones, over that of a picture held still: below 1 is better than freezing; None as above."""
+    noun: bool
+    """Whether the oracle reads the clip's noun in the new frames alone."""
+    place: float | None
+    """How far from its true place the oracle finds the object in the new frames, in heights of the picture."""
+    verb: bool
+    """Whether the oracle reads the clip's verb in the whole result."""
+    direction: bool | None
+    """The same of its direction, where it has one."""
+    law: bool | None
+    """Whether the whole result keeps the physical law of its verb (`kinema.evaluate.physics`), where it has one."""
+
+
+@dataclass(frozen=True)
+class Looped(Numbers):
     """How well one loop closes."""
 
+    MOST: ClassVar[Mapping[str, float]] = {"seam": 1.5, "largest": 1.0}
+    LEAST: ClassVar[Mapping[str, float]] = {"motion": 0.5}
     seam: float
     """Error from the last frame to the first over the median error of neighbouring frames."""
     largest: float
     """The same over the largest error of neighbouring frames."""
     motion: float
     """Mean error of neighbouring frames, over that of a video of the same words and seed that is no loop."""
-
-    @property
-    def is_good(self) -> bool:
-        """Whether it closes without a jump, and moves."""
-        return self.seam <= SEAM_LIMIT and self.largest <= 1 and self.motion >= MOTION_LIMIT
+    noun: bool
+    """Whether the oracle reads the noun that was asked for."""
 
 
 @dataclass(frozen=True)
-class Edited:
+class Edited(Numbers):
     """What one edit of a region did."""
 
+    LEAST: ClassVar[Mapping[str, float]] = {"outside": 1, "inside": 1}
     outside: bool
     """Whether every pixel outside the region is the clip's, bit for bit."""
-    inside: float
-    """Mean change inside, in levels."""
-    similarity: float
-    """How much nearer the region is to the words that were asked for than it was, by the model's CLIP."""
-
-    @property
-    def is_good(self) -> bool:
-        """Whether the rest is kept and the region has come nearer to the words."""
-        return self.outside and self.similarity > 0
+    inside: bool
+    """Whether the oracle reads what was asked for, another noun or another ground, in the result."""
+    noun: bool | None
+    """The same, where a noun was asked for."""
+    ground: bool | None
+    """The same, where a ground was asked for."""
+    change: float
+    """Mean change inside the region, in levels."""
 
 
 @dataclass(frozen=True)
-class Drifted:
-    """How fast a long video drifts, and how fast one does that is extended from its decoded pixels."""
+class Lasting(Numbers):
+    """What is left of a long video's beginning at its end, and of one that is extended from its decoded pixels."""
 
-    slopes: dict[str, float]
-    plain_slopes: dict[str, float]
-
-    @property
-    def ratio(self) -> float:
-        """Drift of plain extension over ours, as the median over the numbers of the report: 3 is three times slower drift."""
-        pairs = [(abs(self.plain_slopes[name]), abs(slope)) for name, slope in self.slopes.items() if name in self.plain_slopes]
-        return float(np.median([plain / max(own, 1e-6) for plain, own in pairs]))
-
-
-def measure_extension(pipeline: Pipeline, clip: Clip, *, num_known: int, direction: Direction, **options: Any) -> Joined:
-    """How `direction` "forward" or "backward" is continued from `num_known` frames of a world's clip, whose other frames are the truth."""
-    num_new = len(clip.frames) - num_known
-    known = slice(0, num_known) if direction == "forward" else slice(num_new, None)
-    new = slice(num_known, None) if direction == "forward" else slice(0, num_new)
-    video, seconds = Video(clip.frames[known], clip.fps), num_new / clip.fps
-    request, inputs = tasks.extend(_fields(clip, options), video, seconds=seconds, direction=direction, fps=pipeline.manifest.fps)
-    frames = pipeline.run(request, inputs=inputs).video.frames
-    return _joined(frames, clip.frames, [known], new)
+    LEAST: ClassVar[Mapping[str, float]] = {"noun": 1, "drift": 3.0}
+    noun: bool | None
+    """Whether the oracle reads the noun in the last two seconds; None where it did not in the first two."""
+    plain_noun: bool | None
+    """The same of the plain extension."""
+    drift: float
+    """Drift of the plain extension over ours, the median over the numbers of the drift report: 3 is three times slower drift."""
 
 
-def measure_connection(pipeline: Pipeline, clip: Clip, *, num_known: int, **options: Any) -> Joined:
-    """How the middle of a world's clip is made from its first and last `num_known` frames."""
-    num_new = len(clip.frames) - 2 * num_known
-    ends = slice(0, num_known), slice(len(clip.frames) - num_known, None)
-    first, second = (Video(clip.frames[end], clip.fps) for end in ends)
-    request, inputs = tasks.connect(_fields(clip, options), first, second, seconds=num_new / clip.fps, fps=pipeline.manifest.fps)
-    frames = pipeline.run(request, inputs=inputs).video.frames
-    return _joined(frames, clip.frames, list(ends), slice(num_known, num_known + num_new))
-
-
-def measure_loop(pipeline: Pipeline, prompt: str, *, frames: int, **options: Any) -> Looped:
-    """How a loop of those words closes."""
-    request, _ = tasks.loop({"prompt": prompt, "frames": frames, **options}, fps=pipeline.manifest.fps)
-    loop = pipeline.run(request).report["loop"]
-    plain = pipeline.run(Request(prompt, frames=frames, **options)).video.frames
-    return Looped(
-        seam=loop["seam"] / max(loop["median"], 1e-3),
-        largest=loop["seam"] / max(loop["largest"], 1e-3),
-        motion=loop["motion"] / max(_motion(plain), 1e-3),
+def measure_join(frames: np.ndarray, clip: Clip, known: Sequence[slice], new: slice, oracle: Oracle) -> Joined:
+    """The numbers of a result beside the true clip of the same length, of which it was given the frames `known`."""
+    truth = clip.frames
+    errors = [neighbour_error(a, b) for a, b in pairwise(frames)]
+    first, stop, _ = new.indices(len(frames))
+    at_joins = [errors[index - 1] for index in (first, stop) if 0 < index < len(frames)]
+    blended = errors[first - 1 : first + BLENDED] if first else []
+    blended += errors[max(0, stop - 1 - BLENDED) : stop] if stop < len(frames) else []
+    median = max(float(np.median(errors)), 1e-3)
+    held = frames[first - 1] if first else frames[stop]
+    error = float(np.mean([neighbour_error(a, b) for a, b in zip(frames[new], truth[new])]))
+    frozen = float(np.mean([neighbour_error(held, b) for b in truth[new]]))
+    true_motion = motion(truth[new])
+    has_motion = true_motion >= MOTION_FLOOR
+    (reading,) = oracle.read([frames], clip.fps)
+    tracks = {name: np.array(values) for name, values in clip.truth["objects"][0]["tracks"].items()}
+    seen = np.zeros(len(frames), bool)
+    seen[new] = tracks["visible"][new] >= SEEN
+    away = np.hypot(reading.x[:, 0] - tracks["x"], reading.y[:, 0] - tracks["y"])
+    return Joined(
+        seam=max(at_joins) / median,
+        motion=motion(frames[new]) / true_motion if has_motion else None,
+        kept=all(np.array_equal(frames[part], truth[part]) for part in known),
+        blend=max(blended) / median,
+        truth=error / max(frozen, 1e-3) if has_motion else None,
+        noun=noun_in(oracle, frames[new]) == clip.truth["noun"],
+        place=float(away[seen].mean()) if seen.any() else None,
+        verb=reading.answers["verb"] == clip.truth["verb"],
+        direction=reading.answers["direction"] == clip.truth["direction"] if is_said("direction", clip.truth) else None,
+        law=is_lawful(oracle, frames, reading, clip.truth, clip.fps),
     )
 
 
-def measure_region_edit(pipeline: Pipeline, clip: Clip, prompt: str, *, region: tuple[int, int, int, int], **options: Any) -> Edited:
-    """What an edit of `region` to `prompt` did to a world's clip."""
-    fields_ = {**_fields(clip, options), "prompt": prompt}
-    video = Video(clip.frames, clip.fps)
-    request, inputs = tasks.edit(fields_, video, strength=1.0, region=region, fps=pipeline.manifest.fps)
-    frames = pipeline.run(request, inputs=inputs).video.frames
+def measure_loop(loop: np.ndarray, plain: np.ndarray, noun: str, oracle: Oracle) -> Looped:
+    """The numbers of a loop, beside a video of the same words that is none."""
+    errors = [neighbour_error(a, b) for a, b in pairwise(loop)]
+    seam = neighbour_error(loop[-1], loop[0])
+    return Looped(
+        seam=seam / max(float(np.median(errors)), 1e-3),
+        largest=seam / max(*errors, 1e-3),
+        motion=motion(loop) / max(motion(plain), 1e-3),
+        noun=noun_in(oracle, loop) == noun,
+    )
+
+
+def measure_edit(
+    frames: np.ndarray, clip: Clip, region: tuple[int, int, int, int], slot: str, asked: str, oracle: Oracle, fps: float
+) -> Edited:
+    """The numbers of a result in whose `region` (x, y, width, height) the clip was to have `asked` as its noun or ground."""
     x, y, w, h = region
     inside = np.zeros(clip.frames.shape[1:3], bool)
     inside[y : y + h, x : x + w] = True
-    judge = pipeline.judges["clip_similarity"]
-    before, after = (np.ascontiguousarray(shown[:, y : y + h, x : x + w]) for shown in (clip.frames, frames))
+    (reading,) = oracle.read([frames], fps)
+    is_there = reading.answers[slot] == asked
     return Edited(
         outside=np.array_equal(frames[:, ~inside], clip.frames[:, ~inside]),
-        inside=float(np.abs(frames[:, inside].astype(int) - clip.frames[:, inside]).mean()),
-        similarity=judge(after, prompt) - judge(before, prompt),
+        inside=is_there,
+        noun=is_there if slot == "noun" else None,
+        ground=is_there if slot == "ground" else None,
+        change=float(np.abs(frames[:, inside].astype(int) - clip.frames[:, inside]).mean()),
     )
 
 
-def measure_drift(pipeline: Pipeline, prompt: str, *, seconds: float, **options: Any) -> Drifted:
-    """How a long video drifts, beside one whose decoded end is encoded again for every stretch."""
-    fps = pipeline.manifest.fps
-    ours = pipeline.run(Request(prompt, seconds=seconds, **options))
-    window = pipeline.manifest.frames[1]
-    history, total = window // 2 // 4 * 4 + 1, ours.plan.frames
-    frames = pipeline.run(Request(prompt, frames=window, **options)).video.frames
-    while len(frames) < total:
-        # Written to a file and read again in practice; here the tail is what the decoder gave, in uint8.
-        tail = Video(frames[-history:].copy(), fps)
-        request, inputs = tasks.extend({"prompt": prompt, **options}, tail, seconds=(window - history) / fps, fps=fps)
-        frames = np.concatenate([frames, pipeline.run(request, inputs=inputs).video.frames[history:]])
-    return Drifted(ours.report["slopes"], _slopes(ours, frames[:total], pipeline))
+def measure_lasting(
+    ours: np.ndarray,
+    plain: np.ndarray,
+    slopes: Mapping[str, float],
+    plain_slopes: Mapping[str, float],
+    noun: str,
+    oracle: Oracle,
+    num_frames: int,
+) -> Lasting:
+    """The numbers of a long video, read in its first and last `num_frames`, and of a plain extension with its slopes."""
+
+    def lasts(frames: np.ndarray) -> bool | None:
+        return noun_in(oracle, frames[-num_frames:]) == noun if noun_in(oracle, frames[:num_frames]) == noun else None
+
+    return Lasting(lasts(ours), lasts(plain), drift_ratio(slopes, plain_slopes))
 
 
-def rows(results: Sequence[Joined | Looped | Edited]) -> dict[str, float]:
-    """The medians of the numbers of one task's cases, and the share of good cases."""
-    values = {field.name: [float(asdict(result)[field.name]) for result in results] for field in fields(results[0])}
-    row = {name: float(np.median(column)) for name, column in values.items()}
-    return row | {"good": float(np.mean([result.is_good for result in results])), "cases": float(len(results))}
+def drift_ratio(slopes: Mapping[str, float], plain_slopes: Mapping[str, float]) -> float:
+    """How many times as fast the second drifts, as the median over the numbers of both."""
+    pairs = [(abs(plain_slopes[name]), abs(slope)) for name, slope in slopes.items() if name in plain_slopes]
+    return float(np.median([plain / max(own, 1e-6) for plain, own in pairs]))
 
 
-def _fields(clip: Clip, options: dict[str, Any]) -> dict[str, Any]:
-    height, width = clip.frames.shape[1:3]
-    return {"prompt": clip.captions["medium"], "width": width, "height": height, **options}
-
-
-def _joined(frames: np.ndarray, truth: np.ndarray, known: Sequence[slice], new: slice) -> Joined:
-    """The numbers of a result beside the truth of the same length."""
-    errors = [neighbour_error(a, b) for a, b in pairwise(frames)]
-    joins = [index for index in (new.start, new.stop if new.stop is not None else len(frames)) if 0 < index < len(frames)]
-    at_joins = [errors[index - 1] for index in joins]
-    held = frames[new.start - 1] if new.start else frames[new.stop]
-    error = float(np.mean([neighbour_error(a, b) for a, b in zip(frames[new], truth[new])]))
-    frozen = float(np.mean([neighbour_error(held, b) for b in truth[new]]))
-    return Joined(
-        seam=max(at_joins) / max(float(np.median(errors)), 1e-3),
-        motion=_motion(frames[new]) / max(_motion(truth[new]), 1e-3),
-        truth=error / max(frozen, 1e-3),
-        kept=all(np.array_equal(frames[part], truth[part]) for part in known),
-    )
-
-
-def _motion(frames: np.ndarray) -> float:
+def motion(frames: np.ndarray) -> float:
+    """The mean error between neighbouring frames."""
     return float(np.mean([neighbour_error(a, b) for a, b in pairwise(frames)]))
 
 
-def _slopes(ours: Result, frames: np.ndarray, pipeline: Pipeline) -> dict[str, float]:
-    """The slopes of a drift report over the windows of `ours`, for other frames."""
-    from kinema.generate.drift import Watch
-
-    judges: dict[str, Callable[[np.ndarray, str], float]] = pipeline.judges
-    watch = Watch(ours.plan, {}, judges)
-    for _ in watch.over(iter(frames)):
-        pass
-    slopes: dict[str, float] = watch.report["slopes"]
-    return slopes
+def row(results: Sequence[Numbers]) -> dict[str, Any]:
+    """The figures of one task, plain JSON: of numbers the median, of a yes or no the share, and the shares within the limits."""
+    kind = results[0]
+    found: dict[str, Any] = {"cases": len(results), "good": float(np.mean([result.is_good for result in results]))}
+    for field in fields(kind):
+        known = [float(value) for result in results if (value := asdict(result)[field.name]) is not None]
+        is_share = any(isinstance(getattr(result, field.name), bool) for result in results)
+        figures: dict[str, Any] = {"num": len(known)}
+        if known:
+            figures["share" if is_share else "median"] = float(np.mean(known) if is_share else np.median(known))
+        if not is_share and (field.name in kind.MOST or field.name in kind.LEAST):
+            figures["within"] = float(np.mean([within(result, field.name) for result in results]))
+        found[field.name] = figures
+    return found

@@ -4,6 +4,7 @@ The numbers are taken while the frames pass on their way to the file, in constan
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -13,11 +14,13 @@ from kinema.generate.layout import frames_of
 from kinema.generate.painting import KeptFrame
 from kinema.generate.request import Plan
 
-Judge = Callable[[np.ndarray, str], float]
-"""What a model makes of frames (f, h, w, 3) and the prompt that they should show: a number that drift would change."""
+Judge = Callable[[np.ndarray, str], float | str]
+"""What a model makes of frames (f, h, w, 3) and the prompt that they should show: a number that drift would change, or a word."""
 
 MOTION_FLOOR = 0.25
 """Mean change from frame to frame, in levels of 255, below which a video counts as frozen."""
+WORDS_PX = 32
+"""Height of a row of words in the plot."""
 
 
 def neighbour_error(a: np.ndarray, b: np.ndarray) -> float:
@@ -68,7 +71,7 @@ class Watch:
     def report(self) -> dict[str, Any]:
         """Plain JSON. `joins`: the change from frame to frame at each, in levels, and its ratio to the median of all others.
 
-        A loop has `loop`, a result of several windows `windows` and `slopes`, the change a second of each of their numbers.
+        A loop has `loop`, a result of several windows `windows` and `slopes`, the change a second of each of their numbers that is no word.
         """
         others = [error for index, error in enumerate(self.errors, start=1) if index not in self.joins]
         median = float(np.median(others)) if others else 0.0
@@ -84,7 +87,8 @@ class Watch:
         if self.windows:
             middles = [(window["from_s"] + window["to_s"]) / 2 for window in self.windows]
             names = [name for name in self.windows[0] if name not in ("from_s", "to_s", "prompt")]
-            slopes = {name: _slope(middles, [window[name] for window in self.windows]) for name in names}
+            values = {name: [window[name] for window in self.windows] for name in names}
+            slopes = {name: _slope(middles, values[name]) for name in names if not isinstance(values[name][0], str)}
             report |= {"windows": self.windows, "slopes": slopes}
         return report
 
@@ -92,8 +96,8 @@ class Watch:
         red, green, blue = frames.reshape(-1, 3).mean(axis=0)
         numbers = {"red": red, "green": green, "blue": blue, "contrast": frames.std(), "sharpness": np.mean([sharpness(f) for f in frames])}
         numbers |= {name: judge(frames, prompt) for name, judge in self.judges.items()} if prompt else {}
-        rounded = {name: round(float(value), 4) for name, value in numbers.items()}
-        self.windows.append({"from_s": first / self.plan.fps, "to_s": stop / self.plan.fps, "prompt": prompt, **rounded})
+        plain = {name: value if isinstance(value, str) else round(float(value), 4) for name, value in numbers.items()}
+        self.windows.append({"from_s": first / self.plan.fps, "to_s": stop / self.plan.fps, "prompt": prompt, **plain})
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -107,16 +111,29 @@ def summary(report: Mapping[str, Any]) -> str:
     if report["joins"]:
         worst = max(report["joins"], key=lambda join: join["error"])
         parts.append(f"{len(report['joins'])} joins, the worst at {worst['seconds']:g} s with {worst['ratio']:g} times the median change")
+    for name, words in _words(report).items():
+        parts.append(f"{name} '{words[0]}' in {words.count(words[0])} of {len(words)} windows")
     if report["is_frozen"]:
         parts.append("hardly anything moves")
     return "; ".join(parts)
 
 
+def _words(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What the judges that answer in words said, window by window."""
+    windows = report.get("windows", [])
+    names = [name for name, value in windows[0].items() if isinstance(value, str) and name != "prompt"] if windows else []
+    return {name: [window[name] for window in windows] for name in names}
+
+
 def plot(report: Mapping[str, Any], *, width_px: int = 640, row_px: int = 110) -> np.ndarray:
-    """The windows' numbers over time as a picture, uint8 (h, w, 3): a row for each, with its range and its slope."""
+    """The windows' numbers over time as a picture, uint8 (h, w, 3): a row for each, with its range and its slope.
+
+    What is said in words is written where it changes.
+    """
     windows, slopes = report["windows"], report["slopes"]
     left, right, ink, line = 130, 16, (34, 34, 40), (31, 95, 191)
-    picture = np.full((row_px * len(slopes) + 30, width_px, 3), 255, np.uint8)
+    words = _words(report)
+    picture = np.full((row_px * len(slopes) + WORDS_PX * len(words) + 30, width_px, 3), 255, np.uint8)
     end_s = windows[-1]["to_s"]
     places = [left + round((width_px - left - right) * (w["from_s"] + w["to_s"]) / 2 / end_s) for w in windows]
 
@@ -133,14 +150,25 @@ def plot(report: Mapping[str, Any], *, width_px: int = 640, row_px: int = 110) -
         write(name, 8, top + 12)
         write(f"{low:.4g} to {high:.4g}", 8, top + 30)
         write(f"{slope:+.2g} a second", 8, top + 48)
+    for row, (name, said) in enumerate(words.items()):
+        middle = row_px * len(slopes) + WORDS_PX * row + WORDS_PX // 2
+        write(name, 8, middle)
+        changes = [0, *(i for i, (a, b) in enumerate(pairwise(said), 1) if a != b)]
+        free = 0
+        for i in changes:
+            cv2.line(picture, (places[i], middle + 4), (places[i], middle + 9), line, 2)
+            if places[i] >= free:  # words that would cover each other are left out: the JSON has them all
+                write(said[i], places[i], middle)
+                free = places[i] + 8 * len(said[i])
     write("0 s", left, picture.shape[0] - 8)
     write(f"{end_s:g} s", width_px - right - 40, picture.shape[0] - 8)
     return picture
 
 
 def _parts(plan: Plan) -> list[tuple[int, int, str]]:
-    """The result's frames from join to join of its windows, each part with its prompt."""
-    firsts = sorted({max(0, frames_of(w.new_first, plan.temporal_factor)[0] - plan.canvas_first) for w in plan.windows} | {0})
+    """The result's frames from join to join of its windows, each part with its prompt; one part for what is made in one window."""
+    windows = plan.windows if len(plan.windows) > 1 else []
+    firsts = sorted({max(0, frames_of(w.new_first, plan.temporal_factor)[0] - plan.canvas_first) for w in windows} | {0})
     stops = [*firsts[1:], plan.frames]
     starts = [(max(0, frames_of(latent, plan.temporal_factor)[0] - plan.canvas_first), prompt) for latent, prompt in plan.prompts]
     return [(a, b, [prompt for at, prompt in starts if at <= a][-1]) for a, b in zip(firsts, stops) if a < b]
