@@ -78,7 +78,7 @@ def attend_causal(q: Float[Tensor, "b n k dh"], k: Float[Tensor, "b n k dh"], v:
 
 def _batched(q: Tensor, k: Tensor, v: Tensor, kv_lengths: tuple[int, ...], bias: Tensor | None = None) -> Tensor:
     """Attention as one batch, for segments whose queries are equally many."""
-    b, longest = len(kv_lengths), max(kv_lengths, default=0)
+    b, longest = len(kv_lengths), max(kv_lengths) if kv_lengths else 0  # dynamo cannot trace default=
     if longest == 0 or len(q) == 0:
         return torch.zeros_like(q)
     mask = None
