@@ -212,11 +212,11 @@ class CaptionerPart:
     def measure(self, model: Captioner, device: torch.device) -> dict[str, dict[str, float]]:
         """The share of new clips captioned rightly, slot by slot: combinations held out and seen, English and Chinese."""
         data, shape = self.recipe.data, self.recipe.data.shapes[0]
-        sizes = {"height": shape.height, "width": shape.width, "num_frames": max(data.lengths), "fps": self.oracle.config.fps}
+        sizes = {"height": shape.height, "width": shape.width, "num_frames": max(data.lengths)}
         scores = {}
         for split in ("held_out", "train"):
             world = type(self.world)(dataclasses.replace(self.recipe.stage, split=split))
-            clips = draw_clips(world, f"captioner-{split}-measured", range(data.held_out_clips), **sizes)
+            clips = draw_clips(world, f"captioner-{split}-measured", range(data.held_out_clips), **sizes, fps=self.oracle.config.fps)
             seen = [look(self.oracle, clip.frames, clip.fps, most=self.config.num_frames) for clip in clips]
             together = Seen(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
             for key in MEASURED:
