@@ -20,7 +20,8 @@ class Says:
     name = "prepared"
 
     def __init__(self, *answers: str) -> None:
-        self.answers, self.missing = list(answers), []
+        self.answers = list(answers)
+        self.missing: list[list[str]] = []
 
     def propose(self, prompt, kind, *, picture, missing, seed):
         self.missing.append([str(item) for item in missing])
