@@ -163,7 +163,7 @@ def test_another_way_of_sampling_and_another_task_are_refused(evaluated, pipelin
     out, _ = evaluated
     with pytest.raises(OutputError, match="evaluation of another sampling and asked"):
         evaluate_timeline(pipeline, TimelineConfig(cases=1, long_seconds=4, steps=2, **SIZE), out, oracle_folder=untrained_oracle)
-    with pytest.raises(UnknownName, match="forward, backward, connect, loop, edit, long"):
+    with pytest.raises(UnknownName, match="known: backward, connect, edit, forward, long, loop"):
         TimelineConfig(tasks=("extend",))
 
 

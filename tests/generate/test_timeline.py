@@ -179,10 +179,10 @@ def test_beside_kept_frames_at_most_four_are_blended_and_standing_pixels_meet_th
 
 
 def test_pixels_that_have_moved_are_not_pulled_towards_the_kept_frame():
-    decoded = [np.full((1, 2, 3), 100, np.uint8), np.array([[[100] * 3, [200] * 3]], np.uint8)]
-    kept = {0: KeptFrame(np.full((1, 2, 3), 120, np.uint8))}
+    decoded = [np.full((1, 2, 3), 0, np.uint8), np.array([[[0] * 3, [250] * 3]], np.uint8)]
+    kept = {0: KeptFrame(np.full((1, 2, 3), 20, np.uint8))}
     _, beside = compose(iter(decoded), kept)
-    assert beside[0, :, 0].tolist() == [120, 200]
+    assert beside[0, :, 0].tolist() == [20, 250]
 
 
 def test_a_long_result_reports_its_windows_and_joins(pipeline):
