@@ -239,19 +239,6 @@ def clip_loss(
     return loss, metrics
 
 
-def foil_loss(
-    video_embeds: Float[Tensor, "b d"], true_embeds: Float[Tensor, "b d"], foil_embeds: Float[Tensor, "b d"], logit_scale: Float[Tensor, ""]
-) -> Float[Tensor, ""]:
-    """The logistic loss of a clip's place on the way from its foil to its true caption, both unit embeddings.
-
-    The way is normalised: contrast brings two captions that differ in one word so close that among the candidates of `clip_loss` neither
-    tower feels which is right (left and right had a cosine of 0.9995), while here the video tower's gradient does not depend on how near
-    they are. The sign of what goes into the logistic function is that of the margin.
-    """
-    way = F.normalize(true_embeds - foil_embeds, dim=-1)
-    return F.softplus(-logit_scale * (video_embeds * way).sum(dim=-1)).mean()
-
-
 def _initialise(tower: nn.Module, width: int, num_layers: int) -> None:
     """Normal weights of std width ** -0.5 (the MLP's first layer: (2 * width) ** -0.5) and zero biases, as in OpenAI's code.
 

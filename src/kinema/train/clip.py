@@ -14,7 +14,7 @@ from kinema.data.render import CaptionMix, draw_clips, to_tensor
 from kinema.data.steps import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.errors import ConfigError
 from kinema.lookup import lookup
-from kinema.models.clip import CLIP, CLIPConfig, clip_loss, foil_loss
+from kinema.models.clip import CLIP, CLIPConfig, clip_loss
 from kinema.models.pixels import to_uint8
 from kinema.models.tokenizer import Tokenizer
 from kinema.models.weights import load_component, save_component
@@ -93,21 +93,13 @@ class CLIPPart:
         return batch
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """The symmetric contrastive loss, and the foils' of clips that come with the very caption their foil is wrong in one slot of.
-
-        A single frame cannot tell motion, so foils belong to clips only.
-        """
+        """The symmetric contrastive loss. A single frame cannot tell motion, so foils stand among the candidates of clips only."""
         assert isinstance(model, CLIP), "the CLIP part trains a CLIP"
         video, captions = batch["video"], batch["captions"]
         foils = [caption for caption, _ in batch["foils"]] if video.shape[2] > 1 else []
         _, embeds = model.encode_text([*captions, *foils])
         texts, foil_embeds = embeds[: len(captions)], embeds[len(captions) :] if foils else None
-        videos, scale = model.encode_video(video), model.logit_scale()
-        loss, metrics = clip_loss(videos, texts, foil_embeds, scale)
-        paired = [i for i, (caption, matched) in enumerate(zip(captions, batch["matched"])) if caption == matched]
-        if foil_embeds is not None and paired:
-            loss = loss + foil_loss(videos[paired], texts[paired], foil_embeds[paired], scale)
-        return loss, metrics
+        return clip_loss(model.encode_video(video), texts, foil_embeds, model.logit_scale())
 
     @torch.no_grad()
     def measure(self, model: CLIP, device: torch.device) -> dict[str, float]:
