@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from kinema.generate.request import Request
 from kinema.models.oracle import SLOTS, Reading
 from kinema.worlds import StageWorld
 
-SIZE = {"width": 48, "height": 32}
+SIZE: dict[str, Any] = {"width": 48, "height": 32}
 QUICK = TimelineConfig(cases=2, long_seconds=4, steps=1, **SIZE)
 
 

@@ -133,7 +133,7 @@ def test_a_new_adapter_changes_nothing_and_a_trained_one_is_what_its_file_merges
     merge_lora(merged, read_lora(tmp_path / "lora.safetensors", merged))
     torch.testing.assert_close(answer(dit), answer(merged), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(answer(dit), answer(network()), atol=1e-3)
-    assert len(lora_state(dit)) == 60
+    assert len(lora_state(dit)) == 40
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_captions_are_those_of_the_clips_that_are_seen(tmp_path):
 
 
 def test_padding_teaches_nothing():
-    part = tiny()
+    part = tiny("data.hidden=0.0")
     ((_, batch, _),) = part.plan()
     longer = batch | {"ids": torch.cat([batch["ids"], torch.full((len(batch["ids"]), 4), PAD)], dim=1)}
     with torch.no_grad():

@@ -92,9 +92,10 @@ def _prompts(arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_
 def _timeline(arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_progress: "OnProgress") -> tuple[Path, str]:
     """The page and the table of the timeline's tasks."""
     from kinema.evaluate import TimelineConfig, evaluate_timeline, timeline_table, write_timeline_page
+    from kinema.evaluate.cases import TASKS
 
-    chosen = {"tasks": tuple(dict.fromkeys(arguments.task))} if arguments.task else {}
-    config = TimelineConfig(cases=arguments.cases, long_seconds=arguments.long_seconds, **chosen, **_sampling(arguments))
+    chosen = tuple(dict.fromkeys(arguments.task or TASKS))
+    config = TimelineConfig(chosen, cases=arguments.cases, long_seconds=arguments.long_seconds, **_sampling(arguments))
     report = evaluate_timeline(pipeline, config, out, oracle_folder=arguments.oracle, on_progress=on_progress)
     return write_timeline_page(report, out), timeline_table(report)
 

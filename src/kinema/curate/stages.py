@@ -114,7 +114,7 @@ def see(task: Task) -> Result:
         shown = np.stack(list(at_constant_rate(timed, clip["fps"], clip["source_fps"]))[: clip["num_frames"]])
         embedding: list[float] = []
         if task["clip"] is not None:
-            with torch.no_grad(), _one_thread():
+            with torch.no_grad(), one_thread():
                 embedding = _clip(task["clip"]).encode_video(from_uint8([shown]))[0].tolist()
         scores = {name: round(plug_ins.measure(function, shown), 6) for name, function in task["scorers"].items()}
         result[clip["clip_id"]] = {"embedding": [round(value, 6) for value in embedding], "scores": scores}

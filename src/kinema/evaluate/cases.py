@@ -203,9 +203,8 @@ def _lasting() -> TimelineTask:
             for _ in watch.over(iter(frames)):
                 pass
             slopes.append(watch.report["slopes"])
-        return measure_lasting(
-            made["result"], made["plain"], *slopes, case.clip.truth["noun"], oracle, num_frames=case.manifest.default_frames
-        )
+        noun, num_frames = case.clip.truth["noun"], case.manifest.default_frames
+        return measure_lasting(made["result"], made["plain"], slopes[0], slopes[1], noun, oracle, num_frames)
 
     return TimelineTask("long", 480, make, measure, num_cases=5, stays_in_view=True, is_long=True)
 

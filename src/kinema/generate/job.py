@@ -85,8 +85,8 @@ class Job:
         tensors = {name: value for name, value in (("latents", state.latents), ("x", state.x)) if value is not None}
         tensors |= {f"memory.{i}": tensor for i, tensor in enumerate(state.sampler.tensors)}
         tensors |= {f"cache.{i}": tensor for i, tensor in enumerate(state.cache.tensors)}
-        counts = {"window": state.window, "next_step": state.sampler.next_step, "memory": len(state.sampler.tensors)}
-        counts["cache"] = {name: value for name, value in vars(state.cache).items() if name != "tensors"}
+        cache = {name: value for name, value in vars(state.cache).items() if name != "tensors"}
+        counts = {"window": state.window, "next_step": state.sampler.next_step, "memory": len(state.sampler.tensors), "cache": cache}
         content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         words = {"model_hash": model_hash, "counts": json.dumps(counts)}
         _write(self.folder / STATE, lambda path: save_file(content, path, metadata=words))
