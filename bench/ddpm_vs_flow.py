@@ -21,7 +21,8 @@ from kinema.data.steps import torch_rng
 from kinema.diffusion.objective import add_noise, to_x0
 from kinema.diffusion.schedule import Schedule, log_snr
 from kinema.evaluate.eye import judge, load_oracle, scored_slots, through
-from kinema.generate.pipeline import Pipeline, load
+from kinema.generate.loading import load
+from kinema.generate.pipeline import Pipeline
 from kinema.generate.request import Request
 from kinema.models.dit import apply_to_grid
 from kinema.models.known import encode_known

@@ -18,7 +18,8 @@ import numpy as np
 from kinema.evaluate.eye import judge, load_oracle, scored_slots
 from kinema.evaluate.samples import Shown, draw_samples, stage_of, world_of
 from kinema.generate.expansion import expand, load_expander
-from kinema.generate.pipeline import Pipeline, load
+from kinema.generate.loading import load
+from kinema.generate.pipeline import Pipeline
 from kinema.generate.request import Request
 from kinema.worlds import grammar
 from kinema.worlds.nouns import NOUNS

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from kinema.device import CPU, peak_memory_bytes
 from kinema.generate.layout import frames_of
-from kinema.generate.pipeline import Step, load
+from kinema.generate.loading import load
+from kinema.generate.pipeline import Step
 from kinema.generate.request import Request
 
 EDGE_SECONDS = 10.0

@@ -17,7 +17,8 @@ from kinema.data.render import draw_clips, to_tensor
 from kinema.data.steps import torch_rng
 from kinema.diffusion.objective import Prediction, add_noise, target
 from kinema.evaluate import stage_of
-from kinema.generate.pipeline import Pipeline, load
+from kinema.generate.loading import load
+from kinema.generate.pipeline import Pipeline
 from kinema.models.dit import apply_to_grid
 from kinema.models.known import encode_known
 from kinema.worlds.stage import StageWorld

@@ -10,7 +10,7 @@ from tests.wan_folders import peer
 
 from kinema.cli.main import main
 from kinema.errors import ModelError
-from kinema.generate.pipeline import load
+from kinema.generate.loading import load
 from kinema.generate.request import Request
 from kinema.wan.convert import convert
 from kinema.wan.files import find

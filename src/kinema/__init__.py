@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kinema.generate.asking import animate, connect, edit, extend, loop, storyboard
-    from kinema.generate.pipeline import generate, load
+    from kinema.generate.asking import animate, connect, edit, extend, generate, loop, storyboard
+    from kinema.generate.loading import load
     from kinema.generate.request import Request
     from kinema.video import Video
 
@@ -19,7 +19,7 @@ __all__ = ["Request", "Video", "animate", "connect", "edit", "extend", "generate
 
 _HOMES = {
     **dict.fromkeys(("animate", "connect", "edit", "extend", "loop", "storyboard"), "kinema.generate.asking"),
-    "load": "kinema.generate.pipeline",
+    "load": "kinema.generate.loading",
     "Request": "kinema.generate.request",
     "Video": "kinema.video",
 }

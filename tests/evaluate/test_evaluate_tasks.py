@@ -14,7 +14,7 @@ from kinema.evaluate import tasks as numbers
 from kinema.evaluate.cases import GAP, KNOWN, NEW, TASKS, Case, asked_of, plain_extension, region_of
 from kinema.evaluate.eye import load_oracle, noun_in
 from kinema.evaluate.samples import stage_of, world_of
-from kinema.generate.pipeline import load
+from kinema.generate.loading import load
 from kinema.generate.request import Request
 from kinema.models.oracle import SLOTS, Reading
 from kinema.worlds import StageWorld

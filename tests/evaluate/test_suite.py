@@ -8,7 +8,7 @@ import torch
 
 from kinema.errors import ModelError, OutputError, RequestError
 from kinema.evaluate import EvaluationConfig, evaluate, table, write_page
-from kinema.generate.pipeline import load
+from kinema.generate.loading import load
 from kinema.models.oracle import Oracle, OracleConfig
 from kinema.models.weights import save_component
 from kinema.train.oracle import slots_of

@@ -2,7 +2,8 @@
 
 import pytest
 
-from kinema.generate.pipeline import Pipeline, load
+from kinema.generate.loading import load
+from kinema.generate.pipeline import Pipeline
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ import kinema
 from kinema.errors import ConfigError, ModelError, OutputError, RequestError
 from kinema.generate import pipeline as module
 from kinema.generate.job import LATENTS, Job
-from kinema.generate.pipeline import Pipeline, Result, Step, load
+from kinema.generate.loading import load
+from kinema.generate.pipeline import Pipeline, Result, Step
 from kinema.generate.provenance import read_provenance
 from kinema.generate.request import Request
 

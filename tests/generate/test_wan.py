@@ -10,9 +10,9 @@ from tests.wan_folders import KINDS, peer
 from kinema.cli.main import main
 from kinema.errors import ConfigError, ModelError, RequestError
 from kinema.generate.compose import compose
+from kinema.generate.loading import load
 from kinema.generate.noise import START, place_noise
 from kinema.generate.painting import KeptFrame
-from kinema.generate.pipeline import load
 from kinema.generate.places import Place
 from kinema.generate.request import Request
 from kinema.generate.tasks import pictures

@@ -5,7 +5,7 @@ import pytest
 from tests.wan_folders import peer
 
 from kinema.generate import tasks
-from kinema.generate.pipeline import load
+from kinema.generate.loading import load
 from kinema.video import Video
 
 FRAMES = 5

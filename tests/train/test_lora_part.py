@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from kinema.generate.pipeline import load
+from kinema.generate.loading import load
 from kinema.models.dit import DiT
 from kinema.models.lora import LoRAFile, LoRALinear
 from kinema.models.weights import load_card, load_dit, shipped_model

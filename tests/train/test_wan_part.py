@@ -17,8 +17,8 @@ from kinema.data.latents import vae_hash
 from kinema.data.text_states import TextCache
 from kinema.device import CPU
 from kinema.errors import ConfigError, TrainingError
+from kinema.generate.loading import load
 from kinema.generate.noise import START, place_noise
-from kinema.generate.pipeline import load
 from kinema.generate.request import Request
 from kinema.models.dit import DiT, DiTConfig, apply_to_grids
 from kinema.models.lora import LoRAFile, LoRALinear

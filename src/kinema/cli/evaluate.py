@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from kinema.errors import RequestError
-    from kinema.generate.pipeline import load
+    from kinema.generate.loading import load
 
     is_timeline = arguments.tasks or arguments.task
     # An option of the other kind would be ignored in silence.

@@ -119,7 +119,7 @@ def load_model(arguments: argparse.Namespace, model: str, request: "Request") ->
     """
     from kinema.device import pick_device
     from kinema.evaluate.eye import add_judges
-    from kinema.generate.pipeline import load
+    from kinema.generate.loading import load
     from kinema.models.lora import LoRAFile
     from kinema.wan.model import is_wan
 
@@ -150,8 +150,8 @@ def expand_prompt(arguments: argparse.Namespace, fields: dict[str, Any], kind: "
 
 def make(arguments: argparse.Namespace, fill: Callable[[dict[str, Any], float], "Task"]) -> int:
     """Load the model, fill the request of the task, make its video and say what was done."""
+    from kinema.generate.loading import manifest_of
     from kinema.generate.painting import describe
-    from kinema.generate.pipeline import manifest_of
 
     request, inputs = fill(fields_of(arguments), manifest_of(arguments.model).fps)
     pipeline = load_model(arguments, arguments.model, request)

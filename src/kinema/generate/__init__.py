@@ -1,7 +1,7 @@
 """Generation: from a request to a video.
 
 The package is callable, because its name is also the name of the public function: `kinema.generate("a penguin walks")`
-is `kinema.generate.pipeline.generate("a penguin walks")` whether or not some submodule has been imported before.
+is `kinema.generate.asking.generate("a penguin walks")` whether or not some submodule has been imported before.
 """
 
 import sys
@@ -16,8 +16,8 @@ class _Generate(ModuleType):
     """This module, as a function."""
 
     def __call__(self, prompt: str, **options: Any) -> "Result":
-        """The video that shows `prompt`; see `kinema.generate.pipeline.generate`."""
-        from kinema.generate.pipeline import generate
+        """The video that shows `prompt`; see `kinema.generate.asking.generate`."""
+        from kinema.generate.asking import generate
 
         return generate(prompt, **options)
 

@@ -1,24 +1,51 @@
-"""The tasks as calls: read the files, fill a request, run it. `kinema.extend("in.mp4", seconds=4)` is `asking.extend`.
+"""What is asked for, as calls: `generate` from words alone; the tasks read files, fill a request and run it.
 
-Clips and pictures are paths or `Video`s. `options` are the fields of `Request`; `animate` and `edit` also take `expand` and `expander`,
-as `kinema.generate` does. Every function raises the errors of `kinema.load`,
+`kinema.extend("in.mp4", seconds=4)` is `asking.extend`. Clips and pictures are paths or `Video`s. `options` are the fields of `Request`;
+`animate` and `edit` also take `expand` and `expander`, as `generate` does. Every function raises the errors of `kinema.load`,
 `Video.read` and `Pipeline.run`, and returns its `Result`.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kinema import config
 from kinema.generate import tasks
-from kinema.generate.expansion import Kind, expanded, png
-from kinema.generate.pipeline import Result, kept_pipeline, run_with_bar, say
-from kinema.generate.places import Fit
+from kinema.generate.expansion import Expansion, Kind, expanded, png
+from kinema.generate.loading import kept_pipeline
+from kinema.generate.pipeline import Pipeline, Result
+from kinema.generate.places import Fit, Inputs
+from kinema.generate.progress import progress_bar
+from kinema.generate.request import Request
 from kinema.generate.tasks import Direction, Fields, Shot, Task
 from kinema.models.weights import SHIPPED
 from kinema.video import Video
 
+log = logging.getLogger(__name__)
+
 Source = str | Path | Video
 Region = tuple[int, int, int, int]
+
+
+def generate(
+    prompt: str, *, model: str | Path = SHIPPED, device: str = "auto", expand: bool = False, expander: str = SHIPPED, **options: Any
+) -> Result:
+    """The video that shows `prompt`; `options` are the other fields of `Request`. The model stays loaded for the next call.
+
+    With `expand` the prompt is first made longer by `expander` (see `kinema.generate.expansion.load_expander`); the result's request
+    holds both. In a terminal a bar shows how far it has come, and words that the model reads otherwise are logged as a warning.
+
+    `generate("a penguin walks", seconds=2, seed=7).save("penguin.mp4")`. Raises `ConfigError` for an option that a request does not have,
+    and the errors of `load`, `expand` and `Pipeline.run`.
+    """
+    fields = {"prompt": prompt, "model": str(model), **options}
+    request = config.from_dict(Request, fields)  # wrong options are said before anything is loaded
+    if expand:
+        fields, expansion = expanded(fields, expander, "text")
+        say(expansion)
+        request = config.from_dict(Request, fields)
+    return run_with_bar(kept_pipeline(request.model, device=device), request)
 
 
 def extend(
@@ -116,3 +143,17 @@ def _ask(
             fields, expansion = expanded(fields, expander, kind, None if shown is None else png(read(shown, pipeline.manifest.fps)))
             say(expansion)
     return run_with_bar(pipeline, *fill(fields, pipeline.manifest.fps))
+
+
+def run_with_bar(pipeline: Pipeline, request: Request, inputs: Inputs | None = None) -> Result:
+    """The result of `Pipeline.run`, with a bar in a terminal, and as warnings what the user should know before."""
+    if notice := pipeline.read_prompt(request.prompt).text if request.prompt else "":
+        log.warning("%s", notice)
+    with progress_bar() as on_step:
+        return pipeline.run(request, inputs=inputs, on_step=on_step)
+
+
+def say(expansion: Expansion) -> None:
+    """Log both prompts of an expansion, as the notices of `run_with_bar` are."""
+    for line in expansion.lines:
+        log.warning("%s", line)

@@ -5,10 +5,10 @@ request -> plan -> canvas -> sampler around the guided DiT -> latents (saved) ->
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -18,25 +18,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kinema import config
-from kinema.device import Precision, autocast, pick_device
+from kinema.device import Precision, autocast
 from kinema.diffusion.canvas import Network, with_canvas
 from kinema.diffusion.guidance import JOINT_TOKENS, classifier_free
 from kinema.diffusion.objective import Prediction, to_x0
 from kinema.diffusion.samplers import SAMPLERS, SamplerState
 from kinema.diffusion.schedule import SCHEDULES, time_grid
 from kinema.diffusion.step_cache import with_cache
-from kinema.errors import ConfigError, ModelError, RequestError
+from kinema.errors import ModelError, RequestError
 from kinema.generate.compose import compose
 from kinema.generate.cycle import decode_cycle, on_ring, rolls
 from kinema.generate.drift import Judge, Watch
 from kinema.generate.events import iterate
-from kinema.generate.expansion import Expansion, expanded
 from kinema.generate.job import Job, SamplingState
 from kinema.generate.noise import START, STEP, place_noise
 from kinema.generate.painting import Painted, describe, paint
 from kinema.generate.places import Inputs
-from kinema.generate.progress import progress_bar
 from kinema.generate.prompt import PromptReport, read_prompt
 from kinema.generate.provenance import metadata, provenance
 from kinema.generate.request import SHIPPED, Plan, Request, make_plan
@@ -48,14 +45,11 @@ from kinema.models.lora import LoRAFile, merge_lora, read_lora
 from kinema.models.pixels import from_uint8, to_uint8
 from kinema.models.text import TextEncoder, TextStates
 from kinema.models.vae import VAE
-from kinema.models.weights import Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model, sha256_of
-from kinema.nn.attention import KERNELS, attention_kernel
+from kinema.models.weights import Manifest, sha256_of
+from kinema.nn.attention import attention_kernel
 from kinema.shapes import Float
 from kinema.video import Video, VideoWriter
 from kinema.video.writing import LOSSY
-from kinema.wan.files import find
-from kinema.wan.model import Offload, is_wan
-from kinema.wan.model import describe as describe_wan
 
 log = logging.getLogger(__name__)
 
@@ -529,85 +523,3 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
 def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether that is what the error says."""
     return isinstance(error, MemoryError) or "memory" in str(error)
-
-
-def load(
-    model: str | Path = SHIPPED,
-    *,
-    device: str = "auto",
-    precision: Precision = "auto",
-    offload: Offload | None = None,
-    attention: str = "auto",
-    loras: Sequence[LoRAFile] = (),
-) -> Pipeline:
-    """The pipeline of a model: "shipped", or the path of a model folder or file. Raises `ModelError` when it is not whole.
-
-    `loras` are adapters that are merged into its backbone, one after the other; one that does not fit is an error that lists why.
-    `offload` is for models of the Wan family ("text" when None, see `load_wan_model`); raises `ConfigError` for others.
-    `attention` is one of `kinema.nn.attention.KERNELS`.
-    """
-    lookup(KERNELS, attention, kind="attention kernel")
-    pipeline = _load(model, device, precision, offload)
-    pipeline.attention = attention
-    for lora in loras:
-        pipeline.add_lora(lora)
-    return pipeline
-
-
-def manifest_of(model: str | Path) -> Manifest:
-    """What a model was trained for and does when nothing is asked for; no weights are read."""
-    if is_wan(Path(model)):
-        return describe_wan(find(Path(model)), name=Path(model).name)[1]
-    return load_manifest(resolve_model(model))
-
-
-def _load(model: str | Path, device: str, precision: Precision, offload: Offload | None) -> Pipeline:
-    place = pick_device(device)
-    if is_wan(Path(model)):
-        from kinema.generate.wan import load_wan
-
-        return load_wan(Path(model), place, precision, offload or "text")
-    if offload is not None:
-        raise ConfigError(f"offload '{offload}' is for models of the Wan family, which {model} is not: leave it out")
-    folder = resolve_model(model)
-    manifest = load_manifest(folder)
-    parts = load_dit(folder, place), load_vae(folder, place), load_clip(folder, place)
-    return Pipeline(*parts, manifest, model=str(model), model_hash=model_hash(folder), precision=precision)
-
-
-kept_pipeline = lru_cache(maxsize=1)(load)
-"""`load`, with the last model kept for the next call."""
-
-
-def run_with_bar(pipeline: Pipeline, request: Request, inputs: Inputs | None = None) -> Result:
-    """The result of `Pipeline.run`, with a bar in a terminal, and as warnings what the user should know before."""
-    if notice := pipeline.read_prompt(request.prompt).text if request.prompt else "":
-        log.warning("%s", notice)
-    with progress_bar() as on_step:
-        return pipeline.run(request, inputs=inputs, on_step=on_step)
-
-
-def say(expansion: Expansion) -> None:
-    """Log both prompts of an expansion, as the notices of `run_with_bar` are."""
-    for line in expansion.lines:
-        log.warning("%s", line)
-
-
-def generate(
-    prompt: str, *, model: str | Path = SHIPPED, device: str = "auto", expand: bool = False, expander: str = SHIPPED, **options: Any
-) -> Result:
-    """The video that shows `prompt`; `options` are the other fields of `Request`. The model stays loaded for the next call.
-
-    With `expand` the prompt is first made longer by `expander` (see `kinema.generate.expansion.load_expander`); the result's request
-    holds both. In a terminal a bar shows how far it has come, and words that the model reads otherwise are logged as a warning.
-
-    `generate("a penguin walks", seconds=2, seed=7).save("penguin.mp4")`. Raises `ConfigError` for an option that a request does not have,
-    and the errors of `load`, `expand` and `Pipeline.run`.
-    """
-    fields = {"prompt": prompt, "model": str(model), **options}
-    request = config.from_dict(Request, fields)  # wrong options are said before anything is loaded
-    if expand:
-        fields, expansion = expanded(fields, expander, "text")
-        say(expansion)
-        request = config.from_dict(Request, fields)
-    return run_with_bar(kept_pipeline(request.model, device=device), request)
