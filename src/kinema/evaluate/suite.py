@@ -52,7 +52,7 @@ class EvaluationConfig:
     guidance: float | None = None
     shift: float | None = None
     num_fresh: int = 200
-    num_round_trips: int = 64
+    num_round_trips: int = 200
     num_vae_clips: int = 16
     num_clip_clips: int = 256
     real_clip: Path | None = None
