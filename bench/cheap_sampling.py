@@ -31,6 +31,7 @@ WAYS: tuple[dict[str, Any], ...] = (
     {"cache": 0.4},
     {"cache": 0.4, "guidance_interval": (0.5, 1.0)},
     {"steps": 25, "cache": 0.2},
+    {"steps": 25, "cache": 0.4},
     {"guidance_interval": (0.5, 1.0)},
     {"steps": 20},
     {"steps": 14},
