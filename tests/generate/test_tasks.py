@@ -11,7 +11,7 @@ from kinema.generate import tasks
 from kinema.generate.painting import paint
 from kinema.generate.pipeline import Pipeline
 from kinema.generate.places import Place, content_hash
-from kinema.generate.request import Request
+from kinema.generate.request import CLIP_GUIDANCE, Request
 from kinema.models.known import encode_known
 from kinema.models.pixels import from_uint8
 from kinema.video import Video
@@ -170,7 +170,7 @@ def test_clips_are_continued_with_less_guidance_and_made_anew_with_all_of_it(pip
             "picture": tasks.pictures(FIELDS, first=clip_of(1)),
         }.items()
     }
-    assert guidance == {"extend": full / 2, "asked": 3.5, "edit": full, "picture": full}
+    assert guidance == {"extend": CLIP_GUIDANCE * full, "asked": 3.5, "edit": full, "picture": full}
 
 
 def test_without_words_there_is_no_guidance(pipeline):
