@@ -115,7 +115,7 @@ def build(
         clips, seen = chain.cut(sources, looks, files)
         clips = chain.drop_duplicates(clips, seen)
         clips = chain.caption(clips, sources)
-        clips, sources = chain.see(clips, sources)
+        clips = chain.see(clips, sources)
         clips, sources = chain.encode(clips, sources)
         funnel = _funnel(files, sources, clips)
         chain.write(sources, clips, funnel)
@@ -224,11 +224,11 @@ class _Chain:
         clips, self.writer = add_captions(clips, paths, self.recipe, self.store, self.engine, self.progress)
         return clips
 
-    def see(self, clips: Sequence[Clip], sources: Sequence[Source]) -> tuple[list[Clip], list[Source]]:
+    def see(self, clips: Sequence[Clip], sources: Sequence[Source]) -> list[Clip]:
         """The clips with what the recipe's CLIP and scorers say of them; those that break a rule, or repeat another file, are dropped."""
         agreement, rules = self.recipe.agreement, self.recipe.scorers
         if not agreement.is_asked and not rules:
-            return list(clips), list(sources)
+            return list(clips)
         folder = resolve_model(agreement.clip) if agreement.is_asked else None
         clip = load_clip(folder) if folder is not None else None
         tool = weights_hash(clip) if clip is not None else ""
@@ -258,7 +258,7 @@ class _Chain:
                 why = filters.score_reason(scores, self.recipe)
                 one = replace(one, scores=json.dumps(scores, sort_keys=True), verdict="dropped" if why else "kept", reason=why)
             rows_out.append(one)
-        return self._drop_look_alikes(rows_out, embeddings), list(sources)
+        return self._drop_look_alikes(rows_out, embeddings)
 
     def _drop_look_alikes(self, clips: Sequence[Clip], embeddings: Mapping[str, np.ndarray]) -> list[Clip]:
         most = self.recipe.agreement.max_same
