@@ -140,10 +140,12 @@ def expand_prompt(arguments: argparse.Namespace, fields: dict[str, Any], kind: "
     """The fields with the prompt expanded when that is asked for; both prompts are said. `shown` is the picture or clip it goes with."""
     if not arguments.expand:
         return fields
-    from kinema.generate.expansion import expanded, png
-    from kinema.video import Video
+    from kinema.generate.expansion import expanded
+    from kinema.video import Video, png_bytes
 
-    fields, expansion = expanded(fields, arguments.expander, kind, None if shown is None else png(Video.read(shown, max_frames=1)))
+    fields, expansion = expanded(
+        fields, arguments.expander, kind, None if shown is None else png_bytes(Video.read(shown, max_frames=1).frames[0])
+    )
     print("\n".join(expansion.lines))
     return fields
 

@@ -10,7 +10,7 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from kinema.curate.engine import Engine, Job, Outcome, Pool, Stage
 from kinema.curate.recipe import Clips, DataRecipe
 from kinema.curate.sources import Found, find
 from kinema.curate.store import WORK, Store, content_key, only_builder
-from kinema.data.dataset import CARD, SCHEMA_VERSION, SHARDS, Clip, Row, Source, parquet, read_card, sha256, to_table
+from kinema.data.dataset import CARD, SCHEMA_VERSION, SHARDS, Clip, Row, Source, of_one_file, parquet, read_card, sha256, to_table
 from kinema.data.latents import vae_hash, weights_hash
 from kinema.errors import DataError
 from kinema.models.clip import CLIP
@@ -236,7 +236,7 @@ class _Chain:
         versions = [plug_ins.version(function) for function in table.values()]
         paths = {source.source_id: source.path for source in sources if source.verdict == "used"}
         jobs, members = [], {}
-        for source_id, group in _groups([clip for clip in clips if clip.verdict == "kept"], ENCODE_AT_ONCE):
+        for source_id, group in of_one_file([clip for clip in clips if clip.verdict == "kept"], ENCODE_AT_ONCE):
             rows = [_span(one, one.clip_id) for one in group]
             key = content_key(stages.SEE_VERSION, source_id, rows, tool, table, versions, self.recipe.side)
             task = {"path": paths[source_id], "clips": rows, "clip": folder and str(folder), "scorers": table, "side": self.recipe.side}
@@ -284,7 +284,7 @@ class _Chain:
             if c.latents_key and c.latents_key not in self.shards_before and not self.store.has_array("latents", c.latents_key)
         ]
         jobs, members = [], {}
-        for source_id, group in _groups(missing, ENCODE_AT_ONCE):
+        for source_id, group in of_one_file(missing, ENCODE_AT_ONCE):
             rows = [_span(c, c.latents_key) for c in group]
             key = content_key([clip.latents_key for clip in group])
             members[key] = group
@@ -542,18 +542,6 @@ def _embed(clip: CLIP, texts: Sequence[str]) -> np.ndarray:
     """Unit embeddings of texts, a row each."""
     with torch.no_grad():
         return clip.encode_text(texts)[1].numpy()
-
-
-def _groups(clips: Iterable[Clip], size: int) -> Iterator[tuple[str, list[Clip]]]:
-    """Runs of at most `size` clips of one file, which come together."""
-    group: list[Clip] = []
-    for clip in clips:
-        if group and (clip.source_id != group[0].source_id or len(group) == size):
-            yield group[0].source_id, group
-            group = []
-        group.append(clip)
-    if group:
-        yield group[0].source_id, group
 
 
 def _shards_by_key(out: Path) -> dict[str, str]:

@@ -4,11 +4,10 @@ The writer is the captioner of the package or of a folder, a vision model at an 
 so a stopped build goes on, and another writer or setting redoes captions alone. Thresholds are applied to what is stored.
 """
 
-import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,10 +22,11 @@ from kinema.curate.recipe import Captioning, DataRecipe
 from kinema.curate.sources import ORIGINAL, read_rows
 from kinema.curate.stages import Result, Task, one_thread, shown_clips
 from kinema.curate.store import Store, content_key
-from kinema.data.dataset import Clip
+from kinema.data.dataset import Clip, of_one_file
 from kinema.errors import DataError, EndpointError, ModelError
 from kinema.models.oracle import LEAST_FRAMES
 from kinema.models.weights import SHIPPED, resolve_model
+from kinema.video import png_bytes
 
 if TYPE_CHECKING:
     from kinema.models.captioner import Captioner, Written
@@ -199,7 +199,7 @@ def _write_missing(
 ) -> dict[str, str]:
     """Have the clips captioned that are not yet, and store what is said; the reasons of those that could not be read."""
     config, jobs, members = recipe.captions, [], {}
-    for group in _groups(missing):
+    for source_id, group in of_one_file(missing, AT_ONCE):
         wanted = ("clip_id", "start_s", "end_s", "num_source_frames", "source_fps", "num_frames", "fps")
         rows = []
         for clip in group:
@@ -210,7 +210,7 @@ def _write_missing(
             rows.append({"box": box, "height": size[0], "width": size[1], "texts": texts, **{name: getattr(clip, name) for name in wanted}})
         key = content_key([keys[clip.clip_id] for clip in group])
         members[key] = group
-        task = {"path": paths[group[0].source_id], "clips": rows, "captions": to_dict(config)}
+        task = {"path": paths[source_id], "clips": rows, "captions": to_dict(config)}
         wait_s = config.timeout_s * 4 * len(_forms(config)) * config.tries if config.writer == "endpoint" else recipe.work.deadline_s
         jobs.append(Job(key, task, recipe.work.deadline_s + wait_s * len(group) + group[-1].end_s))
     unreadable: dict[str, str] = {}
@@ -291,7 +291,7 @@ def _endpoint_writer(config: Captioning) -> _Writer:
 
     def describe(clip: Mapping[str, Any], frames: np.ndarray) -> dict[str, list[Said]]:
         indices = sorted({round(i * (len(frames) - 1) / max(1, config.pictures - 1)) for i in range(config.pictures)})
-        pictures = [_png(frames[i]) for i in indices]
+        pictures = [png_bytes(frames[i]) for i in indices]
         forms: dict[str, list[Said]] = {}
         for form in _forms(config):
             question = ASKED[form.removesuffix("_zh")].format(n=len(pictures))
@@ -302,14 +302,6 @@ def _endpoint_writer(config: Captioning) -> _Writer:
         return forms
 
     return describe
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 @cache
@@ -388,18 +380,6 @@ def _refuse_common(written: dict[str, dict[str, str]], refused: dict[str, dict[s
     for clip_id, texts in written.items():
         for form in [form for form, text in texts.items() if counts[text] > most]:
             refused.setdefault(clip_id, {})[form] = f"duplicate: {counts[texts.pop(form)]} clips have this caption"
-
-
-def _groups(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
-    """Runs of at most `AT_ONCE` clips of one file, which come together."""
-    group: list[Clip] = []
-    for clip in clips:
-        if group and (clip.source_id != group[0].source_id or len(group) == AT_ONCE):
-            yield group
-            group = []
-        group.append(clip)
-    if group:
-        yield group
 
 
 def _json(values: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ Only dataset.json is ever replaced; everything it names is written before, under
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,6 +167,18 @@ class Dataset:
             return parquet().read_table(path, memory_map=True)
         except (OSError, ValueError) as error:
             raise DataError(f"{path} is missing or damaged ({error}): build the data set again") from error
+
+
+def of_one_file(clips: Iterable[Clip], size: int) -> Iterator[tuple[str, list[Clip]]]:
+    """Runs of at most `size` clips of one file, which come together."""
+    group: list[Clip] = []
+    for clip in clips:
+        if group and (clip.source_id != group[0].source_id or len(group) == size):
+            yield group[0].source_id, group
+            group = []
+        group.append(clip)
+    if group:
+        yield group[0].source_id, group
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kinema import config
 from kinema.generate import tasks
-from kinema.generate.expansion import Expansion, Kind, expanded, png
+from kinema.generate.expansion import Expansion, Kind, expanded
 from kinema.generate.loading import kept_pipeline
 from kinema.generate.pipeline import Pipeline, Result
 from kinema.generate.places import Fit, Inputs
@@ -20,7 +20,7 @@ from kinema.generate.progress import progress_bar
 from kinema.generate.request import Request
 from kinema.generate.tasks import Direction, Fields, Shot, Task
 from kinema.models.weights import SHIPPED
-from kinema.video import Video
+from kinema.video import Video, png_bytes
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,9 @@ def _ask(
     if kind is not None:
         expander = fields.pop("expander", SHIPPED)
         if fields.pop("expand", False):
-            fields, expansion = expanded(fields, expander, kind, None if shown is None else png(read(shown, pipeline.manifest.fps)))
+            fields, expansion = expanded(
+                fields, expander, kind, None if shown is None else png_bytes(read(shown, pipeline.manifest.fps).frames[0])
+            )
             say(expansion)
     return run_with_bar(pipeline, *fill(fields, pipeline.manifest.fps))
 

@@ -10,8 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import cv2
-
 from kinema import config
 from kinema.endpoint import Endpoint
 from kinema.errors import ModelError, RequestError
@@ -20,7 +18,6 @@ from kinema.generate.request import MAX_PROMPT_CHARACTERS
 from kinema.models import expander as network
 from kinema.models.tensors import read_json
 from kinema.models.weights import CONFIG, PARTS, SHIPPED, load_component, sha256_of
-from kinema.video import Video
 
 Kind = Literal["text", "image", "edit"]
 
@@ -179,7 +176,7 @@ def expand(prompt: str, expander: Expander, *, kind: Kind = "text", picture: byt
     missing: tuple[Lost, ...] = ()
     for _ in range(2):
         proposal = _plain(expander.propose(prompt, kind, picture=picture, missing=missing, seed=seed))
-        missing = lost(prompt, proposal) if proposal else lost(prompt, "")
+        missing = lost(prompt, proposal)
         if not missing and proposal:
             return Expansion(prompt, _fitting(proposal, expander), expander.name)
     if not proposal or any(item.is_contradicted for item in missing):
@@ -212,13 +209,6 @@ def _plain(text: str) -> str:
         if len(text) > 2 and text.startswith(left) and text.endswith(right) and left not in inner and right not in inner:
             text = inner.strip()
     return text
-
-
-def png(video: Video) -> bytes:
-    """The first frame of a clip, as the bytes of a PNG."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(video.frames[0], cv2.COLOR_RGB2BGR))
-    assert done, "any uint8 picture is a PNG"
-    return data.tobytes()
 
 
 def expanded(fields: dict[str, Any], place: str, kind: Kind, picture: bytes | None = None) -> tuple[dict[str, Any], Expansion]:

@@ -13,10 +13,10 @@
 Importing this needs NumPy and Pillow only; PyAV is loaded by the first video file.
 """
 
-from kinema.video.pictures import save_image
+from kinema.video.pictures import png_bytes, save_image
 from kinema.video.reading import read_metadata
 from kinema.video.sheet import contact_sheet
 from kinema.video.video import Video
 from kinema.video.writing import VideoWriter
 
-__all__ = ["Video", "VideoWriter", "contact_sheet", "read_metadata", "save_image"]
+__all__ = ["Video", "VideoWriter", "contact_sheet", "png_bytes", "read_metadata", "save_image"]

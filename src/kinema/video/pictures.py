@@ -1,5 +1,6 @@
 """Pictures and animated pictures through Pillow: one picture is a video of one frame."""
 
+import io
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -87,6 +88,13 @@ def _rgb(image: Image.Image) -> np.ndarray:
     if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
         return flatten(np.asarray(upright.convert("RGBA")))
     return np.asarray(upright.convert("RGB")).copy()
+
+
+def png_bytes(array: np.ndarray) -> bytes:
+    """A picture, uint8 (h, w, 3), as the bytes of a PNG."""
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
 
 
 def save_image(path: str | PathLike[str], array: np.ndarray, *, metadata: Mapping[str, str] | None = None) -> Path:
