@@ -27,7 +27,6 @@ from kinema.models.text import TextStates
 from kinema.models.vae import VAE
 from kinema.models.weights import MANIFEST, Manifest, load_card, load_clip, load_dit, load_manifest, load_vae, resolve_model, save_model
 from kinema.train.canvas_mix import TASKS, CanvasMix
-from kinema.train.grow import grown_dit
 from kinema.train.part import Recipe
 from kinema.video import contact_sheet, save_image
 from kinema.worlds import WORLDS, StageConfig
@@ -285,8 +284,8 @@ class DiTPart:
         )
 
     def init_from(self, folder: Path) -> None:
-        """The DiT's weights of a released model folder, or of the model "shipped"; it may know fewer latent channels."""
-        self.model.load_state_dict(grown_dit(load_dit(resolve_model(str(folder))), self.model))
+        """The DiT's weights of a released model folder, or of the model "shipped"."""
+        self.model.load_state_dict(load_dit(resolve_model(str(folder))).state_dict())
 
     def plan(self) -> list[tuple[str, Batch, int]]:
         """A step of every stage at the first shape."""

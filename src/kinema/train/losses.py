@@ -15,21 +15,17 @@ from kinema.shapes import Float
 
 @dataclass(frozen=True)
 class ReconstructionConfig:
-    """Weights of the terms; `adversarial` is off at 0 and otherwise begins at `adversarial_from` steps.
-
-    `keep` holds the first latent channels to those of the VAE that the run begins with, so that a DiT trained on them can go on.
-    """
+    """Weights of the terms; `adversarial` is off at 0 and otherwise begins at `adversarial_from` steps."""
 
     gradient: float = 1.0
     gradient_scales: int = 3
     kl: float = 5e-4
-    keep: float = 0.0
     adversarial: float = 0.0
     adversarial_from: int = 1000
     discriminator_dim: int = 32
 
     def __post_init__(self) -> None:
-        if min(self.gradient, self.kl, self.keep, self.adversarial) < 0 or self.gradient_scales < 1:
+        if min(self.gradient, self.kl, self.adversarial) < 0 or self.gradient_scales < 1:
             raise ConfigError("loss weights must not be negative, and gradient_scales must be at least 1")
 
 

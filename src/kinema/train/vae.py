@@ -9,15 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kinema.data.leaves import leaves
 from kinema.data.render import draw_clips, to_tensor
 from kinema.data.steps import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.errors import ConfigError
 from kinema.lookup import lookup
-from kinema.models.pixels import from_uint8, to_uint8
+from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE, VAEConfig
-from kinema.models.weights import load_component, resolve_model, save_component
-from kinema.train.grow import grown_vae
+from kinema.models.weights import load_component, save_component
 from kinema.train.losses import Discriminator, ReconstructionConfig, adversarial_losses, gradient_difference, psnr
 from kinema.train.part import Recipe
 from kinema.video import Video, contact_sheet, save_image
@@ -26,10 +24,7 @@ from kinema.worlds import WORLDS, StageConfig
 
 @dataclass(frozen=True)
 class VAEData:
-    """Pixels per side of frames and of the crops made of them, frames of a clip (4k+1), batch sizes, and the share of image steps.
-
-    `leaves` is the share of each batch that is dead leaves (`kinema.data.leaves`) in place of the world's clips.
-    """
+    """Pixels per side of frames and of the crops made of them, frames of a clip (4k+1), batch sizes, and the share of image steps."""
 
     size: int = 128
     crop: int = 64
@@ -38,16 +33,13 @@ class VAEData:
     image_batch: int = 16
     image_share: float = 0.5
     stats_clips: int = 64
-    leaves: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("size", "crop", "num_frames", "clip_batch", "image_batch", "stats_clips"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
-        if self.crop > self.size or not 0 <= self.image_share <= 1 or not 0 <= self.leaves <= 1:
-            raise ConfigError(
-                f"crop = {self.crop} must be at most size = {self.size}; image_share = {self.image_share} and leaves = {self.leaves} in 0 to 1"
-            )
+        if self.crop > self.size or not 0 <= self.image_share <= 1:
+            raise ConfigError(f"crop = {self.crop} must be at most size = {self.size}, and image_share = {self.image_share} in 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ class VAEPart:
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         discriminator = Discriminator(recipe.loss.discriminator_dim) if recipe.loss.adversarial else None
         self.model = VAEAndDiscriminator(VAE(recipe.model), discriminator)
-        self.released: VAE | None = None
+        self.released: VAEConfig | None = None
 
     def prepare(self, out: Path, device: torch.device) -> None:
         """Nothing: clips are drawn as they are needed."""
@@ -102,8 +94,6 @@ class VAEPart:
             corners = rng.integers(data.size - data.crop + 1, size=(count, 2))
             crops = [clip[:, :, y : y + data.crop, x : x + data.crop] for clip, (y, x) in zip(video, corners)]
             video = torch.stack(crops)
-        if num_leaves := round(data.leaves * count):
-            video[:num_leaves] = from_uint8([leaves(rng, num_frames, data.crop, data.crop) for _ in range(num_leaves)])
         return {"video": video, "step": step}
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
@@ -117,23 +107,11 @@ class VAEPart:
         kl = posterior.kl().mean()
         loss = absolute + config.gradient * gradient + config.kl * kl
         metrics = {"l1": absolute.detach(), "gradient": gradient.detach(), "kl": kl.detach(), "psnr": psnr(fake.detach(), video)}
-        if config.keep:
-            drift = self._drift(posterior.mean, video)
-            loss, metrics["drift"] = loss + config.keep * drift, drift.detach()
         if model.discriminator is not None and batch["step"] >= config.adversarial_from:
             generator_loss, discriminator_loss = adversarial_losses(model.discriminator, video, fake)
             loss = loss + config.adversarial * generator_loss + discriminator_loss
             metrics |= {"generator": generator_loss.detach(), "discriminator": discriminator_loss.detach()}
         return loss, metrics
-
-    def _drift(self, z: Tensor, video: Tensor) -> Tensor:
-        """How far the first channels of `z` are from the latents of the VAE that the run began with: mean square in units of their std."""
-        if self.released is None:
-            raise ConfigError("loss.keep keeps the latents of the VAE that a run begins with: name it with --init-from")
-        with torch.no_grad():
-            before = self.released.to(z.device).encode(video).mean
-        scale = torch.tensor(self.released.config.latents_std, device=z.device).view(-1, 1, 1, 1)
-        return ((z[:, : before.shape[1]] - before) / scale).square().mean()
 
     def _held_out(self, count: int) -> Tensor:
         data = self.recipe.data
@@ -167,18 +145,18 @@ class VAEPart:
             latents.append(z.float().cpu())
         mean, std = _mean_and_std(torch.cat(latents))
         if self.released is not None and not any(weight.requires_grad for weight in self.model.vae.encoder.parameters()):
-            kept = self.released.config
-            mean, std = kept.latents_mean, kept.latents_std  # a DiT was trained on these latents
+            mean, std = self.released.latents_mean, self.released.latents_std  # a DiT was trained on these latents
         config = dataclasses.replace(self.recipe.model, latents_mean=mean, latents_std=std)
         measured = VAE(config)
         measured.load_state_dict(model.vae.state_dict())
         save_component(folder, measured, card={**training, "psnr_held_out_db": round(sum(scores) / len(scores), 2)})
 
     def init_from(self, folder: Path) -> None:
-        """The VAE's weights of a released folder, which may have fewer latent channels: then the function is the same, and new ones wait."""
+        """The VAE's weights of a released folder."""
         assert isinstance(self.model, VAEAndDiscriminator), "the VAE part trains VAEAndDiscriminator"
-        self.released = load_component(resolve_model(str(folder)), VAE).requires_grad_(False)
-        self.model.vae.load_state_dict(grown_vae(self.released, self.model.vae))
+        vae = load_component(folder, VAE)
+        self.model.vae.load_state_dict(vae.state_dict())
+        self.released = vae.config
 
     def plan(self) -> list[tuple[str, Batch, int]]:
         """An image step and a clip step."""
