@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from kinema.config import from_dict
-from kinema.curate.captioning import Describer, shipped_captioner
+from kinema.curate.describer import Describer, shipped_captioner
 from kinema.data.render import draw_clips
 from kinema.evaluate.alignment import ALL
 from kinema.evaluate.captions import right_captions

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.curate.captioning import Describer
+    from kinema.curate.describer import Describer
     from kinema.errors import RequestError, VideoError
     from kinema.video import Video
     from kinema.video.scanning import probe

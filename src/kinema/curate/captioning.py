@@ -8,30 +8,21 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-import numpy as np
-
-from kinema.config import from_dict, to_dict
+from kinema.config import to_dict
+from kinema.curate.describer import Describer
 from kinema.curate.engine import Engine, Job
 from kinema.curate.recipe import Captioning, DataRecipe
 from kinema.curate.sources import ORIGINAL, read_rows
-from kinema.curate.stages import Result, Task, one_thread, shown_clips
 from kinema.curate.store import Store, content_key
+from kinema.curate.writers import ASKED, INSTRUCTIONS, Said, caption, forms_of
 from kinema.data.dataset import Clip, of_one_file
-from kinema.errors import DataError, EndpointError, ModelError
+from kinema.errors import DataError, EndpointError
 from kinema.models.oracle import LEAST_FRAMES
-from kinema.models.weights import SHIPPED, resolve_model
-from kinema.video import png_bytes
-
-if TYPE_CHECKING:
-    from kinema.models.captioner import Captioner, Written
-    from kinema.models.clip import CLIP
-    from kinema.models.oracle import Oracle
+from kinema.models.weights import resolve_model
 
 CAPTION_VERSION = 1
 """Rises when the same writer would be asked otherwise, so that what is stored is not taken for it."""
@@ -41,72 +32,8 @@ AT_ONCE = 16
 WORDS = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")
 REFUSAL = re.compile(r"\b(i'?m sorry|i am sorry|i cannot|i can'?t|i'?m unable|as an ai)\b", re.IGNORECASE)
 RUN = 3
-INSTRUCTIONS = (
-    "You caption video clips for training a text-to-video model. Say only what can be seen. Answer with the caption alone, in {language}."
-)
-LANGUAGES = {"en": "English", "zh": "Chinese"}
-ASKED = {
-    "short": "These are {n} frames of one clip, in order. Name the main subject and what it does, and to which side, in at most 15 words.",
-    "medium": "These are {n} frames of one clip, in order. In one sentence: the subject, what it does, to which side, where, "
-    "in which light.",
-    "detailed": "These are {n} frames of one clip, in order. In three to six sentences: the subject and its looks, what it does and how it "
-    "moves, the place, the light and the sky, what the camera does, and the style.",
-}
 
 Progress = Callable[[str, int, int], None]
-Said = dict[str, Any]
-"""A caption as a writer gives it: text, confidence and agreement (None where there is none), is_whole."""
-
-
-def shipped_captioner() -> Path:
-    """The folder of the captioner inside the package."""
-    return Path(__file__).parent / "captioner"
-
-
-@dataclass(frozen=True, eq=False)
-class Describer:
-    """A captioner with the oracle that it looks through."""
-
-    oracle: "Oracle"
-    captioner: "Captioner"
-
-    @classmethod
-    def load(cls, model: str = SHIPPED) -> "Describer":
-        """The captioner of the package, or of a folder, which holds its oracle too unless that is the package's own.
-
-        Raises `ModelError` when it is not whole, or was trained with another oracle.
-        """
-        from kinema.data.latents import weights_hash
-        from kinema.evaluate.eye import load_oracle
-        from kinema.models.captioner import Captioner
-        from kinema.models.weights import load_component
-
-        folder = shipped_captioner() if model == SHIPPED else Path(model)
-        if not folder.is_dir():
-            raise ModelError(f"no captioner in {folder}: give '{SHIPPED}' or the export of kinema train recipes/captioner.toml")
-        captioner = load_component(folder, Captioner)
-        oracle = load_oracle(folder / "oracle" if (folder / "oracle").is_dir() else None)
-        if weights_hash(oracle) != captioner.config.oracle:
-            raise ModelError(f"{folder}: the captioner was trained with another oracle than the package's: put it into {folder}/oracle")
-        return cls(oracle, captioner)
-
-    @property
-    def weights(self) -> str:
-        """A hash of all that its captions depend on."""
-        from kinema.data.latents import weights_hash
-
-        return content_key(weights_hash(self.captioner), self.captioner.config.oracle)[:16]
-
-    def describe(self, frames: np.ndarray, fps: float, form: str, *, temperature: float = 0.0, seed: int = 0) -> "Written":
-        """The caption of one clip, uint8 (f, h, w, 3). Raises `RequestError` when it is too short, `UnknownName` for an unknown form."""
-        import torch
-
-        from kinema.lookup import lookup
-        from kinema.models.captioner import look
-
-        lookup(self.captioner.speller.form_ids, form, kind="form of a caption")
-        seen = look(self.oracle, frames, fps, most=self.captioner.config.num_frames)
-        return self.captioner.write(seen, [form], temperature=temperature, generator=torch.Generator().manual_seed(seed))[0]
 
 
 def fault(said: Said, config: Captioning) -> str:
@@ -155,7 +82,7 @@ def add_captions(
         if clip.verdict != "kept":
             continue
         if config.writer == "model" and clip.num_frames < LEAST_FRAMES:
-            refused[clip.clip_id] = dict.fromkeys(_forms(config), f"too few frames: {clip.num_frames}, at least {LEAST_FRAMES}")
+            refused[clip.clip_id] = dict.fromkeys(forms_of(config), f"too few frames: {clip.num_frames}, at least {LEAST_FRAMES}")
         elif config.writer != "file" or clip.name in given:
             size = (clip.box_top, clip.box_left, clip.box_height, clip.box_width, clip.height, clip.width, clip.num_frames, clip.fps)
             keys[clip.clip_id] = content_key(CAPTION_VERSION, clip.clip_id, size, identity, given.get(clip.name))
@@ -164,7 +91,7 @@ def add_captions(
     written: dict[str, dict[str, str]] = {}
     for clip_id, key in keys.items():
         if clip_id in unreadable:
-            refused[clip_id] = dict.fromkeys(_forms(config), f"unreadable: {unreadable[clip_id]}")
+            refused[clip_id] = dict.fromkeys(forms_of(config), f"unreadable: {unreadable[clip_id]}")
             continue
         for form, candidates in (store.get(KIND, key) or {}).items():
             faults = [fault(said, config) for said in candidates]
@@ -211,7 +138,7 @@ def _write_missing(
         key = content_key([keys[clip.clip_id] for clip in group])
         members[key] = group
         task = {"path": paths[source_id], "clips": rows, "captions": to_dict(config)}
-        wait_s = config.timeout_s * 4 * len(_forms(config)) * config.tries if config.writer == "endpoint" else recipe.work.deadline_s
+        wait_s = config.timeout_s * 4 * len(forms_of(config)) * config.tries if config.writer == "endpoint" else recipe.work.deadline_s
         jobs.append(Job(key, task, recipe.work.deadline_s + wait_s * len(group) + group[-1].end_s))
     unreadable: dict[str, str] = {}
     done = total - len(missing)
@@ -229,108 +156,13 @@ def _write_missing(
     return unreadable
 
 
-def caption(task: Task) -> Result:
-    """What the writer says of some clips of the file at task["path"]: {"said": {clip_id: {form: [captions]}}, "error": ""}.
-
-    task["clips"] are rows as `stages.encode` has them, with texts by form where a file is the writer; task["captions"] is a `Captioning`
-    as a table. When an endpoint fails, "error" says how, and "said" holds what was said before.
-    """
-    config = from_dict(Captioning, task["captions"])
-    writer = _writer(json.dumps(task["captions"], sort_keys=True))
-    judge = _agreement(config.clip) if config.min_agreement > -1 else None
-    said: dict[str, Any] = {}
-    failures: list[EndpointError] = []
-
-    def ask(pair: tuple[Mapping[str, Any], np.ndarray]) -> tuple[str, dict[str, list[Said]]]:
-        clip, frames = pair
-        if not failures:
-            try:
-                return clip["clip_id"], writer(clip, frames)
-            except EndpointError as error:
-                failures.append(error)
-        return clip["clip_id"], {}
-
-    with ThreadPoolExecutor(config.parallel if config.writer == "endpoint" else 1) as pool:
-        shown = list(shown_clips(task))
-        for (clip_id, forms), (_, frames) in zip(pool.map(ask, shown), shown):
-            for one in (one for candidates in forms.values() for one in candidates):
-                one["agreement"] = judge(frames, one["text"]) if judge else None
-            if forms:
-                said[clip_id] = forms
-    return {"said": said, "error": str(failures[0]) if failures else ""}
-
-
-class _Writer(Protocol):
-    def __call__(self, clip: Mapping[str, Any], frames: np.ndarray) -> dict[str, list[Said]]: ...
-
-
-@cache
-def _writer(table: str) -> _Writer:
-    """The writer of a `Captioning` in JSON, loaded once a process."""
-    config = from_dict(Captioning, json.loads(table))
-    if config.writer == "file":
-        return lambda clip, frames: {form: [_said(text)] for form, text in clip["texts"].items()}
-    if config.writer == "endpoint":
-        return _endpoint_writer(config)
-    describer = Describer.load(config.model)
-
-    def describe(clip: Mapping[str, Any], frames: np.ndarray) -> dict[str, list[Said]]:
-        forms: dict[str, list[Said]] = {}
-        for form in _forms(config):
-            seeds = [int(content_key(config.seed, clip["clip_id"], form, i)[:15], 16) for i in range(config.tries)]
-            with one_thread():
-                drawn = [describer.describe(frames, clip["fps"], form, temperature=config.temperature, seed=seed) for seed in seeds]
-            forms[form] = [_said(one.text, round(one.confidence, 4), one.is_whole) for one in drawn]
-        return forms
-
-    return describe
-
-
-def _endpoint_writer(config: Captioning) -> _Writer:
-    endpoint = config.ask()
-
-    def describe(clip: Mapping[str, Any], frames: np.ndarray) -> dict[str, list[Said]]:
-        indices = sorted({round(i * (len(frames) - 1) / max(1, config.pictures - 1)) for i in range(config.pictures)})
-        pictures = [png_bytes(frames[i]) for i in indices]
-        forms: dict[str, list[Said]] = {}
-        for form in _forms(config):
-            question = ASKED[form.removesuffix("_zh")].format(n=len(pictures))
-            answers = [
-                endpoint.ask(INSTRUCTIONS.format(language=LANGUAGES[config.language]), question, pictures) for _ in range(config.tries)
-            ]
-            forms[form] = [_said(" ".join(answer.strip().strip('"').split())) for answer in answers]
-        return forms
-
-    return describe
-
-
-@cache
-def _agreement(model: str) -> Callable[[np.ndarray, str], float | None]:
-    """The cosine of a clip and a caption by the CLIP of a model; None for a caption with words that it does not know."""
-    import torch
-
-    from kinema.models.pixels import from_uint8
-    from kinema.models.weights import load_clip
-
-    clip: CLIP = load_clip(resolve_model(model))
-
-    def judge(frames: np.ndarray, text: str) -> float | None:
-        uses = clip.tokenizer.explain(text)
-        if not uses or not all(use.known and use.used for use in uses):
-            return None
-        with torch.inference_mode(), one_thread():
-            return round(float(clip.similarity(from_uint8([frames]), [text])[0, 0]), 4)
-
-    return judge
-
-
 def _identity(recipe: DataRecipe) -> dict[str, Any]:
     """What captions depend on, beyond the clips: the writer by name and hash, and how it is asked."""
     from kinema.data.latents import weights_hash
     from kinema.models.weights import load_clip
 
     config = recipe.captions
-    how: dict[str, Any] = {"writer": config.writer, "forms": _forms(config), "tries": config.tries, "temperature": config.temperature}
+    how: dict[str, Any] = {"writer": config.writer, "forms": forms_of(config), "tries": config.tries, "temperature": config.temperature}
     how |= {"version": CAPTION_VERSION}
     if config.writer == "model":
         weights = Describer.load(config.model).weights
@@ -363,14 +195,6 @@ def _given(config: Captioning) -> dict[str, dict[str, str]]:
             raise DataError(f"{config.file}: {name}: a caption is a text, or texts by form; got {said!r}")
         found[name] = {("written" if form == ORIGINAL else form): " ".join(text.split()) for form, text in texts.items()}
     return found
-
-
-def _forms(config: Captioning) -> list[str]:
-    return [form + ("_zh" if config.language == "zh" else "") for form in config.forms]
-
-
-def _said(text: str, confidence: float | None = None, is_whole: bool = True) -> Said:
-    return {"text": text, "confidence": confidence, "is_whole": is_whole, "agreement": None}
 
 
 def _refuse_common(written: dict[str, dict[str, str]], refused: dict[str, dict[str, str]], config: Captioning) -> None:

@@ -141,6 +141,14 @@ class VideoTower(nn.Module):
 
     def forward(self, video: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d"]:
         """Unit embeddings of clips in [-1, 1] of any size and length."""
+        return self.embed(self.pooled(video))
+
+    def embed(self, pooled: Float[Tensor, "b d1"]) -> Float[Tensor, "b d2"]:
+        """Unit embeddings of what `pooled` gives."""
+        return F.normalize(self.projection(pooled), dim=-1)
+
+    def pooled(self, video: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d"]:
+        """The mean of the last states of all patches."""
         b = video.shape[0]
         frames, times = chosen_frames(video.shape[2], self.num_frames)
         pixels = rearrange(video[:, :, frames], "b c f h w -> (b f) c h w")
@@ -156,8 +164,7 @@ class VideoTower(nn.Module):
         x = rearrange(x, "b f n d -> (b f n) d")
         for block in self.blocks:
             x = block(x, lengths)
-        pooled = reduce(self.norm(x), "(b n) d -> b d", "mean", b=b)
-        return F.normalize(self.projection(pooled), dim=-1)
+        return reduce(self.norm(x), "(b n) d -> b d", "mean", b=b)
 
 
 class CLIP(nn.Module):

@@ -35,17 +35,19 @@ def beginning(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"
 
 
 def ending(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"]:
-    """The last latent or two: extension backwards."""
+    """The last latent or two, or more of them: extension backwards. Half of the time at most two."""
     known = torch.zeros(grid, dtype=torch.bool)
     if grid[0] > 1:
-        known[-_integer(1, min(2, grid[0] - 1), generator) :] = True
+        most = min(2, grid[0] - 1) if torch.rand((), generator=generator) < 0.5 else grid[0] - 1
+        known[-_integer(1, most, generator) :] = True
     return known
 
 
 def both_ends(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"]:
-    """The first latent and the last one or two: connection, first and last frame."""
+    """The first latent and the last ones: connection, first and last frame. At least one latent stays unknown."""
     known = ending(grid, generator)
     known[:1] = grid[0] > 2
+    known[1:2] &= grid[0] < 3
     return known
 
 
@@ -82,7 +84,10 @@ TASKS: dict[str, Callable[[Grid, torch.Generator], Tensor]] = {
 
 @dataclass(frozen=True)
 class CanvasMix:
-    """The share of each task, and of batches that are windows cut from the middle of clips (no image latent, coordinates lf >= 1)."""
+    """The share of each task, and of batches that are windows cut from the end of clips (no image latent, coordinates lf >= 1).
+
+    Windows have shares of their own: what is made in windows has latents beside it that are known already, but for loops.
+    """
 
     tasks: Mapping[str, float] = field(
         default_factory=lambda: {
@@ -96,17 +101,22 @@ class CanvasMix:
         }
     )
     windows: float = 0.1
+    window_tasks: Mapping[str, float] = field(
+        default_factory=lambda: {"text": 0.25, "beginning": 0.25, "ending": 0.35, "both_ends": 0.1, "noise_per_frame": 0.05}
+    )
 
     def __post_init__(self) -> None:
-        for name in self.tasks:
-            lookup(TASKS, name, kind="canvas task")
-        if abs(sum(self.tasks.values()) - 1) > 1e-6 or min(self.tasks.values()) < 0:
-            raise ConfigError(f"the shares of the canvas tasks add up to {sum(self.tasks.values()):g}; they must add up to 1")
+        for shares in (self.tasks, self.window_tasks):
+            for name in shares:
+                lookup(TASKS, name, kind="canvas task")
+            if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
+                raise ConfigError(f"the shares of the canvas tasks add up to {sum(shares.values()):g}; they must add up to 1")
         if not 0 <= self.windows <= 1:
             raise ConfigError(f"windows = {self.windows} is a share: use 0 to 1")
 
-    def draw(self, generator: torch.Generator) -> str:
+    def draw(self, generator: torch.Generator, *, is_window: bool = False) -> str:
         """The name of a task."""
-        names = list(self.tasks)
-        weights = torch.tensor([self.tasks[name] for name in names])
+        shares = self.window_tasks if is_window else self.tasks
+        names = list(shares)
+        weights = torch.tensor([shares[name] for name in names])
         return names[int(torch.multinomial(weights, 1, generator=generator))]

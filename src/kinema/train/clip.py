@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinema.data.render import CaptionMix, draw_clips, to_tensor
@@ -17,7 +18,8 @@ from kinema.lookup import lookup
 from kinema.models.clip import CLIP, CLIPConfig, clip_loss
 from kinema.models.pixels import to_uint8
 from kinema.models.tokenizer import Tokenizer
-from kinema.models.weights import load_component, save_component
+from kinema.models.weights import load_component, resolve_model, save_component
+from kinema.train.oracle import answers, slots_of
 from kinema.train.part import Recipe
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import WORLDS, StageConfig
@@ -55,6 +57,20 @@ class CLIPRecipe(Recipe):
     stage: StageConfig = field(default_factory=StageConfig)
     model: CLIPConfig = field(default_factory=CLIPConfig)
     data: CLIPData = field(default_factory=CLIPData)
+    slots: float = 0.0
+    """Weight of reading the caption's slots from what the video tower pools, beside the contrast. Its heads are not exported.
+
+    Contrast alone leaves out what few captions of a batch differ in: which way a thing goes.
+    """
+
+
+class CLIPAndReader(nn.Module):
+    """What the optimizer sees: the CLIP, and a linear head a slot on top of its video tower where slots are read."""
+
+    def __init__(self, clip: CLIP, slots: Mapping[str, tuple[str, ...]]) -> None:
+        super().__init__()
+        self.clip = clip
+        self.heads = nn.ModuleDict({name: nn.Linear(clip.config.video_width, len(words)) for name, words in slots.items()})
 
 
 class CLIPPart:
@@ -65,7 +81,9 @@ class CLIPPart:
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         tokenizer = Tokenizer(self.world.vocabulary().words, max_length=recipe.model.max_length)
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
-        self.model = CLIP(dataclasses.replace(recipe.model, vocabulary_size=len(tokenizer)), tokenizer)
+        self.slots = slots_of(self.world.vocabulary(), recipe.stage.max_objects) if recipe.slots else {}
+        clip = CLIP(dataclasses.replace(recipe.model, vocabulary_size=len(tokenizer)), tokenizer)
+        self.model = CLIPAndReader(clip, self.slots)
 
     def prepare(self, out: Path, device: torch.device) -> None:
         """Nothing: clips are drawn as they are needed."""
@@ -80,6 +98,7 @@ class CLIPPart:
             "captions": [captions.draw(clip.captions, rng) for clip, rng in zip(clips, rngs)],
             "matched": [clip.captions["medium"] for clip in clips],
             "foils": [self.world.foil(clip, derive_seed(split, "foil", i)) for clip, i in zip(clips, indices)],
+            "answers": answers(clips, self.slots),
         }
 
     def batch(self, step: int) -> Batch:
@@ -93,13 +112,25 @@ class CLIPPart:
         return batch
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """The symmetric contrastive loss. A single frame cannot tell motion, so foils stand among the candidates of clips only."""
-        assert isinstance(model, CLIP), "the CLIP part trains a CLIP"
+        """The symmetric contrastive loss, and the slots' cross-entropies.
+
+        A single frame cannot tell motion, so foils stand among the candidates of clips only, and slots are read from clips only.
+        """
+        assert isinstance(model, CLIPAndReader), "the CLIP part trains CLIPAndReader"
+        clip = model.clip
         video, captions = batch["video"], batch["captions"]
         foils = [caption for caption, _ in batch["foils"]] if video.shape[2] > 1 else []
-        _, embeds = model.encode_text([*captions, *foils])
+        _, embeds = clip.encode_text([*captions, *foils])
         texts, foil_embeds = embeds[: len(captions)], embeds[len(captions) :] if foils else None
-        return clip_loss(model.encode_video(video), texts, foil_embeds, model.logit_scale())
+        pooled = clip.video.pooled(video)
+        loss, metrics = clip_loss(clip.video.embed(pooled), texts, foil_embeds, clip.logit_scale())
+        if not self.slots or not foils:
+            return loss, metrics
+        logits = {name: model.heads[name](pooled) for name in self.slots}
+        truth = {name: indices.to(video.device) for name, indices in batch["answers"].items()}
+        entropy = torch.stack([F.cross_entropy(logits[name], truth[name]) for name in self.slots]).mean()
+        read = {name: (logits[name].argmax(dim=1) == truth[name]).float().mean() for name in ("verb", "direction")}
+        return loss + self.recipe.slots * entropy, metrics | {"slots": entropy.detach(), **read}
 
     @torch.no_grad()
     def measure(self, model: CLIP, device: torch.device) -> dict[str, float]:
@@ -122,22 +153,22 @@ class CLIPPart:
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
         """Held-out clips, each with the caption of the sheet that fits it best."""
-        assert isinstance(model, CLIP), "the CLIP part trains a CLIP"
+        assert isinstance(model, CLIPAndReader), "the CLIP part trains CLIPAndReader"
         batch = self._draw("clip-held-out", list(range(8)), self.recipe.data.num_frames, CaptionMix(dropped=0.0))
-        best = model.similarity(batch["video"].to(device), batch["matched"]).argmax(dim=1).tolist()
+        best = model.clip.similarity(batch["video"].to(device), batch["matched"]).argmax(dim=1).tolist()
         titles = [f"{'right' if i == found else 'wrong'}: {batch['matched'][found]}" for i, found in enumerate(best)]
         videos = [Video(to_uint8(clip), 8.0) for clip in batch["video"]]
         save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
-        path.with_suffix(".json").write_text(json.dumps(self.measure(model, device), indent=1), encoding="utf-8")
+        path.with_suffix(".json").write_text(json.dumps(self.measure(model.clip, device), indent=1), encoding="utf-8")
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The CLIP with its tokenizer, and what it scores on held-out clips."""
-        assert isinstance(model, CLIP), "the CLIP part trains a CLIP"
-        save_component(folder, model, card={**training, "held_out": self.measure(model, device)})
+        assert isinstance(model, CLIPAndReader), "the CLIP part trains CLIPAndReader"
+        save_component(folder, model.clip, card={**training, "held_out": self.measure(model.clip, device)})
 
     def init_from(self, folder: Path) -> None:
         """The weights of a released CLIP of the same vocabulary."""
-        self.model.load_state_dict(load_component(folder, CLIP).state_dict())
+        self.model.clip.load_state_dict(load_component(resolve_model(str(folder)), CLIP).state_dict())
 
     def plan(self) -> list[tuple[str, Batch, int]]:
         """A clip step."""
@@ -148,6 +179,7 @@ class CLIPPart:
             "video": video,
             "captions": [clip.captions["medium"] for clip in clips],
             "foils": [self.world.foil(clip, i) for i, clip in enumerate(clips)],
+            "answers": answers(clips, self.slots),
         }
         tokens = data.batch * data.num_frames * (model.video_size // model.patch) ** 2
         return [(f"{data.batch} clips {model.video_size}x{model.video_size}x{data.num_frames}", batch, tokens)]

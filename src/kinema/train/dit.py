@@ -182,13 +182,16 @@ class DiTPart:
         shape_index = choose([shape.share for shape in self.recipe.data.shapes], rng.random())
         source = self.cached["images" if stage.latent_frames == 1 else "clips", shape_index]
         indices = rng.integers(len(source), size=stage.batch)
-        latents = source.latents[indices, :, : stage.latent_frames].float()
-        batch: Batch = {"captions": [self.recipe.captions.draw(source.captions[i], rng) for i in indices], "first_frame": 0, "step": step}
-        if source.tails is not None and source.tail_lengths is not None and stage.latent_frames == source.latents.shape[2]:
-            batch |= {"tails": source.tails[indices].float(), "tail_lengths": source.tail_lengths[indices]}
+        latents, first = source.latents[indices].float(), 0
+        batch: Batch = {"captions": [self.recipe.captions.draw(source.captions[i], rng) for i in indices], "step": step}
+        total = latents.shape[2]
         if stage.latent_frames > 2 and rng.random() < self.recipe.mix.windows:
-            latents, batch["first_frame"] = latents[:, :, 1:], int(rng.integers(1, 9))
-        return {"latents": latents, **batch}
+            latents, first = latents[:, :, max(1, total - stage.latent_frames) :], int(rng.integers(1, 9))
+        else:
+            latents = latents[:, :, : stage.latent_frames]
+        if source.tails is not None and source.tail_lengths is not None and (first or stage.latent_frames == total):
+            batch |= {"tails": source.tails[indices].float(), "tail_lengths": source.tail_lengths[indices]}
+        return {"latents": latents, "first_frame": first, **batch}
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Mean squared error of the prediction over unknown latents; `text` is the error of clips in which nothing was known."""
@@ -223,7 +226,7 @@ class DiTPart:
         clean, known = x0.clone(), torch.zeros(b, 1, lf, lh, lw, dtype=torch.bool)
         times = self._draw_times(b, generator)
         t = rearrange(times, "b -> b 1 1 1 1").expand(b, 1, lf, lh, lw).clone()
-        tasks = [self.recipe.mix.draw(generator) for _ in range(b)]
+        tasks = [self.recipe.mix.draw(generator, is_window=batch["first_frame"] > 0) for _ in range(b)]
         for i, task in enumerate(tasks):
             mask = TASKS[task]((lf // patch[0], -(-lh // patch[1]), -(-lw // patch[2])), generator)
             for axis, size in enumerate(patch):

@@ -94,8 +94,8 @@ class DatasetDiTPart(DiTPart):
         assert isinstance(model, DiT), "the DiT part trains a DiT"
         config, device = self.recipe.diffusion, next(model.parameters()).device
         noisy, times, unknown, wanted = [], [], [], []
-        for clip in batch["clips"]:
-            known, clean, t, _ = self._paint({"latents": clip[None]}, generator, model.config.patch)
+        for clip, first in zip(batch["clips"], batch["first_frames"], strict=True):
+            known, clean, t, _ = self._paint({"latents": clip[None], "first_frame": first}, generator, model.config.patch)
             noise = torch.randn(clip[None].shape, generator=generator)
             x0, noise, known, clean, t = (value.to(device) for value in (clip[None], noise, known, clean, t))
             noisy.append(torch.where(known, clean, add_noise(x0, noise, t, self.schedule))[0])
