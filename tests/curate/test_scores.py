@@ -21,6 +21,12 @@ def test_motion_is_the_speed_in_diagonals_a_second(speed):
     assert measured == pytest.approx(speed * FPS / np.hypot(96, 128), rel=0.15, abs=0.002)
 
 
+@pytest.mark.parametrize(("height", "width"), [(24, 320), (320, 24), (16, 96), (17, 17)])
+def test_the_motion_of_a_strip_is_measured_and_does_not_end_the_process(height, width):
+    still, moving = (motion(greys(shot(1, 6, speed=speed, height=height, width=width)), 1 / FPS) for speed in (0, 1))
+    assert still < 0.002 < moving
+
+
 def test_borders_are_found_to_the_pixel_of_the_frame_looked_at():
     frames = np.zeros((3, 96, 128, 3), np.uint8)
     frames[:, 12:84, 16:112] = shot(1, 3, height=72, width=96)

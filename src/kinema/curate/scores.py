@@ -19,6 +19,8 @@ BORDER_GREY = 30
 """A row or column that is never brighter is border: limited-range black is 16, and compression rings around it."""
 FLOW_SIDE = 128
 """Longest side of the frames that flow is measured on: it is the mean that counts."""
+LEAST_FLOW_SIDE = 32
+"""Shortest side there: OpenCV's DIS halves a picture as often as its width allows, and crashes when a strip's height runs out before."""
 CELLS = 16
 """Rows and columns of a thumbnail."""
 
@@ -67,7 +69,7 @@ def motion(greys: Sequence[np.ndarray], interval_s: float) -> float:
     if len(greys) < 2 or interval_s <= 0 or min(greys[0].shape) < 16:
         return 0.0
     shrink = min(1.0, FLOW_SIDE / max(greys[0].shape))
-    size = (max(16, round(greys[0].shape[1] * shrink)), max(16, round(greys[0].shape[0] * shrink)))
+    size = (max(LEAST_FLOW_SIDE, round(greys[0].shape[1] * shrink)), max(LEAST_FLOW_SIDE, round(greys[0].shape[0] * shrink)))
     small = [cv2.resize(grey, size, interpolation=cv2.INTER_AREA) for grey in greys]
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     calc: Any = flow.calc  # OpenCV's stubs do not say that the flow to begin with may be None

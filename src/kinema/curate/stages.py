@@ -26,7 +26,7 @@ from kinema.video.scanning import probe, read_spans, scan
 Task = Mapping[str, Any]
 Result = dict[str, Any]
 
-LOOK_VERSION = 1
+LOOK_VERSION = 2
 """Rises when `look` would answer differently to the same question, so that what is stored is not taken for it."""
 SEE_VERSION = 1
 ENCODE_VERSION = 1
