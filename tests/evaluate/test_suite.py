@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kinema.errors import ModelError, OutputError, RequestError
-from kinema.evaluate import EvaluationConfig, evaluate, table, write_page
+from kinema.evaluate import EvaluationConfig, evaluate, suite, table, write_page
 from kinema.generate.loading import load
 from kinema.models.oracle import Oracle, OracleConfig
 from kinema.models.weights import save_component
@@ -99,3 +99,20 @@ def test_no_prompts_and_no_split_are_refused():
         EvaluationConfig(prompts=0)
     with pytest.raises(RequestError, match="no split"):
         EvaluationConfig(splits=())
+
+
+def test_the_trial_of_the_oracle_goes_on_where_it_stopped(evaluated, pipeline, untrained_oracle, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "SAVE_EVERY", 2)
+
+    def stop(stage, done, total):
+        if (stage, done) == ("trying the oracle", 3):
+            raise KeyboardInterrupt
+
+    trust = tmp_path / "trust.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(pipeline, QUICK, tmp_path / "out", oracle_folder=untrained_oracle, trust_file=trust, on_progress=stop)
+    kept = json.loads(trust.read_text(encoding="utf-8"))
+    assert set(kept["verdicts"]) == {"0", "1"}
+    assert "trust" not in kept
+    whole = evaluated[1]["oracle"]["trust"]
+    assert evaluate(pipeline, QUICK, tmp_path / "out", oracle_folder=untrained_oracle, trust_file=trust)["oracle"]["trust"] == whole

@@ -104,6 +104,35 @@ def test_the_loss_ignores_what_is_known(parts, tmp_path, task):
     assert torch.equal(clean[~known.expand_as(clean)], batch["latents"][~known.expand_as(clean)])
 
 
+def test_windows_are_the_ends_of_longer_clips_and_pose_tasks_of_their_own(parts, tmp_path):
+    stages = "stages=[{until=1.0, batch=2, latent_frames=3}]"
+    part = dit(parts, stages, "data.num_frames=13", "mix.windows=0.5", "mix.tasks={text=1.0}", "mix.window_tasks={ending=1.0}")
+    part.prepare(tmp_path / "run", torch.device("cpu"))
+    kinds = set()
+    for step in range(8):
+        batch = part.batch(step)
+        shown, known = batch["latents"], part._paint(batch, torch.Generator().manual_seed(step), (1, 2, 2))[0]
+        starts = [i for i in range(2) if torch.equal(shown[0, :, :], find(part, shown[0])[:, i : i + 3])]
+        kinds.add((tuple(starts), batch["first_frame"] > 0, bool(known[:, :, -1].all()), bool(known[:, :, 0].any())))
+    assert kinds == {((0,), False, False, False), ((1,), True, True, False)}
+
+
+def find(part, latents):
+    """The clip of the cache that these latents were cut out of."""
+    clips = part.cached["clips", 0].latents.float()
+    return next(clip for clip in clips if any(torch.equal(clip[:, i : i + 3], latents) for i in range(2)))
+
+
+def test_a_clip_that_reads_slots_and_keeps_to_its_captions_side_exports_the_same_network(parts, tmp_path):
+    sizes = ("model.text_width=32", "model.video_width=32", "model.video_size=16", "data.batch=2", "data.image_share=0")
+    part = load_part(RECIPES / "clip_tiny.toml", assignments=[*QUICK, *sizes, "slots=1.0", "ways=1.0"], init_from=parts / "clip" / "export")
+    _, metrics = part.loss(part.model, part.batch(0), torch.Generator())
+    assert {"slots", "ways", "direction"} <= set(metrics)
+    assert train(part, tmp_path / "clip")
+    before, after = (load_component(folder / "export", CLIP).state_dict() for folder in (parts / "clip", tmp_path / "clip"))
+    assert set(before) == set(after)
+
+
 def test_batches_do_not_depend_on_workers_or_order(parts, tmp_path):
     part = dit(parts)
     part.prepare(tmp_path / "run", torch.device("cpu"))

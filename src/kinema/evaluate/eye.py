@@ -90,23 +90,26 @@ def measure_trust(
     *,
     num_fresh: int,
     num_round_trips: int,
+    verdicts: dict[str, dict[str, bool]] | None = None,
     on_clip: Callable[[], None] = lambda: None,
 ) -> Trust:
-    """How well the oracle reads this stage, seen and held-out combinations together, at this size and through this VAE."""
+    """How well the oracle reads this stage, seen and held-out combinations together, at this size and through this VAE.
+
+    `verdicts` takes what was read rightly of each clip, by its number; clips that are in it already are not read again.
+    """
     world, slots = StageWorld(replace(stage, split="all")), scored_slots(stage)
-
-    def share_right(indices: Sequence[int], see: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
-        right: dict[str, list[bool]] = {}
-        for index in indices:
+    verdicts = {} if verdicts is None else verdicts
+    right: dict[bool, dict[str, list[bool]]] = {False: {}, True: {}}
+    for index in range(num_fresh + num_round_trips):
+        is_round_trip = index >= num_fresh
+        if str(index) not in verdicts:
             clip = true_clip(world, FIRST_SEED["all"] + index, shown)
-            (reading,) = oracle.read([see(clip.frames)], shown.fps)
-            for slot, is_right in judge(reading, clip.truth, slots).items():
-                right.setdefault(slot, []).append(is_right)
-            on_clip()
-        return {slot: sum(values) / len(values) for slot, values in right.items()}
-
-    fresh = share_right(range(num_fresh), lambda frames: frames)
-    round_trip = share_right(range(num_fresh, num_fresh + num_round_trips), lambda frames: through(vae, frames))
+            (reading,) = oracle.read([through(vae, clip.frames) if is_round_trip else clip.frames], shown.fps)
+            verdicts[str(index)] = judge(reading, clip.truth, slots)
+        for slot, is_right in verdicts[str(index)].items():
+            right[is_round_trip].setdefault(slot, []).append(is_right)
+        on_clip()
+    fresh, round_trip = ({slot: sum(values) / len(values) for slot, values in right[kind].items()} for kind in (False, True))
     return Trust(fresh, round_trip, num_fresh, num_round_trips)
 
 

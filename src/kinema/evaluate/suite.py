@@ -35,6 +35,8 @@ from kinema.worlds import StageConfig, StageWorld
 OnProgress = Callable[[str, int, int], None]
 CLIP_QUALITY = 12
 """x264's CRF of the clips in the folder: no loss that the oracle or an eye would see."""
+SAVE_EVERY = 25
+"""Clips on which the oracle was tried, of which no more are lost when it is stopped."""
 NOT_IN_VOCABULARY = "not in this model's vocabulary"
 
 
@@ -192,22 +194,25 @@ def _trust(
     file: Path,
     on_progress: OnProgress,
 ) -> Trust:
-    """Measured once, and kept in `file` with all that it depends on."""
+    """Measured once, and kept in `file` with all that it depends on; every so many clips what is measured until then."""
     counts = {"num_fresh": config.num_fresh, "num_round_trips": config.num_round_trips}
     oracle_hash = sha256_of((folder or shipped_oracle()) / PARTS[Oracle].weights)
     key = {"oracle": oracle_hash, "model": pipeline.model_hash, "shown": asdict(shown), "stage": to_dict(stage), **counts}
-    if file.exists():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept.get("key") == key:
-            return Trust(**kept["trust"])
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if kept.get("key") != key:
+        kept = {"key": key, "verdicts": {}}
+    if "trust" in kept:
+        return Trust(**kept["trust"])
     done, total = 0, config.num_fresh + config.num_round_trips
 
     def on_clip() -> None:
         nonlocal done
         done += 1
+        if done == len(kept["verdicts"]) and done % SAVE_EVERY == 0:
+            write_json(file, kept)
         on_progress("trying the oracle", done, total)
 
-    trust = measure_trust(oracle, stage, pipeline.vae, shown, **counts, on_clip=on_clip)
+    trust = measure_trust(oracle, stage, pipeline.vae, shown, **counts, verdicts=kept["verdicts"], on_clip=on_clip)
     write_json(file, {"key": key, "trust": asdict(trust)})
     return trust
 

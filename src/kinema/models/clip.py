@@ -246,6 +246,19 @@ def clip_loss(
     return loss, metrics
 
 
+WAY_SCALE = 10.0
+
+
+def way_loss(video_embeds: Float[Tensor, "b d"], text_embeds: Float[Tensor, "b d"], foil_embeds: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+    """How far clips are from lying on their caption's side of its foil: the logistic loss of their way along (caption - foil).
+
+    The difference has unit length, so that captions which differ in one word and lie close together teach as much as others do: with
+    plain contrast the gradient is as small as their distance.
+    """
+    ways = F.normalize(text_embeds - foil_embeds, dim=-1)
+    return F.softplus(-WAY_SCALE * (video_embeds * ways).sum(dim=-1)).mean()
+
+
 def _initialise(tower: nn.Module, width: int, num_layers: int) -> None:
     """Normal weights of std width ** -0.5 (the MLP's first layer: (2 * width) ** -0.5) and zero biases, as in OpenAI's code.
 

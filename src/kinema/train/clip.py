@@ -9,20 +9,25 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from kinema.data.render import CaptionMix, draw_clips, to_tensor
 from kinema.data.steps import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.errors import ConfigError
 from kinema.lookup import lookup
-from kinema.models.clip import CLIP, CLIPConfig, clip_loss
+from kinema.models.clip import CLIP, CLIPConfig, clip_loss, way_loss
+from kinema.models.oracle import OracleConfig
 from kinema.models.pixels import to_uint8
 from kinema.models.tokenizer import Tokenizer
 from kinema.models.weights import load_component, resolve_model, save_component
-from kinema.train.oracle import answers, slots_of
+from kinema.train.oracle import SEEN_SHARE, slots_of, targets
 from kinema.train.part import Recipe
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import WORLDS, StageConfig
+
+PLACE_WEIGHT = 4.0
+"""Of the error of places, in shares of width and height, beside the cross-entropy of the slots."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +63,32 @@ class CLIPRecipe(Recipe):
     model: CLIPConfig = field(default_factory=CLIPConfig)
     data: CLIPData = field(default_factory=CLIPData)
     slots: float = 0.0
-    """Weight of reading the caption's slots from what the video tower pools, beside the contrast. Its heads are not exported.
+    """Weight of reading the caption's slots, and the subject's place in every frame, from what the video tower pools.
 
-    Contrast alone leaves out what few captions of a batch differ in: which way a thing goes.
+    Contrast alone leaves out what few captions of a batch differ in: which way a thing goes. The heads are not exported.
     """
+    ways: float = 0.0
+    """Weight of lying on the caption's side of its foil, however near the two are: see `way_loss`."""
 
 
 class CLIPAndReader(nn.Module):
-    """What the optimizer sees: the CLIP, and a linear head a slot on top of its video tower where slots are read."""
+    """What the optimizer sees: the CLIP, and linear heads on top of its video tower where slots and places are read."""
 
     def __init__(self, clip: CLIP, slots: Mapping[str, tuple[str, ...]]) -> None:
         super().__init__()
         self.clip = clip
-        self.heads = nn.ModuleDict({name: nn.Linear(clip.config.video_width, len(words)) for name, words in slots.items()})
+        sizes = {name: len(words) for name, words in slots.items()} | ({"places": 2 * clip.config.num_frames} if slots else {})
+        self.heads = nn.ModuleDict({name: nn.Linear(clip.config.video_width, size) for name, size in sizes.items()})
+
+    def read(self, pooled: Tensor, truth: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean cross-entropy of the slots plus the error of the places where the subject is seen, and what is read rightly."""
+        logits = {name: self.heads[name](pooled) for name in self.heads if name != "places"}
+        entropy = torch.stack([F.cross_entropy(logits[name], truth[f"slot_{name}"]) for name in logits]).mean()
+        places = rearrange(self.heads["places"](pooled), "b (f xy) -> b f xy", xy=2)
+        seen = (truth["visible"][:, :, 0] > SEEN_SHARE).float()
+        missed = ((places - truth["places"][:, :, 0]).abs().sum(dim=-1) * seen).sum() / seen.sum().clamp(min=1)
+        right = {name: (logits[name].argmax(dim=1) == truth[f"slot_{name}"]).float().mean() for name in ("verb", "direction")}
+        return entropy + PLACE_WEIGHT * missed, {"slots": entropy.detach(), "place": missed.detach(), **right}
 
 
 class CLIPPart:
@@ -98,7 +116,7 @@ class CLIPPart:
             "captions": [captions.draw(clip.captions, rng) for clip, rng in zip(clips, rngs)],
             "matched": [clip.captions["medium"] for clip in clips],
             "foils": [self.world.foil(clip, derive_seed(split, "foil", i)) for clip, i in zip(clips, indices)],
-            "answers": answers(clips, self.slots),
+            "truth": targets(clips, OracleConfig(self.slots)) if self.slots else {},
         }
 
     def batch(self, step: int) -> Batch:
@@ -124,13 +142,13 @@ class CLIPPart:
         texts, foil_embeds = embeds[: len(captions)], embeds[len(captions) :] if foils else None
         pooled = clip.video.pooled(video)
         loss, metrics = clip_loss(clip.video.embed(pooled), texts, foil_embeds, clip.logit_scale())
+        if foil_embeds is not None and self.recipe.ways:
+            ways = way_loss(clip.video.embed(pooled), clip.encode_text(batch["matched"])[1], foil_embeds)
+            loss, metrics = loss + self.recipe.ways * ways, metrics | {"ways": ways.detach()}
         if not self.slots or not foils:
             return loss, metrics
-        logits = {name: model.heads[name](pooled) for name in self.slots}
-        truth = {name: indices.to(video.device) for name, indices in batch["answers"].items()}
-        entropy = torch.stack([F.cross_entropy(logits[name], truth[name]) for name in self.slots]).mean()
-        read = {name: (logits[name].argmax(dim=1) == truth[name]).float().mean() for name in ("verb", "direction")}
-        return loss + self.recipe.slots * entropy, metrics | {"slots": entropy.detach(), **read}
+        reading, read = model.read(pooled, {name: value.to(video.device) for name, value in batch["truth"].items()})
+        return loss + self.recipe.slots * reading, metrics | read
 
     @torch.no_grad()
     def measure(self, model: CLIP, device: torch.device) -> dict[str, float]:
@@ -178,8 +196,9 @@ class CLIPPart:
         batch = {
             "video": video,
             "captions": [clip.captions["medium"] for clip in clips],
+            "matched": [clip.captions["medium"] for clip in clips],
             "foils": [self.world.foil(clip, i) for i, clip in enumerate(clips)],
-            "answers": answers(clips, self.slots),
+            "truth": targets(clips, OracleConfig(self.slots)) if self.slots else {},
         }
         tokens = data.batch * data.num_frames * (model.video_size // model.patch) ** 2
         return [(f"{data.batch} clips {model.video_size}x{model.video_size}x{data.num_frames}", batch, tokens)]

@@ -110,14 +110,9 @@ def slots_of(vocabulary: Vocabulary, max_objects: int) -> dict[str, tuple[str, .
     }
 
 
-def answers(clips: Sequence[Clip], slots: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
-    """The index of each clip's true answer among those of each slot."""
-    return {name: torch.tensor([words.index(str(clip.truth[name])) for clip in clips]) for name, words in slots.items()}
-
-
 def targets(clips: Sequence[Clip], config: OracleConfig) -> dict[str, Tensor]:
     """What the oracle should say of clips: an index per slot, and places, log sizes and visible shares as `OracleOutput` has them."""
-    out = {f"slot_{name}": indices for name, indices in answers(clips, config.slots).items()}
+    out = {f"slot_{name}": torch.tensor([config.slots[name].index(str(clip.truth[name])) for clip in clips]) for name in SLOTS}
     rows: dict[str, list[np.ndarray]] = {"places": [], "log_sizes": [], "visible": []}
     for clip in clips:
         aspect, frames = clip.truth["aspect"], len(clip.frames)
