@@ -2,6 +2,7 @@ import errno
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from kinema.cli.main import main
 from kinema.generate.provenance import read_provenance
@@ -85,6 +86,19 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(generate, out,
         (tmp_path / "folder.mp4").mkdir()
     assert generate("a fox", out=out or "folder.mp4") == 2
     assert line in capsys.readouterr().err
+
+
+def test_a_sheet_replaces_a_sheet_but_no_picture_of_the_users(generate, tmp_path, capsys):
+    assert generate("a fox", "--steps", "1") == 0
+    sheet = tmp_path / "video.png"
+    first = sheet.read_bytes()
+    assert generate("a rocket", "--steps", "1") == 0
+    assert sheet.read_bytes() != first
+    Image.new("RGB", (32, 32)).save(sheet)
+    mine = sheet.read_bytes()
+    assert generate("a fox", "--steps", "1", "--image", str(sheet)) == 2
+    assert "is another picture" in capsys.readouterr().err
+    assert sheet.read_bytes() == mine
 
 
 def test_a_sheet_that_cannot_be_written_is_refused_before_the_work(generate, monkeypatch, tmp_path, capsys):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kinema.video import Video
 
 FITS = ("crop", "pad", "stretch")
+SHEET = {"software": "kinema contact sheet"}
+"""The text inside a sheet, by which one that may be written over is told from a picture of the user's."""
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -187,7 +189,8 @@ def finish(arguments: argparse.Namespace, result: "Result") -> None:
         if note.startswith("out of memory"):
             print(note)
     if (sheet := sheet_of(arguments, plan)) is not None:
-        written.append(save_image(sheet, contact_sheet([result.video], [plan.request.prompt or "without words"])))
+        picture = contact_sheet([result.video], [plan.request.prompt or "without words"])
+        written.append(save_image(sheet, picture, metadata=SHEET))
     if cached := result.report.get("cache"):
         print(f"{cached['computed']} estimates computed for {cached['steps']} steps")
     if said := summary(result.report):
@@ -225,8 +228,9 @@ def sheet_of(arguments: argparse.Namespace, plan: "Plan") -> Path | None:
 
 def check_output(arguments: argparse.Namespace, plan: "Plan") -> None:
     """Raise, before the work and not after it, for a file that could not be written."""
-    from kinema.errors import RequestError
+    from kinema.errors import OutputError, RequestError
     from kinema.lookup import lookup
+    from kinema.video import read_metadata
     from kinema.video.video import ENDINGS
 
     file = arguments.out
@@ -234,9 +238,12 @@ def check_output(arguments: argparse.Namespace, plan: "Plan") -> None:
         raise RequestError(f"{file} holds one picture and {plan.frames} frames were asked for: use --frames 1, or .mp4")
     if arguments.preview is not None and arguments.preview.suffix.lower() != ".gif":
         raise RequestError(f"a preview is a .gif, not {arguments.preview}")
-    for place in (file, sheet_of(arguments, plan), arguments.preview):
+    sheet = sheet_of(arguments, plan)
+    for place in (file, sheet, arguments.preview):
         if place is not None:
             _check_place(place)
+    if sheet is not None and sheet.exists() and not SHEET.items() <= read_metadata(sheet).items():
+        raise OutputError(f"{sheet}, where the contact sheet goes, is another picture: use another --out, or --no-sheet")
 
 
 def watching(arguments: argparse.Namespace, pipeline: "Pipeline") -> Any:
