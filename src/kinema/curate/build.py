@@ -104,8 +104,7 @@ def build(
     recipe = recipe or DataRecipe()
     parquet()  # said before the work when it is missing
     files = find(place)
-    detectors = [recipe.cuts.detector] if ":" in recipe.cuts.detector else []
-    for function in (*detectors, *(rule.function for rule in recipe.scorers.values())):
+    for function in (*recipe.cuts.functions, *(rule.function for rule in recipe.scorers.values())):
         plug_ins.load(function)
     encoder = Encoder.load(recipe.vae)
     with only_builder(out):
@@ -169,7 +168,7 @@ class _Chain:
         by_name = {file.name: file for file in files}
         clips = {name: value for name, value in to_dict(self.recipe.clips).items() if name in ("fps", "max_frames")}
         table = {"side": self.recipe.side, "cuts": to_dict(self.recipe.cuts), "clips": {"min_frames": 1, **clips}}
-        detector = [plug_ins.version(self.recipe.cuts.detector)] if ":" in self.recipe.cuts.detector else []
+        detector = [plug_ins.version(function) for function in self.recipe.cuts.functions]
         jobs, keys = [], {}
         for source in sources:
             if source.verdict == "used":

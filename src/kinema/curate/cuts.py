@@ -4,7 +4,7 @@ A frame that differs much from the one before may begin a shot. It does unless a
 before the change. The measure is that of PySceneDetect's ContentDetector; comparing with a frame that is not the one before is what its
 detectors cannot do. Frames that are nearly black belong to no shot, so a fade through black separates two.
 
-Not found: dissolves, whose every frame is like its neighbours.
+Not found: dissolves, whose every frame is like its neighbours; `kinema.curate.transnet` finds them.
 """
 
 from collections import deque
@@ -44,8 +44,8 @@ def change(first: Look, second: Look) -> float:
 
 def in_shots(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, Look]]:
     """Every frame with the number of its shot, counted from 0, or `BLACK`."""
-    if ":" in cuts.detector:
-        yield from _as_said(frames, cuts)
+    for function in cuts.functions:
+        yield from _as_said(frames, function, cuts.black)
         return
     shot = -1  # no shot yet
     before: Look | None = None  # the last frame of the shot, None at the start and after black
@@ -83,8 +83,8 @@ def in_shots(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, 
         yield from ((shot + 1, held) for held in waiting)
 
 
-def _as_said(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, Look]]:
-    """Every frame with its shot, as the recipe's own detector cuts them; black frames belong to none."""
+def _as_said(frames: Iterable[ScannedFrame], function: str, black: float) -> Iterator[tuple[int, Look]]:
+    """Every frame with its shot, as the detector `function` cuts them; frames darker than `black` belong to none."""
     waiting: deque[ScannedFrame] = deque()
     rest = iter(frames)
 
@@ -94,15 +94,15 @@ def _as_said(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, 
             yield frame.pixels
 
     shot, is_new = -1, True
-    for is_cut in plug_ins.load(cuts.detector)(pixels()):
+    for is_cut in plug_ins.load(function)(pixels()):
         if not waiting:
-            raise ConfigError(f"the detector '{cuts.detector}' gives more answers than there are frames")
+            raise ConfigError(f"the detector '{function}' gives more answers than there are frames")
         look = Look.of(waiting.popleft())
-        is_black = cv2.mean(look.grey)[0] < 255 * cuts.black
+        is_black = cv2.mean(look.grey)[0] < 255 * black
         is_new |= bool(is_cut)
         if not is_black and is_new:
             shot, is_new = shot + 1, False
         is_new |= is_black
         yield (BLACK if is_black else shot), look
     if left := len(waiting) + sum(1 for _ in rest):
-        raise ConfigError(f"the detector '{cuts.detector}' left {left} frames without an answer")
+        raise ConfigError(f"the detector '{function}' left {left} frames without an answer")

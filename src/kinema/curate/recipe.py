@@ -14,8 +14,8 @@ class Cuts:
 
     `threshold` is the mean change of hue, saturation and value (0 to 255) from one frame to the next that makes a cut (PySceneDetect's
     ContentDetector and its default). A change that is undone within `flash_s` is a flash and no cut. Frames whose mean brightness is
-    below `black` (0 to 1) belong to no shot, which is how fades to black end one. A `detector` called "module:function" decides in place
-    of the threshold; see `kinema.curate.plug_ins`.
+    below `black` (0 to 1) belong to no shot, which is how fades to black end one. The `detector` "transnetv2", or one called
+    "module:function", decides in place of the threshold; see `kinema.curate.plug_ins`.
     """
 
     detector: str = "content"
@@ -24,12 +24,17 @@ class Cuts:
     black: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.detector not in ("content", "none") and ":" not in self.detector:
-            raise ConfigError(f"detector={self.detector!r} is not 'content', 'none' or a function called module:function")
+        if self.detector not in ("content", "none", "transnetv2") and ":" not in self.detector:
+            raise ConfigError(f"detector={self.detector!r} is not 'content', 'transnetv2', 'none' or a function called module:function")
         if self.threshold <= 0 or self.flash_s < 0 or not 0 <= self.black < 1:
             raise ConfigError(
                 f"threshold={self.threshold:g} must be positive, flash_s={self.flash_s:g} not negative, black a share below 1"
             )
+
+    @property
+    def functions(self) -> list[str]:
+        """The function that decides, as "module:function", where it is not the threshold."""
+        return ["kinema.curate.transnet:cuts"] if self.detector == "transnetv2" else [self.detector] if ":" in self.detector else []
 
 
 @dataclass(frozen=True)
