@@ -63,18 +63,19 @@ def rolling(untrained_oracle, stage):
 def test_the_truth_moves_as_the_truth_and_a_frozen_picture_fails(rolling):
     clip, oracle = rolling
     known, new = [slice(0, 9)], slice(9, None)
-    true = numbers.measure_join(clip.frames, clip, known, new, oracle)
+    true = numbers.measure_join(clip.frames, clip, known, new, oracle, round_trip=clip.frames)
+    assert true.motion_ceiling == pytest.approx(1)
     assert (true.motion, true.truth, true.kept, true.noun, true.place) == (pytest.approx(1), 0, True, True, 0)
     assert true.law  # what the renderer draws rolls without slipping
     frozen = np.concatenate([clip.frames[:9], np.repeat(clip.frames[8:9], 8, axis=0)])
-    still = numbers.measure_join(frozen, clip, known, new, oracle)
+    still = numbers.measure_join(frozen, clip, known, new, oracle, round_trip=clip.frames)
     assert (still.motion, still.truth) == (0, pytest.approx(1))
     assert not still.is_good
     flash = clip.frames.copy()
     flash[9:] = 255 - flash[9:]
-    assert numbers.measure_join(flash, clip, known, new, oracle).seam > 10
+    assert numbers.measure_join(flash, clip, known, new, oracle, round_trip=clip.frames).seam > 10
     flash[0] += 1
-    assert not numbers.measure_join(flash, clip, known, new, oracle).kept
+    assert not numbers.measure_join(flash, clip, known, new, oracle, round_trip=clip.frames).kept
 
 
 def test_a_join_behind_the_new_part_is_measured_there(rolling):
@@ -82,7 +83,7 @@ def test_a_join_behind_the_new_part_is_measured_there(rolling):
     frames = clip.frames.copy()
     frames[:8] = np.roll(frames[:8], 7, axis=2)
     errors = [np.abs(a.astype(int) - b).mean() for a, b in pairwise(frames)]
-    measured = numbers.measure_join(frames, clip, [slice(8, 17)], slice(0, 8), oracle)
+    measured = numbers.measure_join(frames, clip, [slice(8, 17)], slice(0, 8), oracle, round_trip=clip.frames)
     assert measured.seam == pytest.approx(errors[7] / np.median(errors))
     assert measured.blend == pytest.approx(max(errors[3:8]) / np.median(errors))
 

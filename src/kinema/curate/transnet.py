@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from kinema.curate.stages import one_thread
+from kinema.device import CPU
 from kinema.errors import ConfigError
 
 WIDTH, HEIGHT = 48, 27
@@ -86,7 +87,7 @@ def _network() -> Any:
     numbers, drawn = random.getstate(), np.random.get_state()
     is_exact = torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=[]):
-        network = TransNetV2(device="cpu").eval()
+        network = TransNetV2(device=CPU).eval()
     torch.use_deterministic_algorithms(is_exact)
     random.setstate(numbers)
     np.random.set_state(drawn)

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from kinema.evaluate.eye import through
 from kinema.evaluate.tasks import SEEN, Numbers, measure_edit, measure_join, measure_lasting, measure_loop
 from kinema.generate import tasks
 from kinema.generate.drift import Watch
@@ -66,6 +67,11 @@ class Case:
 
     def _clip(self, seed: int, height: int, width: int) -> Clip:
         return self.world.clip(seed, height=height, width=width, num_frames=self.num_frames, fps=self.fps)
+
+    @property
+    def round_trip(self) -> np.ndarray:
+        """The true clip after the model's VAE."""
+        return through(self.pipeline.vae, self.clip.frames)
 
     @property
     def manifest(self) -> Manifest:
@@ -123,7 +129,7 @@ def _extension(direction: Direction) -> TimelineTask:
         return {"result": case.run(tasks.extend(case.fields, part, seconds=seconds, direction=direction, fps=case.fps))}
 
     def measure(case: Case, made: Frames, oracle: Oracle) -> Numbers:
-        return measure_join(made["result"], case.clip, [known], new, oracle)
+        return measure_join(made["result"], case.clip, [known], new, oracle, round_trip=case.round_trip)
 
     return TimelineTask(f"extend {direction}", KNOWN + NEW, make, measure, known=(known,))
 
@@ -137,7 +143,7 @@ def _connection() -> TimelineTask:
         return {"result": case.run(tasks.connect(case.fields, *ends, seconds=GAP / case.fps, fps=case.fps))}
 
     def measure(case: Case, made: Frames, oracle: Oracle) -> Numbers:
-        return measure_join(made["result"], case.clip, known, new, oracle)
+        return measure_join(made["result"], case.clip, known, new, oracle, round_trip=case.round_trip)
 
     return TimelineTask("connect", 2 * KNOWN + GAP, make, measure, known=known)
 

@@ -53,6 +53,8 @@ class Joined(Numbers):
     """Error at the worst join over the median error of neighbouring frames of the result."""
     motion: float | None
     """Mean error of neighbouring frames in the new part, over that of the true frames there; None where those stand still."""
+    motion_ceiling: float | None
+    """The same of the true frames after the model's VAE: blur makes a video move less, and no model on top of it can know better."""
     kept: bool
     """Whether every frame that was to be kept came back bit for bit."""
     blend: float
@@ -117,8 +119,11 @@ class Lasting(Numbers):
     """Drift of the plain extension over ours, the median over the numbers of the drift report: 3 is three times slower drift."""
 
 
-def measure_join(frames: np.ndarray, clip: Clip, known: Sequence[slice], new: slice, oracle: Oracle) -> Joined:
-    """The numbers of a result beside the true clip of the same length, of which it was given the frames `known`."""
+def measure_join(frames: np.ndarray, clip: Clip, known: Sequence[slice], new: slice, oracle: Oracle, *, round_trip: np.ndarray) -> Joined:
+    """The numbers of a result beside the true clip of the same length, of which it was given the frames `known`.
+
+    `round_trip` is the true clip after the model's VAE.
+    """
     truth = clip.frames
     errors = [neighbour_error(a, b) for a, b in pairwise(frames)]
     first, stop, _ = new.indices(len(frames))
@@ -139,6 +144,7 @@ def measure_join(frames: np.ndarray, clip: Clip, known: Sequence[slice], new: sl
     return Joined(
         seam=max(at_joins) / median,
         motion=motion(frames[new]) / true_motion if has_motion else None,
+        motion_ceiling=motion(round_trip[new]) / true_motion if has_motion else None,
         kept=all(np.array_equal(frames[part], truth[part]) for part in known),
         blend=max(blended) / median,
         truth=error / max(frozen, 1e-3) if has_motion else None,
