@@ -58,7 +58,7 @@ def _rest(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(row, str):
             yield law, row
             continue
-        text = f"kept in {row['model']:.1%} of {row['num']} clips (renderer: {row['ceiling']:.1%})"
+        text = f"kept in {row['model']:.1%} of {row['num']} clips (renderer: {row['ceiling']:.1%}, after the VAE {row['after_vae']:.1%})"
         if law == "gravity" and row["median_gravity"] is not None:
             text += f"; {row['num_fitted']} can be fitted, median {row['median_gravity']:.2f} (world: {row['world_gravity']:.2f})"
             for verb in ("bounce", "fall"):

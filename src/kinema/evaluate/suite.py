@@ -19,7 +19,7 @@ from kinema.config import to_dict
 from kinema.errors import OutputError, RequestError, VideoError
 from kinema.evaluate import physics
 from kinema.evaluate.alignment import score
-from kinema.evaluate.eye import Trust, check_vocabulary, judge, load_oracle, measure_trust, scored_slots, shipped_oracle
+from kinema.evaluate.eye import Trust, check_vocabulary, judge, load_oracle, measure_trust, scored_slots, shipped_oracle, through
 from kinema.evaluate.folder import claim, write_json
 from kinema.evaluate.samples import SPLITS, Sample, Shown, Split, draw_samples, stage_of, true_clip, world_of
 from kinema.evaluate.towers import clip_scores, read_real_clip, vae_psnr
@@ -28,6 +28,7 @@ from kinema.generate.provenance import metadata, read_provenance
 from kinema.generate.request import Request
 from kinema.models.clip import CLIP
 from kinema.models.oracle import LEAST_FRAMES, Oracle, Reading
+from kinema.models.vae import VAE
 from kinema.models.weights import PARTS, sha256_of
 from kinema.video import Video
 from kinema.worlds import StageConfig, StageWorld
@@ -117,7 +118,7 @@ def evaluate(
         world = world_of(stage, split)
         looked = []
         for sample in samples[split]:
-            looked.append(_look(oracle, world, sample, shown, _clip_file(out, sample)))
+            looked.append(_look(oracle, pipeline.vae, world, sample, shown, _clip_file(out, sample)))
             on_progress("reading", len(seen) + len(looked), len(every))
         readings, true_readings = [one.made.reading for one in looked], [one.true.reading for one in looked]
         truths = [one.sample.truth for one in looked]
@@ -147,11 +148,12 @@ class _Look:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """A generated clip, and the true one with the same prompt."""
+    """A generated clip, the true one with the same prompt, and where its verb has laws what is left of them after the model's VAE."""
 
     sample: Sample
     made: _Look
     true: _Look
+    after_vae: dict[str, Any]
 
 
 def _request(config: EvaluationConfig, prompt: str, seed: int) -> Request:
@@ -217,13 +219,14 @@ def _trust(
     return trust
 
 
-def _look(oracle: Oracle, world: StageWorld, sample: Sample, shown: Shown, file: Path) -> _Seen:
+def _look(oracle: Oracle, vae: VAE, world: StageWorld, sample: Sample, shown: Shown, file: Path) -> _Seen:
     video = Video.read(file)
     if video.frames.shape != (shown.num_frames, shown.height, shown.width, 3):
         raise VideoError(f"{file} is not a clip of this evaluation: it has the shape {video.frames.shape}; delete it")
     true = true_clip(world, sample.seed, shown)
     made_look, true_look = (_look_at(oracle, frames, sample, shown.fps) for frames in (video.frames, true.frames))
-    return _Seen(sample, made_look, true_look)
+    after_vae = _look_at(oracle, through(vae, true.frames), sample, shown.fps).laws if true_look.laws else {}
+    return _Seen(sample, made_look, true_look, after_vae)
 
 
 def _look_at(oracle: Oracle, frames: np.ndarray, sample: Sample, fps: float) -> _Look:
@@ -234,7 +237,7 @@ def _look_at(oracle: Oracle, frames: np.ndarray, sample: Sample, fps: float) -> 
 
 
 def _physics(seen: Sequence[_Seen], stage: StageConfig, oracle: Oracle) -> dict[str, Any]:
-    """By law: how many clips were asked for it, the share that keeps it, and the same of the renderer; or why there is none."""
+    """By law: how many clips were asked for it, the share that keeps it, and the same of the renderer, before and after the VAE; or why."""
     verbs = StageWorld(replace(stage, split="all")).vocabulary().verbs
     report: dict[str, Any] = {}
     for law, of in physics.LAWS.items():
@@ -251,6 +254,7 @@ def _physics(seen: Sequence[_Seen], stage: StageConfig, oracle: Oracle) -> dict[
             "num": len(found),
             "model": _share([a[law] for a, _ in found]),
             "ceiling": _share([b[law] for _, b in found]),
+            "after_vae": _share([one.after_vae[law] for one in seen if law in one.after_vae]),
         }
         if law == "gravity":
             fits = [a for a, _ in found if a["fit"] >= physics.LEAST_FIT]
