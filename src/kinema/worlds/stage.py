@@ -140,15 +140,18 @@ class StageWorld:
         """The caption of a clip with that truth; without `rng` the wording is the one that the clip itself carries."""
         return grammar.caption(truth, form, language, rng or random.Random(f"{truth['seed']}|{form}|{language}"))
 
-    def foil(self, clip: Clip, seed: int) -> tuple[str, str]:
-        """A medium caption that is wrong in one slot and otherwise worded as the clip's own, and the name of that slot."""
+    def foil(self, clip: Clip, seed: int, form: str = "medium") -> tuple[str, str]:
+        """A caption that is wrong in one slot and otherwise worded as the clip's own, and the name of that slot.
+
+        The slot and its wrong value are the same whatever the `form`; a short caption may not say them.
+        """
         rng = random.Random(seed)
         truth = clip.truth
         options = {slot: values for slot in grammar.SLOTS if (values := self._others(truth, slot))}
         if not options:
             raise ConfigError("no slot of this clip has another value on this stage: allow more nouns, grounds or skies")
         slot = rng.choice(list(options))
-        return self.caption({**truth, slot: rng.choice(options[slot])}, "medium"), slot
+        return self.caption({**truth, slot: rng.choice(options[slot])}, form), slot
 
     def vocabulary(self) -> Vocabulary:
         """The names and words of this stage."""
