@@ -10,28 +10,27 @@ oracle reads in the generated clip as asked, and all at once. The renderer's own
 
 import argparse
 import logging
-import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
+from trial import RECIPE, followed, header, row, seconds_per_step, trained
 
 from kinema.data.render import draw_clips, to_tensor
 from kinema.data.steps import torch_rng
 from kinema.diffusion.objective import add_noise, to_x0
 from kinema.diffusion.schedule import Schedule, log_snr
-from kinema.evaluate.eye import judge, load_oracle, scored_slots, through
+from kinema.evaluate.eye import load_oracle, scored_slots, through
 from kinema.generate.loading import load
 from kinema.generate.pipeline import Pipeline
 from kinema.generate.request import Request
 from kinema.models.dit import apply_to_grid
 from kinema.models.known import encode_known
-from kinema.models.oracle import Oracle
-from kinema.train import load_part, train
+from kinema.train import load_part
 from kinema.train.dit import DiTPart
-from kinema.train.part import to_device
+from kinema.worlds import Clip
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "dit.toml"
 OBJECTIVES = {
     "flow, velocity": ("linear", "velocity", "logit_normal", 1.0),
     "flow, velocity, shift 2.5": ("linear", "velocity", "logit_normal", 2.5),
@@ -44,6 +43,7 @@ LEVELS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 SHIFTS = (1.0, 2.5)
 """Of the sampling times: what suits a schedule is not known beforehand."""
 SLOTS = ("sky", "ground", "noun", "verb", "direction", "size", "all")
+NUM_PROMPTS = 96
 
 
 def part_of(name: str, arguments: argparse.Namespace, steps: int) -> DiTPart:
@@ -67,22 +67,6 @@ def part_of(name: str, arguments: argparse.Namespace, steps: int) -> DiTPart:
     part = load_part(RECIPE, steps=steps, assignments=settings)
     assert isinstance(part, DiTPart), "recipes/dit.toml trains a DiT"
     return part
-
-
-def seconds_per_step(part: DiTPart, device: torch.device) -> float:
-    """Mean over the stages, weighted by their share of the run, of the time of a step without the optimizer's."""
-    total, begun = 0.0, 0.0
-    for stage in part.recipe.stages:
-        step = int(begun * part.recipe.run.steps)
-        batch = to_device(part.batch(step), device)
-        times = []
-        for repeat in range(3):
-            started = time.perf_counter()
-            part.loss(part.model, batch, torch_rng("warm", repeat))[0].backward()
-            times.append(time.perf_counter() - started)
-        total += (stage.until - begun) * min(times)
-        begun = stage.until
-    return total
 
 
 def time_at(level: float, schedule: Schedule) -> Tensor:
@@ -110,28 +94,14 @@ def x0_error(pipeline: Pipeline, part: DiTPart, num_clips: int = 64) -> float:
     return sum(errors) / len(errors)
 
 
-@torch.no_grad()
-def followed(pipeline: Pipeline, part: DiTPart, oracle: Oracle, *, shift: float | None, num_clips: int = 96) -> dict[str, float]:
-    """Share of prompts whose slot the oracle reads as asked, in clips sampled with `shift`; with none, in the renderer's after the VAE."""
-    slots = scored_slots(part.recipe.stage)
-    right: dict[str, list[bool]] = {}
-    for i in range(num_clips):
-        clip = draw_clips(part.world, "compare-prompts", [i], height=64, width=64, num_frames=17)[0]
-        if shift is None:
-            frames = through(pipeline.vae, clip.frames)
-        else:
-            request = Request(clip.captions["medium"], width=64, height=64, frames=17, seed=i, sampler="ddim", steps=25, shift=shift)
-            frames = pipeline.run(request).video.frames
-        (reading,) = oracle.read([frames], part.recipe.data.fps)
-        verdict = judge(reading, clip.truth, slots)
-        for slot, is_right in {**verdict, "all": all(verdict.values())}.items():
-            right.setdefault(slot, []).append(is_right)
-    return {slot: sum(answers) / len(answers) for slot, answers in right.items()}
+def shares(scores: dict[str, float]) -> list[str]:
+    """The cells of `SLOTS`."""
+    return [f"{scores[slot]:.0%}" for slot in SLOTS]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=15.0, help="training time of each")
+    parser.add_argument("--minutes", type=float, default=15.0, help="processor minutes of each training")
     parser.add_argument("--steps", type=int, help="in place of the minutes, on a machine that does other work too")
     parser.add_argument("--vae", default="shipped")
     parser.add_argument("--clip", default="shipped")
@@ -143,25 +113,29 @@ def main() -> None:
     device = torch.device("cpu")
     first = part_of(arguments.objectives[0], arguments, 100)
     first.prepare(arguments.out / "probe", device)
-    steps = arguments.steps or max(20, round(arguments.minutes * 60 / (1.25 * seconds_per_step(first, device))))
-    print(f"| objective | steps | minutes | x0 error | shift | {' | '.join(SLOTS)} |\n|---|---|---|---|---|{'---|' * len(SLOTS)}")
-    oracle, pipeline = load_oracle(), None
+    steps = arguments.steps or max(20, round(arguments.minutes * 60 / seconds_per_step(first)))
+    print(header("objective", "steps", "minutes", "x0 error", "shift", *SLOTS))
+    oracle, slots, fps = load_oracle(), scored_slots(first.recipe.stage), first.recipe.data.fps
+    clips = draw_clips(first.world, "compare-prompts", range(NUM_PROMPTS), height=64, width=64, num_frames=17)
+    pipeline = None
     for name in arguments.objectives:
         part = part_of(name, arguments, steps)
         out = arguments.out / name.replace(", ", "-")
-        started = time.perf_counter()
-        train(part, out)
-        minutes = (time.perf_counter() - started) / 60
+        minutes = trained(part, out)
         pipeline = load(out / "export")
         error = x0_error(pipeline, part)
         for shift in SHIFTS:
-            scores = followed(pipeline, part, oracle, shift=shift)
-            row = " | ".join(f"{scores[slot]:.0%}" for slot in SLOTS)
-            print(f"| {name} | {steps} | {minutes:.1f} | {error:.3f} | {shift:g} | {row} |", flush=True)
+
+            def sampled(index: int, clip: Clip, model: Pipeline = pipeline, shift: float = shift) -> np.ndarray:
+                request = Request(clip.captions["medium"], seed=index, sampler="ddim", steps=25, shift=shift)
+                return model.run(request).video.frames
+
+            scores = followed(clips, sampled, oracle, slots, fps)
+            print(row(name, steps, f"{minutes:.1f}", f"{error:.3f}", f"{shift:g}", *shares(scores)), flush=True)
     assert pipeline is not None, "at least one objective is compared"
-    scores = followed(pipeline, first, oracle, shift=None)
-    row = " | ".join(f"{scores[slot]:.0%}" for slot in SLOTS)
-    print(f"| the renderer, after the VAE | | | | | {row} |")
+    vae = pipeline.vae
+    scores = followed(clips, lambda index, clip: through(vae, clip.frames), oracle, slots, fps)
+    print(row("the renderer, after the VAE", "", "", "", "", *shares(scores)))
 
 
 if __name__ == "__main__":

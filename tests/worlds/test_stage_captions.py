@@ -107,6 +107,14 @@ def test_a_foil_is_wrong_in_exactly_one_slot(clips):
     assert seen == set(grammar.SLOTS)
 
 
+def test_a_foil_is_wrong_in_the_same_slot_and_value_in_every_form(clips):
+    for seed, clip in enumerate(clips):
+        forms = {form: WORLD.foil(clip, seed, form) for form in ("medium", "detailed")}
+        (slot,) = {slot for _, slot in forms.values()}
+        wrong = [{**clip.truth, slot: value} for value in WORLD._others(clip.truth, slot)]
+        assert any(all(text == WORLD.caption(truth, form) for form, (text, _) in forms.items()) for truth in wrong)
+
+
 def test_a_foil_keeps_to_what_the_noun_can_do(clips):
     for clip in clips:
         for value in WORLD._others(clip.truth, "verb"):
