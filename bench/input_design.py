@@ -81,7 +81,6 @@ def main() -> None:
         "stage.nouns=8",
         f"data.num_frames={FRAMES}",
         f"stages=[{{until=1.0, batch={BATCH}, latent_frames={1 + (FRAMES - 1) // 4}}}]",
-        "mix={tasks={text=1.0}, windows=0.0}",
         "run.ema_decay=0.99",
     ]
     sizes = f"d={arguments.width}, num_layers=6, num_heads=4, ffn_dim={4 * arguments.width}"

@@ -48,8 +48,8 @@ class LatentsPart(DiTPart):
 
 
 def part_of(settings: Sequence[str], latents: Mapping[tuple[str, int], Latents], steps: int) -> LatentsPart:
-    """The part of recipes/dit.toml with `settings`, for `steps` steps on the CPU, which is sampled and saved at the end alone."""
-    fixed = [f"run.sample_every={10**9}", f"run.save_every={10**9}", "run.device=cpu"]
+    """The part of recipes/dit.toml with `settings`, for `steps` steps from text alone, on the CPU, sampled and saved at the end alone."""
+    fixed = ["mix={tasks={text=1.0}, windows=0.0}", f"run.sample_every={10**9}", f"run.save_every={10**9}", "run.device=cpu"]
     recipe = load_part(RECIPE, steps=steps, assignments=[*fixed, *settings]).recipe
     assert isinstance(recipe, DiTRecipe), "recipes/dit.toml trains a DiT"
     return LatentsPart(recipe, latents)
