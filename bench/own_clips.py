@@ -1,6 +1,7 @@
 """Fine-tuning the shipped model on 50 clips of one's own: what it learns, what it forgets, how long it takes.
 
     python bench/own_clips.py [--clips 50] [--steps 60] [--out runs/own]
+    python bench/own_clips.py --beside 50          # with as many clips of what the model knows, so that it forgets less
 
 The clips show a yellow car, which the model has never seen: its cars are red, and its yellow things are stars. They are .mp4 files with a
 caption beside each, which go through `kinema data build` and `kinema train recipes/dit_finetune.toml`, called as a user calls them.
@@ -12,7 +13,9 @@ are called yellow than when they are called red. Writes a picture of what both m
 
 import argparse
 import logging
+import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -45,18 +48,15 @@ NUM_TIMES = 6
 
 def called(clip: Clip, name: str) -> str:
     """The medium caption of a clip of the sprite, under another name."""
-    text = clip.captions["medium"]
-    for word in sorted(NOUNS[SPRITE].words, key=len, reverse=True):
-        text = text.replace(word, name)
-    return text
+    return re.sub(rf"\b({'|'.join(NOUNS[SPRITE].words)})\b", name, clip.captions["medium"])
 
 
-def write_films(folder: Path, clips: list[Clip]) -> None:
+def write_films(folder: Path, name: str, clips: list[Clip]) -> None:
     """A film of every clip, with its caption beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, clip in enumerate(clips):
-        Video(clip.frames, clip.fps).save(folder / f"{index:03d}.mp4")
-        (folder / f"{index:03d}.txt").write_text(called(clip, NAME))
+        Video(clip.frames, clip.fps).save(folder / f"{name}-{index:03d}.mp4")
+        (folder / f"{name}-{index:03d}.txt").write_text(called(clip, NAME))
 
 
 def fine_tune(films: Path, out: Path, steps: int, settings: list[str]) -> float:
@@ -76,9 +76,18 @@ def losses(denoiser: Denoiser, x0: Tensor, captions: list[str], times: Tensor) -
     return torch.stack([denoiser.errors(x0, noise, t, captions) for t in times]).mean(0)
 
 
+def show(folders: Mapping[str, Path], path: Path) -> None:
+    """A picture of what the models make of `PROMPTS`, side by side."""
+    models = [load(folder, device="cpu") for folder in folders.values()]
+    videos = [model.run(Request(prompt, seed=seed)).video for seed, prompt in enumerate(PROMPTS) for model in models]
+    texts = [f"{when}: {prompt}" for prompt in PROMPTS for when in folders]
+    save_image(path, contact_sheet(videos, texts, columns=2, frames_per_video=4))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=50)
+    parser.add_argument("--beside", type=int, default=0, help="clips of what the shipped model knows, in the same folder")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("--held-out", type=int, default=48, help="clips of each kind")
@@ -95,7 +104,8 @@ def main() -> None:
         StageWorld(stage),
     )
 
-    write_films(arguments.out / "films", draw_clips(own, "own", range(arguments.clips), **SIZE))
+    write_films(arguments.out / "films", "own", draw_clips(own, "own", range(arguments.clips), **SIZE))
+    write_films(arguments.out / "films", "beside", draw_clips(all_nouns, "own-beside", range(arguments.beside), **SIZE))
     minutes = fine_tune(arguments.out / "films", arguments.out, arguments.steps, arguments.set)
 
     vae = load_vae(shipped)
@@ -120,10 +130,7 @@ def main() -> None:
     named = [(found[when][f"{NAME}s"] < found[when]["wrong"]).float().mean() for when in folders]
     print(row(f"{NAME}s better called yellow than red", *(f"{share:.0%}" for share in named), ""))
 
-    models = [load(folder, device="cpu") for folder in folders.values()]
-    videos = [model.run(Request(prompt, seed=seed)).video for seed, prompt in enumerate(PROMPTS) for model in models]
-    texts = [f"{when}: {prompt}" for prompt in PROMPTS for when in folders]
-    save_image(arguments.out / "own_clips.png", contact_sheet(videos, texts, columns=2, frames_per_video=5))
+    show(folders, arguments.out / "own_clips.jpg")
 
 
 if __name__ == "__main__":
