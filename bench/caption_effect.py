@@ -57,13 +57,18 @@ def original(clip: Clip, another: Clip) -> dict[str, str]:
     return {"caption": texts[kind]} if kind in texts else {}
 
 
-def written(describer: Describer, clip: Clip, config: Captioning) -> dict[str, str]:
-    """What the captioner says of a clip by form, without what `kinema data build` would refuse for its words."""
-    seen = look(describer.oracle, clip.frames, clip.fps, most=describer.captioner.config.num_frames)
-    copies = Seen(seen.frames.repeat(len(grammar.FORMS), 1, 1), seen.wholes.repeat(len(grammar.FORMS), 1, 1))
-    generator = torch.Generator().manual_seed(derive_seed(config.seed, clip.truth["seed"]))
-    said = describer.captioner.write(copies, grammar.FORMS, temperature=config.temperature, generator=generator)
-    return {form: one.text for form, one in zip(grammar.FORMS, said) if not fault({**dataclasses.asdict(one), "agreement": None}, config)}
+def written(describer: Describer, clips: Sequence[Clip], config: Captioning) -> list[dict[str, str]]:
+    """What the captioner says of each clip by form, without what `kinema data build` would refuse for its words."""
+    looks = [look(describer.oracle, clip.frames, clip.fps, most=describer.captioner.config.num_frames) for clip in clips]
+    seen = Seen(torch.cat([one.frames for one in looks]), torch.cat([one.wholes for one in looks]))
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, clips[0].truth["seed"]))
+    found: list[dict[str, str]] = [{} for _ in clips]
+    for form in grammar.FORMS:
+        said = describer.captioner.write(seen, [form] * len(clips), temperature=config.temperature, generator=generator)
+        for texts, one in zip(found, said):
+            if not fault({**dataclasses.asdict(one), "agreement": None}, config):
+                texts[form] = one.text
+    return found
 
 
 def in_all_forms(texts: Mapping[str, str]) -> dict[str, str]:
@@ -122,7 +127,7 @@ def main() -> None:
     shown = {"height": side, "width": side, "num_frames": arguments.frames}
     clips = draw_clips(first.world, "caption-effect", range(arguments.clips), **shown)
     latents, describer = encoded(first.vae, clips).half(), Describer.load()
-    said = [written(describer, clip, config) for clip in clips]
+    said = [texts for first_of in range(0, len(clips), 32) for texts in written(describer, clips[first_of : first_of + 32], config)]
 
     def part(kind: str, steps: int) -> LatentsPart:
         captions = captions_of(kind, clips, said, config)
