@@ -58,6 +58,8 @@ def part_of(name: str, arguments: argparse.Namespace, steps: int) -> DiTPart:
         f"diffusion.time_law={time_law}",
         f"diffusion.time_shift={time_shift}",
         "data.num_clips=2000",
+        "data.num_frames=17",
+        "mix.windows=0.1",
         "data.num_images=4000",
         "data.shapes=[{height=64, width=64}]",
         "model={d=192, num_layers=6, num_heads=3, ffn_dim=768, patch=[1, 1, 1]}",
