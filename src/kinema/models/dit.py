@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from kinema.errors import ConfigError, RequestError
 from kinema.models.patches import grid_coordinates, patchify, unpatchify
 from kinema.models.text import TextStates
-from kinema.nn.attention import attend
+from kinema.nn.attention import Segments, attend_within
 from kinema.nn.embeddings import sinusoid
 from kinema.nn.mlp import MLP
 from kinema.nn.norms import LayerNorm, RMSNorm
@@ -164,6 +164,21 @@ class PreparedText:
         return cls(tuple(blocks), Context(lengths, torch.cat(biases) if biases else None, image_lengths))
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What tokens attend to: those of their clip, of its prompt, and of its images where there are any."""
+
+    clip: Segments
+    text: Segments
+    images: Segments | None = None
+
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], context: Context, device: torch.device) -> "Seen":
+        """For clips of so many tokens, one with each prompt of `context`."""
+        images = Segments.of(lengths, context.image_lengths, device) if context.image_lengths else None
+        return cls(Segments.of(lengths, lengths, device), Segments.of(lengths, context.lengths, device, context.bias), images)
+
+
 class SelfAttention(nn.Module):
     """Attention among the tokens of a clip, with rotated queries and keys."""
 
@@ -174,11 +189,11 @@ class SelfAttention(nn.Module):
         self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(d, d) for _ in range(4))
         self.norm_q, self.norm_k = RMSNorm(d, config.eps), RMSNorm(d, config.eps)
 
-    def forward(self, x: Float[Tensor, "n d"], rotation: Tensor, lengths: tuple[int, ...]) -> Float[Tensor, "n d"]:
+    def forward(self, x: Float[Tensor, "n d"], rotation: Tensor, seen: Segments) -> Float[Tensor, "n d"]:
         q = rotate(self.norm_q(self.to_q(x)).unflatten(-1, self.heads), rotation)
         k = rotate(self.norm_k(self.to_k(x)).unflatten(-1, self.heads), rotation)
         v = self.to_v(x).unflatten(-1, self.heads)
-        return self.to_out(attend(q, k, v, lengths, lengths).flatten(-2))
+        return self.to_out(attend_within(q, k, v, seen).flatten(-2))
 
 
 class CrossAttention(nn.Module):
@@ -203,12 +218,13 @@ class CrossAttention(nn.Module):
         keys = self.norm_k_image(self.to_k_image(embedded.images)).unflatten(-1, self.heads)
         return KeysValues(text, (keys, self.to_v_image(embedded.images).unflatten(-1, self.heads)))
 
-    def forward(self, x: Float[Tensor, "n d"], known: KeysValues, lengths: tuple[int, ...], context: Context) -> Float[Tensor, "n d"]:
+    def forward(self, x: Float[Tensor, "n d"], known: KeysValues, seen: Seen) -> Float[Tensor, "n d"]:
         q = self.norm_q(self.to_q(x)).unflatten(-1, self.heads)
-        seen = attend(q, *known.text, lengths, context.lengths, context.bias)
+        out = attend_within(q, *known.text, seen.text)
         if known.images is not None:
-            seen = seen + attend(q, *known.images, lengths, context.image_lengths)
-        return self.to_out(seen.flatten(-2))
+            assert seen.images is not None, "images have segments"
+            out = out + attend_within(q, *known.images, seen.images)
+        return self.to_out(out.flatten(-2))
 
 
 class ImageEmbedding(nn.Module):
@@ -254,14 +270,13 @@ class Block(nn.Module):
         time_index: Int[Tensor, " n"],
         rotation: Tensor,
         text: KeysValues,
-        lengths: tuple[int, ...],
-        context: Context,
+        seen: Seen,
     ) -> Float[Tensor, "n d"]:
         dtype = self.mlp.expand.weight.dtype
         shift_self, scale_self, gate_self, shift_mlp, scale_mlp, gate_mlp = (self.modulation.float() + time).unbind(1)
         hidden = _modulate(self.norm_self(x), shift_self, scale_self, time_index).to(dtype)
-        x = x + self.self_attention(hidden, rotation, lengths) * _of_tokens(gate_self, time_index)
-        x = x + self.cross_attention(self.norm_cross(x).to(dtype), text, lengths, context)
+        x = x + self.self_attention(hidden, rotation, seen.clip) * _of_tokens(gate_self, time_index)
+        x = x + self.cross_attention(self.norm_cross(x).to(dtype), text, seen)
         hidden = _modulate(self.norm_mlp(x), shift_mlp, scale_mlp, time_index).to(dtype)
         return x + self.mlp(hidden) * _of_tokens(gate_mlp, time_index)
 
@@ -422,12 +437,13 @@ class DiT(nn.Module):
         embedded = text if isinstance(text, PreparedText) else self.embed_text(text)
         time, time_blocks = self.embed_time(times)
         rotation = rotations(coordinates, self.config.head_dim)
+        seen = Seen.of(lengths, embedded.context, tokens.device)
         x = self.patch_embedding(tokens.to(self.patch_embedding.weight.dtype)).float()
         features = x
         for i, block in enumerate(cast(Iterable[Block], self.blocks)):
             known = embedded.blocks[i] if isinstance(embedded, PreparedText) else block.cross_attention.keys_values(embedded)
             step = partial(checkpoint, block, use_reentrant=False) if self.recompute and torch.is_grad_enabled() else block
-            x = step(x, time_blocks, time_index, rotation, known, lengths, embedded.context)
+            x = step(x, time_blocks, time_index, rotation, known, seen)
             if i == features_at:
                 features = x
         out = self.head(x, time, time_index)
