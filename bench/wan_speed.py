@@ -3,7 +3,8 @@
     python bench/wan_speed.py [--pairs 5] [--parts backbone,decode,encode] [--frames 17]
 
 CPU seconds of one thread, and in brackets those of the wall's clock; the ratio is the median of the pairs' CPU seconds, with their least
-and most. The text is 40 tokens of 512. The VAE has the shape of Wan 2.1's with 32 channels for 96, its videos are 96x96.
+and most. The text is 40 tokens of 512. The VAE has the shape of Wan 2.1's with 32 channels for 96, its videos are 96x96. "bound" is what the backbone's matrix products and attention take by themselves: no form of
+it in float32 that works by them is faster.
 """
 
 import argparse
@@ -80,6 +81,27 @@ def backbone(pairs: int) -> None:
             lambda x=x: peer(x, 1000 * t, padded, return_dict=False)[0],
             pairs,
         )
+        times = []
+        for _ in range(pairs + 1):
+            begun = time.process_time()
+            products(tokens, len(states) + 1)
+            times.append(time.process_time() - begun)
+        print(f"bound, {tokens} tokens: {statistics.median(times[1:]):.3f} s", flush=True)
+
+
+def products(tokens: int, text: int) -> None:
+    """Do the matrix products and the attention of a forward pass, and nothing between them."""
+    d, wide = DIT.d, DIT.ffn_dim
+    square, expand, project, bias = torch.randn(d, d), torch.randn(wide, d), torch.randn(d, wide), torch.randn(wide)
+    x, hidden = torch.randn(tokens, d), torch.randn(tokens, wide)
+    q, context = torch.randn(1, DIT.num_heads, tokens, DIT.head_dim), torch.randn(1, DIT.num_heads, text, DIT.head_dim)
+    for _ in range(DIT.num_layers):
+        for _ in range(6):
+            torch.nn.functional.linear(x, square, bias[:d])
+        torch.nn.functional.scaled_dot_product_attention(q, q, q)
+        torch.nn.functional.scaled_dot_product_attention(q, context, context)
+        torch.nn.functional.linear(x, expand, bias)
+        torch.nn.functional.linear(hidden, project, bias[:d])
 
 
 def codec(pairs: int, frames: int, parts: list[str]) -> None:

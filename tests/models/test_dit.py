@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -271,3 +274,13 @@ def test_wan_has_the_published_number_of_parameters():
     assert len(block.state_dict()) == 27 + 15
     with torch.device("meta"):
         assert sum(parameter.numel() for parameter in DiT(config).parameters()) == 1_418_996_800
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_one_compiled_block_serves_ten_sizes_with_at_most_two_recompilations(backend):
+    # A process of its own: the checks of shapes that tests run with cannot be traced.
+    bench = Path(__file__).parents[2] / "bench" / "compile_sizes.py"
+    printed = subprocess.run([sys.executable, bench, "--backend", backend], check=True, capture_output=True, text=True).stdout
+    num_graphs, error = printed.split()
+    assert 1 <= int(num_graphs) <= 3
+    assert float(error) < 1e-5

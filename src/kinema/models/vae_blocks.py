@@ -41,9 +41,10 @@ class ResidualBlock(nn.Module):
         self.conv_shortcut = CausalConv3d(in_dim, out_dim, 1) if in_dim != out_dim else nn.Identity()
 
     def forward(self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None) -> Float[Tensor, "b c_out f h w"]:
-        y = self.conv1(F.silu(self.norm1(x)), cache)
-        y = self.conv2(F.silu(self.norm2(y)), cache)
-        return y + self.conv_shortcut(x)
+        in_place = not torch.is_grad_enabled()
+        y = self.conv1(F.silu(self.norm1(x), inplace=in_place), cache)
+        y = self.conv2(F.silu(self.norm2(y), inplace=in_place), cache)
+        return y.add_(self.conv_shortcut(x)) if in_place else y + self.conv_shortcut(x)
 
 
 class FrameAttention(nn.Module):
@@ -97,12 +98,14 @@ class Downsample(nn.Module):
         x = rearrange(self.resample(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=x.shape[0])
         if self.time_conv is None:
             return x
-        history = cache.exchange(self, x, 1) if cache is not None else None
+        history = None if cache is None else cache.past(self)
         if history is not None:
-            return self._in_time(torch.cat([history, x], dim=2))
-        if x.shape[2] == 1:
-            return x
-        return torch.cat([x[:, :, :1], self._in_time(x)], dim=2)
+            y = self._in_time(torch.cat([history, x], dim=2))
+        else:
+            y = x if x.shape[2] == 1 else torch.cat([x[:, :, :1], self._in_time(x)], dim=2)
+        if cache is not None:
+            cache.keep(self, x, 1)
+        return y
 
     def _in_time(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f2 h w"]:
         assert self.time_conv is not None, "only a part that halves time comes here"
