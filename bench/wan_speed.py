@@ -3,8 +3,8 @@
     python bench/wan_speed.py [--pairs 5] [--parts backbone,decode,encode] [--frames 17]
 
 CPU seconds of one thread, and in brackets those of the wall's clock; the ratio is the median of the pairs' CPU seconds, with their least
-and most. The text is 40 tokens of 512. The VAE has the shape of Wan 2.1's with 32 channels for 96, its videos are 96x96. "bound" is what the backbone's matrix products and attention take by themselves: no form of
-it in float32 that works by them is faster.
+and most. The text is 40 tokens of 512. The VAE has the shape of Wan 2.1's with 32 channels for 96, its videos are 96x96. "bound" is what
+the backbone's matrix products and attention take by themselves: nothing that does these in float32 is faster.
 """
 
 import argparse

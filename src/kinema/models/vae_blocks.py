@@ -43,7 +43,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None) -> Float[Tensor, "b c_out f h w"]:
         in_place = not torch.is_grad_enabled()
         y = self.conv1(F.silu(self.norm1(x), inplace=in_place), cache)
-        y = self.conv2(F.silu(self.norm2(y), inplace=in_place), cache)
+        y = self.norm2(y)  # under its own name the first convolution's result would be alive during the second
+        y = self.conv2(F.silu(y, inplace=in_place), cache)
         return y.add_(self.conv_shortcut(x)) if in_place else y + self.conv_shortcut(x)
 
 

@@ -109,6 +109,7 @@ def conv3d(
     made = convolved(0, group)
     out = made.new_empty(b, num_frames, *made.shape[2:])
     out[:, :group] = made
+    del made
     for first in range(group, num_frames, group):
         out[:, first : first + group] = convolved(first, first + group)
     return out.movedim(-1, 1)
