@@ -13,8 +13,7 @@ from kinema.device import has_slow_conv3d
 from kinema.shapes import Float
 
 GROUP_NUMBERS = 2**23
-"""Numbers in the stacked frames that are convolved at once where no gradient is wanted; two frames at least. At 192x192 pixels that is 1.06
-times as fast as all of them, and needs a quarter of their memory."""
+"""Numbers in the stacked frames that are convolved at once where no gradient is wanted, which bounds their memory; two frames at least."""
 
 
 class FeatureCache:
