@@ -436,7 +436,7 @@ class Pipeline:
             for index, frame in enumerate(frames):
                 writer.write(frame[None])
                 if index in chosen:
-                    overview.append(frame)
+                    overview.append(frame.copy())  # a view would keep all that was decoded with it
         return Video(np.stack(overview), plan.fps * len(overview) / plan.frames)
 
     def _result(self, plan: Plan, video: Video, notes: tuple[str, ...], report: dict[str, Any], begun: float) -> Result:
