@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 from trial import TIMES, Denoiser, LatentsPart, encoded, foils, followed, header, part_of, row, seconds_per_step, trained
 
-from kinema.curate.captioning import Describer, chosen, fault
+from kinema.curate.captioning import chosen, fault
+from kinema.curate.describer import Describer
 from kinema.curate.recipe import Captioning
 from kinema.data.latents import Latents
 from kinema.data.render import draw_clips
