@@ -104,8 +104,9 @@ def build(
     recipe = recipe or DataRecipe()
     parquet()  # said before the work when it is missing
     files = find(place)
-    for function in (*recipe.cuts.functions, *(rule.function for rule in recipe.scorers.values())):
-        plug_ins.load(function)
+    for function in (recipe.cuts.function, *(rule.function for rule in recipe.scorers.values())):
+        if function is not None:
+            plug_ins.load(function)
     encoder = Encoder.load(recipe.vae)
     with only_builder(out):
         chain = _Chain(out, recipe, encoder, engine or Pool(), retry, progress or (lambda stage, done, total: None))
@@ -168,7 +169,7 @@ class _Chain:
         by_name = {file.name: file for file in files}
         clips = {name: value for name, value in to_dict(self.recipe.clips).items() if name in ("fps", "max_frames")}
         table = {"side": self.recipe.side, "cuts": to_dict(self.recipe.cuts), "clips": {"min_frames": 1, **clips}}
-        detector = [plug_ins.version(function) for function in self.recipe.cuts.functions]
+        detector = [] if self.recipe.cuts.function is None else [plug_ins.version(self.recipe.cuts.function)]
         jobs, keys = [], {}
         for source in sources:
             if source.verdict == "used":

@@ -44,8 +44,8 @@ def change(first: Look, second: Look) -> float:
 
 def in_shots(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, Look]]:
     """Every frame with the number of its shot, counted from 0, or `BLACK`."""
-    for function in cuts.functions:
-        yield from _as_said(frames, function, cuts.black)
+    if cuts.function is not None:
+        yield from _as_said(frames, cuts.function, cuts.black)
         return
     shot = -1  # no shot yet
     before: Look | None = None  # the last frame of the shot, None at the start and after black

@@ -32,9 +32,11 @@ class Cuts:
             )
 
     @property
-    def functions(self) -> list[str]:
-        """The function that decides, as "module:function", where it is not the threshold."""
-        return ["kinema.curate.transnet:cuts"] if self.detector == "transnetv2" else [self.detector] if ":" in self.detector else []
+    def function(self) -> str | None:
+        """The function that decides, as "module:function"; None for the threshold."""
+        if self.detector == "transnetv2":
+            return "kinema.curate.transnet:cuts"
+        return self.detector if ":" in self.detector else None
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,10 @@ def _look_at(oracle: Oracle, frames: np.ndarray, sample: Sample, fps: float) -> 
 
 
 def _physics(seen: Sequence[_Seen], stage: StageConfig, oracle: Oracle) -> dict[str, Any]:
-    """By law: how many clips were asked for it, the share that keeps it, and the same of the renderer, before and after the VAE; or why."""
+    """By law: how many clips were asked for it, the share that keeps it, and the same of the renderer, before and after the model's VAE.
+
+    In place of these a line that says why there are none.
+    """
     verbs = StageWorld(replace(stage, split="all")).vocabulary().verbs
     report: dict[str, Any] = {}
     for law, of in physics.LAWS.items():
