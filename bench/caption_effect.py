@@ -22,7 +22,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from trial import TIMES, Denoiser, LatentsPart, encoded, foils, followed, header, part_of, row, seconds_per_step, trained
+from trial import (
+    TIMES,
+    Denoiser,
+    LatentsPart,
+    encoded,
+    foils,
+    followed,
+    header,
+    part_of,
+    row,
+    seconds_per_step,
+    trained,
+)
 
 from kinema.curate.captioning import chosen, fault
 from kinema.curate.describer import Describer
@@ -60,12 +72,17 @@ def original(clip: Clip, another: Clip) -> dict[str, str]:
 
 def written(describer: Describer, clips: Sequence[Clip], config: Captioning) -> list[dict[str, str]]:
     """What the captioner says of each clip by form, without what `kinema data build` would refuse for its words."""
-    looks = [look(describer.oracle, clip.frames, clip.fps, most=describer.captioner.config.num_frames) for clip in clips]
+    looks = [
+        look(describer.oracle, clip.frames, clip.fps, most=describer.captioner.config.num_frames)
+        for clip in clips
+    ]
     seen = Seen(torch.cat([one.frames for one in looks]), torch.cat([one.wholes for one in looks]))
     generator = torch.Generator().manual_seed(derive_seed(config.seed, clips[0].truth["seed"]))
     found: list[dict[str, str]] = [{} for _ in clips]
     for form in grammar.FORMS:
-        said = describer.captioner.write(seen, [form] * len(clips), temperature=config.temperature, generator=generator)
+        said = describer.captioner.write(
+            seen, [form] * len(clips), temperature=config.temperature, generator=generator
+        )
         for texts, one in zip(found, said):
             if not fault({**dataclasses.asdict(one), "agreement": None}, config):
                 texts[form] = one.text
@@ -77,7 +94,9 @@ def in_all_forms(texts: Mapping[str, str]) -> dict[str, str]:
     return {form: texts.get(form, next(iter(texts.values()), "")) for form in grammar.FORMS}
 
 
-def captions_of(kind: str, clips: Sequence[Clip], said: Sequence[dict[str, str]], config: Captioning) -> list[dict[str, str]]:
+def captions_of(
+    kind: str, clips: Sequence[Clip], said: Sequence[dict[str, str]], config: Captioning
+) -> list[dict[str, str]]:
     """The captions of one kind for training."""
     found = []
     for index, clip in enumerate(clips):
@@ -94,18 +113,29 @@ def gaps(denoiser: Denoiser, world: StageWorld, clips: Sequence[Clip], x0: Tenso
         wrong = foils(world, clips, slot, form)
         at = list(wrong)
         texts = [clips[i].captions[form] for i in at], list(wrong.values())
-        true_error, wrong_error = (sum(denoiser.errors(x0[at], noise[at], t, said) for t in TIMES) for said in texts)
-        cells.append(f"{(true_error < wrong_error).float().mean():.0%}, {wrong_error.mean() / true_error.mean() - 1:.1%}")
+        true_error, wrong_error = (
+            sum(denoiser.errors(x0[at], noise[at], t, said) for t in TIMES) for said in texts
+        )
+        cells.append(
+            f"{(true_error < wrong_error).float().mean():.0%}, {wrong_error.mean() / true_error.mean() - 1:.1%}"
+        )
     return cells
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=3.0, help="processor minutes of each training")
     parser.add_argument("--steps", type=int, help="in place of the minutes")
     parser.add_argument("--clips", type=int, default=1000, help="to train on")
     parser.add_argument("--held-out", type=int, default=128, help="clips for the error gaps")
-    parser.add_argument("--prompts", type=int, default=32, help="clips that are generated with each model and form; 0 for none")
+    parser.add_argument(
+        "--prompts",
+        type=int,
+        default=32,
+        help="clips that are generated with each model and form; 0 for none",
+    )
     parser.add_argument("--side", type=int, default=96, help="pixels")
     parser.add_argument("--frames", type=int, default=9)
     parser.add_argument("--width", type=int, default=128, help="channels of the DiT")
@@ -128,24 +158,42 @@ def main() -> None:
     shown = {"height": side, "width": side, "num_frames": arguments.frames}
     clips = draw_clips(first.world, "caption-effect", range(arguments.clips), **shown)
     latents, describer = encoded(first.vae, clips).half(), Describer.load()
-    said = [texts for first_of in range(0, len(clips), 32) for texts in written(describer, clips[first_of : first_of + 32], config)]
+    said = [
+        texts
+        for first_of in range(0, len(clips), 32)
+        for texts in written(describer, clips[first_of : first_of + 32], config)
+    ]
 
     def part(kind: str, steps: int) -> LatentsPart:
         captions = captions_of(kind, clips, said, config)
-        return part_of(settings, {("images", 0): Latents(latents[:, :, :1], captions), ("clips", 0): Latents(latents, captions)}, steps)
+        return part_of(
+            settings,
+            {("images", 0): Latents(latents[:, :, :1], captions), ("clips", 0): Latents(latents, captions)},
+            steps,
+        )
 
     for kind in arguments.kinds:
-        logging.info("%s:\n  %s", kind, "\n  ".join(str(texts) for texts in captions_of(kind, clips, said, config)[:6]))
-    held_out = draw_clips(first.world, "caption-effect-held-out", range(max(arguments.held_out, arguments.prompts)), **shown)
+        logging.info(
+            "%s:\n  %s", kind, "\n  ".join(str(texts) for texts in captions_of(kind, clips, said, config)[:6])
+        )
+    held_out = draw_clips(
+        first.world, "caption-effect-held-out", range(max(arguments.held_out, arguments.prompts)), **shown
+    )
     x0 = encoded(first.vae, held_out[: arguments.held_out])
-    steps = arguments.steps or round(arguments.minutes * 60 / seconds_per_step(part(arguments.kinds[-1], 100)))
+    steps = arguments.steps or round(
+        arguments.minutes * 60 / seconds_per_step(part(arguments.kinds[-1], 100))
+    )
     oracle, slots = load_oracle(), scored_slots(first.recipe.stage)
     found, read = [], []
     for kind in arguments.kinds:
         minutes = trained(part(kind, steps), arguments.out / kind)
-        denoiser, pipeline = (read_model(arguments.out / kind / "export") for read_model in (Denoiser.load, load))
+        denoiser, pipeline = (
+            read_model(arguments.out / kind / "export") for read_model in (Denoiser.load, load)
+        )
         for form in FORMS:
-            found.append(row(kind, f"{minutes:.1f}", form, *gaps(denoiser, first.world, held_out[: len(x0)], x0, form)))
+            found.append(
+                row(kind, f"{minutes:.1f}", form, *gaps(denoiser, first.world, held_out[: len(x0)], x0, form))
+            )
             logging.info("%s", found[-1])
             if arguments.prompts:
 

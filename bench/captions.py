@@ -28,7 +28,9 @@ SHOWN = {"height": 128, "width": 128, "num_frames": 17, "fps": 8.0}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=SHIPPED)
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--split", choices=("held_out", "train", "all"), default="held_out")
@@ -43,17 +45,28 @@ def main() -> None:
     seen = [look(describer.oracle, clip.frames, clip.fps, most=most) for clip in clips]
     together = Seen(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
     readings = describer.oracle.read([clip.frames for clip in clips], SHOWN["fps"])
-    read = [[r.answers[s] == str(t[s]) for s in SLOTS if s != "direction" or t[s] in WAYS] for r, t in zip(readings, truths)]
+    read = [
+        [r.answers[s] == str(t[s]) for s in SLOTS if s != "direction" or t[s] in WAYS]
+        for r, t in zip(readings, truths)
+    ]
     columns = {"oracle": {ALL: sum(map(all, read)) / len(read)}}
     generator = torch.Generator().manual_seed(0)
     for form in FORMS:
-        written = describer.captioner.write(together, [form] * len(clips), temperature=arguments.temperature, generator=generator)
+        written = describer.captioner.write(
+            together, [form] * len(clips), temperature=arguments.temperature, generator=generator
+        )
         columns[form] = right_captions([one.text for one in written], truths)
         least = min(written, key=lambda one: one.confidence)
-        print(f"{form}: {written[0].text}\n  least confident ({least.confidence:.2f}): {least.text}", flush=True)
-    print(f"\n| {arguments.clips} clips, {arguments.split} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+        print(
+            f"{form}: {written[0].text}\n  least confident ({least.confidence:.2f}): {least.text}", flush=True
+        )
+    print(
+        f"\n| {arguments.clips} clips, {arguments.split} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}"
+    )
     for slot in (*SLOTS, ALL):
-        print(f"| {slot} | {' | '.join(f'{shares[slot]:.1%}' if slot in shares else '' for shares in columns.values())} |")
+        print(
+            f"| {slot} | {' | '.join(f'{shares[slot]:.1%}' if slot in shares else '' for shares in columns.values())} |"
+        )
 
 
 if __name__ == "__main__":

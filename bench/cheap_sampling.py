@@ -75,7 +75,9 @@ def counting(apply: Callable[..., torch.Tensor], passes: list[int]) -> Callable[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="shipped")
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), help=f"how many of the {len(PROMPTS)}")
     parser.add_argument("--seeds", type=int, default=2)
@@ -85,7 +87,9 @@ def main() -> None:
     passes: list[int] = []
     module.apply_to_grid = counting(module.apply_to_grid, passes)  # type: ignore[assignment]
     rows = [Row() for _ in range(1 + len(WAYS))]
-    sampled(pipeline, Request(PROMPTS[0], steps=2), passes)  # so that what is slow the first time is not counted
+    sampled(
+        pipeline, Request(PROMPTS[0], steps=2), passes
+    )  # so that what is slow the first time is not counted
     for prompt in PROMPTS[: arguments.prompts]:
         for seed in range(arguments.seeds):
             base = Request(prompt, seed=seed, **FULL)
@@ -97,14 +101,26 @@ def main() -> None:
                     full = frames
                 else:
                     row.psnrs += (psnr(frames, full),)
-                    print(f"{seed} {way} {sum(passes)} passes {seconds:.2f} s {row.psnrs[-1]:.1f} dB", file=sys.stderr, flush=True)
+                    print(
+                        f"{seed} {way} {sum(passes)} passes {seconds:.2f} s {row.psnrs[-1]:.1f} dB",
+                        file=sys.stderr,
+                        flush=True,
+                    )
     count = len(PROMPTS[: arguments.prompts]) * arguments.seeds
-    print("| sampling | asked | s a clip | times as fast | PSNR, dB: mean | worst |\n|---|---|---|---|---|---|")
+    print(
+        "| sampling | asked | s a clip | times as fast | PSNR, dB: mean | worst |\n|---|---|---|---|---|---|"
+    )
     for row, way in zip(rows, ({}, *WAYS), strict=True):
-        name = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in (FULL | way).items() if key != "sampler")
+        name = ", ".join(
+            f"{key.replace('_', ' ')} {value}" for key, value in (FULL | way).items() if key != "sampler"
+        )
         close = f"{np.mean(row.psnrs):.1f} | {min(row.psnrs):.1f}" if row.psnrs else "|"
-        print(f"| {name} | {row.num_passes / count:.0f} | {row.seconds / count:.2f} | {rows[0].seconds / row.seconds:.2f} | {close} |")
-    print(f"\n{count} clips, {pipeline.manifest.name} {pipeline.model_hash}, UniPC, guidance {pipeline.manifest.guidance:g}")
+        print(
+            f"| {name} | {row.num_passes / count:.0f} | {row.seconds / count:.2f} | {rows[0].seconds / row.seconds:.2f} | {close} |"
+        )
+    print(
+        f"\n{count} clips, {pipeline.manifest.name} {pipeline.model_hash}, UniPC, guidance {pipeline.manifest.guidance:g}"
+    )
 
 
 if __name__ == "__main__":

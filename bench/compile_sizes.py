@@ -13,19 +13,40 @@ from torch._dynamo.utils import counters
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 from kinema.models.text import TextStates
 
-SIZES = [(1, 4, 6), (2, 6, 4), (2, 8, 8), (3, 4, 4), (3, 6, 10), (4, 8, 4), (4, 4, 10), (5, 6, 6), (5, 8, 10), (6, 10, 8)]
+SIZES = [
+    (1, 4, 6),
+    (2, 6, 4),
+    (2, 8, 8),
+    (3, 4, 4),
+    (3, 6, 10),
+    (4, 8, 4),
+    (4, 4, 10),
+    (5, 6, 6),
+    (5, 8, 10),
+    (6, 10, 8),
+]
 
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backend", default="inductor")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
     dit = DiT(
         DiTConfig(
-            in_channels=4, out_channels=4, d=48, num_layers=1, num_heads=2, ffn_dim=64, text_dim=16, freq_dim=32, text_padding="zeros"
+            in_channels=4,
+            out_channels=4,
+            d=48,
+            num_layers=1,
+            num_heads=2,
+            ffn_dim=64,
+            text_dim=16,
+            freq_dim=32,
+            text_padding="zeros",
         )
     ).eval()
     torch.nn.init.normal_(dit.head.projection.weight, std=0.2)

@@ -51,13 +51,18 @@ def _is_lively(greys: Greys, interval_s: float) -> bool:
 def _is_sharp(greys: Greys, interval_s: float) -> bool:
     inner = _inner(greys)
     middle = inner[len(inner) // 3 : len(inner) // 3 + 3]
-    return float(np.median([cv2.Laplacian(grey, cv2.CV_64F).var() for grey in middle])) >= RECIPE.filters.min_sharpness
+    return (
+        float(np.median([cv2.Laplacian(grey, cv2.CV_64F).var() for grey in middle]))
+        >= RECIPE.filters.min_sharpness
+    )
 
 
 def _is_exposed(greys: Greys, interval_s: float) -> bool:
     stats = np.array([cv2.meanStdDev(grey) for grey in _inner(greys)])[..., 0, 0].mean(axis=0) / 255
     limits = RECIPE.filters
-    return bool(limits.min_brightness <= stats[0] <= limits.max_brightness and stats[1] >= limits.min_contrast)
+    return bool(
+        limits.min_brightness <= stats[0] <= limits.max_brightness and stats[1] >= limits.min_contrast
+    )
 
 
 def _is_filled(greys: Greys, interval_s: float) -> bool:
@@ -70,13 +75,21 @@ def _has_hash(greys: Greys, interval_s: float) -> bool:
     return True
 
 
-FILTERS: Sequence[Callable[[Greys, float], bool]] = (_is_lively, _is_sharp, _is_exposed, _is_filled, _has_hash)
+FILTERS: Sequence[Callable[[Greys, float], bool]] = (
+    _is_lively,
+    _is_sharp,
+    _is_exposed,
+    _is_filled,
+    _has_hash,
+)
 
 
 def shrink(index: int, pixels: np.ndarray) -> np.ndarray:
     """Grey, no side longer than the recipe looks at."""
     scale = RECIPE.side / max(pixels.shape[:2])
-    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    small = (
+        cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    )
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
 
 
@@ -130,7 +143,9 @@ def made_films(folder: Path, count: int) -> Iterator[Path]:
     for index in range(count):
         rng, shots = np.random.default_rng(index), []
         for shot in range(SHOTS):
-            clip = world.clip(SHOTS * index + shot, height=HEIGHT, width=WIDTH, num_frames=SHOT_FRAMES, fps=FPS)
+            clip = world.clip(
+                SHOTS * index + shot, height=HEIGHT, width=WIDTH, num_frames=SHOT_FRAMES, fps=FPS
+            )
             shots.append(WAYS[int(rng.integers(len(WAYS)))](clip.frames.copy(), rng))
         path = folder / f"film{index:03d}.mp4"
         Video(np.concatenate(shots), FPS).save(path)
@@ -171,7 +186,9 @@ WAYS = (_as_it_is, _as_it_is, _darkened, _blurred, _stilled, _faded, _letterboxe
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--made", type=int, default=0, metavar="N", help="films to make and measure as well")
     arguments = parser.parse_args()
@@ -194,7 +211,9 @@ def main() -> None:
                 f"{spent[1] / spent[0]:.1f} times; {same} of {of} accepted by both",
                 flush=True,
             )
-    print(f"in all {seconds[1] / seconds[0]:.1f} times; {both} of the {either} clips that either accepts are accepted by both")
+    print(
+        f"in all {seconds[1] / seconds[0]:.1f} times; {both} of the {either} clips that either accepts are accepted by both"
+    )
 
 
 if __name__ == "__main__":

@@ -92,7 +92,12 @@ def x0_error(pipeline: Pipeline, part: DiTPart, num_clips: int = 64) -> float:
         t = time_at(level, pipeline.schedule)
         xt = add_noise(x0, noise, t, pipeline.schedule)
         output = apply_to_grid(pipeline.dit, xt, t.expand(num_clips), text)
-        errors.append((to_x0(part.recipe.diffusion.prediction, output, xt, t, pipeline.schedule) - x0).square().mean().item())
+        errors.append(
+            (to_x0(part.recipe.diffusion.prediction, output, xt, t, pipeline.schedule) - x0)
+            .square()
+            .mean()
+            .item()
+        )
     return sum(errors) / len(errors)
 
 
@@ -102,9 +107,13 @@ def shares(scores: dict[str, float]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=15.0, help="processor minutes of each training")
-    parser.add_argument("--steps", type=int, help="in place of the minutes, on a machine that does other work too")
+    parser.add_argument(
+        "--steps", type=int, help="in place of the minutes, on a machine that does other work too"
+    )
     parser.add_argument("--vae", default="shipped")
     parser.add_argument("--clip", default="shipped")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
@@ -128,12 +137,16 @@ def main() -> None:
         error = x0_error(pipeline, part)
         for shift in SHIFTS:
 
-            def sampled(index: int, clip: Clip, model: Pipeline = pipeline, shift: float = shift) -> np.ndarray:
+            def sampled(
+                index: int, clip: Clip, model: Pipeline = pipeline, shift: float = shift
+            ) -> np.ndarray:
                 request = Request(clip.captions["medium"], seed=index, sampler="ddim", steps=25, shift=shift)
                 return model.run(request).video.frames
 
             scores = followed(clips, sampled, oracle, slots, fps)
-            print(row(name, steps, f"{minutes:.1f}", f"{error:.3f}", f"{shift:g}", *shares(scores)), flush=True)
+            print(
+                row(name, steps, f"{minutes:.1f}", f"{error:.3f}", f"{shift:g}", *shares(scores)), flush=True
+            )
     assert pipeline is not None, "at least one objective is compared"
     vae = pipeline.vae
     scores = followed(clips, lambda index, clip: through(vae, clip.frames), oracle, slots, fps)

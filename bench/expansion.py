@@ -24,13 +24,33 @@ from kinema.generate.request import Request
 from kinema.worlds import grammar
 from kinema.worlds.nouns import NOUNS
 
-STRANGE = ("quokka", "zeppelin", "samovar", "Ada Lovelace", "kinkajou", "theremin", "dodecahedron", "Rotkäppchen")
+STRANGE = (
+    "quokka",
+    "zeppelin",
+    "samovar",
+    "Ada Lovelace",
+    "kinkajou",
+    "theremin",
+    "dodecahedron",
+    "Rotkäppchen",
+)
 STRANGE_ZH = ("水豚", "飞艇", "麒麟", "古筝")
 ACTIONS = ("runs", "walks", "rolls", "flies", "jumps", "dances", "drives to the left", "bounces")
 ACTIONS_ZH = ("奔跑", "向左行走", "飞行", "跳舞", "滚动")
 COUNTS = ("", "", "two ", "three ", "7 ", "12 ")
 COUNTS_ZH = ("一只", "两只", "三只", "7只")
-ENDS = ("", "", "", ", no snow", " without clouds", ' with a sign that says "OPEN 24 h"', ", not at night", " on a road", " at sunset", "!")
+ENDS = (
+    "",
+    "",
+    "",
+    ", no snow",
+    " without clouds",
+    ' with a sign that says "OPEN 24 h"',
+    ", not at night",
+    " on a road",
+    " at sunset",
+    "!",
+)
 ENDS_ZH = ("", "", "，没有雪", "，不要草地", "，旗子上写着“欢迎”", "在马路上")
 
 
@@ -42,12 +62,19 @@ def prompts(count: int) -> list[tuple[str, list[str]]]:
         if index % 4 == 3:
             noun = rng.choice([rng.choice(STRANGE_ZH), rng.choice(list(NOUNS.values())).chinese])
             number, action, end = rng.choice(COUNTS_ZH), rng.choice(ACTIONS_ZH), rng.choice(ENDS_ZH)
-            made.append((f"{number}{noun}{action}{end}", [part for part in (number, noun, end.lstrip("，")) if part]))
+            made.append(
+                (f"{number}{noun}{action}{end}", [part for part in (number, noun, end.lstrip("，")) if part])
+            )
             continue
         noun = rng.choice([rng.choice(STRANGE), rng.choice(list(NOUNS)), rng.choice(list(NOUNS))])
         number, action, end = rng.choice(COUNTS), rng.choice(ACTIONS), rng.choice(ENDS)
         words = f"{number}{grammar.plural(noun)}" if number else rng.choice([grammar.article(noun), noun])
-        made.append((f"{words} {action}{end}", [number.strip(), noun if not number else grammar.plural(noun), end.strip(" ,!")]))
+        made.append(
+            (
+                f"{words} {action}{end}",
+                [number.strip(), noun if not number else grammar.plural(noun), end.strip(" ,!")],
+            )
+        )
     return made
 
 
@@ -72,7 +99,10 @@ def is_named(slot: str, truth: dict, short: str) -> bool:
     """Whether the short caption says something of that slot."""
     if slot in ("noun", "verb"):
         return True
-    phrases = {**grammar.optional_phrases("en"), "direction": [text for names in grammar.DIRECTIONS.values() for text in names if text]}
+    phrases = {
+        **grammar.optional_phrases("en"),
+        "direction": [text for names in grammar.DIRECTIONS.values() for text in names if text],
+    }
     return any(f" {phrase} " in f" {short} " for phrase in phrases.get(slot, ()))
 
 
@@ -102,7 +132,9 @@ def follow(pipeline: Pipeline, expander_place: str, num_clips: int, steps: int, 
 
 def report(right: dict[str, list[dict[str, bool]]], slots: tuple[str, ...]) -> None:
     """Print a table in Markdown."""
-    print(f"\n| short prompts, {len(right['expanded'])} clips | {' | '.join(slots)} | named slots right | all named slots right |")
+    print(
+        f"\n| short prompts, {len(right['expanded'])} clips | {' | '.join(slots)} | named slots right | all named slots right |"
+    )
     print("|" + "---|" * (len(slots) + 3))
     for way, verdicts in right.items():
         cells = []
@@ -119,7 +151,9 @@ def report(right: dict[str, list[dict[str, bool]]], slots: tuple[str, ...]) -> N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--expander", default="shipped", help="as of kinema generate")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--model", default="shipped")
@@ -129,7 +163,13 @@ def main() -> None:
     arguments = parser.parse_args()
     keep(arguments.expander, arguments.prompts)
     if arguments.clips:
-        follow(load(arguments.model, device="cpu"), arguments.expander, arguments.clips, arguments.steps, arguments.out)
+        follow(
+            load(arguments.model, device="cpu"),
+            arguments.expander,
+            arguments.clips,
+            arguments.steps,
+            arguments.out,
+        )
 
 
 if __name__ == "__main__":

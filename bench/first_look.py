@@ -32,7 +32,9 @@ def line(name: str, seconds: list[float], per: int = 1) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="shipped")
     arguments = parser.parse_args()
 
@@ -45,7 +47,10 @@ def main() -> None:
 
     for nouns, objects in ((24, 1), (96, 3)):
         world = WORLDS["stage"](StageConfig(nouns=nouns, max_objects=objects))
-        drawn = timed(lambda world=world: [world.clip(seed, height=64, width=64, num_frames=17) for seed in range(100)], 3)  # type: ignore[misc]
+        drawn = timed(
+            lambda world=world: [world.clip(seed, height=64, width=64, num_frames=17) for seed in range(100)],
+            3,
+        )  # type: ignore[misc]
         print(line(f"stage, 64x64x17, {nouns} nouns, up to {objects} objects, one thread", drawn, per=100))
 
     import kinema

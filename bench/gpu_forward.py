@@ -47,7 +47,9 @@ class Case:
     def operations(self) -> float:
         """Dense floating-point operations of a forward pass with prepared text (sum over blocks)."""
         n, d, c = self.tokens, self.config.d, self.config
-        return c.num_layers * (n * (12 * d * d + 4 * d * c.ffn_dim) + 4 * n * n * d + 4 * n * c.text_length * d)
+        return c.num_layers * (
+            n * (12 * d * d + 4 * d * c.ffn_dim) + 4 * n * n * d + 4 * n * c.text_length * d
+        )
 
 
 FULL = Case(WAN_13B, (21, 60, 104), torch.bfloat16, 5)
@@ -65,7 +67,9 @@ def timed(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, floa
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--tiny", action="store_true", help="a tiny network in float32")
     parser.add_argument("--no-compile", action="store_true", help="eager alone")
@@ -93,7 +97,9 @@ def main() -> None:
         peer.to(device)
         padded = torch.nn.functional.pad(words, (0, 0, 0, config.text_length - 120)).unsqueeze(0)
         ways["diffusers, eager"] = lambda: peer(x, 1000 * t, padded, return_dict=False)[0]
-    print(f"{describe(device)}, torch {torch.__version__}: {case.tokens} tokens, {case.dtype}, {case.operations / 1e12:.3g} TFLOP a pass")
+    print(
+        f"{describe(device)}, torch {torch.__version__}: {case.tokens} tokens, {case.dtype}, {case.operations / 1e12:.3g} TFLOP a pass"
+    )
     reference = ways.get("diffusers, eager", ways["ours, eager"])().float()
     compare(ways, reference, case, device)
     if arguments.no_compile:
@@ -106,7 +112,9 @@ def main() -> None:
     compare(compiled, reference, case, device)
 
 
-def compare(ways: dict[str, Callable[[], Tensor]], reference: Tensor, case: Case, device: torch.device) -> None:
+def compare(
+    ways: dict[str, Callable[[], Tensor]], reference: Tensor, case: Case, device: torch.device
+) -> None:
     """Print a line for each way, run in turns after a first pass, whose seconds (compilation among them) are given too."""
     first = {name: timed(run, device) for name, run in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}

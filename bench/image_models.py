@@ -26,7 +26,12 @@ def main() -> None:
             unet = UNet2DConditionModel(sample_size=side, cross_attention_dim=text_dim, **sizes)
             added = {"text_embeds": torch.empty(1, 1280), "time_ids": torch.empty(1, 6)} if sizes else None
             with FlopCounterMode(display=False) as counter:
-                unet(torch.empty(1, 4, side, side), torch.empty(1), torch.empty(1, 77, text_dim), added_cond_kwargs=added)
+                unet(
+                    torch.empty(1, 4, side, side),
+                    torch.empty(1),
+                    torch.empty(1, 77, text_dim),
+                    added_cond_kwargs=added,
+                )
         millions = sum(parameter.numel() for parameter in unet.parameters()) / 1e6
         print(
             f"{name}: {millions:.1f} million parameters, {counter.get_total_flops() / 1e12:.3f} TFLOP a forward pass at {8 * side} pixels"

@@ -41,7 +41,10 @@ NUM_TIMES = 10
 def own_shapes(world: StageWorld, split: str, count: int) -> dict[str, list[Clip]]:
     """`count` clips of every shape."""
     sizes = {name: {"height": height, "width": width} for name, (height, width) in SHAPES.items()}
-    return {name: draw_clips(world, f"{split}-{name}", range(count), num_frames=FRAMES, **size) for name, size in sizes.items()}
+    return {
+        name: draw_clips(world, f"{split}-{name}", range(count), num_frames=FRAMES, **size)
+        for name, size in sizes.items()
+    }
 
 
 def cropped(world: StageWorld, split: str, counts: dict[str, int]) -> list[Clip]:
@@ -52,7 +55,12 @@ def cropped(world: StageWorld, split: str, counts: dict[str, int]) -> list[Clip]
         size = {"height": round(height * scale), "width": round(width * scale)}
         for clip in draw_clips(world, f"{split}-{name}", range(counts[name]), num_frames=FRAMES, **size):
             top, left = (size["height"] - SQUARE) // 2, (size["width"] - SQUARE) // 2
-            clips.append(replace(clip, frames=np.ascontiguousarray(clip.frames[:, top : top + SQUARE, left : left + SQUARE])))
+            clips.append(
+                replace(
+                    clip,
+                    frames=np.ascontiguousarray(clip.frames[:, top : top + SQUARE, left : left + SQUARE]),
+                )
+            )
     return clips
 
 
@@ -68,7 +76,9 @@ def loss_of(denoiser: Denoiser, x0: Tensor, captions: Sequence[str], times: Tens
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=2.0, help="processor minutes of each training")
     parser.add_argument("--clips", type=int, default=900, help="to train on")
     parser.add_argument("--held-out", type=int, default=64, help="clips of each shape")
@@ -85,26 +95,47 @@ def main() -> None:
     ]
     sizes = f"d={arguments.width}, num_layers=6, num_heads=4, ffn_dim={4 * arguments.width}"
     shapes = {
-        "own shapes": ", ".join(f"{{height={h}, width={w}, share={SHARES[name]}}}" for name, (h, w) in SHAPES.items()),
+        "own shapes": ", ".join(
+            f"{{height={h}, width={w}, share={SHARES[name]}}}" for name, (h, w) in SHAPES.items()
+        ),
         "cropped": f"{{height={SQUARE}, width={SQUARE}}}",
     }
     first = part_of(common, {}, 1)
     world, vae = first.world, first.vae
     assert isinstance(world, StageWorld), "recipes/dit.toml trains on the stage"
     counts = {name: round(arguments.clips * share) for name, share in SHARES.items()}
-    shown = {name: clips[: counts[name]] for name, clips in own_shapes(world, "input", max(counts.values())).items()}
+    shown = {
+        name: clips[: counts[name]]
+        for name, clips in own_shapes(world, "input", max(counts.values())).items()
+    }
     data = {
         "own shapes": {("clips", i): latents_of(vae, clips) for i, clips in enumerate(shown.values())},
         "cropped": {("clips", 0): latents_of(vae, cropped(world, "input", counts))},
     }
     unseen = own_shapes(world, "input-held-out", arguments.held_out)
-    unseen["crops"] = cropped(world, "input-held-out", dict.fromkeys(SHAPES, arguments.held_out // len(SHAPES)))
-    held_out = {name: (encoded(vae, clips), [clip.captions["medium"] for clip in clips]) for name, clips in unseen.items()}
+    unseen["crops"] = cropped(
+        world, "input-held-out", dict.fromkeys(SHAPES, arguments.held_out // len(SHAPES))
+    )
+    held_out = {
+        name: (encoded(vae, clips), [clip.captions["medium"] for clip in clips])
+        for name, clips in unseen.items()
+    }
     config = first.recipe.diffusion
     law = draw_times(4096, torch_rng("input-times"), law=config.time_law, shift=config.time_shift)
     times = law.quantile((torch.arange(NUM_TIMES) + 0.5) / NUM_TIMES)
 
-    names = ("input", "patch", "parameters", "tokens a clip", "clips a second", "steps", "minutes", *SHAPES, "own shapes", "crops")
+    names = (
+        "input",
+        "patch",
+        "parameters",
+        "tokens a clip",
+        "clips a second",
+        "steps",
+        "minutes",
+        *SHAPES,
+        "own shapes",
+        "crops",
+    )
     print(header(*names), flush=True)
     for patch in PATCHES:
         for way in shapes:
@@ -116,7 +147,9 @@ def main() -> None:
             out = arguments.out / f"{way}-{'x'.join(map(str, patch))}".replace(" ", "-")
             minutes = trained(part, out)
             denoiser = Denoiser.load(out / "export")
-            losses = {name: loss_of(denoiser, x0, captions, times) for name, (x0, captions) in held_out.items()}
+            losses = {
+                name: loss_of(denoiser, x0, captions, times) for name, (x0, captions) in held_out.items()
+            }
             own = float(np.mean([losses[name] for name in SHAPES]))
             size = f"{sum(weight.numel() for weight in part.model.parameters()) / 1e6:.2f} M"
             span = f"{min(tokens)} to {max(tokens)}" if min(tokens) < max(tokens) else tokens[0]

@@ -54,7 +54,9 @@ def write_dataset(folder: Path, count: int) -> None:
             shape = int(rng.choice(FRAMES)), int(rng.choice(SIDES)), int(rng.choice(SIDES))
             arrays[f"clip{index}"] = rng.standard_normal((z, *shape), dtype=np.float32).astype(np.float16)
             sizes = dict(zip(("latent_frames", "latent_height", "latent_width"), shape))
-            captions = json.dumps({"caption": f"a penguin walks to the {'left' if index % 2 else 'right'} on a snowy plain"})
+            captions = json.dumps(
+                {"caption": f"a penguin walks to the {'left' if index % 2 else 'right'} on a snowy plain"}
+            )
             said = {
                 "clip_id": str(index),
                 "verdict": "kept",
@@ -84,7 +86,9 @@ def part_of(folder: Path, *settings: str) -> DatasetDiTPart:
     return part
 
 
-def seconds_of(part: DatasetDiTPart, batch: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]) -> float:
+def seconds_of(
+    part: DatasetDiTPart, batch: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]
+) -> float:
     """Processor seconds of one training step."""
     begun = time.process_time()
     part.loss(part.model, batch, torch_rng("bench"))[0].backward()
@@ -96,7 +100,10 @@ def seconds_of(part: DatasetDiTPart, batch: dict[str, Any], optimizers: Sequence
 
 def stall(folder: Path, steps: int) -> None:
     """Print the share of training in which the trainer waits for a batch, drawn in its own process."""
-    for name, settings in (("the shipped DiT", ("model.num_layers=6",)), ("a DiT of 2 layers, 64 wide", SMALL)):
+    for name, settings in (
+        ("the shipped DiT", ("model.num_layers=6",)),
+        ("a DiT of 2 layers, 64 wide", SMALL),
+    ):
         part = part_of(folder, *settings)
         part.batch(0)  # the first epoch is packed, the table read
         optimizers = build_optimizers(part.model, part.recipe.optimizer)
@@ -123,7 +130,11 @@ def memory(folder: Path, num_batches: int) -> None:
         part.batch(step)
         if step % every == 0 and step >= WARM_UP * num_batches:
             gc.collect()
-            said = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+            said = dict(
+                line.split(":", 1)
+                for line in Path("/proc/self/status").read_text().splitlines()
+                if ":" in line
+            )
             at.append(step)
             resident.append(int(said["VmRSS"].split()[0]) / 1024)
             own.append(int(said["RssAnon"].split()[0]) / 1024)
@@ -163,16 +174,24 @@ def compare(folder: Path, num_batches: int) -> None:
     order = list(itertools.chain(*part.packing.epoch(0)))
     np.random.default_rng(0).shuffle(order)
     eights = [order[first : first + 8] for first in range(0, len(order), 8)]
-    ways = {"packed": part.packing.epoch(0), f"padded, up to {TOKENS} tokens": list(padded(order, tokens)), "padded, 8 clips": eights}
+    ways = {
+        "packed": part.packing.epoch(0),
+        f"padded, up to {TOKENS} tokens": list(padded(order, tokens)),
+        "padded, 8 clips": eights,
+    }
     ways["buckets, part-full ones too"] = buckets
     if whole:
         ways["buckets, only full ones"] = whole
     rng = np.random.default_rng(1)
     speeds = {}
-    print(f"\n| {len(tokens)} clips of {len(full)} sizes, {TOKENS} tokens | batches | useful tokens | clips dropped | samples a second |")
+    print(
+        f"\n| {len(tokens)} clips of {len(full)} sizes, {TOKENS} tokens | batches | useful tokens | clips dropped | samples a second |"
+    )
     print("|---|---|---|---|---|")
     for name, batches in ways.items():
-        chosen = [batches[i] for i in rng.choice(len(batches), size=min(num_batches, len(batches)), replace=False)]
+        chosen = [
+            batches[i] for i in rng.choice(len(batches), size=min(num_batches, len(batches)), replace=False)
+        ]
         samples, seconds = 0, 0.0
         for number, indices in enumerate(chosen):
             longest = shapes[max(indices, key=lambda i: tokens[i])]
@@ -191,11 +210,20 @@ def compare(folder: Path, num_batches: int) -> None:
         speeds[name] = samples / seconds
         lost = f"{dropped:.1%}" if name.endswith("only full ones") else "0"
         print(f"| {name} | {len(batches)} | {useful:.1%} | {lost} | {speeds[name]:.1f} |", flush=True)
-    print("packed is " + ", ".join(f"{speeds['packed'] / speed:.2f} times '{name}'" for name, speed in speeds.items() if name != "packed"))
+    print(
+        "packed is "
+        + ", ".join(
+            f"{speeds['packed'] / speed:.2f} times '{name}'"
+            for name, speed in speeds.items()
+            if name != "packed"
+        )
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=int, default=3000)
     parser.add_argument("--batches", type=int, default=10_000, help="over which memory is watched")
     parser.add_argument("--steps", type=int, default=24, help="that are trained, of each kind")

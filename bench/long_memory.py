@@ -28,7 +28,14 @@ EDGE_SECONDS = 10.0
 def one(seconds: float, size: int, steps: int) -> None:
     """Print what one video of that length took."""
     pipeline = load()
-    request = Request("a car drives across the snow", width=size, height=size, seconds=seconds, steps=steps, beyond_trained=True)
+    request = Request(
+        "a car drives across the snow",
+        width=size,
+        height=size,
+        seconds=seconds,
+        steps=steps,
+        beyond_trained=True,
+    )
     plan = pipeline.plan(request)
     loaded = peak_memory_bytes(CPU)
     begun = time.process_time()
@@ -48,7 +55,10 @@ def one(seconds: float, size: int, steps: int) -> None:
     values = {"peak_mib": (peak_memory_bytes(CPU) - loaded) / 2**20, "total_s": time.process_time() - begun}
     for name, stage in (("sampling", sampled), ("decoding", decoded)):
         if seconds >= 2 * EDGE_SECONDS:
-            values |= {f"{name}_first": rate(stage, 0, EDGE_SECONDS), f"{name}_last": rate(stage, seconds - EDGE_SECONDS, seconds)}
+            values |= {
+                f"{name}_first": rate(stage, 0, EDGE_SECONDS),
+                f"{name}_last": rate(stage, seconds - EDGE_SECONDS, seconds),
+            }
     print(json.dumps({name: round(value, 3) for name, value in values.items()}))
 
 
@@ -60,7 +70,9 @@ def rate(stage: list[tuple[float, float]], first_s: float, last_s: float) -> flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, nargs="+", default=[5, 60])
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=4)

@@ -17,7 +17,12 @@ from kinema.data.render import draw_clips
 from kinema.worlds import StageConfig, StageWorld
 
 WORDS = "subscribe LIVE 12:45 news breaking (c) 2024 www.example.com the end of a film EPISODE 7 previously on credits".split()  # noqa: SIM905
-FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_TRIPLEX)
+FONTS = (
+    cv2.FONT_HERSHEY_SIMPLEX,
+    cv2.FONT_HERSHEY_DUPLEX,
+    cv2.FONT_HERSHEY_COMPLEX,
+    cv2.FONT_HERSHEY_TRIPLEX,
+)
 THRESHOLDS = (0.001, 0.002, 0.004, 0.008)
 
 
@@ -48,7 +53,10 @@ def with_text(frames: np.ndarray, rng: random.Random) -> np.ndarray:
     scale *= min(1.0, 0.95 * width / long)
     (long, tall), _ = cv2.getTextSize(text, font, scale, thickness)
     at = rng.randint(0, max(0, width - long)), rng.randint(tall + 2, height - 4)
-    colour, outline = rng.choice((((255,) * 3, (0,) * 3), ((255, 230, 0), (0,) * 3), ((0,) * 3, (255,) * 3))), rng.random() < 0.5
+    colour, outline = (
+        rng.choice((((255,) * 3, (0,) * 3), ((255, 230, 0), (0,) * 3), ((0,) * 3, (255,) * 3))),
+        rng.random() < 0.5,
+    )
     made = frames.copy()
     for frame in made:
         if outline:
@@ -58,18 +66,33 @@ def with_text(frames: np.ndarray, rng: random.Random) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=int, default=200)
     count = parser.parse_args().clips
     world, half = StageWorld(StageConfig(split="all")), count // 2
-    stage = [clip.frames for clip in draw_clips(world, "overlay", range(half), height=144, width=256, num_frames=9)]
+    stage = [
+        clip.frames for clip in draw_clips(world, "overlay", range(half), height=144, width=256, num_frames=9)
+    ]
     textures = [texture(np.random.default_rng(i), 144, 256) for i in range(count - half)]
-    bare = {"the stage": stage, "textures": textures, "fences": [fence(np.random.default_rng(i), 144, 256) for i in range(half)]}
+    bare = {
+        "the stage": stage,
+        "textures": textures,
+        "fences": [fence(np.random.default_rng(i), 144, 256) for i in range(half)],
+    }
     rng = random.Random(0)
-    print("| at most | " + " | ".join([f"false alarms: {name}" for name in bare] + ["missed: the stage", "missed: textures"]) + " |")
+    print(
+        "| at most | "
+        + " | ".join([f"false alarms: {name}" for name in bare] + ["missed: the stage", "missed: textures"])
+        + " |"
+    )
     print("|---" * (len(bare) + 3) + "|")
     none = {name: np.array([share(clip) for clip in clips]) for name, clips in bare.items()}
-    some = {name: np.array([share(with_text(clip, rng)) for clip in bare[name]]) for name in ("the stage", "textures")}
+    some = {
+        name: np.array([share(with_text(clip, rng)) for clip in bare[name]])
+        for name in ("the stage", "textures")
+    }
     for most in THRESHOLDS:
         cells = [f"{(shares > most).mean():.0%}" for shares in none.values()] + [
             f"{(shares <= most).mean():.0%}" for shares in some.values()

@@ -64,7 +64,16 @@ def fine_tune(films: Path, out: Path, steps: int, settings: list[str]) -> float:
     if kinema(["data", "build", str(films), "-o", str(out / "dataset")]):
         raise SystemExit("the data set could not be built")
     begun = time.process_time()
-    words = ["--data", str(out / "dataset"), "--init-from", "shipped", "--out", str(out / "run"), "--steps", str(steps)]
+    words = [
+        "--data",
+        str(out / "dataset"),
+        "--init-from",
+        "shipped",
+        "--out",
+        str(out / "run"),
+        "--steps",
+        str(steps),
+    ]
     if kinema(["train", str(RECIPE), *words, *(word for setting in settings for word in ("--set", setting))]):
         raise SystemExit("the model could not be trained")
     return (time.process_time() - begun) / 60
@@ -79,15 +88,21 @@ def losses(denoiser: Denoiser, x0: Tensor, captions: list[str], times: Tensor) -
 def show(folders: Mapping[str, Path], path: Path) -> None:
     """A picture of what the models make of `PROMPTS`, side by side."""
     models = [load(folder, device="cpu") for folder in folders.values()]
-    videos = [model.run(Request(prompt, seed=seed)).video for seed, prompt in enumerate(PROMPTS) for model in models]
+    videos = [
+        model.run(Request(prompt, seed=seed)).video for seed, prompt in enumerate(PROMPTS) for model in models
+    ]
     texts = [f"{when}: {prompt}" for prompt in PROMPTS for when in folders]
     save_image(path, contact_sheet(videos, texts, columns=2, frames_per_video=4))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=int, default=50)
-    parser.add_argument("--beside", type=int, default=0, help="clips of what the shipped model knows, in the same folder")
+    parser.add_argument(
+        "--beside", type=int, default=0, help="clips of what the shipped model knows, in the same folder"
+    )
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("--held-out", type=int, default=48, help="clips of each kind")
@@ -105,14 +120,22 @@ def main() -> None:
     )
 
     write_films(arguments.out / "films", "own", draw_clips(own, "own", range(arguments.clips), **SIZE))
-    write_films(arguments.out / "films", "beside", draw_clips(all_nouns, "own-beside", range(arguments.beside), **SIZE))
+    write_films(
+        arguments.out / "films",
+        "beside",
+        draw_clips(all_nouns, "own-beside", range(arguments.beside), **SIZE),
+    )
     minutes = fine_tune(arguments.out / "films", arguments.out, arguments.steps, arguments.set)
 
     vae = load_vae(shipped)
     worlds = {f"{NAME}s": own, f"{OLD_NAME}s": cars, f"the {len(stage.noun_names)} nouns": all_nouns}
-    clips = {name: draw_clips(world, "own-held-out", range(arguments.held_out), **SIZE) for name, world in worlds.items()}
+    clips = {
+        name: draw_clips(world, "own-held-out", range(arguments.held_out), **SIZE)
+        for name, world in worlds.items()
+    }
     captions = {
-        name: [called(clip, NAME) if world is own else clip.captions["medium"] for clip in clips[name]] for name, world in worlds.items()
+        name: [called(clip, NAME) if world is own else clip.captions["medium"] for clip in clips[name]]
+        for name, world in worlds.items()
     }
     x0 = {name: encoded(vae, shown) for name, shown in clips.items()}
     law = draw_times(4096, torch_rng("own-times"), law="logit_normal", shift=load_manifest(shipped).shift)
@@ -122,8 +145,17 @@ def main() -> None:
     for when, folder in folders.items():
         denoiser = Denoiser.load(folder)
         found[when] = {name: losses(denoiser, x0[name], captions[name], times) for name in worlds}
-        found[when]["wrong"] = losses(denoiser, x0[f"{NAME}s"], [called(clip, OLD_NAME) for clip in clips[f"{NAME}s"]], times)
-    print(header(f"{arguments.clips} clips, {arguments.steps} steps, {minutes:.1f} minutes", "before", "after", "change"))
+        found[when]["wrong"] = losses(
+            denoiser, x0[f"{NAME}s"], [called(clip, OLD_NAME) for clip in clips[f"{NAME}s"]], times
+        )
+    print(
+        header(
+            f"{arguments.clips} clips, {arguments.steps} steps, {minutes:.1f} minutes",
+            "before",
+            "after",
+            "change",
+        )
+    )
     for name in worlds:
         before, after = (found[when][name].mean().item() for when in folders)
         print(row(f"loss, {name}", f"{before:.4f}", f"{after:.4f}", f"{after / before - 1:+.1%}"))

@@ -16,10 +16,25 @@ from kinema.models.text import TextStates
 from kinema.models.vae import VAE, VAEConfig
 from kinema.wan.counting import decode_cost, dit_peak_bytes, encode_cost
 
-DIT = DiTConfig(d=512, num_layers=2, num_heads=4, ffn_dim=2048, text_dim=64, text_padding="zeros", text_length=64)
-CODEC = VAEConfig(base_dim=32, dim_mult=(1, 2, 4, 4), num_res_blocks=2, z_dim=16, temporal_downsample=(False, True, True), fold=1)
+DIT = DiTConfig(
+    d=512, num_layers=2, num_heads=4, ffn_dim=2048, text_dim=64, text_padding="zeros", text_length=64
+)
+CODEC = VAEConfig(
+    base_dim=32,
+    dim_mult=(1, 2, 4, 4),
+    num_res_blocks=2,
+    z_dim=16,
+    temporal_downsample=(False, True, True),
+    fold=1,
+)
 FOLDED = VAEConfig(
-    base_dim=32, dim_mult=(1, 2, 4, 4), num_res_blocks=2, z_dim=48, temporal_downsample=(False, True, True), fold=2, residual=True
+    base_dim=32,
+    dim_mult=(1, 2, 4, 4),
+    num_res_blocks=2,
+    z_dim=48,
+    temporal_downsample=(False, True, True),
+    fold=2,
+    residual=True,
 )
 CASES = {
     "backbone, 1,024 tokens, both halves of guidance": ("dit", (4, 32, 32), 2),
@@ -65,7 +80,10 @@ def measure(name: str) -> None:
         before = resident_bytes()
         list(vae.stream_encode(torch.zeros(1, 3, frames, height, width).split(8, dim=2), at_once=8))
     measured = peak_memory_bytes(CPU) - before
-    print(f"{name}: planned {planned / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB, ratio {planned / measured:.2f}", flush=True)
+    print(
+        f"{name}: planned {planned / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB, ratio {planned / measured:.2f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
@@ -74,4 +92,8 @@ if __name__ == "__main__":
     else:
         for case in CASES:
             # Freed blocks go back at once, so that what is measured is what is in use and not what the heap keeps.
-            subprocess.run([sys.executable, __file__, case], check=True, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"})
+            subprocess.run(
+                [sys.executable, __file__, case],
+                check=True,
+                env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"},
+            )

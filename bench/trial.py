@@ -95,7 +95,12 @@ class Denoiser:
         """That of a model folder, whatever its patches are, which a pipeline is not for."""
         folder = resolve_model(str(model))
         manifest = load_manifest(folder)
-        return cls(load_dit(folder), load_clip(folder), SCHEDULES[manifest.schedule](), cast(Prediction, manifest.prediction))
+        return cls(
+            load_dit(folder),
+            load_clip(folder),
+            SCHEDULES[manifest.schedule](),
+            cast(Prediction, manifest.prediction),
+        )
 
     @torch.no_grad()
     def errors(self, x0: Tensor, noise: Tensor, t: Tensor, captions: Sequence[str]) -> Tensor:
@@ -108,7 +113,9 @@ class Denoiser:
 @torch.no_grad()
 def encoded(vae: VAE, clips: Sequence[Clip]) -> Tensor:
     """Normalised latents of clips of one shape."""
-    return torch.cat([encode_known(vae, to_tensor(clips[i : i + 8]), starts_canvas=True) for i in range(0, len(clips), 8)])
+    return torch.cat(
+        [encode_known(vae, to_tensor(clips[i : i + 8]), starts_canvas=True) for i in range(0, len(clips), 8)]
+    )
 
 
 def foils(world: StageWorld, clips: Sequence[Clip], slot: str, form: str = "medium") -> dict[int, str]:
@@ -122,7 +129,11 @@ def foils(world: StageWorld, clips: Sequence[Clip], slot: str, form: str = "medi
 
 
 def followed(
-    clips: Sequence[Clip], make: Callable[[int, Clip], np.ndarray], oracle: Oracle, slots: Sequence[str], fps: float
+    clips: Sequence[Clip],
+    make: Callable[[int, Clip], np.ndarray],
+    oracle: Oracle,
+    slots: Sequence[str],
+    fps: float,
 ) -> dict[str, float]:
     """Share of clips whose slot, and all of whose slots, the oracle reads as the truth has it in the frames that `make` makes for them."""
     right: dict[str, list[bool]] = {}

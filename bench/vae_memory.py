@@ -26,7 +26,14 @@ from kinema.lookup import lookup
 from kinema.models.vae import VAE, VAES, VAEConfig
 
 WIDTHS = (32, 64, 128, 128)
-SMALL = VAEConfig(base_dim=WIDTHS[0], dim_mult=(1, 2, 4, 4), num_res_blocks=2, z_dim=16, temporal_downsample=(False, True, True), fold=1)
+SMALL = VAEConfig(
+    base_dim=WIDTHS[0],
+    dim_mult=(1, 2, 4, 4),
+    num_res_blocks=2,
+    z_dim=16,
+    temporal_downsample=(False, True, True),
+    fold=1,
+)
 CODECS = {**VAES, "wan-small": SMALL}
 PEERS = {"hunyuan": (8, 4, 16), "ltx": (32, 8, 128)}
 """Pixels to a side of a latent, frames to a latent, and channels."""
@@ -48,10 +55,14 @@ def measure(arguments: argparse.Namespace) -> None:
     level, start = peak_memory_bytes(CPU), time.process_time()
     if arguments.encode:
         video = (torch.rand(1, 3, 1, arguments.size, arguments.size) * 2 - 1 for _ in range(arguments.frames))
-        count = sum(posterior.mean.shape[2] for posterior in vae.stream_encode(video, at_once=8 * arguments.at_once))
+        count = sum(
+            posterior.mean.shape[2] for posterior in vae.stream_encode(video, at_once=8 * arguments.at_once)
+        )
     else:
         pieces = latents(vae, arguments.frames, arguments.size, arguments.at_once)
-        count = sum(frames.shape[2] for frames in vae.stream_decode(pieces, at_once=arguments.at_once, clamp=True))
+        count = sum(
+            frames.shape[2] for frames in vae.stream_decode(pieces, at_once=arguments.at_once, clamp=True)
+        )
     print(peak_memory_bytes(CPU) - level, count, time.process_time() - start)
 
 
@@ -66,7 +77,9 @@ def measure_peer(arguments: argparse.Namespace) -> None:
     else:
         vae = diffusers.AutoencoderKLLTXVideo(block_out_channels=WIDTHS, decoder_block_out_channels=WIDTHS)
     vae.eval()
-    z = torch.randn(1, channels, (arguments.frames - 1) // factor + 1, arguments.size // space, arguments.size // space)
+    z = torch.randn(
+        1, channels, (arguments.frames - 1) // factor + 1, arguments.size // space, arguments.size // space
+    )
     level, start = peak_memory_bytes(CPU), time.process_time()
     video = vae.decode(z, return_dict=False)[0]
     print(peak_memory_bytes(CPU) - level, video.shape[2], time.process_time() - start)
@@ -75,7 +88,10 @@ def measure_peer(arguments: argparse.Namespace) -> None:
 def growth(name: str, num_frames: int, runs: int, extra: tuple[str, ...] = ()) -> float:
     """Print a line for one case and return its median growth in MiB."""
     command = [sys.executable, __file__, *sys.argv[1:], "--frames", str(num_frames), *extra]
-    rows = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(runs)]
+    rows = [
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        for _ in range(runs)
+    ]
     sizes = sorted(int(row[0]) / 2**20 for row in rows)
     print(
         f"{name:10s} {num_frames:5d} frames  +{statistics.median(sizes):7.1f} MiB ({sizes[0]:.1f} to {sizes[-1]:.1f})  "
@@ -87,7 +103,9 @@ def growth(name: str, num_frames: int, runs: int, extra: tuple[str, ...] = ()) -
 
 def main() -> None:
     """Run both lengths and print the table and the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="nano", help=f"one of {', '.join(CODECS)}")
     parser.add_argument("--size", type=int, default=256, help="height and width in pixels")
     parser.add_argument("--short", type=int, default=17, help="frames of the short video, 4k+1")
@@ -96,7 +114,11 @@ def main() -> None:
     parser.add_argument("--encode", action="store_true", help="measure the encoder instead of the decoder")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=1, help="processes for each length")
-    parser.add_argument("--beside", default="", help=f"VAEs of diffusers to decode with too, between commas: {', '.join(PEERS)}")
+    parser.add_argument(
+        "--beside",
+        default="",
+        help=f"VAEs of diffusers to decode with too, between commas: {', '.join(PEERS)}",
+    )
     parser.add_argument("--frames", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -104,7 +126,10 @@ def main() -> None:
     torch.manual_seed(0)
     if arguments.frames:
         return measure_peer(arguments) if arguments.peer else measure(arguments)
-    short, long = (growth(arguments.model, num_frames, arguments.runs) for num_frames in (arguments.short, arguments.long))
+    short, long = (
+        growth(arguments.model, num_frames, arguments.runs)
+        for num_frames in (arguments.short, arguments.long)
+    )
     print(f"ratio of the peaks {long / short:.3f}")
     for peer in filter(None, arguments.beside.split(",")):
         other = growth(peer, arguments.long, 1, ("--peer", peer))

@@ -26,13 +26,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.wan_folders import peer, with_random_weights
 
 BACKBONE = {"num_attention_heads": 6, "attention_head_dim": 128, "num_layers": 4, "ffn_dim": 3072}
-CODEC = {"base_dim": 32, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "temperal_downsample": [False, True, True]}
+CODEC = {
+    "base_dim": 32,
+    "z_dim": 16,
+    "dim_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "temperal_downsample": [False, True, True],
+}
 PROMPT, NEGATIVE, GUIDANCE, SHIFT, SEED = "a red fox runs in the snow", "blue ball", 5.0, 3.0, 5
 
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--size", type=int, default=96, help="height and width in pixels")

@@ -22,7 +22,14 @@ from kinema.models.text import TextStates
 from kinema.models.vae import VAE, VAEConfig, vae_diffusers_config
 
 DIT = DiTConfig(d=768, num_layers=4, num_heads=6, ffn_dim=3072, text_dim=512, text_padding="zeros")
-CODEC = VAEConfig(base_dim=32, dim_mult=(1, 2, 4, 4), num_res_blocks=2, z_dim=16, temporal_downsample=(False, True, True), fold=1)
+CODEC = VAEConfig(
+    base_dim=32,
+    dim_mult=(1, 2, 4, 4),
+    num_res_blocks=2,
+    z_dim=16,
+    temporal_downsample=(False, True, True),
+    fold=1,
+)
 
 
 def compare(name: str, ours: Callable[[], Tensor], theirs: Callable[[], Tensor], pairs: int) -> None:
@@ -92,9 +99,17 @@ def backbone(pairs: int) -> None:
 def products(tokens: int, text: int) -> None:
     """Do the matrix products and the attention of a forward pass, and nothing between them."""
     d, wide = DIT.d, DIT.ffn_dim
-    square, expand, project, bias = torch.randn(d, d), torch.randn(wide, d), torch.randn(d, wide), torch.randn(wide)
+    square, expand, project, bias = (
+        torch.randn(d, d),
+        torch.randn(wide, d),
+        torch.randn(d, wide),
+        torch.randn(wide),
+    )
     x, hidden = torch.randn(tokens, d), torch.randn(tokens, wide)
-    q, context = torch.randn(1, DIT.num_heads, tokens, DIT.head_dim), torch.randn(1, DIT.num_heads, text, DIT.head_dim)
+    q, context = (
+        torch.randn(1, DIT.num_heads, tokens, DIT.head_dim),
+        torch.randn(1, DIT.num_heads, text, DIT.head_dim),
+    )
     for _ in range(DIT.num_layers):
         for _ in range(6):
             torch.nn.functional.linear(x, square, bias[:d])

@@ -21,7 +21,9 @@ SLOTS = ("direction", "noun", "verb", "sky")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", default="shipped")
     parser.add_argument("--clips", type=int, default=64)
     arguments = parser.parse_args()
@@ -29,7 +31,9 @@ def main() -> None:
     denoiser, manifest = Denoiser.load(arguments.model), load_manifest(folder)
     world, (height, width) = StageWorld(stage_of(manifest)), manifest.default_size
     frames = manifest.default_frames
-    clips = draw_clips(world, "word-gaps", range(arguments.clips), height=height, width=width, num_frames=frames)
+    clips = draw_clips(
+        world, "word-gaps", range(arguments.clips), height=height, width=width, num_frames=frames
+    )
     x0 = encoded(load_vae(folder), clips)
     noise = torch.randn(x0.shape, generator=torch_rng("word-gaps"))
     print(header("slot", "clips", *(f"t = {t:.2f}" for t in TIMES)))
@@ -41,7 +45,9 @@ def main() -> None:
         captions = [clips[i].captions["medium"] for i in at], list(wrong.values())
         for t in TIMES:
             true_error, wrong_error = (denoiser.errors(x0[at], noise[at], t, texts) for texts in captions)
-            cells.append(f"{(true_error < wrong_error).float().mean():.0%}, {(wrong_error / true_error - 1).mean():.1%}")
+            cells.append(
+                f"{(true_error < wrong_error).float().mean():.0%}, {(wrong_error / true_error - 1).mean():.1%}"
+            )
         print(row(slot, len(at), *cells), flush=True)
 
 

@@ -32,7 +32,9 @@ PROMPTS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/images/sheet.png"))
     parser.add_argument("--model", default="shipped")
     parser.add_argument("--steps", type=int)
@@ -40,7 +42,10 @@ def main() -> None:
     arguments = parser.parse_args()
     pipeline = kinema.load(arguments.model)
     prompts = PROMPTS[: arguments.prompts]
-    videos = [pipeline.run(kinema.Request(prompt, seed=seed, steps=arguments.steps)).video for seed, prompt in enumerate(prompts)]
+    videos = [
+        pipeline.run(kinema.Request(prompt, seed=seed, steps=arguments.steps)).video
+        for seed, prompt in enumerate(prompts)
+    ]
     save_image(arguments.out, contact_sheet(videos, prompts, columns=2, frames_per_video=6))
     print(arguments.out)
 

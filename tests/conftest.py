@@ -42,9 +42,25 @@ def model_folder(tmp_path_factory):
     torch.manual_seed(0)
     tokenizer = Tokenizer(WORDS, max_length=16)
     text = {"max_length": 16, "text_width": 16, "text_layers": 1, "text_heads": 2}
-    clip = CLIP(CLIPConfig(len(tokenizer), **text, video_width=16, video_layers=1, video_heads=2, embed_dim=16), tokenizer)
-    vae = VAE(VAEConfig(base_dim=8, dim_mult=(1, 1, 1), z_dim=6, latents_mean=(0.1,) * 6, latents_std=(2.0,) * 6))
-    dit = DiT(DiTConfig(in_channels=6, out_channels=6, d=32, num_layers=2, num_heads=2, ffn_dim=64, text_dim=16, freq_dim=32))
+    clip = CLIP(
+        CLIPConfig(len(tokenizer), **text, video_width=16, video_layers=1, video_heads=2, embed_dim=16),
+        tokenizer,
+    )
+    vae = VAE(
+        VAEConfig(base_dim=8, dim_mult=(1, 1, 1), z_dim=6, latents_mean=(0.1,) * 6, latents_std=(2.0,) * 6)
+    )
+    dit = DiT(
+        DiTConfig(
+            in_channels=6,
+            out_channels=6,
+            d=32,
+            num_layers=2,
+            num_heads=2,
+            ffn_dim=64,
+            text_dim=16,
+            freq_dim=32,
+        )
+    )
     with torch.no_grad():  # so that the prompt makes a difference
         torch.nn.init.normal_(dit.head.projection.weight, std=0.2)
         dit.text_embedding.expand.weight.mul_(20)

@@ -44,4 +44,6 @@ def serving(answer: Callable[[Asked], Answer]) -> Iterator[tuple[str, list[Asked
 
 def completion(text: str) -> dict[str, Any]:
     """A chat completion that says `text`."""
-    return {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]}
+    return {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]
+    }

@@ -64,7 +64,16 @@ def test_merge_leaves_what_it_was_given_alone():
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("3", 3), ("3e-4", 3e-4), ("true", True), ("[1, 2]", [1, 2]), ("word", "word"), ("'3'", "3"), ("a=b", "a=b")]
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("3e-4", 3e-4),
+        ("true", True),
+        ("[1, 2]", [1, 2]),
+        ("word", "word"),
+        ("'3'", "3"),
+        ("a=b", "a=b"),
+    ],
 )
 def test_an_override_is_toml_or_a_bare_word(text, value):
     assert override({}, [f"x.y={text}"]) == {"x": {"y": value}}
@@ -88,7 +97,10 @@ def test_an_override_without_a_name_or_value_is_an_error(assignment):
         ({"steps": 1, "is_causal": 1}, "is_causal = 1 is not of type bool"),
         ({"steps": 1, "optimizer": {"name": "sgd"}}, "optimizer.name = 'sgd' is not one of 'adamw', 'muon'"),
         ({"steps": 1, "optimizer": {"betas": [0.9]}}, "optimizer.betas needs 2 values, not 1"),
-        ({"steps": 1, "optimizer": {"betas": [0.9, "x"]}}, r"optimizer.betas\[1\] = 'x' is not of type float"),
+        (
+            {"steps": 1, "optimizer": {"betas": [0.9, "x"]}},
+            r"optimizer.betas\[1\] = 'x' is not of type float",
+        ),
         ({"steps": 1, "optimizer": {"lr": -1.0}}, r"\[optimizer\] lr = -1.0 must be positive"),
         ({"steps": 1, "optimizer": 3}, "optimizer = 3 is not of type Optimizer"),
         ({"steps": 1, "shares": {"stage": "x"}}, "shares.stage = 'x' is not of type float"),

@@ -24,7 +24,11 @@ def test_links_lead_somewhere(name):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_files_that_are_named_exist(name):
     named = re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", read(name))
-    assert [path for path in named if not any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "kinema"))] == []
+    assert [
+        path
+        for path in named
+        if not any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "kinema"))
+    ] == []
 
 
 def test_the_tree_is_as_architecture_says():

@@ -15,12 +15,20 @@ def test_question_and_answer_are_of_the_protocol(monkeypatch):
         endpoint = Endpoint(url, model="small", key_variable="A_KEY", temperature=0.5, max_tokens=20)
         assert endpoint.ask("be brief", "a dog", [b"png"]) == "a longer prompt"
     (body,) = asked
-    assert (body["path"], body["model"], body["temperature"], body["max_tokens"]) == ("/v1/chat/completions", "small", 0.5, 20)
+    assert (body["path"], body["model"], body["temperature"], body["max_tokens"]) == (
+        "/v1/chat/completions",
+        "small",
+        0.5,
+        20,
+    )
     assert body["headers"]["Authorization"] == "Bearer secret"
     system, user = body["messages"]
     assert system == {"role": "system", "content": "be brief"}
     picture = "data:image/png;base64," + base64.b64encode(b"png").decode()
-    assert user["content"] == [{"type": "text", "text": "a dog"}, {"type": "image_url", "image_url": {"url": picture}}]
+    assert user["content"] == [
+        {"type": "text", "text": "a dog"},
+        {"type": "image_url", "image_url": {"url": picture}},
+    ]
 
 
 def test_no_key_is_sent_when_none_is_set(monkeypatch):
@@ -39,7 +47,9 @@ def test_a_busy_server_is_asked_again():
 
 
 def test_tries_end_and_the_last_reason_is_said():
-    said = pytest.raises(EndpointError, match=r"/v1/chat/completions cannot be reached after 3 tries.*HTTP 500: out of memory")
+    said = pytest.raises(
+        EndpointError, match=r"/v1/chat/completions cannot be reached after 3 tries.*HTTP 500: out of memory"
+    )
     with serving(lambda body: (500, b"out of\nmemory")) as (url, asked), said:
         Endpoint(url, retries=2, pause_s=0.01).ask("", "a dog")
     assert len(asked) == 3
@@ -54,9 +64,14 @@ def test_a_refusal_is_not_tried_again_and_hides_the_key(monkeypatch):
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("said", [b"not json", b"[]", b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}', b""])
+@pytest.mark.parametrize(
+    "said", [b"not json", b"[]", b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}', b""]
+)
 def test_an_answer_of_another_protocol_is_shown(said):
-    with serving(lambda body: (200, said)) as (url, _), pytest.raises(EndpointError, match="gave no chat completion"):
+    with (
+        serving(lambda body: (200, said)) as (url, _),
+        pytest.raises(EndpointError, match="gave no chat completion"),
+    ):
         Endpoint(url).ask("", "a dog")
 
 

@@ -11,7 +11,11 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 def test_the_sheet_shows_every_prompt(model_folder, tmp_path, monkeypatch):
     out = tmp_path / "sheet.png"
-    monkeypatch.setattr(sys, "argv", ["sheet.py", "--model", str(model_folder), "--out", str(out), "--steps", "1", "--prompts", "2"])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["sheet.py", "--model", str(model_folder), "--out", str(out), "--steps", "1", "--prompts", "2"],
+    )
     runpy.run_path(str(EXAMPLES / "sheet.py"), run_name="__main__")
     with Image.open(out) as picture:
         assert picture.width > picture.height

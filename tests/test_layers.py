@@ -16,14 +16,29 @@ PACKAGE = Path(__file__).parent.parent / "src" / "kinema"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A file imports only from lines above its own, or from its own package. Names on one line do not import each other.
-TABLE = (PACKAGE.parents[1] / "ARCHITECTURE.md").read_text(encoding="utf-8").split("## Layers")[1].split("## ")[0]
+TABLE = (
+    (PACKAGE.parents[1] / "ARCHITECTURE.md").read_text(encoding="utf-8").split("## Layers")[1].split("## ")[0]
+)
 LAYERS = [line.split() for line in re.findall(r"^    (.+)$", TABLE, re.MULTILINE)]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 TRAINER_SIDE = {"worlds", "nn", "models", "diffusion", "data", "train"}
 TRAINER_NEEDS = {"torch", "numpy", "einops", "safetensors", "PIL", "cv2"}
-EXTRAS = {PACKAGE / "train" / "report.py": {"rich", "tensorboard"}, PACKAGE / "data" / "dataset.py": {"pyarrow"}}
-MAY_BE_ABSENT_THERE = ("av", "rich", "pydantic", "jaxtyping", "beartype", "diffusers", "tensorboard", "pyarrow", "ray")
+EXTRAS = {
+    PACKAGE / "train" / "report.py": {"rich", "tensorboard"},
+    PACKAGE / "data" / "dataset.py": {"pyarrow"},
+}
+MAY_BE_ABSENT_THERE = (
+    "av",
+    "rich",
+    "pydantic",
+    "jaxtyping",
+    "beartype",
+    "diffusers",
+    "tensorboard",
+    "pyarrow",
+    "ray",
+)
 DEVICE_WORD = re.compile(r"(cuda|npu|mps|xpu|cpu)(:\d+)?")
 DEVICE_MODULES = {"cuda", "npu", "mps", "xpu"}
 
@@ -80,7 +95,11 @@ def test_every_file_has_a_layer():
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_file_imports_only_from_layers_above_its_own(file):
     own = home(file)
-    wrong = [f"line {line}: {own} imports {name}" for name, line in sorted(own_imports(file)) if name != own and LEVEL[name] >= LEVEL[own]]
+    wrong = [
+        f"line {line}: {own} imports {name}"
+        for name, line in sorted(own_imports(file))
+        if name != own and LEVEL[name] >= LEVEL[own]
+    ]
     assert not wrong
 
 
@@ -97,7 +116,11 @@ def test_only_device_py_names_devices():
         if file.name == "device.py" and file.parent == PACKAGE:
             continue
         for node in ast.walk(parsed(file)):
-            is_word = isinstance(node, ast.Constant) and isinstance(node.value, str) and DEVICE_WORD.fullmatch(node.value)
+            is_word = (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and DEVICE_WORD.fullmatch(node.value)
+            )
             is_module = isinstance(node, ast.Attribute) and node.attr in DEVICE_MODULES
             if is_word or is_module:
                 named.append(f"{file.relative_to(PACKAGE)}:{node.lineno}")
@@ -116,7 +139,9 @@ def test_the_trainer_side_imports_little():
 
 @pytest.mark.parametrize("file", EXTRAS, ids=lambda file: file.name)
 def test_extras_are_imported_only_inside_functions(file):
-    at_the_top = ast.Module([node for node in parsed(file).body if isinstance(node, (ast.Import, ast.ImportFrom))], [])
+    at_the_top = ast.Module(
+        [node for node in parsed(file).body if isinstance(node, (ast.Import, ast.ImportFrom))], []
+    )
     assert outside(file, at_the_top) <= TRAINER_NEEDS
     assert outside(file) <= {*TRAINER_NEEDS, *EXTRAS[file]}
 
@@ -127,7 +152,8 @@ def test_only_one_file_imports_ray():
 
 def test_the_trainer_side_runs_without_the_rest():
     modules = [
-        ".".join(("kinema", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__") for file in of(*TRAINER_SIDE)
+        ".".join(("kinema", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for file in of(*TRAINER_SIDE)
     ]
     script = f"""
 import importlib, sys
@@ -148,7 +174,9 @@ for module in {modules}:
 def test_torchvision_is_absent_or_works():
     if importlib.util.find_spec("torchvision"):
         done = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)
-        assert done.returncode == 0, f"a torchvision that does not fit torch breaks diffusers: pip uninstall torchvision\n{done.stderr}"
+        assert done.returncode == 0, (
+            f"a torchvision that does not fit torch breaks diffusers: pip uninstall torchvision\n{done.stderr}"
+        )
 
 
 def with_source() -> dict[str, str]:

@@ -11,7 +11,9 @@ def test_lookup_gives_the_entry():
 
 
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest():
-    with pytest.raises(UnknownName, match=r"^unknown sampler 'eular'; did you mean 'euler'\? \(known: ddim, euler, heun\)$"):
+    with pytest.raises(
+        UnknownName, match=r"^unknown sampler 'eular'; did you mean 'euler'\? \(known: ddim, euler, heun\)$"
+    ):
         lookup(SAMPLERS, "eular", kind="sampler")
 
 

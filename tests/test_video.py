@@ -14,14 +14,24 @@ from kinema.errors import KinemaError, OutputError, UnknownName, VideoError
 from kinema.video import Video, VideoWriter, contact_sheet, read_metadata, save_image
 from kinema.video.reading import DEMUXERS, MAX_BYTES, at_constant_rate, oriented
 
-METADATA = {"kinema": '{"prompt": "' + "a fox " * 5000 + '"}', "prompt": "一只红狐狸 runs", "title": "Fox", "seed": "7", "comment": "c"}
+METADATA = {
+    "kinema": '{"prompt": "' + "a fox " * 5000 + '"}',
+    "prompt": "一只红狐狸 runs",
+    "title": "Fox",
+    "seed": "7",
+    "comment": "c",
+}
 VIDEO_ENDINGS = [".mp4", ".webm", ".mkv", ".gif"]
 
 
 def smooth(num_frames=9, height=48, width=64, seed=0) -> np.ndarray:
     """Coloured frames without hard edges, which drift over time."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8 + num_frames, 3), dtype=np.uint8)
-    wide = np.asarray(Image.fromarray(coarse).resize((width + 8 * num_frames, height), Image.Resampling.BICUBIC))
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (height // 8, width // 8 + num_frames, 3), dtype=np.uint8
+    )
+    wide = np.asarray(
+        Image.fromarray(coarse).resize((width + 8 * num_frames, height), Image.Resampling.BICUBIC)
+    )
     return np.stack([wide[:, 4 * index : 4 * index + width] for index in range(num_frames)])
 
 
@@ -38,7 +48,17 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
 
 
-def encode(path, frames, *, codec="ffv1", pixel_format="bgr0", times_ms=None, rate=8, prepare=lambda stream: None, source="rgb24") -> Path:
+def encode(
+    path,
+    frames,
+    *,
+    codec="ffv1",
+    pixel_format="bgr0",
+    times_ms=None,
+    rate=8,
+    prepare=lambda stream: None,
+    source="rgb24",
+) -> Path:
     """A file as some other program would write it."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
@@ -47,7 +67,9 @@ def encode(path, frames, *, codec="ffv1", pixel_format="bgr0", times_ms=None, ra
         stream.codec_context.time_base = Fraction(1, 1000)
         prepare(stream)
         for index, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=source).reformat(format=pixel_format)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=source).reformat(
+                format=pixel_format
+            )
             frame.pts = times_ms[index] if times_ms else round(1000 * index / rate)
             frame.time_base = Fraction(1, 1000)
             if times_ms and index + 1 < len(frames):
@@ -85,7 +107,9 @@ def test_video_knows_its_sizes():
 # --- round trips ---
 
 
-@pytest.mark.parametrize(("ending", "lossless"), [(".mkv", False), (".mkv", True), (".mp4", True), (".webm", True)])
+@pytest.mark.parametrize(
+    ("ending", "lossless"), [(".mkv", False), (".mkv", True), (".mp4", True), (".webm", True)]
+)
 @pytest.mark.parametrize("size", [(20, 24), (21, 25), (1, 1)], ids=str)
 def test_lossless_files_keep_every_bit(tmp_path, ending, lossless, size):
     video = Video(noise(5, *size), 12.5)
@@ -130,7 +154,9 @@ def test_count_and_rate_survive(tmp_path, ending, fps):
 def test_the_same_frames_make_the_same_bytes(tmp_path):
     video = Video(smooth(), 8.0)
     for ending in VIDEO_ENDINGS:
-        first, second = (video.save(tmp_path / f"{name}{ending}", metadata=METADATA).read_bytes() for name in "ab")
+        first, second = (
+            video.save(tmp_path / f"{name}{ending}", metadata=METADATA).read_bytes() for name in "ab"
+        )
         assert first == second, ending
 
 
@@ -187,7 +213,10 @@ def test_a_gif_comment_of_another_program_is_kept(tmp_path):
     assert read_metadata(tmp_path / "a.gif") == {"comment": "made by hand"}
 
 
-@pytest.mark.parametrize("metadata", [{"Prompt": "x"}, {"a b": "x"}, {"encoder": "x"}, {"a": ""}, {"a": 7}, {"a": "x\0y"}, {"a": "\ud800"}])
+@pytest.mark.parametrize(
+    "metadata",
+    [{"Prompt": "x"}, {"a b": "x"}, {"encoder": "x"}, {"a": ""}, {"a": 7}, {"a": "x\0y"}, {"a": "\ud800"}],
+)
 def test_metadata_that_would_not_survive_is_refused(tmp_path, metadata):
     for ending in [*VIDEO_ENDINGS, ".png"]:
         with pytest.raises(VideoError, match="metadata"):
@@ -292,7 +321,12 @@ def half_transparent() -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("ending", "codec", "pixel_format"),
-    [(".mkv", "ffv1", "bgra"), (".webm", "libvpx-vp9", "yuva420p"), (".webm", "libvpx", "yuva420p"), (".mov", "png", "rgba")],
+    [
+        (".mkv", "ffv1", "bgra"),
+        (".webm", "libvpx-vp9", "yuva420p"),
+        (".webm", "libvpx", "yuva420p"),
+        (".mov", "png", "rgba"),
+    ],
 )
 def test_alpha_is_flattened_over_black(tmp_path, ending, codec, pixel_format):
     path = encode(
@@ -312,7 +346,9 @@ def test_alpha_is_flattened_over_black(tmp_path, ending, codec, pixel_format):
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".bmp"])
 def test_a_picture_is_a_video_of_one_frame(tmp_path, ending):
     pixels = smooth(1)[0]
-    Image.fromarray(pixels).save(tmp_path / f"a{ending}", **{".jpg": {"quality": 98}, ".webp": {"lossless": True}}.get(ending, {}))
+    Image.fromarray(pixels).save(
+        tmp_path / f"a{ending}", **{".jpg": {"quality": 98}, ".webp": {"lossless": True}}.get(ending, {})
+    )
     video = Video.read(tmp_path / f"a{ending}")
     assert (video.num_frames, video.fps) == (1, 1.0)
     assert psnr(video.frames[0], pixels) > 28 if ending == ".jpg" else np.array_equal(video.frames[0], pixels)
@@ -419,7 +455,9 @@ def test_a_container_without_frames_is_a_clear_error(tmp_path):
 
 def test_playlists_cannot_open_other_files(tmp_path):
     Video(noise(), 8.0).save(tmp_path / "secret.mp4")
-    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.m3u8").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n"
+    )
     (tmp_path / "list.ffconcat").write_text("ffconcat version 1.0\nfile secret.mp4\n")
     for name in ("list.m3u8", "list.ffconcat"):
         with pytest.raises(VideoError, match="not a video"):
@@ -431,11 +469,16 @@ def test_every_demuxer_we_name_exists():
     assert set(DEMUXERS.split(",")) <= known
 
 
-@pytest.mark.parametrize(("ending", "harm"), [(".mp4", "cut"), (".webm", "cut"), (".mkv", "cut"), (".mp4", "hit"), (".mkv", "hit")])
+@pytest.mark.parametrize(
+    ("ending", "harm"), [(".mp4", "cut"), (".webm", "cut"), (".mkv", "cut"), (".mp4", "hit"), (".mkv", "hit")]
+)
 def test_a_damaged_file_is_an_error_unless_allowed(tmp_path, ending, harm, caplog):
     whole = Video(noise(16, 48, 64), 8.0).save(tmp_path / f"a{ending}").read_bytes()
     middle = len(whole) // 2
-    harmed = {"cut": whole[: len(whole) * 2 // 3], "hit": whole[:middle] + bytes(4000) + whole[middle + 4000 :]}[harm]
+    harmed = {
+        "cut": whole[: len(whole) * 2 // 3],
+        "hit": whole[:middle] + bytes(4000) + whole[middle + 4000 :],
+    }[harm]
     (tmp_path / f"b{ending}").write_bytes(harmed)
     with pytest.raises(VideoError, match=rf"b\{ending}: damaged .*allow_damaged=True"):
         Video.read(tmp_path / f"b{ending}")
@@ -496,7 +539,10 @@ def test_a_writer_without_frames_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("frames", [noise(2, 20, 26), noise(2).astype(np.float32), noise(2)[0]])
 def test_writer_refuses_other_frames(tmp_path, frames):
-    with pytest.raises(VideoError, match=r"takes frames of uint8 \(f, 20, 24, 3\)"), VideoWriter(tmp_path / "a.mp4", 8.0, 24, 20) as writer:
+    with (
+        pytest.raises(VideoError, match=r"takes frames of uint8 \(f, 20, 24, 3\)"),
+        VideoWriter(tmp_path / "a.mp4", 8.0, 24, 20) as writer,
+    ):
         writer.write(frames)
     assert not list(tmp_path.iterdir())
 
@@ -598,7 +644,10 @@ def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
 def test_files_follow_the_umask(tmp_path):
     before = os.umask(0o022)
     try:
-        modes = {Video(noise(), 8.0).save(tmp_path / f"a{ending}").stat().st_mode & 0o777 for ending in VIDEO_ENDINGS}
+        modes = {
+            Video(noise(), 8.0).save(tmp_path / f"a{ending}").stat().st_mode & 0o777
+            for ending in VIDEO_ENDINGS
+        }
     finally:
         os.umask(before)
     assert modes == {0o644}
@@ -609,7 +658,9 @@ def test_files_follow_the_umask(tmp_path):
 
 def test_contact_sheet_holds_every_video_and_keeps_to_its_size():
     videos = [Video(noise(16, 48, 64), 8.0), Video(noise(3, 64, 36), 24.0), Video(noise(1, 10, 10), 1.0)]
-    sheet = contact_sheet(videos, ["one", "a long title " * 20, "一只红狐狸"], columns=2, frames_per_video=4, cell_height_px=48)
+    sheet = contact_sheet(
+        videos, ["one", "a long title " * 20, "一只红狐狸"], columns=2, frames_per_video=4, cell_height_px=48
+    )
     assert sheet.dtype == np.uint8
     assert sheet.shape[1] == 20 + (4 * 64 + 3 * 3) + 20 + (3 * 27 + 2 * 3) + 20
     plain = contact_sheet(videos[:1], frames_per_video=16, cell_height_px=48)
@@ -624,7 +675,9 @@ def test_a_title_that_no_face_can_draw_is_replaced(monkeypatch):
     assert np.array_equal(contact_sheet(videos, ["fox 狐"]), contact_sheet(videos, ["fox ?"]))
 
 
-@pytest.mark.parametrize(("videos", "titles"), [([], None), ([Video(noise(), 8.0)], []), ([Video(noise(), 8.0)], ["a", "b"])])
+@pytest.mark.parametrize(
+    ("videos", "titles"), [([], None), ([Video(noise(), 8.0)], []), ([Video(noise(), 8.0)], ["a", "b"])]
+)
 def test_contact_sheet_refuses_what_does_not_fit(videos, titles):
     with pytest.raises(VideoError):
         contact_sheet(videos, titles)

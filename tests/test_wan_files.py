@@ -15,7 +15,9 @@ from kinema.generate.request import Request
 from kinema.wan.convert import convert
 from kinema.wan.files import find
 
-REQUEST = Request("a red fox", "blue ball", width=48, height=32, frames=5, steps=2, shift=3.0, beyond_trained=True)
+REQUEST = Request(
+    "a red fox", "blue ball", width=48, height=32, frames=5, steps=2, shift=3.0, beyond_trained=True
+)
 PARTS = ("transformer", "transformer_2", "vae", "text_encoder")
 
 
@@ -46,7 +48,13 @@ def tensors(folder):
     }
 
 
-QUICK = {("2.1-t2v", "wan"), ("2.1-t2v", "diffusers"), ("2.2-t2v-a14b", "comfy"), ("2.2-i2v-a14b", "wan"), ("2.2-ti2v-5b", "kinema")}
+QUICK = {
+    ("2.1-t2v", "wan"),
+    ("2.1-t2v", "diffusers"),
+    ("2.2-t2v-a14b", "comfy"),
+    ("2.2-i2v-a14b", "wan"),
+    ("2.2-ti2v-5b", "kinema"),
+}
 """Every kind and every layout once; the other pairs are made of the same parts."""
 
 
@@ -66,7 +74,9 @@ def test_there_and_back_is_the_same_bit_for_bit(folders, tmp_path, kind, layout)
     convert(there.path, back, "diffusers")
     before, after = tensors(folder), tensors(back)
     assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before)
+    assert all(
+        torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before
+    )
     for part in ("transformer", "vae"):
         first, second = (json.loads((place / part / "config.json").read_text()) for place in (folder, back))
         assert {key: value for key, value in first.items() if second.get(key, value) != value} == {}
@@ -76,7 +86,10 @@ def test_there_and_back_is_the_same_bit_for_bit(folders, tmp_path, kind, layout)
 @pytest.mark.parametrize("layout", ["wan", "comfy", pytest.param("kinema", marks=pytest.mark.slow)])
 def test_every_layout_generates_the_same_latents(folders, tmp_path, layout):
     folder = folders("2.1-t2v")
-    pipelines = [load(place, device="cpu", precision="fp32") for place in (folder, convert(folder, tmp_path / "there", layout).path)]
+    pipelines = [
+        load(place, device="cpu", precision="fp32")
+        for place in (folder, convert(folder, tmp_path / "there", layout).path)
+    ]
     first, second = (pipeline.sample(pipeline.plan(REQUEST)) for pipeline in pipelines)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
@@ -88,11 +101,17 @@ def test_diffusers_loads_what_was_converted(folders, tmp_path):
     model, folder = diffusers.WanTransformer3DModel, tmp_path / "again" / "transformer_2"
     theirs = model.from_config(model.load_config(folder, local_files_only=True))
     theirs.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
-    assert diffusers.WanPipeline.load_config(tmp_path / "again", local_files_only=True)["boundary_ratio"] == 0.875
+    assert (
+        diffusers.WanPipeline.load_config(tmp_path / "again", local_files_only=True)["boundary_ratio"]
+        == 0.875
+    )
 
 
 def test_the_command_line_converts_and_inspects(folders, tmp_path, capsys):
-    assert main(["models", "convert", str(folders("2.2-ti2v-5b")), str(tmp_path / "wan"), "--layout", "wan"]) == 0
+    assert (
+        main(["models", "convert", str(folders("2.2-ti2v-5b")), str(tmp_path / "wan"), "--layout", "wan"])
+        == 0
+    )
     capsys.readouterr()
     assert main(["models", "inspect", str(tmp_path / "wan")]) == 0
     said = capsys.readouterr().out
@@ -132,37 +151,65 @@ def change(file, edit):
 @pytest.mark.parametrize(
     ("layout", "damage", "said"),
     [
-        ("wan", lambda f: torch.save({"a": Runs()}, f / "Wan2.1_VAE.pth"), r"Wan2\.1_VAE\.pth holds more than tensors.*print"),
-        ("wan", lambda f: (f / "Wan2.1_VAE.pth").write_bytes((f / "Wan2.1_VAE.pth").read_bytes()[:5000]), r"VAE\.pth is truncated"),
-        ("wan", lambda f: (f / "Wan2.1_VAE.pth").unlink(), "none of the layouts"),
-        ("wan", lambda f: next(f.glob("models_t5*")).unlink(), r"must hold one file models_t5\*\.pth, and holds none"),
         (
             "wan",
-            lambda f: (f / "config.json").write_text((f / "config.json").read_text().replace('"ffn_dim": 48', '"ffn_dim": 64')),
+            lambda f: torch.save({"a": Runs()}, f / "Wan2.1_VAE.pth"),
+            r"Wan2\.1_VAE\.pth holds more than tensors.*print",
+        ),
+        (
+            "wan",
+            lambda f: (f / "Wan2.1_VAE.pth").write_bytes((f / "Wan2.1_VAE.pth").read_bytes()[:5000]),
+            r"VAE\.pth is truncated",
+        ),
+        ("wan", lambda f: (f / "Wan2.1_VAE.pth").unlink(), "none of the layouts"),
+        (
+            "wan",
+            lambda f: next(f.glob("models_t5*")).unlink(),
+            r"must hold one file models_t5\*\.pth, and holds none",
+        ),
+        (
+            "wan",
+            lambda f: (f / "config.json").write_text(
+                (f / "config.json").read_text().replace('"ffn_dim": 48', '"ffn_dim": 64')
+            ),
             r"config\.json contradicts the tensors: ffn_dim is 64, the tensors have 48",
         ),
         (
             "wan",
-            lambda f: change(f / "diffusion_pytorch_model.safetensors", lambda s: s.pop("blocks.1.self_attn.q.weight")),
+            lambda f: change(
+                f / "diffusion_pytorch_model.safetensors", lambda s: s.pop("blocks.1.self_attn.q.weight")
+            ),
             r"1 missing: blocks\.1\.self_attn\.q\.weight",
         ),
         (
             "comfy",
-            lambda f: change(f / "diffusion_models/2.safetensors", lambda s: s.update({"blocks.0.extra": torch.zeros(1)})),
+            lambda f: change(
+                f / "diffusion_models/2.safetensors", lambda s: s.update({"blocks.0.extra": torch.zeros(1)})
+            ),
             r"1 unexpected: blocks\.0\.extra",
         ),
         (
             "comfy",
-            lambda f: change(f / "diffusion_models/2.safetensors", lambda s: s.update({"head.head.bias": s["head.head.bias"].int()})),
+            lambda f: change(
+                f / "diffusion_models/2.safetensors",
+                lambda s: s.update({"head.head.bias": s["head.head.bias"].int()}),
+            ),
             r"not float32, float16 or bfloat16: head\.head\.bias",
         ),
         (
             "comfy",
-            lambda f: change(f / "diffusion_models/2.safetensors", lambda s: s.update({"blocks.0.ffn.0.scale_weight": torch.ones(1)})),
+            lambda f: change(
+                f / "diffusion_models/2.safetensors",
+                lambda s: s.update({"blocks.0.ffn.0.scale_weight": torch.ones(1)}),
+            ),
             "scaled 8-bit weights",
         ),
         ("comfy", lambda f: shutil.rmtree(f / "vae"), "has no companion vae"),
-        ("wan", lambda f: torch.save({"a": Runs()}, next(f.glob("models_t5*"))), r"models_t5.*\.pth holds more than tensors.*print"),
+        (
+            "wan",
+            lambda f: torch.save({"a": Runs()}, next(f.glob("models_t5*"))),
+            r"models_t5.*\.pth holds more than tensors.*print",
+        ),
         (
             "diffusers",
             lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-1000]),
@@ -175,19 +222,35 @@ def change(file, edit):
             ),
             r"not those of .*transformer/config\.json: .*of another shape: blocks\.0\.ffn",
         ),
-        ("diffusers", lambda f: change(f / WEIGHTS, lambda s: s.pop("proj_out.bias")), r"1 missing: proj_out\.bias"),
-        ("diffusers", lambda f: change(f / WEIGHTS, lambda s: s.update(more=torch.zeros(1))), r"1 unexpected: more"),
         (
             "diffusers",
-            lambda f: change(f / WEIGHTS, lambda s: s.update({"proj_out.bias": s["proj_out.bias"].to(torch.float8_e4m3fn)})),
+            lambda f: change(f / WEIGHTS, lambda s: s.pop("proj_out.bias")),
+            r"1 missing: proj_out\.bias",
+        ),
+        (
+            "diffusers",
+            lambda f: change(f / WEIGHTS, lambda s: s.update(more=torch.zeros(1))),
+            r"1 unexpected: more",
+        ),
+        (
+            "diffusers",
+            lambda f: change(
+                f / WEIGHTS, lambda s: s.update({"proj_out.bias": s["proj_out.bias"].to(torch.float8_e4m3fn)})
+            ),
             r"not float32, float16 or bfloat16: proj_out\.bias \(F8_E4M3\)",
         ),
         (
             "diffusers",
-            lambda f: (f / "model_index.json").write_text((f / "model_index.json").read_text().replace('"transformer": [', '"other": [')),
+            lambda f: (f / "model_index.json").write_text(
+                (f / "model_index.json").read_text().replace('"transformer": [', '"other": [')
+            ),
             "names no transformer",
         ),
-        ("diffusers", lambda f: (f / "transformer/diffusion_pytorch_model.safetensors").unlink(), "transformer has neither"),
+        (
+            "diffusers",
+            lambda f: (f / "transformer/diffusion_pytorch_model.safetensors").unlink(),
+            "transformer has neither",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -210,7 +273,9 @@ def test_shards_are_read_and_a_missing_one_is_named(folders, tmp_path):
     write_shards(copy / "transformer", file.name, state, most_bytes=200_000)
     shards = sorted((copy / "transformer").glob("*-of-*.safetensors"))
     assert len(shards) > 2
-    assert {name: tensor.tolist() for name, tensor in find(copy).backbones[0].files.items()} == {k: v.tolist() for k, v in state.items()}
+    assert {name: tensor.tolist() for name, tensor in find(copy).backbones[0].files.items()} == {
+        k: v.tolist() for k, v in state.items()
+    }
     shards[1].unlink()
     with pytest.raises(ModelError, match=shards[1].name):
         find(copy)
@@ -235,6 +300,18 @@ def test_an_adapter_of_another_model_is_refused_and_listed(folders, tmp_path, ca
     from kinema.models.weights import load_dit
 
     save_lora(tmp_path / "other.safetensors", add_lora(load_dit(folders("2.1-i2v")), 2, 2.0))
-    words = ["generate", "a red fox", "--model", str(folders("2.1-t2v")), "--lora", str(tmp_path / "other.safetensors")]
-    assert main([*words, "-o", str(tmp_path / "fox.mkv"), "--size", "48x32", "--frames", "5", "--beyond-trained"]) == 2
+    words = [
+        "generate",
+        "a red fox",
+        "--model",
+        str(folders("2.1-t2v")),
+        "--lora",
+        str(tmp_path / "other.safetensors"),
+    ]
+    assert (
+        main(
+            [*words, "-o", str(tmp_path / "fox.mkv"), "--size", "48x32", "--frames", "5", "--beyond-trained"]
+        )
+        == 2
+    )
     assert "is not for this model: 0/" in capsys.readouterr().err

@@ -24,9 +24,17 @@ def test_frames_are_those_of_diffusers_own_modules(tmp_path, kind):
     images |= {"last_image": Image.fromarray(pixels[1])} if kind == "2.1-flf2v" else {}
 
     def video():
-        options = {"width": width, "height": height, "num_frames": 9, "num_inference_steps": 2, "guidance_scale": 3.0}
+        options = {
+            "width": width,
+            "height": height,
+            "num_frames": 9,
+            "num_inference_steps": 2,
+            "guidance_scale": 3.0,
+        }
         generator = torch.Generator().manual_seed(0)
-        return pipe(prompt="a red fox", negative_prompt="blue ball", generator=generator, **options, **images).frames[0]
+        return pipe(
+            prompt="a red fox", negative_prompt="blue ball", generator=generator, **options, **images
+        ).frames[0]
 
     theirs = video()
     wan = load_wan_model(tmp_path / kind, CPU)

@@ -12,8 +12,12 @@ from kinema.models.vae import VAE, VAEConfig
 from kinema.wan.counting import Peak, decode_cost, dit_flops, dit_peak_bytes, encode_cost
 from kinema.wan.plan import MODELS, Canvas, Sizes, TextSizes, alternatives, estimate
 
-TINY = DiTConfig(d=64, num_layers=2, num_heads=2, ffn_dim=96, text_dim=32, text_padding="zeros", text_length=8)
-CODEC = VAEConfig(base_dim=8, dim_mult=(1, 2, 2, 2), z_dim=16, temporal_downsample=(False, True, True), fold=1)
+TINY = DiTConfig(
+    d=64, num_layers=2, num_heads=2, ffn_dim=96, text_dim=32, text_padding="zeros", text_length=8
+)
+CODEC = VAEConfig(
+    base_dim=8, dim_mult=(1, 2, 2, 2), z_dim=16, temporal_downsample=(False, True, True), fold=1
+)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +34,11 @@ def test_published_sizes_have_the_published_counts(name, width, height, frames, 
     sizes = MODELS[name]
     with torch.device("meta"):
         assert sum(p.numel() for p in DiT(sizes.dit).parameters()) == round(millions * 1e6)
-    lf, lh, lw = (frames - 1) // sizes.vae.temporal_factor + 1, height // sizes.vae.spatial_factor, width // sizes.vae.spatial_factor
+    lf, lh, lw = (
+        (frames - 1) // sizes.vae.temporal_factor + 1,
+        height // sizes.vae.spatial_factor,
+        width // sizes.vae.spatial_factor,
+    )
     assert lf * lh * lw // 4 == tokens
 
 
@@ -84,9 +92,13 @@ ASKED = Canvas(128, 128, 33, 2, bytes_each=4)
 
 
 def test_each_way_to_keep_weights_needs_less_than_the_one_before_it():
-    none, text, layers = (estimate(SMALL, replace(ASKED, offload=offload)) for offload in ("none", "text", "layers"))
+    none, text, layers = (
+        estimate(SMALL, replace(ASKED, offload=offload)) for offload in ("none", "text", "layers")
+    )
     assert none.peak_bytes > text.peak_bytes > layers.peak_bytes
-    assert [stage.activations_bytes for stage in none.stages] == [stage.activations_bytes for stage in layers.stages]
+    assert [stage.activations_bytes for stage in none.stages] == [
+        stage.activations_bytes for stage in layers.stages
+    ]
     assert none.stages[1].weights_bytes - text.stages[1].weights_bytes == 4 * TEXT.numbers
     assert none.stages[0].weights_bytes == text.stages[0].weights_bytes
 
@@ -104,14 +116,23 @@ def test_what_does_not_fit_is_said_with_what_would():
 
 
 def test_the_command_line_answers_and_refuses(capsys):
-    assert main(["plan", "--model", "wan-2.1-1.3b", "--size", "64x64", "--frames", "5", "--compare", "sd,sdxl"]) == 0
+    assert (
+        main(["plan", "--model", "wan-2.1-1.3b", "--size", "64x64", "--frames", "5", "--compare", "sd,sdxl"])
+        == 0
+    )
     said = capsys.readouterr().out
     assert "32 tokens of 2x8x8 latents, 100 forward passes" in said
     assert "SDXL" in said
     assert "fits in 24 GiB with --offload text" in said
-    assert main(["plan", "--model", "wan-2.1-1.3b", "--size", "64x64", "--frames", "5", "--device-memory", "8"]) == 0
+    assert (
+        main(["plan", "--model", "wan-2.1-1.3b", "--size", "64x64", "--frames", "5", "--device-memory", "8"])
+        == 0
+    )
     assert "'text encoder' needs" in (said := capsys.readouterr().out)
     assert "--offload layers needs" in said
-    for words, line in ((["--model", "wan-3"], "unknown model to plan for 'wan-3'"), (["--utilisation", "2"], "at most 1")):
+    for words, line in (
+        (["--model", "wan-3"], "unknown model to plan for 'wan-3'"),
+        (["--utilisation", "2"], "at most 1"),
+    ):
         assert main(["plan", *words]) == 2
         assert line in capsys.readouterr().err

@@ -5,9 +5,29 @@ import torch
 
 from kinema.models.vae import WAN_22_MEAN, WAN_22_STD
 
-WORDS = ["▁a", "▁red", "▁fox", "▁runs", "▁in", "▁the", "▁snow", "▁blue", "▁ball", "▁rolls", "▁on", "▁grass", "s"]
+WORDS = [
+    "▁a",
+    "▁red",
+    "▁fox",
+    "▁runs",
+    "▁in",
+    "▁the",
+    "▁snow",
+    "▁blue",
+    "▁ball",
+    "▁rolls",
+    "▁on",
+    "▁grass",
+    "s",
+]
 KINDS = ("2.1-t2v", "2.1-i2v", "2.1-flf2v", "2.2-t2v-a14b", "2.2-i2v-a14b", "2.2-ti2v-5b")
-WAN_21 = {"base_dim": 4, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "temperal_downsample": [False, True, True]}
+WAN_21 = {
+    "base_dim": 4,
+    "z_dim": 16,
+    "dim_mult": [1, 1, 1, 1],
+    "num_res_blocks": 1,
+    "temperal_downsample": [False, True, True],
+}
 WAN_22 = {
     "base_dim": 6,
     "decoder_base_dim": 8,
@@ -23,7 +43,14 @@ WAN_22 = {
     "latents_mean": list(WAN_22_MEAN),
     "latents_std": list(WAN_22_STD),
 }
-HEADS = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "ffn_dim": 48, "text_dim": 32, "freq_dim": 64}
+HEADS = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 2,
+    "ffn_dim": 48,
+    "text_dim": 32,
+    "freq_dim": 64,
+}
 
 
 def with_random_weights(module, seed, std):
@@ -45,7 +72,9 @@ def tokenizer():
     fast = Tokenizer(models.Unigram(pieces, unk_id=2))
     fast.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     fast.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=fast, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
 def peer(kind, **sizes):
@@ -62,22 +91,31 @@ def peer(kind, **sizes):
         feed_forward_proj="gated-gelu",
         is_encoder_decoder=False,
     )
-    vae = with_random_weights(diffusers.AutoencoderKLWan(**(WAN_22 if kind == "2.2-ti2v-5b" else WAN_21)), 1, 0.15)
+    vae = with_random_weights(
+        diffusers.AutoencoderKLWan(**(WAN_22 if kind == "2.2-ti2v-5b" else WAN_21)), 1, 0.15
+    )
     z = vae.config.z_dim
-    channels = {"in_channels": 2 * z + 4 if "i2v-a" in kind or kind in ("2.1-i2v", "2.1-flf2v") else z, "out_channels": z}
+    channels = {
+        "in_channels": 2 * z + 4 if "i2v-a" in kind or kind in ("2.1-i2v", "2.1-flf2v") else z,
+        "out_channels": z,
+    }
     image = {"image_dim": 24, "added_kv_proj_dim": 32} if kind in ("2.1-i2v", "2.1-flf2v") else {}
     if kind == "2.1-flf2v":
         image["pos_embed_seq_len"] = 2 * 17
 
     def backbone(seed):
-        return with_random_weights(diffusers.WanTransformer3DModel(**(HEADS | channels | image | sizes)), seed, 0.12)
+        return with_random_weights(
+            diffusers.WanTransformer3DModel(**(HEADS | channels | image | sizes)), seed, 0.12
+        )
 
     parts = {
         "tokenizer": words,
         "text_encoder": with_random_weights(transformers.UMT5EncoderModel(text), 2, 0.3),
         "vae": vae,
         "transformer": backbone(3),
-        "scheduler": diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        "scheduler": diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
     }
     options = {"expand_timesteps": kind == "2.2-ti2v-5b"}
     if "a14b" in kind:
@@ -87,7 +125,13 @@ def peer(kind, **sizes):
         return diffusers.WanPipeline(**parts, **options)
     if image:
         tower = transformers.CLIPVisionConfig(
-            hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=8, hidden_act="gelu"
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=8,
+            hidden_act="gelu",
         )
         parts["image_encoder"] = with_random_weights(transformers.CLIPVisionModel(tower), 5, 0.2)
         size = {"shortest_edge": 32}

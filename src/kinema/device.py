@@ -107,7 +107,9 @@ def free_memory_bytes(device: torch.device) -> int | None:
             free.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for folder, (limit, used) in CGROUPS.items():
         with contextlib.suppress(OSError, KeyError, ValueError):  # no such file, or the word "max"
-            numbers = _numbers(folder / "memory.stat")  # files that are kept in memory are counted as used, and given up when asked for
+            numbers = _numbers(
+                folder / "memory.stat"
+            )  # files that are kept in memory are counted as used, and given up when asked for
             cached = numbers["inactive_file"] + numbers["active_file"]
             free.append(int((folder / limit).read_text()) - int((folder / used).read_text()) + cached)
     return max(0, min(free)) if free else None
@@ -115,7 +117,9 @@ def free_memory_bytes(device: torch.device) -> int | None:
 
 def _numbers(file: Path) -> dict[str, int]:
     """The number behind the first word of every line."""
-    return {words[0]: int(words[1]) for line in file.read_text().splitlines() if len(words := line.split()) > 1}
+    return {
+        words[0]: int(words[1]) for line in file.read_text().splitlines() if len(words := line.split()) > 1
+    }
 
 
 class Copier:
@@ -128,7 +132,9 @@ class Copier:
 
     def hold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`tensors` in the form in which they wait for being copied."""
-        return {name: tensor if self.stream is None else tensor.pin_memory() for name, tensor in tensors.items()}
+        return {
+            name: tensor if self.stream is None else tensor.pin_memory() for name, tensor in tensors.items()
+        }
 
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`tensors` on the device, when they are there. To be called by a thread that may wait."""

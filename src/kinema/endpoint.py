@@ -39,7 +39,9 @@ class Endpoint:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ConfigError(f"'{self.url}' is not the address of an endpoint: write e.g. http://localhost:8000/v1")
+            raise ConfigError(
+                f"'{self.url}' is not the address of an endpoint: write e.g. http://localhost:8000/v1"
+            )
         if self.timeout_s <= 0 or self.retries < 0 or self.pause_s < 0 or self.max_tokens < 1:
             raise ConfigError(
                 f"timeout_s={self.timeout_s:g} and max_tokens={self.max_tokens} must be positive, "
@@ -54,9 +56,17 @@ class Endpoint:
         content: Any = text
         if pictures:
             urls = [f"data:image/png;base64,{base64.b64encode(picture).decode()}" for picture in pictures]
-            content = [{"type": "text", "text": text}, *({"type": "image_url", "image_url": {"url": url}} for url in urls)]
+            content = [
+                {"type": "text", "text": text},
+                *({"type": "image_url", "image_url": {"url": url}} for url in urls),
+            ]
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": content}]
-        asked = {"model": self.model, "messages": messages, "temperature": self.temperature, "max_tokens": self.max_tokens}
+        asked = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
         said = self._post(json.dumps(asked).encode())
         try:
             answer = json.loads(said)["choices"][0]["message"]["content"]
@@ -86,11 +96,15 @@ class Endpoint:
                 with error:
                     failed = f"HTTP {error.code}: {_shown(error.read())}"
                 if error.code not in WORTH_RETRYING:
-                    raise EndpointError(f"{self._address} refused: {failed}{_hint(error.code, self)}") from None
+                    raise EndpointError(
+                        f"{self._address} refused: {failed}{_hint(error.code, self)}"
+                    ) from None
             except OSError as error:  # URLError, a timeout and a reset connection are OSErrors
                 failed = str(getattr(error, "reason", error)) or type(error).__name__
         tries = f"{self.retries + 1} tries" if self.retries else "1 try"
-        raise EndpointError(f"{self._address} cannot be reached after {tries} of up to {self.timeout_s:g} s: {failed}")
+        raise EndpointError(
+            f"{self._address} cannot be reached after {tries} of up to {self.timeout_s:g} s: {failed}"
+        )
 
 
 def _hint(code: int, endpoint: Endpoint) -> str:

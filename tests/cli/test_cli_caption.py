@@ -16,9 +16,15 @@ NOUNS = ("penguin", "rocket", "car")
 def clips(tmp_path_factory):
     """Clips of the stage in files of several kinds and sizes, with what is true of them."""
     folder = tmp_path_factory.mktemp("clips")
-    world = StageWorld(StageConfig(nouns=NOUNS, verbs=("walk", "rise", "drive"), max_objects=1, cameras=("still",), split="all"))
+    world = StageWorld(
+        StageConfig(
+            nouns=NOUNS, verbs=("walk", "rise", "drive"), max_objects=1, cameras=("still",), split="all"
+        )
+    )
     files = []
-    for seed, (name, height, width) in enumerate((("a.mp4", 128, 128), ("b.mkv", 192, 320), ("c.webm", 240, 144))):
+    for seed, (name, height, width) in enumerate(
+        (("a.mp4", 128, 128), ("b.mkv", 192, 320), ("c.webm", 240, 144))
+    ):
         clip = world.clip(seed, height=height, width=width, num_frames=17)
         files.append((Video(clip.frames, clip.fps).save(folder / name), clip.truth))
     return files
@@ -48,7 +54,12 @@ def test_styles_and_languages(clips, capsys):
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("none.mp4", "no such file"), ("text.mp4", "text.mp4"), ("picture.png", "picture.png: 1 frame"), ("brief.mp4", "brief.mp4: 3 frames")],
+    [
+        ("none.mp4", "no such file"),
+        ("text.mp4", "text.mp4"),
+        ("picture.png", "picture.png: 1 frame"),
+        ("brief.mp4", "brief.mp4: 3 frames"),
+    ],
 )
 def test_what_cannot_be_captioned_is_one_line(clips, tmp_path, monkeypatch, capsys, name, line):
     monkeypatch.chdir(tmp_path)

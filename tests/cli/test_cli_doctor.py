@@ -4,7 +4,9 @@ from kinema.cli import doctor
 from kinema.cli.main import main
 
 
-@pytest.mark.parametrize("name", set(doctor.CHECKS) - {"packages"})  # packages fails where Kinema runs without being installed
+@pytest.mark.parametrize(
+    "name", set(doctor.CHECKS) - {"packages"}
+)  # packages fails where Kinema runs without being installed
 def test_every_check_passes_here(name):
     state, line = doctor.CHECKS[name]()
     assert state in (doctor.OK, doctor.NOTE), line
@@ -25,7 +27,9 @@ def test_a_failed_check_is_named_and_makes_the_exit_code_1(monkeypatch, capsys):
 
 
 def test_a_missing_package_is_named_with_its_cure(monkeypatch):
-    monkeypatch.setattr(doctor, "requires", lambda name: ["surely-absent>=2", "numpy>=1", "also-absent; extra == 'dev'"])
+    monkeypatch.setattr(
+        doctor, "requires", lambda name: ["surely-absent>=2", "numpy>=1", "also-absent; extra == 'dev'"]
+    )
     state, line = doctor.packages()
     assert state == doctor.FAIL
     assert line == "surely-absent missing: pip install surely-absent"
@@ -48,7 +52,10 @@ def test_a_torchvision_that_does_not_load_is_named_with_its_cure(monkeypatch, tm
 
 
 def test_two_opencv_wheels_are_named(monkeypatch):
-    wheels = [type("Distribution", (), {"name": name}) for name in ("opencv-python", "opencv-python-headless", "numpy")]
+    wheels = [
+        type("Distribution", (), {"name": name})
+        for name in ("opencv-python", "opencv-python-headless", "numpy")
+    ]
     monkeypatch.setattr(doctor, "distributions", lambda: wheels)
     state, line = doctor.opencv()
     assert state == doctor.FAIL

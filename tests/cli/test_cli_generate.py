@@ -33,7 +33,22 @@ def test_a_video_and_its_sheet_are_written_and_named(generate, tmp_path, capsys)
 
 def test_what_is_asked_for_is_what_comes(generate, tmp_path, capsys):
     assert (
-        generate("a fox", "--size", "40x34", "--frames", "6", "--steps", "2", "--sampler", "heun", "--guidance", "1", "--shift", "1") == 0
+        generate(
+            "a fox",
+            "--size",
+            "40x34",
+            "--frames",
+            "6",
+            "--steps",
+            "2",
+            "--sampler",
+            "heun",
+            "--guidance",
+            "1",
+            "--shift",
+            "1",
+        )
+        == 0
     )
     assert Video.read(tmp_path / "video.mkv").frames.shape == (6, 34, 40, 3)
     assert "cropped from 48x48 and 9 frames" in capsys.readouterr().out
@@ -77,10 +92,19 @@ def test_a_wrong_request_is_one_line(generate, words, line, capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("out", "line"),
-    [("video.avi", "unknown video ending '.avi'"), ("video.png", "holds one picture"), ("", "is a folder"), ("file/a.mp4", "file")],
+    [
+        ("video.avi", "unknown video ending '.avi'"),
+        ("video.png", "holds one picture"),
+        ("", "is a folder"),
+        ("file/a.mp4", "file"),
+    ],
 )
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(generate, out, line, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("kinema.generate.pipeline.Pipeline.write", lambda *a, **b: pytest.fail("the work was begun"))
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    generate, out, line, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(
+        "kinema.generate.pipeline.Pipeline.write", lambda *a, **b: pytest.fail("the work was begun")
+    )
     Path(tmp_path / "file").write_text("in the way")
     if not out:
         (tmp_path / "folder.mp4").mkdir()
@@ -102,7 +126,9 @@ def test_a_sheet_replaces_a_sheet_but_no_picture_of_the_users(generate, tmp_path
 
 
 def test_a_sheet_that_cannot_be_written_is_refused_before_the_work(generate, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("kinema.generate.pipeline.Pipeline.write", lambda *a, **b: pytest.fail("the work was begun"))
+    monkeypatch.setattr(
+        "kinema.generate.pipeline.Pipeline.write", lambda *a, **b: pytest.fail("the work was begun")
+    )
     (tmp_path / "video.png").mkdir()
     assert generate("a fox", out="video.mp4") == 2
     assert "video.png is a folder" in capsys.readouterr().err

@@ -16,7 +16,9 @@ def verb(monkeypatch):
     """A function that makes `kinema act` do what it is given."""
 
     def install(act):
-        module = SimpleNamespace(__doc__="Acts.", add_arguments=lambda parser: parser.add_argument("words", nargs="*"), run=act)
+        module = SimpleNamespace(
+            __doc__="Acts.", add_arguments=lambda parser: parser.add_argument("words", nargs="*"), run=act
+        )
         monkeypatch.setitem(sys.modules, "a_verb_of_the_tests", module)
         monkeypatch.setitem(command.VERBS, "act", ("a_verb_of_the_tests", "acts"))
 
@@ -48,7 +50,9 @@ finally:
 
 
 def test_the_package_runs_as_a_module():
-    done = subprocess.run([sys.executable, "-m", "kinema", "generat"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "kinema", "generat"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("kinema: unknown verb 'generat'; did you mean 'generate'?")
 
@@ -72,7 +76,10 @@ def test_a_verb_gets_its_words_and_gives_the_exit_code(verb):
     ("error", "line"),
     [
         (RequestError("steps=0 is out of range:\n use 1"), "kinema: steps=0 is out of range: use 1\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "out.mp4"), "kinema: out.mp4: No space left on device\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out.mp4"),
+            "kinema: out.mp4: No space left on device\n",
+        ),
         (PermissionError(errno.EACCES, "Permission denied"), "kinema: Permission denied\n"),
         (OSError("the disk is gone"), "kinema: the disk is gone\n"),
         (MemoryError("Unable to allocate 46 TiB"), "kinema: out of memory: Unable to allocate 46 TiB\n"),

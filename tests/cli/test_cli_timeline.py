@@ -17,7 +17,9 @@ def files(tmp_path):
     y, x = np.mgrid[:40, :60]
 
     def frame(f, seed=0):
-        return np.stack([(4 * x + 6 * f) % 256, (5 * y + 30 * seed) % 256, (x + y + f) % 256], axis=-1).astype(np.uint8)
+        return np.stack(
+            [(4 * x + 6 * f) % 256, (5 * y + 30 * seed) % 256, (x + y + f) % 256], axis=-1
+        ).astype(np.uint8)
 
     Video(np.stack([frame(f) for f in range(27)]), 24.0).save(tmp_path / "a.mp4")
     Video(np.stack([frame(f, 1) for f in range(8)]), 8.0).save(tmp_path / "b.mkv")
@@ -39,7 +41,9 @@ def kinema(model_folder, files, monkeypatch):
     monkeypatch.chdir(files)
 
     def run(verb, *words, out="out.mkv"):
-        return main([verb, *map(str, words), "-o", out, "--model", str(model_folder), "--steps", "2", "--no-sheet"])
+        return main(
+            [verb, *map(str, words), "-o", out, "--model", str(model_folder), "--steps", "2", "--no-sheet"]
+        )
 
     return run
 
@@ -67,7 +71,10 @@ def test_loop_from_words_and_from_a_clip(kinema, files, capsys):
 
 
 def test_edit_with_a_mask_keeps_what_is_black(kinema, files):
-    assert kinema("edit", "b.mkv", "the blue ball", "--mask", "mask.png", "--strength", "1", "--size", "60x40") == 0
+    assert (
+        kinema("edit", "b.mkv", "the blue ball", "--mask", "mask.png", "--strength", "1", "--size", "60x40")
+        == 0
+    )
     frames, clip = Video.read(files / "out.mkv").frames, Video.read(files / "b.mkv").frames
     black = Video.read(files / "mask.png").frames[0, ..., 0] == 0
     assert np.array_equal(frames[:, black], clip[:, black])
@@ -81,7 +88,21 @@ def test_a_video_begins_with_a_picture_of_any_kind(kinema, files, picture):
 
 
 def test_last_image_and_keyframes(kinema, files):
-    assert kinema("generate", "a", "--last-image", "picture.jpg", "--keyframe", "0.5:alpha.png", "--size", "60x40", "--frames", "13") == 0
+    assert (
+        kinema(
+            "generate",
+            "a",
+            "--last-image",
+            "picture.jpg",
+            "--keyframe",
+            "0.5:alpha.png",
+            "--size",
+            "60x40",
+            "--frames",
+            "13",
+        )
+        == 0
+    )
     frames = Video.read(files / "out.mkv").frames
     assert np.array_equal(frames[12], Video.read(files / "picture.jpg").frames[0])
     assert np.array_equal(frames[4], Video.read(files / "alpha.png").frames[0])
@@ -101,7 +122,9 @@ def test_a_phone_clip_that_says_it_is_turned_is_used_upright(kinema, files, caps
     stored = np.zeros((8, 60, 40, 3), np.uint8)
     stored[:, :20, :, 0] = 255  # lies on its side: shown, red is on the left
     with av.open(str(files / "phone.mp4"), "w") as target:
-        stream = target.add_stream("libx264rgb", rate=8, width=40, height=60, pix_fmt="rgb24", options={"qp": "0"})
+        stream = target.add_stream(
+            "libx264rgb", rate=8, width=40, height=60, pix_fmt="rgb24", options={"qp": "0"}
+        )
         stream.set_display_rotation(90)
         for pixels in stored:
             target.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
@@ -115,13 +138,19 @@ def test_a_phone_clip_that_says_it_is_turned_is_used_upright(kinema, files, caps
 def test_a_clip_of_varying_rate_keeps_its_timing(kinema, files):
     import av
 
-    with VideoWriter(files / "even.mp4", 8, 48, 32) as writer:  # 2 s; below, the same frames with their times stretched
+    with VideoWriter(
+        files / "even.mp4", 8, 48, 32
+    ) as writer:  # 2 s; below, the same frames with their times stretched
         writer.write(np.stack([np.full((32, 48, 3), 15 * f, np.uint8) for f in range(16)]))
     with av.open(str(files / "even.mp4")) as source, av.open(str(files / "vfr.mkv"), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(source.streams.video[0]):
             if packet.size:
-                late = packet.pts * 2 if packet.pts * packet.time_base < 1 else packet.pts + int(1 / packet.time_base)
+                late = (
+                    packet.pts * 2
+                    if packet.pts * packet.time_base < 1
+                    else packet.pts + int(1 / packet.time_base)
+                )
                 packet.pts, packet.dts, packet.stream = late, packet.dts, stream
                 target.mux(packet)
     assert kinema("extend", "vfr.mkv", "--seconds", "0.5") == 0
@@ -151,7 +180,10 @@ def test_a_long_video_has_a_drift_report_and_a_short_one_none(kinema, files):
 def test_a_stopped_run_is_continued(kinema, files, model_folder, monkeypatch, capsys):
     words = ["a fox runs", "--seconds", "3", "--job", "job"]
     assert kinema("generate", *words, out="whole.mkv") == 0
-    real, count = __import__("kinema.generate.pipeline", fromlist=["apply_to_grid"]).apply_to_grid, iter(range(99))
+    real, count = (
+        __import__("kinema.generate.pipeline", fromlist=["apply_to_grid"]).apply_to_grid,
+        iter(range(99)),
+    )
 
     def stopped(*arguments):
         if next(count) == 3:
@@ -170,7 +202,22 @@ def test_a_stopped_run_is_continued(kinema, files, model_folder, monkeypatch, ca
 def test_a_draft_is_finished_with_more_steps(kinema, files, model_folder):
     assert kinema("generate", "a fox", "--job", "job") == 0
     assert main(["continue", "job", "-o", "better.mkv", "--steps", "3", "--no-sheet"]) == 0
-    assert main(["generate", "a fox", "-o", "three.mkv", "--steps", "3", "--model", str(model_folder), "--no-sheet"]) == 0
+    assert (
+        main(
+            [
+                "generate",
+                "a fox",
+                "-o",
+                "three.mkv",
+                "--steps",
+                "3",
+                "--model",
+                str(model_folder),
+                "--no-sheet",
+            ]
+        )
+        == 0
+    )
     assert np.array_equal(Video.read(files / "better.mkv").frames, Video.read(files / "three.mkv").frames)
 
 
@@ -190,13 +237,25 @@ def test_a_preview_is_there_while_it_is_made(kinema, files):
         (["loop", "b.mkv", "--frames", "4"], "a clip from 0 to 1 s does not fit into a result of 0.5 s"),
         (["generate", "a fox", "--seconds", "0"], "seconds=0.0 is out of range"),
         (["generate", "a fox", "--frames", "-4"], "frames=-4 is out of range"),
-        (["generate", "a fox", "--guidance", "1", "--negative", "fog"], "a negative prompt needs guidance above 1"),
+        (
+            ["generate", "a fox", "--guidance", "1", "--negative", "fog"],
+            "a negative prompt needs guidance above 1",
+        ),
         (["loop"], "a loop of what?"),
         (["loop", "a fox", "--frames", "10"], "a loop of 10 frames does not close"),
-        (["edit", "b.mkv", "a fox", "--region", "40,0,30,10"], "region 40,0,30,10 reaches outside the picture of 48x32"),
-        (["edit", "b.mkv", "a fox", "--mask", "picture.jpg", "--strength", "2"], "strength=2.0 changes nothing or is out of range"),
+        (
+            ["edit", "b.mkv", "a fox", "--region", "40,0,30,10"],
+            "region 40,0,30,10 reaches outside the picture of 48x32",
+        ),
+        (
+            ["edit", "b.mkv", "a fox", "--mask", "picture.jpg", "--strength", "2"],
+            "strength=2.0 changes nothing or is out of range",
+        ),
         (["edit", "b.mkv", "a fox", "--mask", "tall.mp4"], "the mask has 40x60 pixels"),
-        (["edit", "b.mkv", "a fox", "--start", "0.5", "--end", "3"], "0.5 to 3 s is not a span of this clip, which has 1 s"),
+        (
+            ["edit", "b.mkv", "a fox", "--start", "0.5", "--end", "3"],
+            "0.5 to 3 s is not a span of this clip, which has 1 s",
+        ),
         (["generate", "a fox", "--image", "b.mkv"], "a picture is wanted and a clip of 8 frames was given"),
         (
             ["generate", "a fox", "--frames", "5", "--keyframe", "2:picture.jpg"],
@@ -216,7 +275,10 @@ def test_what_cannot_be_is_one_line(kinema, files, words, line, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [["edit", "b.mkv", "a fox", "--region", "0,0,8,8", "--mask", "mask.png"], ["generate", "a fox", "--seconds", "1", "--frames", "9"]],
+    [
+        ["edit", "b.mkv", "a fox", "--region", "0,0,8,8", "--mask", "mask.png"],
+        ["generate", "a fox", "--seconds", "1", "--frames", "9"],
+    ],
 )
 def test_options_that_contradict_each_other_are_refused(kinema, words, capsys):
     with pytest.raises(SystemExit) as stop:

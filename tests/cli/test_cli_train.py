@@ -6,7 +6,16 @@ import kinema.train
 from kinema.cli.main import main
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "vae_tiny.toml")
-TINY = ["--set", "data.size=32", "--set", "data.stats_clips=2", "--set", "model.base_dim=4", "--set", "model.z_dim=4"]
+TINY = [
+    "--set",
+    "data.size=32",
+    "--set",
+    "data.stats_clips=2",
+    "--set",
+    "model.base_dim=4",
+    "--set",
+    "model.z_dim=4",
+]
 
 
 def test_plan_measures_and_trains_nothing(tmp_path, monkeypatch, capsys):
@@ -21,10 +30,29 @@ def test_a_run_goes_into_runs_and_the_recipes_name(monkeypatch):
     monkeypatch.setattr(kinema.train, "load_part", lambda recipe, **options: (recipe, options))
     monkeypatch.setattr(kinema.train, "train", lambda part, out: seen.append((part, out)) or True)
     assert main(["train", "a/b.toml"]) == 0
-    assert main(["train", "a/b.toml", "--out", "elsewhere", "--steps", "2", "--set", "x=1", "--init-from", "weights"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "a/b.toml",
+                "--out",
+                "elsewhere",
+                "--steps",
+                "2",
+                "--set",
+                "x=1",
+                "--init-from",
+                "weights",
+            ]
+        )
+        == 0
+    )
     nothing = {"steps": None, "assignments": [], "init_from": None}
     options = {"steps": 2, "assignments": ["x=1"], "init_from": Path("weights")}
-    assert seen == [((Path("a/b.toml"), nothing), Path("runs/b")), ((Path("a/b.toml"), options), Path("elsewhere"))]
+    assert seen == [
+        ((Path("a/b.toml"), nothing), Path("runs/b")),
+        ((Path("a/b.toml"), options), Path("elsewhere")),
+    ]
 
 
 def test_a_run_that_was_stopped_ends_as_a_stopped_command_does(monkeypatch):

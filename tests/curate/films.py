@@ -22,7 +22,9 @@ FPS = 16.0
 def texture(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
     """A picture that wraps around, uint8 (h, w, 3), in colours of its own."""
     rng = np.random.default_rng(seed)
-    coarse = cv2.resize(rng.random((6, 8, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    coarse = cv2.resize(
+        rng.random((6, 8, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     fine = rng.random((height, width, 1)).astype(np.float32)
     tint = np.roll(np.array([0.9, 0.55, 0.2], dtype=np.float32), seed % 3)
     return (255 * np.clip(tint * (0.75 * coarse + 0.25 * fine), 0, 1)).astype(np.uint8)
@@ -40,7 +42,15 @@ def film(path: Path, *shots: np.ndarray, fps: float = FPS, **options: object) ->
     return path
 
 
-def encoded(path: Path, frames: np.ndarray, codec: str, pixel_format: str, *, times: list[int] | None = None, **options: str) -> Path:
+def encoded(
+    path: Path,
+    frames: np.ndarray,
+    codec: str,
+    pixel_format: str,
+    *,
+    times: list[int] | None = None,
+    **options: str,
+) -> Path:
     """Frames through any encoder of PyAV, with time stamps in 1/16 s if they are given."""
     with av.open(str(path), "w") as container:
         stream = cast("av.VideoStream", container.add_stream(codec, rate=16, options=options))
@@ -132,12 +142,16 @@ ODD: dict[str, Callable[[Path], object]] = {
     "ten_bit.mp4": lambda path: encoded(path, shot(5, 40), "libx264", "yuv420p10le"),
     "colour_444.mkv": lambda path: encoded(path, shot(6, 40), "libx264", "yuv444p"),
     "grey.mp4": lambda path: encoded(path, shot(7, 40), "libx264", "gray"),
-    "varying_rate.mkv": lambda path: encoded(path, shot(8, 40), "libx264", "yuv420p", times=[i + i // 3 for i in range(40)]),
+    "varying_rate.mkv": lambda path: encoded(
+        path, shot(8, 40), "libx264", "yuv420p", times=[i + i // 3 for i in range(40)]
+    ),
     "jumping_times.mp4": _jumping_times,
     "size_changes.ts": _size_changes,
     "mpeg2.ts": lambda path: encoded(path, shot(9, 40), "mpeg2video", "yuv420p"),
     "mjpeg.avi": lambda path: encoded(path, shot(10, 40), "mjpeg", "yuvj420p"),
-    "hevc.mp4": lambda path: encoded(path, shot(11, 40), "libx265", "yuv420p", times=None, **{"x265-params": "log-level=none"}),
+    "hevc.mp4": lambda path: encoded(
+        path, shot(11, 40), "libx265", "yuv420p", times=None, **{"x265-params": "log-level=none"}
+    ),
     "one_frame.mp4": lambda path: film(path, shot(12, 1)),
     "short.mp4": lambda path: film(path, shot(13, 8)),
     "tiny.mp4": lambda path: film(path, shot(14, 40, height=16, width=24)),

@@ -32,7 +32,11 @@ SOURCE = str(Path(__file__).parents[2] / "src")
 
 def contents(folder: Path) -> dict[str, str]:
     """A digest of every file that a data set is made of."""
-    files = [p for p in folder.rglob("*") if p.is_file() and "work" not in p.relative_to(folder).parts and p.name != ".lock"]
+    files = [
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and "work" not in p.relative_to(folder).parts and p.name != ".lock"
+    ]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
@@ -51,7 +55,11 @@ def folder(tmp_path) -> Path:
     (place / "one.txt").write_text("a slow slide\n")
     (place / "two.json").write_text(
         json.dumps(
-            {"licence": "CC-BY-4.0", "caption": {"short": "two"}, "clips": [{"start_s": 1.875, "end_s": 9, "caption": "the second"}]}
+            {
+                "licence": "CC-BY-4.0",
+                "caption": {"short": "two"},
+                "clips": [{"start_s": 1.875, "end_s": 9, "caption": "the second"}],
+            }
         )
     )
     return place
@@ -79,7 +87,12 @@ def test_what_is_encoded_is_what_was_shown(folder, built, tmp_path, model_folder
 def test_captions_and_licences_come_from_beside_the_files(folder, built, tmp_path):
     built(folder, tmp_path / "out")
     dataset = Dataset(tmp_path / "out")
-    assert [dataset.captions(i) for i in range(4)] == [{"original": "a slow slide"}, {}, {"short": "two"}, {"original": "the second"}]
+    assert [dataset.captions(i) for i in range(4)] == [
+        {"original": "a slow slide"},
+        {},
+        {"short": "two"},
+        {"original": "the second"},
+    ]
     assert list(dataset.column("licence")) == ["CC0", "CC0", "CC-BY-4.0", "CC-BY-4.0"]
 
 
@@ -99,7 +112,11 @@ def test_a_second_build_does_nothing_and_a_changed_one_only_what_depends_on_it(f
     assert Dataset(out).captions(0) == {"original": "another caption"}
     film(folder / "zz.mkv", shot(9, 40))
     built(folder, out)
-    assert [line for line in here.done if "none" not in line] == ["fingerprint zz.mkv", "look zz.mkv", "encode zz.mkv"]
+    assert [line for line in here.done if "none" not in line] == [
+        "fingerprint zz.mkv",
+        "look zz.mkv",
+        "encode zz.mkv",
+    ]
     here.done.clear()
     built(folder, out, "clips.area=4096")
     assert {line.split()[0] for line in here.done if "none" not in line} == {"encode"}
@@ -146,7 +163,9 @@ def test_duplicates_go_and_the_larger_one_stays(built, tmp_path):
     shutil.copy(tmp_path / "in" / "b_large.mkv", tmp_path / "in" / "c_copy.mkv")
     built(tmp_path / "in", tmp_path / "out")
     assert list(Dataset(tmp_path / "out").column("name")) == ["b_large.mkv"]
-    assert [row["reason"] for row in Dataset(tmp_path / "out").sources.to_pylist()][2] == "same bytes as another file: b_large.mkv"
+    assert [row["reason"] for row in Dataset(tmp_path / "out").sources.to_pylist()][
+        2
+    ] == "same bytes as another file: b_large.mkv"
     assert rows(tmp_path / "out")[0]["reason"].startswith("duplicate: of ")
 
 
@@ -158,11 +177,32 @@ def test_a_picture_is_a_clip_of_one_frame(built, tmp_path):
 
 
 # Of the odd files, those that show most in little time; `python tests/curate/films.py FOLDER` makes all.
-SOME = ["empty.mp4", "text.mp4", "cut_off.mkv", "damaged.mp4", "sound_only.wav", "rotated.mp4", "varying_rate.mkv", "size_changes.ts"]
-MORE = ["odd_size.mkv", "ten_bit.mp4", "one_frame.mp4", "tiny.mp4", "slow.mp4", "black.mp4", "static.mp4", "broken_link.mp4", "pipe.mp4"]
+SOME = [
+    "empty.mp4",
+    "text.mp4",
+    "cut_off.mkv",
+    "damaged.mp4",
+    "sound_only.wav",
+    "rotated.mp4",
+    "varying_rate.mkv",
+    "size_changes.ts",
+]
+MORE = [
+    "odd_size.mkv",
+    "ten_bit.mp4",
+    "one_frame.mp4",
+    "tiny.mp4",
+    "slow.mp4",
+    "black.mp4",
+    "static.mp4",
+    "broken_link.mp4",
+    "pipe.mp4",
+]
 
 
-@pytest.mark.parametrize("names", [SOME + MORE, pytest.param(list(ODD), marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize(
+    "names", [SOME + MORE, pytest.param(list(ODD), marks=pytest.mark.slow)], ids=["some", "all"]
+)
 def test_every_odd_file_is_used_or_has_a_reason(built, tmp_path, names):
     make(tmp_path / "in", names)
     built(tmp_path / "in", tmp_path / "out", "work.error_budget=1")
@@ -170,7 +210,16 @@ def test_every_odd_file_is_used_or_has_a_reason(built, tmp_path, names):
     assert set(sources) == set(names) - {"folder.mp4"}
     assert all(row["verdict"] == "used" or row["reason"] for row in sources.values())
     assert {name for name in SOME + MORE if sources[name]["verdict"] == "quarantined"} == {
-        *("empty.mp4", "text.mp4", "cut_off.mkv", "damaged.mp4", "sound_only.wav", "size_changes.ts", "broken_link.mp4", "pipe.mp4")
+        *(
+            "empty.mp4",
+            "text.mp4",
+            "cut_off.mkv",
+            "damaged.mp4",
+            "sound_only.wav",
+            "size_changes.ts",
+            "broken_link.mp4",
+            "pipe.mp4",
+        )
     }
     kept = {row["name"] for row in rows(tmp_path / "out") if row["verdict"] == "kept"}
     assert {"rotated.mp4", "varying_rate.mkv", "odd_size.mkv", "ten_bit.mp4", "one_frame.mp4"} <= kept
@@ -199,7 +248,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(folder, built, tmp_pa
     kills = 0
     length_s = 2.0
     for attempt in range(4 * moments):
-        process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         started = time.monotonic()
         try:
             code = process.wait(timeout=rng.uniform(0.3, 1) * length_s if kills < moments else None)
@@ -247,7 +298,9 @@ def test_a_crop_is_one_size_for_all():
 
 
 def test_lengths_are_four_k_and_one():
-    assert [target_frames(s, Clips(fps=8, max_frames=17, min_frames=5), 4) for s in (0.4, 0.6, 1.6, 2.125, 9)] == [0, 5, 13, 17, 17]
+    assert [
+        target_frames(s, Clips(fps=8, max_frames=17, min_frames=5), 4) for s in (0.4, 0.6, 1.6, 2.125, 9)
+    ] == [0, 5, 13, 17, 17]
 
 
 def test_damage_to_a_data_set_is_named(folder, built, tmp_path, capsys):
@@ -267,7 +320,17 @@ def test_show_tells_where_a_clip_comes_from(folder, built, tmp_path, capsys):
     clip_id = rows(tmp_path / "out")[0]["clip_id"]
     assert main(["data", "show", str(tmp_path / "out"), clip_id[:8]]) == 0
     said = capsys.readouterr().out
-    assert all(word in said for word in (clip_id, "one.mkv", "licence            CC0", "kinema.curate.dedup", "max_bits", "a slow slide"))
+    assert all(
+        word in said
+        for word in (
+            clip_id,
+            "one.mkv",
+            "licence            CC0",
+            "kinema.curate.dedup",
+            "max_bits",
+            "a slow slide",
+        )
+    )
     assert main(["data", "show", str(tmp_path / "out"), "zzz"]) == 2
     assert "0 clips whose id begins with 'zzz'" in capsys.readouterr().err
 
@@ -294,11 +357,16 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, words, line):
 
 def test_a_list_names_files_captions_and_licences(folder, built, tmp_path):
     listing = tmp_path / "list.jsonl"
-    listing.write_text('{"path": "in/two.mkv", "caption": "listed", "licence": "X"}\n{"path": "in/gone.mkv"}\n')
+    listing.write_text(
+        '{"path": "in/two.mkv", "caption": "listed", "licence": "X"}\n{"path": "in/gone.mkv"}\n'
+    )
     (folder / "two.json").unlink()
     built(listing, tmp_path / "out")
     dataset = Dataset(tmp_path / "out")
-    assert {row["name"]: row["reason"] for row in dataset.sources.to_pylist()} == {"in/two.mkv": "", "in/gone.mkv": "there is no such file"}
+    assert {row["name"]: row["reason"] for row in dataset.sources.to_pylist()} == {
+        "in/two.mkv": "",
+        "in/gone.mkv": "there is no such file",
+    }
     assert dataset.captions(0) == {"original": "listed"}
 
 

@@ -65,7 +65,9 @@ def test_written_captions_take_the_share_that_is_asked_for_and_always_the_same_c
 def stage_films(tmp_path) -> tuple[Path, dict]:
     """Three clips of the stage in files, one with a caption beside it, and a picture."""
     place, truths = tmp_path / "in", {}
-    world = StageWorld(StageConfig(nouns=24, verbs=("walk", "drive", "fly"), max_objects=1, cameras=("still",), split="all"))
+    world = StageWorld(
+        StageConfig(nouns=24, verbs=("walk", "drive", "fly"), max_objects=1, cameras=("still",), split="all")
+    )
     for seed in range(3):
         clip = world.clip(seed, height=128, width=128, num_frames=17)
         film(place / f"{seed}.mkv", clip.frames, fps=clip.fps)
@@ -78,7 +80,10 @@ def stage_films(tmp_path) -> tuple[Path, dict]:
 def logs(out: Path) -> dict[str, dict]:
     """By file, what is known of the captions of its clip."""
     kept = Dataset(out).kept.to_pylist()
-    return {row["name"]: {**json.loads(row["caption_log"]), "captions": json.loads(row["captions"])} for row in kept}
+    return {
+        row["name"]: {**json.loads(row["caption_log"]), "captions": json.loads(row["captions"])}
+        for row in kept
+    }
 
 
 def test_the_captioner_writes_what_is_true_and_a_rerun_writes_nothing(stage_films, built, here, tmp_path):
@@ -98,7 +103,9 @@ def test_the_captioner_writes_what_is_true_and_a_rerun_writes_nothing(stage_film
 
     here.done.clear()
     built(place, out, *BY_MODEL, "captions.share=1.0", "filters.min_sharpness=0")
-    assert not any(line.startswith(("caption", "encode")) for line in here.done), "a share and a threshold are no work"
+    assert not any(line.startswith(("caption", "encode")) for line in here.done), (
+        "a share and a threshold are no work"
+    )
     assert logs(out)["1.mkv"]["used"] == "written"
     built(place, out, *BY_MODEL, "captions.seed=5", "filters.min_sharpness=0")
     assert {line.split()[0] for line in here.done} == {"caption"}
@@ -122,11 +129,20 @@ def films(tmp_path) -> Path:
 
 
 def endpoint(url: str) -> tuple[str, ...]:
-    return "captions.writer=endpoint", f"captions.endpoint={url}", "captions.model=eyes", "captions.forms=['short']", "captions.tries=1"
+    return (
+        "captions.writer=endpoint",
+        f"captions.endpoint={url}",
+        "captions.model=eyes",
+        "captions.forms=['short']",
+        "captions.tries=1",
+    )
 
 
 def test_an_endpoint_is_shown_frames_and_its_captions_are_checked(films, built, tmp_path):
-    answers = iter(['"a texture slides to the right"', "I'm sorry, I can't help with that.", "two words"] + ["an odd rest of a film"] * 9)
+    answers = iter(
+        ['"a texture slides to the right"', "I'm sorry, I can't help with that.", "two words"]
+        + ["an odd rest of a film"] * 9
+    )
     with serving(lambda body: next(answers)) as (url, asked):
         built(films, tmp_path / "out", *endpoint(url), "captions.parallel=1")
     content = asked[0]["messages"][1]["content"]
@@ -162,7 +178,9 @@ def test_a_file_of_captions_stands_in_for_a_model(films, built, tmp_path):
     texts = {"short": "a blue slide", "detailed": "A texture slides. It is blue."}
     lines = [{"path": "0.mkv", "caption": texts}, {"path": "2.mkv", "caption": "no"}]
     made.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    built(films, tmp_path / "out", "captions.writer=file", f"captions.file={made}", "captions.min_agreement=-1")
+    built(
+        films, tmp_path / "out", "captions.writer=file", f"captions.file={made}", "captions.min_agreement=-1"
+    )
     found = logs(tmp_path / "out")
     assert found["0.mkv"]["captions"] == texts
     assert found["1.mkv"]["captions"] == {}
@@ -180,10 +198,15 @@ def test_a_caption_that_many_clips_have_is_refused(films, built, tmp_path):
 
 def test_a_caption_is_held_against_the_clip_where_its_words_are_known(stage_films, built, tmp_path):
     place, _ = stage_films
-    wrong = {"medium": "a soccer ball bounces on the desert sand at night", "short": "a zeppelin hovers quietly"}
+    wrong = {
+        "medium": "a soccer ball bounces on the desert sand at night",
+        "short": "a zeppelin hovers quietly",
+    }
     texts = {f"{seed}.mkv": wrong for seed in range(3)}
     made = tmp_path / "made.jsonl"
-    made.write_text("".join(json.dumps({"path": name, "caption": text}) + "\n" for name, text in texts.items()))
+    made.write_text(
+        "".join(json.dumps({"path": name, "caption": text}) + "\n" for name, text in texts.items())
+    )
     built(place, tmp_path / "out", "captions.writer=file", f"captions.file={made}", "filters.min_sharpness=0")
     found = logs(tmp_path / "out")
     for name in texts:

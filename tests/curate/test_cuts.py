@@ -34,7 +34,9 @@ def test_hard_cuts_are_found_at_their_frame():
 
 def test_every_frame_comes_out_once_and_in_order():
     frames = np.concatenate([shot(1, 10), shot(2, 2), shot(1, 10), shot(3, 1)])
-    assert [look.frame.time_s for _, look in in_shots(scanned(frames), Cuts())] == [i / FPS for i in range(23)]
+    assert [look.frame.time_s for _, look in in_shots(scanned(frames), Cuts())] == [
+        i / FPS for i in range(23)
+    ]
 
 
 def test_a_flash_is_no_cut_and_a_short_shot_is():

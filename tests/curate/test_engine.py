@@ -28,7 +28,10 @@ def stage(task):
 
 def test_every_job_has_one_outcome_whatever_becomes_of_its_child():
     todo = ["work", "hang", "die", "raise", "surprise", "work"]
-    jobs = [Job(f"{i}", {"do": what, "path": "clips/a.mp4"}, 0.2 if what == "hang" else 30) for i, what in enumerate(todo)]
+    jobs = [
+        Job(f"{i}", {"do": what, "path": "clips/a.mp4"}, 0.2 if what == "hang" else 30)
+        for i, what in enumerate(todo)
+    ]
     engine = Pool(1)
     import kinema.curate.engine as module
 
@@ -79,4 +82,8 @@ def test_ray_gives_the_same_as_the_pool(built, tmp_path):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and "work" not in p.parts}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and "work" not in p.parts
+    }

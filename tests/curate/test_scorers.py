@@ -56,7 +56,9 @@ def test_a_caption_that_does_not_fit_drops_its_clip(folder, built, model_folder,
             assert row["reason"].startswith("caption does not fit: cosine")
             assert -1 <= json.loads(row["scores"])["caption"] < 0.9999
         else:
-            assert (row["verdict"], row["scores"]) == ("kept", "{}"), "without a caption there is nothing to fit"
+            assert (row["verdict"], row["scores"]) == ("kept", "{}"), (
+                "without a caption there is nothing to fit"
+            )
 
 
 def test_files_that_look_alike_are_kept_once(folder, built, model_folder, tmp_path):
@@ -70,14 +72,22 @@ def test_files_that_look_alike_are_kept_once(folder, built, model_folder, tmp_pa
 
 def test_look_alikes_are_those_above_the_cosine():
     unit = {"a": [1.0, 0.0], "b": [0.8, 0.6], "c": [0.6, 0.8], "d": [1.0, 0.0]}
-    clips = [(name, file, np.array(unit[name])) for name, file in (("a", "1"), ("b", "2"), ("c", "3"), ("d", "1"))]
+    clips = [
+        (name, file, np.array(unit[name])) for name, file in (("a", "1"), ("b", "2"), ("c", "3"), ("d", "1"))
+    ]
     assert [(one, other) for one, other, _ in look_alikes(clips, 0.9)] == [("c", "b")]
-    assert [(one, other, round(cosine, 6)) for one, other, cosine in look_alikes(clips, 0.7)] == [("b", "a", 0.8)]
+    assert [(one, other, round(cosine, 6)) for one, other, cosine in look_alikes(clips, 0.7)] == [
+        ("b", "a", 0.8)
+    ]
     assert not list(look_alikes(clips, 1.0))
 
 
 def test_a_scorer_that_is_none_is_said_before_the_work(folder, built, here, tmp_path):
-    for name, said in (("nowhere:f", "cannot be imported"), (f"{HERE}:f", "no function"), ("f", "write module:function")):
+    for name, said in (
+        ("nowhere:f", "cannot be imported"),
+        (f"{HERE}:f", "no function"),
+        ("f", "write module:function"),
+    ):
         with pytest.raises(ConfigError, match=said):
             built(folder, tmp_path / "data", f'scorers.x.function="{name}"')
     assert not here.done
@@ -106,7 +116,10 @@ def test_words_that_stand_still_over_a_moving_picture_are_text():
     moving = shot(4, 9, speed=3, height=144, width=256)
     assert share(moving) == 0
     subtitled = np.stack(
-        [cv2.putText(f.copy(), "a subtitle of a film", (20, 130), 0, 0.6, (255, 255, 255), 1, cv2.LINE_AA) for f in moving]
+        [
+            cv2.putText(f.copy(), "a subtitle of a film", (20, 130), 0, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
+            for f in moving
+        ]
     )
     covered = share(subtitled)
     assert 0.01 < covered < 0.2

@@ -23,7 +23,9 @@ def test_motion_is_the_speed_in_diagonals_a_second(speed):
 
 @pytest.mark.parametrize(("height", "width"), [(24, 320), (320, 24), (16, 96), (17, 17)])
 def test_the_motion_of_a_strip_is_measured_and_does_not_end_the_process(height, width):
-    still, moving = (motion(greys(shot(1, 6, speed=speed, height=height, width=width)), 1 / FPS) for speed in (0, 1))
+    still, moving = (
+        motion(greys(shot(1, 6, speed=speed, height=height, width=width)), 1 / FPS) for speed in (0, 1)
+    )
     assert still < 0.002 < moving
 
 
@@ -48,13 +50,22 @@ def test_blur_lowers_sharpness_and_brightness_is_a_share():
 
 
 def seen(name: str, frames: np.ndarray) -> Seen:
-    return from_dict(Seen, {"clip_id": name, "shot": name, **{k: getattr(score(greys(frames), 1), k) for k in ("hash", "thumbnails")}})
+    return from_dict(
+        Seen,
+        {
+            "clip_id": name,
+            "shot": name,
+            **{k: getattr(score(greys(frames), 1), k) for k in ("hash", "thumbnails")},
+        },
+    )
 
 
 def test_a_smaller_and_compressed_copy_is_a_duplicate_and_a_changed_scene_is_not():
     original = shot(1, 5, height=192, width=256)
     copy = np.stack([cv2.resize(pixels, (128, 96), interpolation=cv2.INTER_AREA) for pixels in original])
-    copy = np.stack([cv2.imdecode(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], 1) for pixels in copy])
+    copy = np.stack(
+        [cv2.imdecode(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], 1) for pixels in copy]
+    )
     moved = original.copy()
     moved[:, 30:54, 40:72] = 255 - moved[:, 30:54, 40:72]
     other = shot(2, 5)
@@ -68,7 +79,9 @@ def test_clips_of_one_shot_are_no_duplicates():
     first = seen("a", shot(1, 5, speed=0))
     again = Seen("b", first.shot, first.hash, first.thumbnails)
     assert list(duplicates([first, again], Dedup())) == []
-    assert list(duplicates([first, Seen("b", "elsewhere", first.hash, first.thumbnails)], Dedup())) == [("b", "a")]
+    assert list(duplicates([first, Seen("b", "elsewhere", first.hash, first.thumbnails)], Dedup())) == [
+        ("b", "a")
+    ]
 
 
 def test_a_hash_outlives_a_change_of_size():

@@ -22,7 +22,10 @@ def test_the_same_generator_gives_the_same_clips():
 
 
 def test_what_is_shown_stays_where_it_is():
-    bright = degrade(spot(30, 14).expand(16, -1, -1, -1, -1), torch.Generator().manual_seed(0)).mean(dim=(1, 2)) > 0
+    bright = (
+        degrade(spot(30, 14).expand(16, -1, -1, -1, -1), torch.Generator().manual_seed(0)).mean(dim=(1, 2))
+        > 0
+    )
     for clip in bright:
         rows, columns = torch.nonzero(clip, as_tuple=True)
         assert rows.float().mean() == pytest.approx(13.5, abs=1)

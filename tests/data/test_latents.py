@@ -15,7 +15,14 @@ from kinema.models.vae import VAE, VAEConfig
 from kinema.worlds import WORLDS, StageConfig
 
 STAGE = StageConfig(nouns=4, max_objects=1, cameras=("still",))
-DATA = LatentData(num_clips=4, num_images=4, num_frames=9, shapes=(Shape(32, 32, 0.5), Shape(32, 48, 0.5)), shard_clips=1, shard_images=2)
+DATA = LatentData(
+    num_clips=4,
+    num_images=4,
+    num_frames=9,
+    shapes=(Shape(32, 32, 0.5), Shape(32, 48, 0.5)),
+    shard_clips=1,
+    shard_images=2,
+)
 
 
 def make_vae(seed: int) -> VAE:
@@ -99,7 +106,9 @@ def test_choose_follows_the_shares():
 
 
 def test_a_seed_belongs_to_all_its_parts():
-    seeds = {derive_seed(*parts) for parts in ((0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), ("0/a", 1))}
+    seeds = {
+        derive_seed(*parts) for parts in ((0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), ("0/a", 1))
+    }
     assert len(seeds) == 4, "(0, 'a', 1) and ('0/a', 1) are written the same; every other pair differs"
     assert numpy_rng(0, "a").random() == numpy_rng(0, "a").random()
 
@@ -113,7 +122,11 @@ def test_batches_start_anywhere_and_workers_change_nothing():
 
 
 def test_captions_are_drawn_by_their_shares():
-    captions = {form + language: form + language for form in ("short", "medium", "detailed") for language in ("", "_zh")}
+    captions = {
+        form + language: form + language
+        for form in ("short", "medium", "detailed")
+        for language in ("", "_zh")
+    }
     mix = CaptionMix(short=0.5, medium=0.25, detailed=0.25, chinese=0.5, dropped=0.2)
     rng = numpy_rng("captions")
     drawn = [mix.draw(captions, rng) for _ in range(4000)]

@@ -9,7 +9,9 @@ from kinema.errors import DataError
 rng = np.random.default_rng(0)
 SHAPES = [
     tuple(map(int, shape))
-    for shape in zip(rng.choice([1, 3, 4, 5], 3000), rng.choice([4, 6, 8, 12], 3000), rng.choice([4, 6, 8, 12], 3000))
+    for shape in zip(
+        rng.choice([1, 3, 4, 5], 3000), rng.choice([4, 6, 8, 12], 3000), rng.choice([4, 6, 8, 12], 3000)
+    )
 ]
 TOKENS = [f * h * w // 4 for f, h, w in SHAPES]
 

@@ -89,7 +89,9 @@ def test_networks_without_a_time_per_token_see_known_tokens_at_the_current_noise
     def check(x: Tensor, t: Tensor) -> Tensor:
         assert t.unique().numel() == 1
         now = t.flatten()[0]
-        torch.testing.assert_close(x[:, :, 0], schedule.alpha(now) * CLEAN[:, :, 0] + schedule.sigma(now) * NOISE[:, :, 0])
+        torch.testing.assert_close(
+            x[:, :, 0], schedule.alpha(now) * CLEAN[:, :, 0] + schedule.sigma(now) * NOISE[:, :, 0]
+        )
         return network(x, t)
 
     ddim(with_canvas(check, first_frame(), schedule, NOISE, native=False), NOISE, time_grid(5), schedule)
@@ -129,10 +131,17 @@ def test_every_deterministic_sampler_brings_a_waiting_token_to_its_level(name: s
         reached.append(x)
         return network(x, t)
 
-    SAMPLERS[name](with_canvas(check, canvas, schedule, NOISE), NOISE, torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2, 0.0]), schedule)
+    SAMPLERS[name](
+        with_canvas(check, canvas, schedule, NOISE),
+        NOISE,
+        torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2, 0.0]),
+        schedule,
+    )
     level = torch.tensor(0.4)
     for x in reached[:4]:
-        torch.testing.assert_close(x, schedule.alpha(level) * CLEAN + schedule.sigma(level) * NOISE, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            x, schedule.alpha(level) * CLEAN + schedule.sigma(level) * NOISE, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_editing_from_its_own_level_is_sampling_from_noisy_clean():
@@ -154,12 +163,19 @@ def test_lower_levels_stay_nearer_to_the_original():
         canvas = Canvas.empty(SHAPE).paint(CLEAN, torch.tensor(True), start=start)
         times = time_grid(20, start=start)
         x = canvas.at(times[0], NOISE, Linear())
-        distances.append(float((ddim(with_canvas(network, canvas, Linear(), NOISE), x, times, Linear()) - CLEAN).norm()))
+        distances.append(
+            float((ddim(with_canvas(network, canvas, Linear(), NOISE), x, times, Linear()) - CLEAN).norm())
+        )
     assert distances == sorted(distances)
 
 
 def test_later_paint_covers_earlier_paint():
-    canvas = Canvas.empty(SHAPE).paint(CLEAN, torch.tensor(True)).paint(NOISE, mask(), start=0.5).paint_frames(CLEAN[:, :, -1:], -1)
+    canvas = (
+        Canvas.empty(SHAPE)
+        .paint(CLEAN, torch.tensor(True))
+        .paint(NOISE, mask(), start=0.5)
+        .paint_frames(CLEAN[:, :, -1:], -1)
+    )
     assert torch.equal(canvas.clean[:, :, -1], CLEAN[:, :, -1])
     assert canvas.known[:, :, -1].all()
     inner, where = canvas.start[:, :, :-1], mask()[:, :, :-1]
@@ -178,7 +194,9 @@ def test_samples_of_a_batch_do_not_touch_one_another():
 
     for i in range(2):
         alone = Canvas(canvas.clean[i : i + 1], canvas.known[i : i + 1], canvas.start[i : i + 1])
-        x = ddim(with_canvas(single, alone, Linear(), NOISE[i : i + 1]), NOISE[i : i + 1], time_grid(4), Linear())
+        x = ddim(
+            with_canvas(single, alone, Linear(), NOISE[i : i + 1]), NOISE[i : i + 1], time_grid(4), Linear()
+        )
         torch.testing.assert_close(x, both[i : i + 1])
 
 
@@ -197,5 +215,7 @@ def test_contradictions_are_refused():
         empty.paint_frames(CLEAN, 1)
     with pytest.raises(ValueError, match="shape"):
         Canvas.empty((3, 4, 5))
-    with pytest.raises((ValueError, TypeError), match=r"1, ?1, ?4"):  # a TypeError where shapes are checked at every call
+    with pytest.raises(
+        (ValueError, TypeError), match=r"1, ?1, ?4"
+    ):  # a TypeError where shapes are checked at every call
         Canvas(empty.clean, empty.known[:1], empty.start[:1])

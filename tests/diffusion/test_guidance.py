@@ -52,7 +52,9 @@ def test_both_agreeing_is_untouched_by_any_scale():
 @pytest.mark.parametrize("scale", [0.0, 4.0])
 def test_outside_the_interval_only_the_conditional_network_is_called(t: float, calls: int, scale: float):
     conditional, unconditional = Counting(2.0), Counting(5.0)
-    guided = classifier_free(conditional, unconditional, scale, interval=(0.2, 0.8))(X, torch.tensor(t, dtype=torch.float64))
+    guided = classifier_free(conditional, unconditional, scale, interval=(0.2, 0.8))(
+        X, torch.tensor(t, dtype=torch.float64)
+    )
     assert unconditional.calls == calls
     torch.testing.assert_close(guided, (5 - 3 * scale) * X if calls else 2 * X)
 
@@ -65,12 +67,16 @@ def test_one_time_per_token_is_judged_by_its_greatest():
 
 
 def test_full_rescale_restores_the_spread_of_the_conditional_estimate():
-    conditional, unconditional = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1)).unbind(0)
+    conditional, unconditional = torch.randn(
+        2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1)
+    ).unbind(0)
     guided = guide(conditional, unconditional, 6.0, rescale=1.0)
     axes = (1, 2, 3)
     torch.testing.assert_close(guided.std(axes), conditional.std(axes))
     plain = guide(conditional, unconditional, 6.0)
-    torch.testing.assert_close(guide(conditional, unconditional, 6.0, rescale=0.25), 0.25 * guided + 0.75 * plain)
+    torch.testing.assert_close(
+        guide(conditional, unconditional, 6.0, rescale=0.25), 0.25 * guided + 0.75 * plain
+    )
 
 
 def test_rescale_of_a_constant_sample_is_finite():
@@ -79,8 +85,12 @@ def test_rescale_of_a_constant_sample_is_finite():
 
 def test_rescale_agrees_with_diffusers():
     theirs_module = pytest.importorskip("diffusers.guiders.guider_utils")
-    conditional, unconditional = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1)).unbind(0)
-    theirs = theirs_module.rescale_noise_cfg(guide(conditional, unconditional, 6.0), conditional, guidance_rescale=0.7)
+    conditional, unconditional = torch.randn(
+        2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1)
+    ).unbind(0)
+    theirs = theirs_module.rescale_noise_cfg(
+        guide(conditional, unconditional, 6.0), conditional, guidance_rescale=0.7
+    )
     torch.testing.assert_close(guide(conditional, unconditional, 6.0, rescale=0.7), theirs)
 
 

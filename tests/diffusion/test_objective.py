@@ -35,7 +35,9 @@ def pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("schedule", ALL)
 @pytest.mark.parametrize("prediction", OBJECTIVES)
 @pytest.mark.parametrize("shape", [(), (3, 1, 1, 1, 1), (3, 1, 2, 5, 6)])
-def test_target_converts_back_to_the_data_and_noise_it_came_from(schedule: Schedule, prediction, shape: tuple[int, ...]):
+def test_target_converts_back_to_the_data_and_noise_it_came_from(
+    schedule: Schedule, prediction, shape: tuple[int, ...]
+):
     x0, noise = pair()
     t = 0.01 + 0.98 * torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     xt = add_noise(x0, noise, t, schedule)
@@ -64,10 +66,15 @@ def test_no_noise_at_time_zero_leaves_the_data_bit_for_bit(schedule: Schedule):
 def test_velocity_and_v_are_derivatives_of_their_paths():
     x0, noise = pair()
     t = torch.tensor(0.3, dtype=torch.float64)
-    cases: list[tuple[Prediction, Schedule, float]] = [("velocity", Linear(), 1.0), ("v", Cosine(), math.pi / 2)]
+    cases: list[tuple[Prediction, Schedule, float]] = [
+        ("velocity", Linear(), 1.0),
+        ("v", Cosine(), math.pi / 2),
+    ]
     for prediction, schedule, speed in cases:
         slope = (add_noise(x0, noise, t + 1e-6, schedule) - add_noise(x0, noise, t - 1e-6, schedule)) / 2e-6
-        torch.testing.assert_close(speed * target(prediction, x0, noise, t, schedule), slope, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            speed * target(prediction, x0, noise, t, schedule), slope, rtol=1e-6, atol=1e-6
+        )
 
 
 def test_times_that_would_broadcast_along_the_wrong_axis_are_refused():
@@ -104,7 +111,9 @@ def test_weighted_error_does_not_depend_on_the_prediction(schedule: Schedule, we
     wrong_noise = (xt - schedule.alpha(t) * wrong) / schedule.sigma(t)
     errors = []
     for prediction in get_args(Prediction):
-        difference = target(prediction, wrong, wrong_noise, t, schedule) - target(prediction, x0, noise, t, schedule)
+        difference = target(prediction, wrong, wrong_noise, t, schedule) - target(
+            prediction, x0, noise, t, schedule
+        )
         errors.append(loss_weight(weighting, prediction, t, schedule) * difference.square().mean())
     for error in errors[1:]:
         torch.testing.assert_close(error, errors[0])
@@ -137,7 +146,9 @@ def test_times_are_reproducible_and_in_range(law, shape):
 
 def test_uniform_times_are_uniform_and_a_shift_moves_the_median():
     times = draw_times(20000, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(times.quantile(torch.tensor([0.1, 0.5, 0.9])), torch.tensor([0.1, 0.5, 0.9]), rtol=0, atol=0.015)
+    torch.testing.assert_close(
+        times.quantile(torch.tensor([0.1, 0.5, 0.9])), torch.tensor([0.1, 0.5, 0.9]), rtol=0, atol=0.015
+    )
     moved = draw_times(20000, torch.Generator().manual_seed(0), shift=3.0)
     assert float(moved.median()) == pytest.approx(0.75, abs=0.015)
 
@@ -156,4 +167,6 @@ def test_stratified_times_have_one_in_every_part_and_the_uniform_law():
     assert not torch.equal(times, times.sort().values)
     generator = torch.Generator().manual_seed(1)
     singles = torch.cat([draw_times(2, generator, law="stratified")[:1] for _ in range(4000)])
-    torch.testing.assert_close(singles.quantile(torch.tensor([0.1, 0.5, 0.9])), torch.tensor([0.1, 0.5, 0.9]), rtol=0, atol=0.03)
+    torch.testing.assert_close(
+        singles.quantile(torch.tensor([0.1, 0.5, 0.9])), torch.tensor([0.1, 0.5, 0.9]), rtol=0, atol=0.03
+    )

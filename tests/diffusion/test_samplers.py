@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinema.diffusion.samplers import SAMPLERS, Sampler, SamplerState, ddim, ddpm, dpmpp_2m, euler, heun, unipc
+from kinema.diffusion.samplers import (
+    SAMPLERS,
+    Sampler,
+    SamplerState,
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    euler,
+    heun,
+    unipc,
+)
 from kinema.diffusion.schedule import SCHEDULES, Cosine, Linear, Schedule, time_grid
 from kinema.errors import ConfigError
 
@@ -38,7 +48,9 @@ def error(sampler: Callable[..., Tensor], schedule: Schedule, times: Tensor) -> 
     return float((x - on_path(rank, times[-1], schedule)).abs().max())
 
 
-def order(sampler: Callable[..., Tensor], schedule: Schedule, first: float, last: float, num_steps: int = 128) -> float:
+def order(
+    sampler: Callable[..., Tensor], schedule: Schedule, first: float, last: float, num_steps: int = 128
+) -> float:
     """How often the error halves when the steps double."""
     grids = [torch.linspace(first, last, n + 1, dtype=torch.float64) for n in (num_steps, 2 * num_steps)]
     coarse, fine = (error(sampler, schedule, times) for times in grids)
@@ -49,10 +61,19 @@ def order(sampler: Callable[..., Tensor], schedule: Schedule, first: float, last
 @pytest.mark.parametrize("schedule", ALL)
 @pytest.mark.parametrize(
     ("sampler", "expected"),
-    [(ddim, 1.0), (euler, 1.0), (heun, 2.0), (dpmpp_2m, 2.0), (unipc, 2.0), (functools.partial(unipc, order=3), 2.0)],
+    [
+        (ddim, 1.0),
+        (euler, 1.0),
+        (heun, 2.0),
+        (dpmpp_2m, 2.0),
+        (unipc, 2.0),
+        (functools.partial(unipc, order=3), 2.0),
+    ],
     ids=["ddim", "euler", "heun", "dpmpp_2m", "unipc", "unipc3"],
 )
-def test_order_of_convergence_between_the_ends(sampler: Callable[..., Tensor], expected: float, schedule: Schedule):
+def test_order_of_convergence_between_the_ends(
+    sampler: Callable[..., Tensor], expected: float, schedule: Schedule
+):
     measured = order(sampler, schedule, 0.9, 0.2)
     assert measured > expected - 0.2
     if expected == 1:
@@ -71,12 +92,22 @@ def test_unipc_reaches_its_order_once_it_has_a_past(expected: int, schedule: Sch
         estimates = [denoise(x, t) for x, t in zip(past, times[tenth - expected : tenth])]
         reached: list[Tensor] = []
 
-        def note(i: int, x: Tensor, x0: Tensor, middle: int = 4 * tenth, reached: list[Tensor] = reached) -> None:
+        def note(
+            i: int, x: Tensor, x0: Tensor, middle: int = 4 * tenth, reached: list[Tensor] = reached
+        ) -> None:
             if i + 1 == middle:
                 reached.append(x)
 
         state = SamplerState(tenth, [past[-1], *estimates])
-        unipc(denoise, on_path(rank, times[tenth], schedule), times, schedule, on_step=note, state=state, order=expected)
+        unipc(
+            denoise,
+            on_path(rank, times[tenth], schedule),
+            times,
+            schedule,
+            on_step=note,
+            state=state,
+            order=expected,
+        )
         errors.append((reached[0] - on_path(rank, times[4 * tenth], schedule)).abs().max())
     assert float(torch.log2(errors[0] / errors[1])) > expected - 0.1
 
@@ -122,7 +153,9 @@ def test_data_of_one_point_leaves_every_step_on_the_path(name: str, schedule: Sc
     start = schedule.alpha(times[0]) * point + schedule.sigma(times[0]) * noise
 
     def check(i: int, x: Tensor, x0: Tensor) -> None:
-        torch.testing.assert_close(x, schedule.alpha(times[i + 1]) * point + schedule.sigma(times[i + 1]) * noise)
+        torch.testing.assert_close(
+            x, schedule.alpha(times[i + 1]) * point + schedule.sigma(times[i + 1]) * noise
+        )
 
     SAMPLERS[name](lambda x, t: point, start, times, schedule, on_step=check)
 
@@ -138,7 +171,14 @@ def test_samples_and_estimates_are_finite_and_keep_shape_and_dtype(name: str):
             assert x.dtype == x0.dtype == torch.float32
             steps.append(i)
 
-        result = SAMPLERS[name](best_denoiser(MEAN, STD, schedule), x, time_grid(5, shift=5.0), schedule, noise=seeded(x), on_step=check)
+        result = SAMPLERS[name](
+            best_denoiser(MEAN, STD, schedule),
+            x,
+            time_grid(5, shift=5.0),
+            schedule,
+            noise=seeded(x),
+            on_step=check,
+        )
         assert result.shape == x.shape
         assert steps == [0, 1, 2, 3, 4]
 
@@ -221,7 +261,9 @@ def test_going_on_from_a_saved_state_gives_the_same_bits(name: str, stop: int):
 def test_times_that_do_not_fall_are_refused(name: str) -> None:
     for times in ([0.5], [0.0, 1.0], [1.0, 0.5, 0.5, 0.0]):
         with pytest.raises(ValueError, match="fall strictly"):
-            SAMPLERS[name](lambda x, t: x, torch.zeros(2), torch.tensor(times), Linear(), noise=seeded(torch.zeros(2)))
+            SAMPLERS[name](
+                lambda x, t: x, torch.zeros(2), torch.tensor(times), Linear(), noise=seeded(torch.zeros(2))
+            )
 
 
 def test_an_order_below_one_is_refused():

@@ -20,10 +20,14 @@ def outputs(num_steps: int) -> list[Tensor]:
     """Network outputs with structure: a smooth path plus a little roughness, so that high orders matter and nothing explodes."""
     generator = torch.Generator().manual_seed(7)
     base, drift = torch.randn(2, *SHAPE, generator=generator)
-    return [base + drift * i / num_steps + 0.1 * torch.randn(SHAPE, generator=generator) for i in range(num_steps)]
+    return [
+        base + drift * i / num_steps + 0.1 * torch.randn(SHAPE, generator=generator) for i in range(num_steps)
+    ]
 
 
-def theirs(scheduler, given: list[Tensor], x: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+def theirs(
+    scheduler, given: list[Tensor], x: Tensor, generator: torch.Generator | None = None
+) -> list[Tensor]:
     """Samples after each step of a diffusers scheduler whose times are set."""
     options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     steps = []
@@ -34,7 +38,13 @@ def theirs(scheduler, given: list[Tensor], x: Tensor, generator: torch.Generator
 
 
 def ours(
-    sampler: Callable[..., Tensor], given: list[Tensor], x: Tensor, times: Tensor, schedule: Schedule, prediction: Prediction, **options
+    sampler: Callable[..., Tensor],
+    given: list[Tensor],
+    x: Tensor,
+    times: Tensor,
+    schedule: Schedule,
+    prediction: Prediction,
+    **options,
 ) -> list[Tensor]:
     """Samples after each step of one of our samplers."""
     queue, steps = iter(given), []
@@ -71,12 +81,16 @@ def test_euler_is_flow_match_euler(num_steps: int, shift: float):
 @pytest.mark.parametrize("shift", [1.0, 5.0])
 @pytest.mark.parametrize("num_steps", [4, 14, 15, 20])
 def test_dpmpp_2m_is_dpm_solver_multistep_on_its_flow_grid(num_steps: int, shift: float):
-    scheduler = diffusers.DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+    )
     scheduler.set_timesteps(num_steps)
     times = time_grid(num_steps, shift=shift, top=0.999)
     torch.testing.assert_close(times, scheduler.sigmas)
     given = outputs(num_steps)
-    assert_equal_steps(ours(dpmpp_2m, given, NOISE, times, Linear(), "velocity"), theirs(scheduler, given, NOISE), 2e-5)
+    assert_equal_steps(
+        ours(dpmpp_2m, given, NOISE, times, Linear(), "velocity"), theirs(scheduler, given, NOISE), 2e-5
+    )
 
 
 @pytest.mark.parametrize("shift", [1.0, 5.0])
@@ -84,7 +98,11 @@ def test_dpmpp_2m_is_dpm_solver_multistep_on_its_flow_grid(num_steps: int, shift
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_unipc_is_unipc_multistep_on_its_flow_grid(order: int, num_steps: int, shift: float):
     scheduler = diffusers.UniPCMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, solver_order=order, disable_corrector=[]
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=shift,
+        solver_order=order,
+        disable_corrector=[],
     )
     scheduler.set_timesteps(num_steps)
     times = time_grid(num_steps, shift=shift, bottom=0.001)
@@ -94,7 +112,9 @@ def test_unipc_is_unipc_multistep_on_its_flow_grid(order: int, num_steps: int, s
     assert_equal_steps(mine, theirs(scheduler, given, NOISE), 5e-5)
 
 
-@pytest.mark.parametrize(("prediction", "name"), [("noise", "epsilon"), ("x0", "sample"), ("v", "v_prediction")])
+@pytest.mark.parametrize(
+    ("prediction", "name"), [("noise", "epsilon"), ("x0", "sample"), ("v", "v_prediction")]
+)
 @pytest.mark.parametrize("curve", ["linear", "sqrt_linear"])
 def test_ddim_is_ddim_on_the_table_of_ddpm(prediction: Prediction, name: str, curve):
     schedule = DDPMTable(curve=curve)
@@ -110,10 +130,14 @@ def test_ddim_is_ddim_on_the_table_of_ddpm(prediction: Prediction, name: str, cu
     times = time_grid(10)
     torch.testing.assert_close((scheduler.timesteps + 1) / 1000, times[:-1])
     given = consistent(prediction, times, schedule)
-    assert_equal_steps(ours(ddim, given, NOISE, times, schedule, prediction), theirs(scheduler, given, NOISE), 1e-4)
+    assert_equal_steps(
+        ours(ddim, given, NOISE, times, schedule, prediction), theirs(scheduler, given, NOISE), 1e-4
+    )
 
 
-@pytest.mark.parametrize(("prediction", "name"), [("noise", "epsilon"), ("x0", "sample"), ("v", "v_prediction")])
+@pytest.mark.parametrize(
+    ("prediction", "name"), [("noise", "epsilon"), ("x0", "sample"), ("v", "v_prediction")]
+)
 def test_ddpm_is_ddpm_on_its_own_table(prediction: Prediction, name: str):
     schedule = DDPMTable()
     scheduler = diffusers.DDPMScheduler(prediction_type=name, clip_sample=False, timestep_spacing="trailing")
@@ -131,7 +155,9 @@ def test_dpmpp_2m_is_dpm_solver_multistep_on_the_table_of_ddpm():
     scheduler.set_timesteps(10)
     times, schedule = time_grid(10), DDPMTable()
     given = consistent("noise", times, schedule)
-    assert_equal_steps(ours(dpmpp_2m, given, NOISE, times, schedule, "noise"), theirs(scheduler, given, NOISE), 1e-3)
+    assert_equal_steps(
+        ours(dpmpp_2m, given, NOISE, times, schedule, "noise"), theirs(scheduler, given, NOISE), 1e-3
+    )
 
 
 def consistent(prediction: Prediction, times: Tensor, schedule: Schedule) -> list[Tensor]:

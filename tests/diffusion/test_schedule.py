@@ -3,11 +3,26 @@
 import pytest
 import torch
 
-from kinema.diffusion.schedule import DDPM, SCHEDULES, Cosine, DDPMTable, Linear, Schedule, log_snr, shift_time, time_grid
+from kinema.diffusion.schedule import (
+    DDPM,
+    SCHEDULES,
+    Cosine,
+    DDPMTable,
+    Linear,
+    Schedule,
+    log_snr,
+    shift_time,
+    time_grid,
+)
 from kinema.errors import ConfigError
 
 ALL = [pytest.param(schedule(), id=name) for name, schedule in SCHEDULES.items()]
-VARIANCE_PRESERVING = [Cosine(), DDPM(), DDPMTable(), DDPMTable(curve="sqrt_linear", beta_start=8.5e-4, beta_end=1.2e-2)]
+VARIANCE_PRESERVING = [
+    Cosine(),
+    DDPM(),
+    DDPMTable(),
+    DDPMTable(curve="sqrt_linear", beta_start=8.5e-4, beta_end=1.2e-2),
+]
 
 
 @pytest.mark.parametrize("schedule", ALL)
@@ -59,7 +74,9 @@ def test_ddpm_is_the_integral_of_its_betas():
 def test_ddpm_table_holds_the_products_of_its_betas():
     betas = torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)
     steps = (torch.arange(1000, dtype=torch.float64) + 1) / 1000
-    torch.testing.assert_close(DDPMTable().alpha(steps), torch.sqrt((1 - betas).cumprod(0)), rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        DDPMTable().alpha(steps), torch.sqrt((1 - betas).cumprod(0)), rtol=1e-9, atol=0
+    )
     assert float(DDPMTable().alpha(steps[-1])) == pytest.approx(0.00635, abs=1e-5)
     assert float(DDPM().alpha(steps[-1])) == pytest.approx(0.00657, abs=1e-5)
 

@@ -31,7 +31,9 @@ TIMES = torch.linspace(1, 0.05, 20)
 def test_a_straight_line_is_computed_ever_more_rarely():
     state = CacheState()
     found = sweep(line, TIMES, 1e-3, state)
-    torch.testing.assert_close(torch.stack(found), torch.stack([line(t, t) for t in TIMES]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        torch.stack(found), torch.stack([line(t, t) for t in TIMES]), atol=1e-5, rtol=1e-5
+    )
     assert state.num_calls == 20
     assert 3 < state.num_computed <= 6  # leaps grow, each to at most three times the one before
 
@@ -60,7 +62,9 @@ def test_no_forecast_reaches_into_another_regime():
         return line(x, t) + 100 * (t < 0.5)
 
     found = sweep(jump, TIMES, 1e-3, regime=lambda t: int(t < 0.5))
-    torch.testing.assert_close(torch.stack(found), torch.stack([jump(t, t) for t in TIMES]), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(
+        torch.stack(found), torch.stack([jump(t, t) for t in TIMES]), atol=1e-4, rtol=1e-5
+    )
 
 
 def test_a_sampler_that_goes_on_from_a_copy_of_the_state_ends_at_the_same_bits():
@@ -72,14 +76,22 @@ def test_a_sampler_that_goes_on_from_a_copy_of_the_state_ends_at_the_same_bits()
         whole += sweep(curve, [t], 0.01, state)
     again = sweep(curve, TIMES[cut:], 0.01, saved)
     assert all(torch.equal(a, b) for a, b in zip(again, whole[cut:], strict=True))
-    assert (saved.num_calls, saved.num_computed, saved.times) == (state.num_calls, state.num_computed, state.times)
+    assert (saved.num_calls, saved.num_computed, saved.times) == (
+        state.num_calls,
+        state.num_computed,
+        state.times,
+    )
 
 
 def test_a_cached_sampler_lands_near_the_full_one_with_fewer_calls():
     def pull(x: Tensor, t: Tensor) -> Tensor:  # the exact estimate for data of standard deviation 0.5
         return x * (1 - t) * 0.25 / ((1 - t) ** 2 * 0.25 + t**2)
 
-    noise, times, state = torch.randn(64, generator=torch.Generator().manual_seed(0)), time_grid(50, top=0.999), CacheState()
+    noise, times, state = (
+        torch.randn(64, generator=torch.Generator().manual_seed(0)),
+        time_grid(50, top=0.999),
+        CacheState(),
+    )
     full = ddim(pull, noise, times, Linear())
     found = ddim(with_cache(pull, 0.01, state, last=float(times[-2])), noise, times, Linear())
     assert state.num_computed < 30

@@ -12,7 +12,12 @@ from kinema.models.weights import load_clip, load_dit, load_manifest, load_vae, 
 from kinema.train.oracle import slots_of
 from kinema.worlds import StageConfig, StageWorld
 
-STAGE = StageConfig(nouns=8, verbs=("roll", "bounce", "fall", "drive", "walk", "fly", "rise"), max_objects=1, cameras=("still",))
+STAGE = StageConfig(
+    nouns=8,
+    verbs=("roll", "bounce", "fall", "drive", "walk", "fly", "rise"),
+    max_objects=1,
+    cameras=("still",),
+)
 
 
 @pytest.fixture(scope="session")
@@ -25,11 +30,24 @@ def stage_model(model_folder, tmp_path_factory):
     """The tiny random model, said to have been trained on a small stage."""
     folder = tmp_path_factory.mktemp("stage") / "tiny"
     words = StageWorld(STAGE).vocabulary()
-    vocabulary = {name: tuple(getattr(words, name)) for name in ("nouns", "verbs", "grounds", "skies", "cameras", "directions", "sizes")}
+    vocabulary = {
+        name: tuple(getattr(words, name))
+        for name in ("nouns", "verbs", "grounds", "skies", "cameras", "directions", "sizes")
+    }
     manifest = dataclasses.replace(
-        load_manifest(model_folder), vocabulary=vocabulary, card={"dit": {"recipe": {"stage": to_dict(STAGE)}}}, sha256={}
+        load_manifest(model_folder),
+        vocabulary=vocabulary,
+        card={"dit": {"recipe": {"stage": to_dict(STAGE)}}},
+        sha256={},
     )
-    save_model(folder, load_dit(model_folder), load_vae(model_folder), load_clip(model_folder), manifest, dtype=torch.float32)
+    save_model(
+        folder,
+        load_dit(model_folder),
+        load_vae(model_folder),
+        load_clip(model_folder),
+        manifest,
+        dtype=torch.float32,
+    )
     return folder
 
 

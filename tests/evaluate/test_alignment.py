@@ -39,7 +39,9 @@ def test_a_reader_that_always_says_the_same_scores_as_much_as_the_floor_says(sta
 def test_no_relative_figure_without_trust(stage, read_truth):
     truths = [sample.truth for sample in draw_samples(stage, "seen", 5, SHOWN)]
     readings = [read_truth(truth) for truth in truths]
-    assert all("relative" not in row for row in score(readings, readings, truths, ("noun",), relative=False).values())
+    assert all(
+        "relative" not in row for row in score(readings, readings, truths, ("noun",), relative=False).values()
+    )
     assert score(readings, readings, truths, ("noun",), relative=True)["noun"]["relative"] == 1
 
 
@@ -54,7 +56,10 @@ def test_held_out_prompts_are_of_pairs_that_training_never_showed(stage):
     for split in ("held_out", "seen"):
         for sample in draw_samples(stage, split, 40, SHOWN):
             noun = sample.truth["noun"]
-            reserved = [is_held_out(noun, sample.truth[kind], kind=kind, salt=stage.salt) for kind in ("verb", "ground")]
+            reserved = [
+                is_held_out(noun, sample.truth[kind], kind=kind, salt=stage.salt)
+                for kind in ("verb", "ground")
+            ]
             assert any(reserved) == (split == "held_out")
 
 

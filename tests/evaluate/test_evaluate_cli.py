@@ -13,11 +13,25 @@ from kinema.evaluate.towers import psnr, read_real_clip
 from kinema.video import Video
 
 
-def test_the_verb_prints_a_table_and_writes_a_page(stage_model, untrained_oracle, tmp_path, capsys, monkeypatch):
+def test_the_verb_prints_a_table_and_writes_a_page(
+    stage_model, untrained_oracle, tmp_path, capsys, monkeypatch
+):
     out = tmp_path / "out"
     few = partial(EvaluationConfig, num_fresh=2, num_round_trips=1, num_vae_clips=1, num_clip_clips=1)
     monkeypatch.setattr("kinema.evaluate.EvaluationConfig", few)
-    words = ["evaluate", str(stage_model), "--seen", "--prompts", "1", "--steps", "1", "--oracle", str(untrained_oracle), "--out", str(out)]
+    words = [
+        "evaluate",
+        str(stage_model),
+        "--seen",
+        "--prompts",
+        "1",
+        "--steps",
+        "1",
+        "--oracle",
+        str(untrained_oracle),
+        "--out",
+        str(out),
+    ]
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "seen combinations, 1 prompts" in printed
@@ -25,9 +39,22 @@ def test_the_verb_prints_a_table_and_writes_a_page(stage_model, untrained_oracle
     assert (out / "index.html").is_file()
 
 
-@pytest.mark.parametrize("option", [["--sampler", "unipcc"], ["--real-clip", "nowhere.mp4"], ["--oracle", "nowhere"], ["--frames", "3"]])
-def test_what_is_wrong_is_said_in_one_line_before_any_work(stage_model, untrained_oracle, tmp_path, capsys, option):
-    words = ["evaluate", str(stage_model), "--oracle", str(untrained_oracle), "--out", str(tmp_path / "out"), *option]
+@pytest.mark.parametrize(
+    "option",
+    [["--sampler", "unipcc"], ["--real-clip", "nowhere.mp4"], ["--oracle", "nowhere"], ["--frames", "3"]],
+)
+def test_what_is_wrong_is_said_in_one_line_before_any_work(
+    stage_model, untrained_oracle, tmp_path, capsys, option
+):
+    words = [
+        "evaluate",
+        str(stage_model),
+        "--oracle",
+        str(untrained_oracle),
+        "--out",
+        str(tmp_path / "out"),
+        *option,
+    ]
     assert main(words) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "out").exists()

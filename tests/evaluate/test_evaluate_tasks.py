@@ -55,7 +55,11 @@ class TruthReader:
 def rolling(untrained_oracle, stage):
     """A clip of something that rolls, and an oracle that knows all of it."""
     world = StageWorld(stage)
-    seed = next(seed for seed in range(100) if world.clip(seed, height=8, width=8, num_frames=2).truth["verb"] == "roll")
+    seed = next(
+        seed
+        for seed in range(100)
+        if world.clip(seed, height=8, width=8, num_frames=2).truth["verb"] == "roll"
+    )
     clip = world.clip(seed, height=64, width=64, num_frames=17)
     return clip, TruthReader(load_oracle(untrained_oracle).config, clip.truth)
 
@@ -69,7 +73,9 @@ def test_the_truth_moves_as_the_truth_and_a_frozen_picture_fails(rolling):
     assert true.law  # what the renderer draws rolls without slipping
     frozen = np.concatenate([clip.frames[:9], np.repeat(clip.frames[8:9], 8, axis=0)])
     still = numbers.measure_join(frozen, clip, known, new, oracle, round_trip=clip.frames // 2)
-    assert still.motion_ceiling == pytest.approx(0.5, abs=0.1)  # of frames of half the contrast, not of the result
+    assert still.motion_ceiling == pytest.approx(
+        0.5, abs=0.1
+    )  # of frames of half the contrast, not of the result
     assert (still.motion, still.truth) == (0, pytest.approx(1))
     assert not still.is_good
     flash = clip.frames.copy()
@@ -99,11 +105,20 @@ def test_a_loop_that_turns_closes_and_a_clip_that_ends_elsewhere_does_not(untrai
 
 
 def test_drift_is_compared_number_by_number():
-    assert numbers.drift_ratio({"red": 1.0, "blue": -2.0, "sharpness": 1.0}, {"red": 3.0, "blue": 8.0, "sharpness": -5.0}) == 4
+    assert (
+        numbers.drift_ratio(
+            {"red": 1.0, "blue": -2.0, "sharpness": 1.0}, {"red": 3.0, "blue": 8.0, "sharpness": -5.0}
+        )
+        == 4
+    )
 
 
 def test_a_yes_or_no_has_a_share_and_a_number_a_median():
-    results = [numbers.Lasting(True, None, 4.0), numbers.Lasting(False, True, 2.0), numbers.Lasting(None, None, 6.0)]
+    results = [
+        numbers.Lasting(True, None, 4.0),
+        numbers.Lasting(False, True, 2.0),
+        numbers.Lasting(None, None, 6.0),
+    ]
     row = numbers.row(results)
     assert row["good"] == pytest.approx(2 / 3)  # a case in which the noun was never there says nothing of it
     assert row["noun"] == {"num": 2, "share": 0.5}
@@ -165,7 +180,12 @@ def test_cases_that_are_there_are_not_made_again(evaluated, pipeline, untrained_
 def test_another_way_of_sampling_and_another_task_are_refused(evaluated, pipeline, untrained_oracle):
     out, _ = evaluated
     with pytest.raises(OutputError, match="evaluation of another sampling and asked"):
-        evaluate_timeline(pipeline, TimelineConfig(cases=1, long_seconds=4, steps=2, **SIZE), out, oracle_folder=untrained_oracle)
+        evaluate_timeline(
+            pipeline,
+            TimelineConfig(cases=1, long_seconds=4, steps=2, **SIZE),
+            out,
+            oracle_folder=untrained_oracle,
+        )
     with pytest.raises(UnknownName, match="known: backward, connect, edit, forward, long, loop"):
         TimelineConfig(tasks=("extend",))
 
@@ -176,7 +196,18 @@ def test_the_noun_of_a_single_frame_can_be_read(untrained_oracle, rolling):
 
 
 def test_the_verb_measures_the_tasks_that_are_named(stage_model, untrained_oracle, tmp_path, capsys):
-    words = ["evaluate", str(stage_model), "--task", "loop", "--cases", "1", "--steps", "1", "--size", "48x32"]
+    words = [
+        "evaluate",
+        str(stage_model),
+        "--task",
+        "loop",
+        "--cases",
+        "1",
+        "--steps",
+        "1",
+        "--size",
+        "48x32",
+    ]
     assert main([*words, "--oracle", str(untrained_oracle), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "loop: " in printed
@@ -184,7 +215,10 @@ def test_the_verb_measures_the_tasks_that_are_named(stage_model, untrained_oracl
     assert (tmp_path / "out" / "index.html").is_file()
 
 
-@pytest.mark.parametrize(("options", "line"), [(["--cases", "3"], "--cases needs --tasks"), (["--tasks", "--seen"], "says nothing with")])
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [(["--cases", "3"], "--cases needs --tasks"), (["--tasks", "--seen"], "says nothing with")],
+)
 def test_options_of_the_other_kind_are_refused(stage_model, capsys, options, line):
     assert main(["evaluate", str(stage_model), *options]) == 2
     assert line in capsys.readouterr().err

@@ -11,7 +11,9 @@ TIMES = np.arange(17) / 8
 
 
 def clips(verb: str, count: int, *, objects: int = 1, side: int = 16):
-    world = StageWorld(StageConfig(nouns=24, verbs=(verb,), max_objects=objects, cameras=("still",), split="all"))
+    world = StageWorld(
+        StageConfig(nouns=24, verbs=(verb,), max_objects=objects, cameras=("still",), split="all")
+    )
     return [world.clip(seed, height=side, width=side, num_frames=17) for seed in range(count)]
 
 
@@ -59,7 +61,10 @@ def test_what_the_renderer_rolls_is_seen_to_roll():
 def test_momentum_is_kept_in_the_world_and_not_when_the_struck_one_runs_off():
     ratios, runaway = [], []
     for clip in clips("knock", 8, objects=2):
-        masses = [mass_of(clip.truth[noun], track(clip, "size", role)[0]) for noun, role in (("noun", "subject"), ("other", "object"))]
+        masses = [
+            mass_of(clip.truth[noun], track(clip, "size", role)[0])
+            for noun, role in (("noun", "subject"), ("other", "object"))
+        ]
         striker, struck = track(clip, "x"), track(clip, "x", "object")
         ratios.append(momentum_ratio(TIMES, striker, struck, *masses))
         runaway.append(momentum_ratio(TIMES, striker, struck[0] + 2.5 * (struck - struck[0]), *masses))

@@ -14,7 +14,9 @@ from kinema.models.weights import save_component
 from kinema.train.oracle import slots_of
 from kinema.worlds import StageConfig, StageWorld
 
-QUICK = EvaluationConfig(prompts=2, steps=1, num_fresh=4, num_round_trips=1, num_vae_clips=1, num_clip_clips=1)
+QUICK = EvaluationConfig(
+    prompts=2, steps=1, num_fresh=4, num_round_trips=1, num_vae_clips=1, num_clip_clips=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +34,16 @@ def test_an_oracle_that_cannot_read_gives_no_relative_figure(evaluated):
     _, report = evaluated
     assert report["oracle"]["failures"]
     assert "no relative figures" in table(report)
-    assert all("relative" not in row for found in report["splits"].values() for row in found["slots"].values())
+    assert all(
+        "relative" not in row for found in report["splits"].values() for row in found["slots"].values()
+    )
 
 
 def test_the_report_says_what_the_vocabulary_lacks(evaluated):
     _, report = evaluated
-    assert report["physics"]["momentum"] == report["physics"]["permanence"] == "not in this model's vocabulary"
+    assert (
+        report["physics"]["momentum"] == report["physics"]["permanence"] == "not in this model's vocabulary"
+    )
 
 
 def test_the_report_is_plain_json_of_every_clip(evaluated):
@@ -55,7 +61,9 @@ def test_the_page_holds_every_video(evaluated):
     assert page.count("data:video/mp4;base64,") == 4
     assert all(clip["prompt"] in page for clip in report["clips"])
     assert "src='http" not in page
-    assert page.count("class=right") + page.count("class=wrong") == sum(len(clip["right"]) for clip in report["clips"])
+    assert page.count("class=right") + page.count("class=wrong") == sum(
+        len(clip["right"]) for clip in report["clips"]
+    )
 
 
 def test_clips_that_are_there_are_not_made_again(evaluated, pipeline, untrained_oracle, monkeypatch):
@@ -81,7 +89,9 @@ def test_a_folder_of_other_settings_is_refused(evaluated, pipeline, untrained_or
 
 
 def test_an_oracle_of_other_words_is_refused_before_any_work(pipeline, tmp_path):
-    slots = slots_of(StageWorld(StageConfig(nouns=("duck", "bus"), max_objects=1, split="all")).vocabulary(), 1)
+    slots = slots_of(
+        StageWorld(StageConfig(nouns=("duck", "bus"), max_objects=1, split="all")).vocabulary(), 1
+    )
     torch.manual_seed(0)
     save_component(tmp_path / "oracle", Oracle(OracleConfig(slots, width=8, short_side_px=32)))
     with pytest.raises(ModelError, match=r"cannot read what tiny knows: noun .*rocket.*--oracle"):
@@ -91,7 +101,9 @@ def test_an_oracle_of_other_words_is_refused_before_any_work(pipeline, tmp_path)
 
 def test_clips_too_short_for_motion_are_refused(pipeline, untrained_oracle, tmp_path):
     with pytest.raises(RequestError, match="use at least 9"):
-        evaluate(pipeline, dataclasses.replace(QUICK, frames=5), tmp_path / "out", oracle_folder=untrained_oracle)
+        evaluate(
+            pipeline, dataclasses.replace(QUICK, frames=5), tmp_path / "out", oracle_folder=untrained_oracle
+        )
 
 
 def test_no_prompts_and_no_split_are_refused():
@@ -101,7 +113,9 @@ def test_no_prompts_and_no_split_are_refused():
         EvaluationConfig(splits=())
 
 
-def test_the_trial_of_the_oracle_goes_on_where_it_stopped(evaluated, pipeline, untrained_oracle, tmp_path, monkeypatch):
+def test_the_trial_of_the_oracle_goes_on_where_it_stopped(
+    evaluated, pipeline, untrained_oracle, tmp_path, monkeypatch
+):
     monkeypatch.setattr(suite, "SAVE_EVERY", 2)
 
     def stop(stage, done, total):
@@ -110,9 +124,21 @@ def test_the_trial_of_the_oracle_goes_on_where_it_stopped(evaluated, pipeline, u
 
     trust = tmp_path / "trust.json"
     with pytest.raises(KeyboardInterrupt):
-        evaluate(pipeline, QUICK, tmp_path / "out", oracle_folder=untrained_oracle, trust_file=trust, on_progress=stop)
+        evaluate(
+            pipeline,
+            QUICK,
+            tmp_path / "out",
+            oracle_folder=untrained_oracle,
+            trust_file=trust,
+            on_progress=stop,
+        )
     kept = json.loads(trust.read_text(encoding="utf-8"))
     assert set(kept["verdicts"]) == {"0", "1"}
     assert "trust" not in kept
     whole = evaluated[1]["oracle"]["trust"]
-    assert evaluate(pipeline, QUICK, tmp_path / "out", oracle_folder=untrained_oracle, trust_file=trust)["oracle"]["trust"] == whole
+    assert (
+        evaluate(pipeline, QUICK, tmp_path / "out", oracle_folder=untrained_oracle, trust_file=trust)[
+            "oracle"
+        ]["trust"]
+        == whole
+    )

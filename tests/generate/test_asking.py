@@ -23,7 +23,9 @@ def clip(tmp_path):
 
 def test_a_clip_is_a_file_or_a_video(clip, options):
     by_file = kinema.extend(str(clip), "a red fox", seconds=0.5, **options).video.frames
-    assert np.array_equal(by_file, kinema.extend(Video.read(clip), "a red fox", seconds=0.5, **options).video.frames)
+    assert np.array_equal(
+        by_file, kinema.extend(Video.read(clip), "a red fox", seconds=0.5, **options).video.frames
+    )
     assert np.array_equal(by_file[:8], Video.read(clip).frames)
 
 
@@ -35,7 +37,9 @@ def test_every_task_keeps_what_it_was_given(clip, options, tmp_path):
     assert np.array_equal(kinema.animate("a fox", first=picture, frames=9, **options).video.frames[0], own[0])
     edited = kinema.edit(clip, "a fox", region=(0, 0, 16, 16), **options).video.frames
     assert np.array_equal(edited[:, 16:], own[:, 16:])
-    board = kinema.storyboard([Shot(0, "a fox"), Shot(1.125, None, Video.read(clip))], frames=17, **options).video.frames
+    board = kinema.storyboard(
+        [Shot(0, "a fox"), Shot(1.125, None, Video.read(clip))], frames=17, **options
+    ).video.frames
     assert np.array_equal(board[9:], own)
 
 

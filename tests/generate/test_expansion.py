@@ -39,7 +39,11 @@ class Says:
         ("two dogs run", "three dogs run", ["the number 'two', and says otherwise"]),
         ('a sign "OPEN"', "a sign that is open", ["the quote 'OPEN'"]),
         ("a dog, no snow", "a dog in the snow", ["the negation 'no snow', and says otherwise"]),
-        ("a dog without clouds", "a dog under a sky without any clouds, cloudy", ["the negation 'without clouds', and says otherwise"]),
+        (
+            "a dog without clouds",
+            "a dog under a sky without any clouds, cloudy",
+            ["the negation 'without clouds', and says otherwise"],
+        ),
         ("一只狗，没有雪", "一只狗在草地上", ["the negation '没有雪'", "the word '雪'"]),
         ("三只猫", "两只猫", ["the number '三', and says otherwise"]),
         ("Ada Lovelace walks", "Ada walks", ["the word 'lovelace'"]),
@@ -50,7 +54,12 @@ def test_what_is_lost_is_found(prompt, expansion, what):
 
 
 def test_every_prompt_has_lost_nothing_of_itself():
-    for prompt in ("3 quokkas don't jump, no snow", "《红楼梦》没有雪的三只狗", 'never "two" or 1,000.5', "not without neither"):
+    for prompt in (
+        "3 quokkas don't jump, no snow",
+        "《红楼梦》没有雪的三只狗",
+        'never "two" or 1,000.5',
+        "not without neither",
+    ):
         assert not lost(prompt, prompt)
         assert not lost(prompt, f"{prompt}. Something else runs on a road at dawn")
 
@@ -69,7 +78,12 @@ def test_what_stays_lost_is_put_in_front_and_said():
 
 
 @pytest.mark.parametrize(
-    ("prompt", "answer"), [("two dogs run", "three dogs run"), ("a dog runs, no snow", "a dog runs in the snow"), ("a dog runs", " ")]
+    ("prompt", "answer"),
+    [
+        ("two dogs run", "three dogs run"),
+        ("a dog runs, no snow", "a dog runs in the snow"),
+        ("a dog runs", " "),
+    ],
 )
 def test_a_contradiction_is_refused(prompt, answer):
     with pytest.raises(RequestError, match=r"the expansion by prepared lost .*Leave --expand out"):
@@ -114,10 +128,22 @@ def test_a_causal_model_of_transformers_expands(tmp_path):
     transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "a": 2, "dog": 3, "runs": 4, "park": 5}, unk_token="<unk>"))
+    words = Tokenizer(
+        models.WordLevel({"<unk>": 0, "</s>": 1, "a": 2, "dog": 3, "runs": 4, "park": 5}, unk_token="<unk>")
+    )
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>").save_pretrained(tmp_path)
-    sizes = {"vocab_size": 6, "n_positions": 512, "n_embd": 8, "n_layer": 1, "n_head": 1, "eos_token_id": 1, "bos_token_id": 1}
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", eos_token="</s>"
+    ).save_pretrained(tmp_path)
+    sizes = {
+        "vocab_size": 6,
+        "n_positions": 512,
+        "n_embd": 8,
+        "n_layer": 1,
+        "n_head": 1,
+        "eos_token_id": 1,
+        "bos_token_id": 1,
+    }
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
     with torch.no_grad():  # whatever it is asked, it says "park"
         model.transformer.wte.weight[5] = 1.0
@@ -172,7 +198,12 @@ def test_an_edit_and_a_picture_have_their_own_instructions(model_folder, tmp_pat
     clip = kinema.Video(np.zeros((9, 32, 48, 3), np.uint8), 8.0)
     with serving(lambda body: "a red fox runs") as (url, asked):
         kinema.edit(clip, "a fox runs", strength=0.5, expander=url, width=48, height=32, **options)
-        kinema.animate("a fox runs", first=kinema.Video(clip.frames[:1], 8.0), frames=5, expander=url, **options)
+        kinema.animate(
+            "a fox runs", first=kinema.Video(clip.frames[:1], 8.0), frames=5, expander=url, **options
+        )
     told = [body["messages"][0]["content"] for body in asked]
-    assert [text.startswith(INSTRUCTIONS[kind]) for text, kind in zip(told, ("edit", "image"))] == [True, True]
+    assert [text.startswith(INSTRUCTIONS[kind]) for text, kind in zip(told, ("edit", "image"))] == [
+        True,
+        True,
+    ]
     assert all(body["messages"][1]["content"][1]["type"] == "image_url" for body in asked)

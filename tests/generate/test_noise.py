@@ -15,7 +15,10 @@ def test_frames_drawn_in_chunks_are_the_bytes_of_one_draw():
     assert torch.equal(place_noise(7, START, [5, 0], SHAPE), whole[:, [5, 0]])
 
 
-@pytest.mark.parametrize("other", [(8, START, range(2), 0), (7, STEP, range(2), 0), (7, START, range(1, 3), 0), (7, START, range(2), 1)])
+@pytest.mark.parametrize(
+    "other",
+    [(8, START, range(2), 0), (7, STEP, range(2), 0), (7, START, range(1, 3), 0), (7, START, range(2), 1)],
+)
 def test_another_seed_stream_frame_or_step_is_other_noise(other):
     seed, stream, frames, step = other
     noise = place_noise(seed, stream, frames, SHAPE, step)
@@ -23,7 +26,9 @@ def test_another_seed_stream_frame_or_step_is_other_noise(other):
 
 
 def test_seeds_that_torch_cannot_tell_apart_are_other_noise():
-    assert not torch.equal(place_noise(5, START, range(1), SHAPE), place_noise(5 + 2**32, START, range(1), SHAPE))
+    assert not torch.equal(
+        place_noise(5, START, range(1), SHAPE), place_noise(5 + 2**32, START, range(1), SHAPE)
+    )
 
 
 def test_it_is_standard_normal():

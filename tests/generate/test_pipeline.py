@@ -28,13 +28,17 @@ def test_the_same_request_gives_the_same_bytes_and_another_seed_or_prompt_does_n
     first = latents_of(pipeline, FOX)
     assert torch.equal(latents_of(pipeline, FOX), first)
     assert not torch.allclose(latents_of(pipeline, dataclasses.replace(FOX, seed=4)), first, atol=1e-2)
-    assert not torch.allclose(latents_of(pipeline, dataclasses.replace(FOX, prompt="the blue ball rolls")), first, atol=1e-2)
+    assert not torch.allclose(
+        latents_of(pipeline, dataclasses.replace(FOX, prompt="the blue ball rolls")), first, atol=1e-2
+    )
 
 
 def test_the_iterator_and_the_call_give_the_same_bytes(pipeline):
     *steps, result = pipeline.generate(FOX)
     assert np.array_equal(result.video.frames, pipeline.run(FOX).video.frames)
-    assert [(step.stage, step.index, step.total) for step in steps[:3]] == [("sample", i, 3) for i in range(3)]
+    assert [(step.stage, step.index, step.total) for step in steps[:3]] == [
+        ("sample", i, 3) for i in range(3)
+    ]
     assert {step.stage for step in steps[3:]} == {"decode"}
     assert (steps[-1].index, steps[-1].total) == (8, 9)
     assert steps[0].x0.shape == (6, 3, 2, 3)
@@ -51,7 +55,9 @@ def test_both_halves_of_guidance_as_one_batch_agree_with_one_by_one(pipeline, mo
 def test_guidance_of_one_needs_no_second_half(pipeline, monkeypatch):
     batches = []
     apply_to_grid = module.apply_to_grid
-    monkeypatch.setattr(module, "apply_to_grid", lambda dit, x, *rest: batches.append(len(x)) or apply_to_grid(dit, x, *rest))
+    monkeypatch.setattr(
+        module, "apply_to_grid", lambda dit, x, *rest: batches.append(len(x)) or apply_to_grid(dit, x, *rest)
+    )
     latents_of(pipeline, dataclasses.replace(FOX, guidance=1.0))
     latents_of(pipeline, FOX)
     assert batches == [1, 1, 1, 2, 2, 2]
@@ -60,7 +66,9 @@ def test_guidance_of_one_needs_no_second_half(pipeline, monkeypatch):
 def test_outside_the_guidance_interval_there_is_no_second_half(pipeline, monkeypatch):
     batches = []
     apply_to_grid = module.apply_to_grid
-    monkeypatch.setattr(module, "apply_to_grid", lambda dit, x, *rest: batches.append(len(x)) or apply_to_grid(dit, x, *rest))
+    monkeypatch.setattr(
+        module, "apply_to_grid", lambda dit, x, *rest: batches.append(len(x)) or apply_to_grid(dit, x, *rest)
+    )
     latents_of(pipeline, dataclasses.replace(FOX, guidance_interval=(0.5, 0.9), shift=1.0))
     assert batches == [1, 2, 1]
 
@@ -180,7 +188,11 @@ def test_a_damaged_vae_is_not_a_black_video(model_folder):
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), MemoryError()]
+    "error",
+    [
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+        MemoryError(),
+    ],
 )
 def test_running_out_of_memory_is_said_in_terms_of_the_request(pipeline, monkeypatch, error):
     def fail(*_):
@@ -202,7 +214,9 @@ def test_closing_the_iterator_stops_the_sampler(model_folder):
 
 
 def test_an_mp4_holds_what_is_needed_to_make_it_again(pipeline, model_folder, tmp_path):
-    result = pipeline.run(dataclasses.replace(FOX, prompt='a "red" fox runs 狐狸', width=38, height=34, frames=6))
+    result = pipeline.run(
+        dataclasses.replace(FOX, prompt='a "red" fox runs 狐狸', width=38, height=34, frames=6)
+    )
     values = read_provenance(result.save(tmp_path / "fox.mp4"))
     assert values == result.provenance
     assert values["model"] == values["request"]["model"] == "tiny"

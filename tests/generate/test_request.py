@@ -59,7 +59,16 @@ def test_an_unknown_sampler_is_told_the_known_ones():
 
 def test_a_request_survives_json():
     request = Request(
-        "狐狸 \u201cruns\u201d", "blur", 96, 64, seconds=1.5, seed=2**62, steps=7, sampler="ddim", guidance=2.0, beyond_trained=True
+        "狐狸 \u201cruns\u201d",
+        "blur",
+        96,
+        64,
+        seconds=1.5,
+        seed=2**62,
+        steps=7,
+        sampler="ddim",
+        guidance=2.0,
+        beyond_trained=True,
     )
     assert Request.from_json(request.to_json()) == request
     cheap = Request("a fox", guidance_interval=(0.25, 0.9), cache=0.02)
@@ -83,17 +92,28 @@ def test_json_that_is_no_request_is_refused(text, message):
         Request.from_json(text)
 
 
-@pytest.mark.parametrize(("asked", "canvas"), [((64, 128), (64, 128)), ((100, 76), (112, 80)), ((65, 127), (80, 128))])
+@pytest.mark.parametrize(
+    ("asked", "canvas"), [((64, 128), (64, 128)), ((100, 76), (112, 80)), ((65, 127), (80, 128))]
+)
 def test_a_size_in_the_trained_range_is_padded_up(asked, canvas):
     assert fit_size(*asked, MANIFEST) == canvas
 
 
 @pytest.mark.parametrize(
     ("asked", "near"),
-    [((256, 256), "128x128"), ((512, 256), "128x64"), ((1920, 1080), "128x64"), ((32, 64), "64x128"), ((10, 1000), "64x128")],
+    [
+        ((256, 256), "128x128"),
+        ((512, 256), "128x64"),
+        ((1920, 1080), "128x64"),
+        ((32, 64), "64x128"),
+        ((10, 1000), "64x128"),
+    ],
 )
 def test_a_size_outside_names_one_inside(asked, near):
-    with pytest.raises(RequestError, match=rf"sides of 64 to 128 pixels: use {near}, or allow it with beyond_trained \(--beyond-trained\)"):
+    with pytest.raises(
+        RequestError,
+        match=rf"sides of 64 to 128 pixels: use {near}, or allow it with beyond_trained \(--beyond-trained\)",
+    ):
         fit_size(*asked, MANIFEST)
     width, height = map(int, near.split("x"))
     assert fit_size(width, height, MANIFEST) == (width, height)
@@ -136,7 +156,9 @@ def test_a_plan_fills_in_the_models_defaults_and_says_what_it_crops():
 
 def test_a_plans_own_request_gives_the_same_plan_when_the_defaults_have_changed():
     plan = make_plan(Request("a fox", seconds=1.0), MANIFEST)
-    later = dataclasses.replace(MANIFEST, steps=5, sampler="ddim", guidance=1.0, shift=1.0, default_size=(64, 64), default_frames=33)
+    later = dataclasses.replace(
+        MANIFEST, steps=5, sampler="ddim", guidance=1.0, shift=1.0, default_size=(64, 64), default_frames=33
+    )
     assert make_plan(Request.from_json(json.dumps(plan.request.to_dict())), later) == plan
 
 

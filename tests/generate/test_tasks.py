@@ -23,7 +23,9 @@ FPS = 8.0
 def clip_of(num_frames: int, *, seed: int = 0, width: int = 48, height: int = 32, fps: float = FPS) -> Video:
     """A moving gradient, different for every seed."""
     f, y, x = np.meshgrid(np.arange(num_frames), np.arange(height), np.arange(width), indexing="ij")
-    frames = np.stack([(3 * x + 5 * f + 40 * seed) % 256, (4 * y + 7 * f) % 256, (x + y + 11 * f + seed) % 256], axis=-1)
+    frames = np.stack(
+        [(3 * x + 5 * f + 40 * seed) % 256, (4 * y + 7 * f) % 256, (x + y + 11 * f + seed) % 256], axis=-1
+    )
     return Video(frames.astype(np.uint8), fps)
 
 
@@ -59,13 +61,19 @@ def test_a_gap_that_does_not_fill_latents_blends_at_most_three_frames(pipeline):
     first, second = clip_of(5), clip_of(8, seed=2)
     frames = made(pipeline, tasks.connect(FIELDS, first, second, seconds=0.75, fps=FPS))
     assert len(frames) == 5 + 6 + 8
-    differ = [i for i, (a, b) in enumerate(zip(frames, [*first.frames, *[None] * 6, *second.frames])) if b is not None and (a != b).any()]
+    differ = [
+        i
+        for i, (a, b) in enumerate(zip(frames, [*first.frames, *[None] * 6, *second.frames]))
+        if b is not None and (a != b).any()
+    ]
     assert 0 < len(differ) <= 3
 
 
 def test_pictures_stand_where_they_were_put(pipeline):
     pictures = [clip_of(1, seed=i) for i in range(3)]
-    task = tasks.pictures({**FIELDS, "frames": 17}, first=pictures[0], last=pictures[1], keyframes=[(1.0, pictures[2])])
+    task = tasks.pictures(
+        {**FIELDS, "frames": 17}, first=pictures[0], last=pictures[1], keyframes=[(1.0, pictures[2])]
+    )
     frames = made(pipeline, task)
     for index, picture in ((0, pictures[0]), (16, pictures[1]), (8, pictures[2])):
         assert np.array_equal(frames[index], picture.frames[0])
@@ -120,7 +128,9 @@ def test_a_weaker_edit_stays_nearer_to_the_clip(pipeline):
         request, inputs = tasks.edit({**FIELDS, "steps": 4}, clip, strength=strength, fps=FPS)
         plan = pipeline.plan(request)
         painted = paint(plan, inputs, pipeline.vae, pipeline.device)
-        distances.append(float((pipeline.sample(plan, painted=painted) - painted.canvas.clean[0]).abs().mean()))
+        distances.append(
+            float((pipeline.sample(plan, painted=painted) - painted.canvas.clean[0]).abs().mean())
+        )
     assert distances == sorted(distances)
     assert distances[0] < 0.5 * distances[2]
 
@@ -138,7 +148,9 @@ def test_a_storyboard_has_its_pictures_and_clips_in_their_places(pipeline):
 def test_a_later_prompt_changes_only_what_comes_after_it(pipeline):
     shots = [tasks.Shot(0, "a red fox"), tasks.Shot(1.125, "the blue ball")]
     request, _ = tasks.storyboard({**FIELDS, "frames": 17}, shots, fps=FPS)
-    other = dataclasses.replace(request, prompts=(dataclasses.replace(request.prompts[0], prompt="the meadow"),))
+    other = dataclasses.replace(
+        request, prompts=(dataclasses.replace(request.prompts[0], prompt="the meadow"),)
+    )
     one, two = (pipeline.sample(pipeline.plan(asked)) for asked in (request, other))
     assert torch.equal(one[:, :3], two[:, :3])
     assert not torch.allclose(one[:, 3:], two[:, 3:], atol=1e-3)
@@ -148,7 +160,9 @@ def test_a_clip_of_another_rate_and_shape_is_fitted_and_the_reply_says_how(pipel
     clip = clip_of(30, width=64, height=96, fps=24.0)
     request, inputs = tasks.extend(FIELDS, clip, seconds=0.5, fps=FPS)
     result = pipeline.run(request, inputs=inputs)
-    assert result.notes == ("64x96, 30 frames at 24 fps: scaled to 48x32, with 56% of the picture cut off; taken at 8 fps, 10 frames",)
+    assert result.notes == (
+        "64x96, 30 frames at 24 fps: scaled to 48x32, with 56% of the picture cut off; taken at 8 fps, 10 frames",
+    )
     assert result.video.num_frames == 14
 
 
@@ -184,37 +198,78 @@ def test_without_words_there_is_no_guidance(pipeline):
         (lambda: tasks.extend(FIELDS, clip_of(5), seconds=0, fps=FPS), "seconds=0 adds nothing"),
         (lambda: tasks.extend(FIELDS, clip_of(5), seconds=-1, fps=FPS), "seconds=-1 adds nothing"),
         (lambda: tasks.extend(FIELDS, clip_of(5), seconds=float("nan"), fps=FPS), "seconds=nan adds nothing"),
-        (lambda: tasks.extend({**FIELDS, "seconds": 3.0}, clip_of(5), seconds=1, fps=FPS), "the length follows from the clips"),
-        (lambda: tasks.extend({**FIELDS, "stepps": 3}, clip_of(5), seconds=1, fps=FPS), "did you mean 'steps'"),
+        (
+            lambda: tasks.extend({**FIELDS, "seconds": 3.0}, clip_of(5), seconds=1, fps=FPS),
+            "the length follows from the clips",
+        ),
+        (
+            lambda: tasks.extend({**FIELDS, "stepps": 3}, clip_of(5), seconds=1, fps=FPS),
+            "did you mean 'steps'",
+        ),
         (lambda: tasks.pictures(FIELDS), "no picture was given"),
         (lambda: tasks.pictures(FIELDS, first=clip_of(3)), "a clip of 3 frames was given"),
-        (lambda: tasks.pictures({**FIELDS, "frames": 9}, keyframes=[(2.0, clip_of(1))]), "does not fit into a result of 1.125 s"),
-        (lambda: tasks.edit(FIELDS, clip_of(9), strength=0, fps=FPS), "strength=0 changes nothing"),
-        (lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, start_s=1.0, end_s=0.5, fps=FPS), "is not a span of this clip"),
-        (lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, end_s=9.0, fps=FPS), "which has 1.125 s"),
-        (lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, region=(40, 0, 16, 8), fps=FPS), "reaches outside the picture of 48x32"),
-        (lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, region=(0, 0, 0, 8), fps=FPS), "region 0,0,0,8 holds nothing"),
         (
-            lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, region=(0, 0, 8, 8), mask=clip_of(1), fps=FPS),
+            lambda: tasks.pictures({**FIELDS, "frames": 9}, keyframes=[(2.0, clip_of(1))]),
+            "does not fit into a result of 1.125 s",
+        ),
+        (lambda: tasks.edit(FIELDS, clip_of(9), strength=0, fps=FPS), "strength=0 changes nothing"),
+        (
+            lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, start_s=1.0, end_s=0.5, fps=FPS),
+            "is not a span of this clip",
+        ),
+        (lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, end_s=9.0, fps=FPS), "which has 1.125 s"),
+        (
+            lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, region=(40, 0, 16, 8), fps=FPS),
+            "reaches outside the picture of 48x32",
+        ),
+        (
+            lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, region=(0, 0, 0, 8), fps=FPS),
+            "region 0,0,0,8 holds nothing",
+        ),
+        (
+            lambda: tasks.edit(
+                FIELDS, clip_of(9), strength=0.5, region=(0, 0, 8, 8), mask=clip_of(1), fps=FPS
+            ),
             "a region or a mask, not both",
         ),
-        (lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, mask=clip_of(1, width=40), fps=FPS), "the mask has 40x32 pixels"),
-        (lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, mask=clip_of(2), fps=FPS), "the mask has 2 frames"),
         (
-            lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, mask=Video(np.zeros((1, 32, 48, 3), np.uint8), 1.0), fps=FPS),
+            lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, mask=clip_of(1, width=40), fps=FPS),
+            "the mask has 40x32 pixels",
+        ),
+        (
+            lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, mask=clip_of(2), fps=FPS),
+            "the mask has 2 frames",
+        ),
+        (
+            lambda: tasks.edit(
+                FIELDS, clip_of(9), strength=0.5, mask=Video(np.zeros((1, 32, 48, 3), np.uint8), 1.0), fps=FPS
+            ),
             "the mask is black everywhere",
         ),
-        (lambda: tasks.loop({**FIELDS, "frames": 8}, clip_of(9), fps=FPS), "does not fit into a result of 1 s"),
-        (lambda: tasks.loop({**FIELDS, "frames": 9}, fps=FPS), "a loop of 9 frames does not close: use a multiple of 4, e.g. frames=8"),
         (
-            lambda: tasks.storyboard({**FIELDS, "frames": 17}, [tasks.Shot(0, "a fox"), tasks.Shot(0.6, None, clip_of(3))], fps=FPS),
+            lambda: tasks.loop({**FIELDS, "frames": 8}, clip_of(9), fps=FPS),
+            "does not fit into a result of 1 s",
+        ),
+        (
+            lambda: tasks.loop({**FIELDS, "frames": 9}, fps=FPS),
+            "a loop of 9 frames does not close: use a multiple of 4, e.g. frames=8",
+        ),
+        (
+            lambda: tasks.storyboard(
+                {**FIELDS, "frames": 17}, [tasks.Shot(0, "a fox"), tasks.Shot(0.6, None, clip_of(3))], fps=FPS
+            ),
             "a clip of 3 frames is shorter than one latent",
         ),
         (
-            lambda: tasks.storyboard({**FIELDS, "frames": 9}, [tasks.Shot(0, "a fox"), tasks.Shot(2, "a ball")], fps=FPS),
+            lambda: tasks.storyboard(
+                {**FIELDS, "frames": 9}, [tasks.Shot(0, "a fox"), tasks.Shot(2, "a ball")], fps=FPS
+            ),
             "a prompt at 2 s stands behind the end",
         ),
-        (lambda: (Request("a fox", width=48, height=32, places=(Place("0" * 32, seconds=0.5),)), {}), "was not given with it"),
+        (
+            lambda: (Request("a fox", width=48, height=32, places=(Place("0" * 32, seconds=0.5),)), {}),
+            "was not given with it",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(pipeline, task, line):
@@ -226,5 +281,13 @@ def test_what_cannot_be_is_one_line(pipeline, task, line):
 def test_equal_clips_have_equal_hashes_and_another_rate_another():
     assert content_hash(clip_of(3)) == content_hash(clip_of(3))
     assert (
-        len({content_hash(clip_of(3)), content_hash(clip_of(3, fps=9.0)), content_hash(clip_of(3, seed=1)), content_hash(clip_of(4))}) == 4
+        len(
+            {
+                content_hash(clip_of(3)),
+                content_hash(clip_of(3, fps=9.0)),
+                content_hash(clip_of(3, seed=1)),
+                content_hash(clip_of(4)),
+            }
+        )
+        == 4
     )

@@ -20,7 +20,9 @@ from kinema.generate.request import Request
 from kinema.models.pixels import to_uint8
 from kinema.video import Video
 
-LONG = Request("a red fox runs", width=32, height=32, frames=37, steps=2, seed=5, anchor=True, sampler="unipc")
+LONG = Request(
+    "a red fox runs", width=32, height=32, frames=37, steps=2, seed=5, anchor=True, sampler="unipc"
+)
 
 
 def test_a_long_video_is_made_in_windows_and_its_beginning_does_not_depend_on_its_length(pipeline):
@@ -31,7 +33,10 @@ def test_a_long_video_is_made_in_windows_and_its_beginning_does_not_depend_on_it
 
 
 def test_the_anchor_is_seen_by_later_windows_only(pipeline):
-    with_anchor, without = (pipeline.sample(pipeline.plan(dataclasses.replace(LONG, anchor=anchor, window=17))) for anchor in (True, False))
+    with_anchor, without = (
+        pipeline.sample(pipeline.plan(dataclasses.replace(LONG, anchor=anchor, window=17)))
+        for anchor in (True, False)
+    )
     assert not torch.allclose(with_anchor[:, 6:], without[:, 6:], atol=1e-3)
 
 
@@ -53,7 +58,9 @@ def test_writing_gives_the_frames_of_running(pipeline, tmp_path):
     ],
     ids=str,
 )
-def test_a_run_that_was_stopped_goes_on_to_the_same_latents(pipeline, tmp_path, monkeypatch, sampler, stop_after, options):
+def test_a_run_that_was_stopped_goes_on_to_the_same_latents(
+    pipeline, tmp_path, monkeypatch, sampler, stop_after, options
+):
     monkeypatch.setattr(module, "SAVE_EVERY", 2)
     request = dataclasses.replace(LONG, **{"sampler": sampler, "steps": 4, "frames": 21} | options)
     steps = itertools.count()
@@ -98,7 +105,9 @@ def test_a_damaged_state_or_input_is_one_line(pipeline, tmp_path):
         pipeline.continue_job(tmp_path)
 
 
-def test_decoding_that_runs_out_of_memory_goes_on_in_smaller_pieces_with_the_same_frames(pipeline, monkeypatch):
+def test_decoding_that_runs_out_of_memory_goes_on_in_smaller_pieces_with_the_same_frames(
+    pipeline, monkeypatch
+):
     usual = pipeline.run(LONG).video.frames
     stream_decode, given = pipeline.vae.stream_decode, []
 
@@ -112,7 +121,9 @@ def test_decoding_that_runs_out_of_memory_goes_on_in_smaller_pieces_with_the_sam
     monkeypatch.setattr(pipeline.vae, "stream_decode", scarce)
     result = pipeline.run(LONG)
     assert np.abs(result.video.frames.astype(int) - usual).max() <= 1
-    assert result.notes == ("out of memory while decoding 2 latents at once: decoded again in smaller pieces",)
+    assert result.notes == (
+        "out of memory while decoding 2 latents at once: decoded again in smaller pieces",
+    )
     assert set(given) == {1, 2}
 
 
@@ -164,7 +175,9 @@ def test_a_ring_rolled_by_one_latent_decodes_to_the_loop_rolled_by_four_frames(p
     rolled = torch.cat([latents[:, :1], latents[:, 1:].roll(1, dims=1)], dim=1)
 
     def turn(z):
-        return np.concatenate([to_uint8(piece[0]) for piece, is_shown in decode_cycle(pipeline.vae, z, 1) if is_shown])
+        return np.concatenate(
+            [to_uint8(piece[0]) for piece, is_shown in decode_cycle(pipeline.vae, z, 1) if is_shown]
+        )
 
     assert np.abs(turn(rolled).astype(int) - np.roll(turn(latents), 4, axis=0)).max() <= 1
 

@@ -42,7 +42,19 @@ def folders(tmp_path_factory):
 def test_the_command_line_generates(folders, tmp_path, capsys):
     folder, _ = folders("2.2-i2v-a14b")
     save_image(tmp_path / "first.png", picture(0, 60, 50))
-    words = ["generate", PROMPT, "--model", str(folder), "--size", "48x32", "--frames", "5", "--steps", "2", "--beyond-trained"]
+    words = [
+        "generate",
+        PROMPT,
+        "--model",
+        str(folder),
+        "--size",
+        "48x32",
+        "--frames",
+        "5",
+        "--steps",
+        "2",
+        "--beyond-trained",
+    ]
     assert main([*words, "-o", str(tmp_path / "fox.mkv")]) == 2
     assert "give the first frame" in capsys.readouterr().err
     assert main([*words, "--image", str(tmp_path / "first.png"), "-o", str(tmp_path / "fox.mkv")]) == 0
@@ -57,7 +69,8 @@ def test_an_empty_negative_prompt_is_wans_own(folders):
     folder, _ = folders("2.1-t2v")
     pipeline = load(folder, device="cpu", precision="fp32")
     requests = [
-        Request(PROMPT, text, width=48, height=32, frames=1, steps=2, beyond_trained=True) for text in ("", NEGATIVE_PROMPT, NEGATIVE)
+        Request(PROMPT, text, width=48, height=32, frames=1, steps=2, beyond_trained=True)
+        for text in ("", NEGATIVE_PROMPT, NEGATIVE)
     ]
     default, explicit, other = (pipeline.run(request).video.frames for request in requests)
     assert np.array_equal(default, explicit)
@@ -71,7 +84,9 @@ def test_the_text_encoder_is_let_go_of_and_prompts_are_remembered(folders):
     text._load = lru_cache(lambda: loads.append(1) or inner.__wrapped__())
     first = text.encode_prompts([PROMPT, NEGATIVE])
     assert text._load.cache_info().currsize == 0
-    again = text.encode_prompts([NEGATIVE, "A red fox runs in & the snow"])  # the same words once they are cleaned
+    again = text.encode_prompts(
+        [NEGATIVE, "A red fox runs in & the snow"]
+    )  # the same words once they are cleaned
     assert torch.equal(again.states, first.select([1, 0]).states)
     assert loads == [1]
 
@@ -84,7 +99,11 @@ def test_offloaded_models_give_the_same_frames_bit_for_bit(folders, kind):
         pipeline = load(folder, device="cpu", precision="fp32", offload=offload)
         if pipeline.wan.takes_image:
             pipeline = pipeline.showing(picture(0, 48, 32))
-        frames.append(pipeline.run(Request(PROMPT, width=48, height=32, frames=5, steps=2, beyond_trained=True)).video.frames)
+        frames.append(
+            pipeline.run(
+                Request(PROMPT, width=48, height=32, frames=5, steps=2, beyond_trained=True)
+            ).video.frames
+        )
         assert pipeline.wan.text._load.cache_info().currsize == (offload == "none")
         assert any(parameter.is_meta for parameter in pipeline.dit.parameters()) == (offload == "layers")
     assert np.array_equal(frames[0], frames[1])
@@ -95,7 +114,19 @@ def test_too_little_memory_is_said_before_anything_is_loaded(folders, tmp_path, 
     from kinema.generate import memory, wan
 
     folder, _ = folders("2.1-t2v")
-    words = ["generate", PROMPT, "--model", str(folder), "--size", "48x32", "--frames", "5", "--steps", "2", "--beyond-trained"]
+    words = [
+        "generate",
+        PROMPT,
+        "--model",
+        str(folder),
+        "--size",
+        "48x32",
+        "--frames",
+        "5",
+        "--steps",
+        "2",
+        "--beyond-trained",
+    ]
     words += ["-o", str(tmp_path / "fox.mkv")]
     with monkeypatch.context() as patch:
         patch.setattr(wan, "load_wan_model", lambda *args, **options: pytest.fail("it was loaded"))
@@ -118,12 +149,17 @@ def test_a_long_prompt_is_cut_as_the_tokenizer_cuts_it(folders):
     folder, theirs = folders("2.1-t2v")
     text = load(folder, device="cpu", precision="fp32").wan.text
     prompt = "a red fox " * 300
-    assert text.tokens(prompt.strip()) == theirs.tokenizer(prompt.strip(), max_length=512, truncation=True).input_ids
+    assert (
+        text.tokens(prompt.strip())
+        == theirs.tokenizer(prompt.strip(), max_length=512, truncation=True).input_ids
+    )
 
 
 def test_what_a_model_cannot_do_is_said(folders):
     image = picture(0, 48, 32)
-    words, images, both = (load(folders(kind)[0], device="cpu", precision="fp32") for kind in ("2.1-t2v", "2.1-i2v", "2.1-flf2v"))
+    words, images, both = (
+        load(folders(kind)[0], device="cpu", precision="fp32") for kind in ("2.1-t2v", "2.1-i2v", "2.1-flf2v")
+    )
     request = Request(PROMPT, width=48, height=32, frames=5, steps=2, beyond_trained=True)
     with pytest.raises(RequestError, match="from words alone"):
         words.showing(image)
@@ -139,9 +175,13 @@ def test_the_low_noise_expert_has_its_own_guidance_unless_one_is_asked_for(folde
     folder, _ = folders("2.2-t2v-a14b")
     pipeline = load(folder, device="cpu", precision="fp32")
     scales = []
-    monkeypatch.setattr(pipeline, "guided", lambda dit, texts, guidance, **rest: scales.append(guidance) or (lambda x, t: x))
+    monkeypatch.setattr(
+        pipeline, "guided", lambda dit, texts, guidance, **rest: scales.append(guidance) or (lambda x, t: x)
+    )
     for guidance in (None, 6.0):
-        plan = pipeline.plan(Request(PROMPT, width=48, height=32, frames=1, guidance=guidance, beyond_trained=True))
+        plan = pipeline.plan(
+            Request(PROMPT, width=48, height=32, frames=1, guidance=guidance, beyond_trained=True)
+        )
         pipeline.network(plan)
     assert scales == [4.0, 3.0, 6.0, 6.0]
 
@@ -161,7 +201,9 @@ def picture(seed, width, height):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("kind", ["2.1-flf2v", pytest.param("2.2-i2v-a14b", marks=pytest.mark.slow), "2.2-ti2v-5b"])
+@pytest.mark.parametrize(
+    "kind", ["2.1-flf2v", pytest.param("2.2-i2v-a14b", marks=pytest.mark.slow), "2.2-ti2v-5b"]
+)
 def test_pictures_of_a_request_are_shown_to_the_model_and_kept_bit_for_bit(folders, kind):
     pipeline = load(folders(kind)[0], device="cpu", precision="fp32")
     scale = pipeline.vae.config.spatial_factor
@@ -187,8 +229,19 @@ def test_pictures_of_a_request_are_shown_to_the_model_and_kept_bit_for_bit(folde
 )
 def test_what_an_image_model_is_not_shown_is_refused(folders, change, said):
     pipeline = load(folders("2.1-i2v")[0], device="cpu", precision="fp32")
-    place = {"media": "0" * 32, "at_s": 0.0, **{name: value for name, value in change.items() if name != "frames"}}
-    request = Request(PROMPT, width=48, height=32, frames=change.get("frames", 9), beyond_trained=True, places=(Place(**place),))
+    place = {
+        "media": "0" * 32,
+        "at_s": 0.0,
+        **{name: value for name, value in change.items() if name != "frames"},
+    }
+    request = Request(
+        PROMPT,
+        width=48,
+        height=32,
+        frames=change.get("frames", 9),
+        beyond_trained=True,
+        places=(Place(**place),),
+    )
     with pytest.raises(RequestError, match=said):
         pipeline.plan(request)
 
@@ -201,12 +254,22 @@ def test_frames_are_those_of_diffusers(folders, kind):
     pipeline = load(folder, device="cpu", precision="fp32")
     scale = pipeline.vae.config.spatial_factor
     width, height, frames, shift = 6 * scale, 4 * scale, 9, 3.0 if "2.1" in kind else pipeline.manifest.shift
-    options = {"width": width, "height": height, "frames": frames, "steps": 4, "guidance": 3.0, "shift": shift, "seed": 5}
+    options = {
+        "width": width,
+        "height": height,
+        "frames": frames,
+        "steps": 4,
+        "guidance": 3.0,
+        "shift": shift,
+        "seed": 5,
+    }
     images = {}
     if "i2v" in kind or "flf2v" in kind:
         first, last = picture(1, width, height), picture(2, width, height) if kind == "2.1-flf2v" else None
         pipeline = pipeline.showing(first, last)
-        images = {"image": Image.fromarray(first)} | ({} if last is None else {"last_image": Image.fromarray(last)})
+        images = {"image": Image.fromarray(first)} | (
+            {} if last is None else {"last_image": Image.fromarray(last)}
+        )
     ours = pipeline.run(Request(PROMPT, NEGATIVE, beyond_trained=True, **options)).video.frames
     noise = place_noise(5, START, range(3), (pipeline.vae.config.z_dim, 4, 6)).unsqueeze(0)
     theirs.scheduler = type(theirs.scheduler).from_config(theirs.scheduler.config, flow_shift=shift)

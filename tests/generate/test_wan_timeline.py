@@ -21,11 +21,19 @@ def pipeline(request, tmp_path_factory):
 @pytest.fixture
 def fields(pipeline):
     scale = pipeline.vae.config.spatial_factor
-    return {"prompt": "a red fox runs", "width": 4 * scale, "height": 2 * scale, "steps": 2, "beyond_trained": True}
+    return {
+        "prompt": "a red fox runs",
+        "width": 4 * scale,
+        "height": 2 * scale,
+        "steps": 2,
+        "beyond_trained": True,
+    }
 
 
 def clip_of(pipeline, fields, seed=0, frames=FRAMES):
-    pixels = np.random.default_rng(seed).integers(0, 256, (frames, fields["height"], fields["width"], 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(
+        0, 256, (frames, fields["height"], fields["width"], 3), dtype=np.uint8
+    )
     return Video(pixels, pipeline.manifest.fps)
 
 
@@ -72,7 +80,10 @@ def test_edit_changes_a_region_and_keeps_the_rest(pipeline, fields):
 def test_what_is_made_anew_altogether_does_not_depend_on_the_clip(pipeline, fields):
     fps, changes = pipeline.manifest.fps, []
     for strength in (0.3, 1.0):
-        frames = [made(pipeline, tasks.edit(fields, clip_of(pipeline, fields, seed), strength=strength, fps=fps)) for seed in (5, 6)]
+        frames = [
+            made(pipeline, tasks.edit(fields, clip_of(pipeline, fields, seed), strength=strength, fps=fps))
+            for seed in (5, 6)
+        ]
         changes.append(np.abs(frames[0].astype(int) - frames[1]).mean())
     assert changes[0] > 5
     assert changes[1] < 0.1

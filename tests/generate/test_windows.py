@@ -44,8 +44,14 @@ def test_what_leads_to_a_known_clip_is_made_by_a_window_that_sees_it():
 
 
 def test_windows_share_the_work_so_that_each_sees_much():
-    assert [(w.first, w.stop, w.new_first, w.new_stop) for w in slide([False] * 3 + [True] * 4, 5, 2)] == [(0, 5, 3, 5), (2, 7, 5, 7)]
-    assert [(w.first, w.stop, w.new_first, w.new_stop) for w in slide([True] * 4 + [False] * 3, 5, 2)] == [(2, 7, 2, 4), (0, 5, 0, 2)]
+    assert [(w.first, w.stop, w.new_first, w.new_stop) for w in slide([False] * 3 + [True] * 4, 5, 2)] == [
+        (0, 5, 3, 5),
+        (2, 7, 5, 7),
+    ]
+    assert [(w.first, w.stop, w.new_first, w.new_stop) for w in slide([True] * 4 + [False] * 3, 5, 2)] == [
+        (2, 7, 2, 4),
+        (0, 5, 0, 2),
+    ]
 
 
 def test_a_short_way_between_two_clips_is_made_by_one_window_that_sees_both():

@@ -23,7 +23,9 @@ def captioner(**sizes) -> Captioner:
 
 def seen(count: int, num_frames: int = 5) -> Seen:
     generator = torch.Generator().manual_seed(count)
-    return Seen(torch.randn(count, num_frames, 6, generator=generator), torch.randn(count, 3, 5, generator=generator))
+    return Seen(
+        torch.randn(count, num_frames, 6, generator=generator), torch.randn(count, 3, 5, generator=generator)
+    )
 
 
 def test_every_caption_of_a_world_comes_back_from_its_ids():
@@ -69,7 +71,10 @@ def test_clips_together_are_captioned_as_each_by_itself():
 
 def test_drawn_captions_depend_on_the_generator_alone():
     model = captioner(max_length=12)
-    drawn = [model.write(seen(1), ["short"], temperature=1.0, generator=torch.Generator().manual_seed(s))[0].text for s in (1, 1, 2)]
+    drawn = [
+        model.write(seen(1), ["short"], temperature=1.0, generator=torch.Generator().manual_seed(s))[0].text
+        for s in (1, 1, 2)
+    ]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -77,12 +82,16 @@ def test_it_learns_to_tell_clips_apart_and_stops_when_all_is_said():
     model, clips = captioner().train(), seen(3)
     said = ["a penguin walks to the left", "a rocket rises over a snowy plain at night", "一只鸭子向右行走"]
     forms = ["short", "medium", "short_zh"]
-    rows = [[model.speller.form_ids[form], *model.speller.encode(text), END] for form, text in zip(forms, said)]
+    rows = [
+        [model.speller.form_ids[form], *model.speller.encode(text), END] for form, text in zip(forms, said)
+    ]
     longest = max(map(len, rows))
     ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(60):
-        loss = F.cross_entropy(model(clips, ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
+        loss = F.cross_entropy(
+            model(clips, ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -51,7 +51,9 @@ def test_a_batch_of_texts_is_the_texts_one_by_one(clip):
 @torch.no_grad()
 def test_a_batch_of_clips_is_the_clips_one_by_one(clip):
     video = torch.rand(3, 3, 5, 16, 16) * 2 - 1
-    torch.testing.assert_close(clip.encode_video(video), torch.cat([clip.encode_video(one[None]) for one in video]))
+    torch.testing.assert_close(
+        clip.encode_video(video), torch.cat([clip.encode_video(one[None]) for one in video])
+    )
 
 
 @torch.no_grad()
@@ -98,7 +100,9 @@ def test_frames_are_spread_over_the_clip_with_both_ends(given, wanted, frames, p
 @torch.no_grad()
 def test_similarity_is_the_cosine_of_every_pair(clip):
     video = torch.rand(2, 3, 3, 16, 16) * 2 - 1
-    expected = F.cosine_similarity(clip.encode_video(video)[:, None], clip.encode_text(TEXTS)[1][None], dim=-1)
+    expected = F.cosine_similarity(
+        clip.encode_video(video)[:, None], clip.encode_text(TEXTS)[1][None], dim=-1
+    )
     torch.testing.assert_close(clip.similarity(video, TEXTS), expected)
 
 
@@ -106,7 +110,9 @@ def test_the_loss_without_foils_is_the_textbook_formula():
     video, text = unit(5, seed=1), unit(5, seed=2)
     loss, metrics = clip_loss(video, text, None, SCALE)
     logits = (SCALE * video @ text.T).exp()
-    by_hand = -(logits.diag() / logits.sum(1)).log().mean() / 2 - (logits.diag() / logits.sum(0)).log().mean() / 2
+    by_hand = (
+        -(logits.diag() / logits.sum(1)).log().mean() / 2 - (logits.diag() / logits.sum(0)).log().mean() / 2
+    )
     torch.testing.assert_close(loss, by_hand)
     assert metrics.keys() == {"retrieval"}
 
@@ -114,7 +120,9 @@ def test_the_loss_without_foils_is_the_textbook_formula():
 def test_the_loss_of_equal_embeddings_is_that_of_chance():
     same = unit(1).expand(8, -1)
     assert clip_loss(same, same, None, SCALE)[0].item() == pytest.approx(math.log(8), rel=1e-5)
-    assert clip_loss(same, same, same, SCALE)[0].item() == pytest.approx((math.log(16) + math.log(8)) / 2, rel=1e-5)
+    assert clip_loss(same, same, same, SCALE)[0].item() == pytest.approx(
+        (math.log(16) + math.log(8)) / 2, rel=1e-5
+    )
 
 
 def test_foils_are_further_candidates_of_the_clips():
@@ -130,7 +138,9 @@ def test_foils_are_further_candidates_of_the_clips():
 def test_the_loss_does_not_depend_on_the_order_of_the_batch():
     video, text, foils = unit(6, seed=1), unit(6, seed=2), unit(6, seed=3)
     order = torch.randperm(6)
-    torch.testing.assert_close(clip_loss(video, text, foils, SCALE), clip_loss(video[order], text[order], foils[order], SCALE))
+    torch.testing.assert_close(
+        clip_loss(video, text, foils, SCALE), clip_loss(video[order], text[order], foils[order], SCALE)
+    )
 
 
 def test_gradients_reach_every_parameter():
@@ -140,7 +150,11 @@ def test_gradients_reach_every_parameter():
     texts = clip.encode_text(["a dog rolls left", "a ball"])[1]
     foils = clip.encode_text(["a dog rolls right", "a dog"])[1]
     clip_loss(clip.encode_video(video), texts, foils, clip.logit_scale())[0].backward()
-    still = [name for name, parameter in clip.named_parameters() if parameter.grad is None or not parameter.grad.abs().sum() > 0]
+    still = [
+        name
+        for name, parameter in clip.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ]
     assert still == []
 
 
@@ -163,7 +177,9 @@ def test_the_direction_of_motion_is_learned():
     texts = ["a ball rolls left", "a ball rolls right"]
     optimizer = torch.optim.AdamW(clip.parameters(), lr=1e-3)
     for _ in range(60):
-        loss, metrics = clip_loss(clip.encode_video(video), clip.encode_text(texts)[1], None, clip.logit_scale())
+        loss, metrics = clip_loss(
+            clip.encode_video(video), clip.encode_text(texts)[1], None, clip.logit_scale()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -172,7 +188,15 @@ def test_the_direction_of_motion_is_learned():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"patch": 6}, {"patch": 1}, {"video_size": 18}, {"text_heads": 3}, {"video_heads": 5}, {"num_frames": 0}]
+    "wrong",
+    [
+        {"patch": 6},
+        {"patch": 1},
+        {"video_size": 18},
+        {"text_heads": 3},
+        {"video_heads": 5},
+        {"num_frames": 0},
+    ],
 )
 def test_sizes_that_do_not_fit_are_an_error_that_names_them(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

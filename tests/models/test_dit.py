@@ -12,8 +12,28 @@ from kinema.models.layouts import dit_diffusers_config, dit_to_diffusers
 from kinema.models.patches import grid_coordinates
 from kinema.models.text import TextStates
 
-TINY = DiTConfig(in_channels=4, out_channels=3, d=48, num_layers=2, num_heads=4, ffn_dim=80, text_dim=20, freq_dim=32, text_length=9)
-WIDE = DiTConfig(in_channels=5, out_channels=5, d=96, num_layers=2, num_heads=4, ffn_dim=64, text_dim=20, patch=(2, 1, 2), text_length=9)
+TINY = DiTConfig(
+    in_channels=4,
+    out_channels=3,
+    d=48,
+    num_layers=2,
+    num_heads=4,
+    ffn_dim=80,
+    text_dim=20,
+    freq_dim=32,
+    text_length=9,
+)
+WIDE = DiTConfig(
+    in_channels=5,
+    out_channels=5,
+    d=96,
+    num_layers=2,
+    num_heads=4,
+    ffn_dim=64,
+    text_dim=20,
+    patch=(2, 1, 2),
+    text_length=9,
+)
 
 
 def network(config=TINY):
@@ -57,7 +77,9 @@ def relative_error(ours, theirs):
 
 @pytest.mark.parametrize("padding", ["masked", "zeros"])
 @pytest.mark.parametrize(
-    ("config", "grid"), [(TINY, (3, 6, 8)), (TINY, (1, 2, 2)), (WIDE, (4, 3, 6))], ids=["clip", "image", "other patch"]
+    ("config", "grid"),
+    [(TINY, (3, 6, 8)), (TINY, (1, 2, 2)), (WIDE, (4, 3, 6))],
+    ids=["clip", "image", "other patch"],
 )
 def test_is_wan_with_one_time_a_clip(config, grid, padding):
     dit = network(replace(config, text_padding=padding))
@@ -87,7 +109,9 @@ def test_is_wan_with_images(positions):
     text, states = prompts(5, 5), draw(2 * (positions or 5), 14, seed=9)
     images = TextStates(states, (len(states) // 2,) * 2)
     padded = torch.nn.functional.pad(text.states.unflatten(0, (2, 5)), (0, 0, 0, 507))
-    per_image = states.unflatten(0, (-1, 5))  # diffusers wants a row for each image, and joins those of a clip where there are positions
+    per_image = states.unflatten(
+        0, (-1, 5)
+    )  # diffusers wants a row for each image, and joins those of a clip where there are positions
     theirs = wan_twin(dit)(x, 1000 * t, padded, encoder_hidden_states_image=per_image, return_dict=False)[0]
     assert relative_error(apply_to_grid(dit, x, t, dit.prepare_text(text, images)), theirs) < 1e-5
     with pytest.raises(RequestError, match="needs an image"):
@@ -116,18 +140,28 @@ def test_initial_weights_follow_wan_and_the_generator():
     assert dit.text_embedding.project.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert dit.time_embedding.project.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert dit.blocks[0].modulation.std().item() == pytest.approx(96**-0.5, rel=0.15)
-    assert dit.time_projection.weight.abs().max().item() == pytest.approx((6 / (96 + 6 * 96)) ** 0.5, rel=0.01)
-    assert all(parameter.abs().max() == 0 for name, parameter in dit.named_parameters() if name.endswith(".bias"))
+    assert dit.time_projection.weight.abs().max().item() == pytest.approx(
+        (6 / (96 + 6 * 96)) ** 0.5, rel=0.01
+    )
+    assert all(
+        parameter.abs().max() == 0 for name, parameter in dit.named_parameters() if name.endswith(".bias")
+    )
 
 
 @pytest.mark.parametrize("padding", ["masked", "zeros"])
-@pytest.mark.parametrize("grids", [[(2, 3, 3), (2, 3, 3), (1, 3, 6)], [(1, 2, 2), (3, 4, 5), (2, 1, 1)]], ids=["one length", "lengths"])
+@pytest.mark.parametrize(
+    "grids",
+    [[(2, 3, 3), (2, 3, 3), (1, 3, 6)], [(1, 2, 2), (3, 4, 5), (2, 1, 1)]],
+    ids=["one length", "lengths"],
+)
 def test_packing_clips_is_running_them_apart(grids, padding):
     dit, text = network(replace(TINY, text_padding=padding)), prompts(4, 1, 6)
     tokens, coordinates, times, time_index, lengths = packed(*grids)
     together = dit(tokens, coordinates, times, time_index, text, lengths)
     rows = zip(tokens.split(lengths), coordinates.split(lengths), time_index.split(lengths), text.split())
-    apart = torch.cat([dit(own, places, times, index, prompt, (len(own),)) for own, places, index, prompt in rows])
+    apart = torch.cat(
+        [dit(own, places, times, index, prompt, (len(own),)) for own, places, index, prompt in rows]
+    )
     torch.testing.assert_close(together, apart, rtol=0, atol=2e-6)
 
 
@@ -144,7 +178,9 @@ def test_order_of_tokens_does_not_matter():
     tokens, coordinates, times, time_index, lengths = packed((2, 3, 4))
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(1))
     shuffled = dit(tokens[order], coordinates[order], times, time_index[order], text, lengths)
-    torch.testing.assert_close(shuffled, dit(tokens, coordinates, times, time_index, text, lengths)[order], rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        shuffled, dit(tokens, coordinates, times, time_index, text, lengths)[order], rtol=0, atol=2e-6
+    )
 
 
 def test_gathering_a_time_is_having_it_bit_for_bit():
@@ -159,7 +195,9 @@ def test_one_time_for_a_clip_is_that_time_for_each_latent():
     dit, x, text = network(), draw(2, 4, 3, 4, 6), prompts(3, 3)
     t = torch.tensor([0.25, 0.75])
     spread = t.view(2, 1, 1, 1, 1).expand(2, 1, 3, 4, 6)
-    torch.testing.assert_close(apply_to_grid(dit, x, t, text), apply_to_grid(dit, x, spread, text), rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        apply_to_grid(dit, x, t, text), apply_to_grid(dit, x, spread, text), rtol=0, atol=2e-6
+    )
 
 
 def test_a_patch_takes_the_largest_time_in_it():
@@ -180,7 +218,9 @@ def test_sizes_that_patches_do_not_divide_are_padded_with_the_edge_and_cropped()
 
 def test_only_differences_of_place_matter():
     dit, x, t, text = network(), draw(1, 4, 2, 4, 4), torch.rand(1), prompts(3)
-    torch.testing.assert_close(apply_to_grid(dit, x, t, text, 1), apply_to_grid(dit, x, t, text, 700), rtol=0, atol=2e-5)
+    torch.testing.assert_close(
+        apply_to_grid(dit, x, t, text, 1), apply_to_grid(dit, x, t, text, 700), rtol=0, atol=2e-5
+    )
 
 
 def test_frames_that_patches_do_not_divide_are_refused():
@@ -205,7 +245,10 @@ def test_each_clip_sees_its_own_prompt_only():
 
 def test_masked_and_zero_padded_text_differ_and_an_empty_prompt_works():
     x, t, text = draw(1, 4, 2, 4, 4), torch.rand(1), prompts(4)
-    masked, zeros = (apply_to_grid(network(replace(TINY, text_padding=padding)), x, t, text) for padding in ("masked", "zeros"))
+    masked, zeros = (
+        apply_to_grid(network(replace(TINY, text_padding=padding)), x, t, text)
+        for padding in ("masked", "zeros")
+    )
     assert not torch.allclose(masked, zeros, atol=1e-3)
     assert torch.isfinite(apply_to_grid(network(), x, t, prompts(0))).all()
 
@@ -224,7 +267,11 @@ def test_features_are_the_hidden_states_after_a_block():
 def test_every_weight_gets_a_gradient():
     dit = network().requires_grad_()
     apply_to_grid(dit, draw(2, 4, 2, 4, 4), torch.rand(2), prompts(4, 6)).square().mean().backward()
-    still = {name for name, parameter in dit.named_parameters() if parameter.grad is None or parameter.grad.abs().max() == 0}
+    still = {
+        name
+        for name, parameter in dit.named_parameters()
+        if parameter.grad is None or parameter.grad.abs().max() == 0
+    }
     assert not still
 
 
@@ -249,7 +296,9 @@ def test_tokens_lengths_and_prompts_that_do_not_fit_are_refused():
         dit(tokens, coordinates, times, time_index, prompts(2, 2), lengths)
     with pytest.raises(ValueError, match="24 tokens in 1 segments of 23"):
         dit(tokens, coordinates, times, time_index, prompts(2), (23,))
-    with pytest.raises(RequestError, match="a prompt of 10 tokens is longer than the backbone's text_length=9"):
+    with pytest.raises(
+        RequestError, match="a prompt of 10 tokens is longer than the backbone's text_length=9"
+    ):
         dit(tokens, coordinates, times, time_index, prompts(10), lengths)
 
 
@@ -280,7 +329,9 @@ def test_wan_has_the_published_number_of_parameters():
 def test_one_compiled_block_serves_ten_sizes_with_at_most_two_recompilations(backend):
     # A process of its own: the checks of shapes that tests run with cannot be traced.
     bench = Path(__file__).parents[2] / "bench" / "compile_sizes.py"
-    printed = subprocess.run([sys.executable, bench, "--backend", backend], check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run(
+        [sys.executable, bench, "--backend", backend], check=True, capture_output=True, text=True
+    ).stdout
     num_graphs, error = printed.split()
     assert 1 <= int(num_graphs) <= 3
     assert float(error) < 1e-5

@@ -7,7 +7,22 @@ from kinema.errors import ConfigError
 from kinema.models.expander import COPY, KINDS, UNKNOWN, Expander, ExpanderConfig, Token, spell
 from kinema.models.weights import load_component, save_component
 
-WORDS = ("a", "penguin", "walks", "on", "snow", "at", "night", "small", "the", "一", "只", "企鹅", "行走", "夜晚")
+WORDS = (
+    "a",
+    "penguin",
+    "walks",
+    "on",
+    "snow",
+    "at",
+    "night",
+    "small",
+    "the",
+    "一",
+    "只",
+    "企鹅",
+    "行走",
+    "夜晚",
+)
 PROMPTS = [
     "a quokka walks",
     'An Elephant, "OPEN 24 h", no snow; 3.5 Meters!',
@@ -50,7 +65,9 @@ def test_nothing_goes_inside_quotes_and_words():
 def test_only_allowed_words_are_added():
     for seed in range(5):
         assert tiny(seed).expand("quokka", seed=seed, top_p=1.0, may_add=lambda word: False) == "quokka"
-        assert "snow" not in tiny(seed).expand("quokka", seed=seed, top_p=1.0, may_add=lambda word: word != "snow")
+        assert "snow" not in tiny(seed).expand(
+            "quokka", seed=seed, top_p=1.0, may_add=lambda word: word != "snow"
+        )
 
 
 def test_one_seed_is_one_expansion():
@@ -68,7 +85,9 @@ def test_training_and_writing_agree():
     (states,) = expander.encode([source])
     state, at, previous = None, 1, source[0]
     for step, expected in zip(steps, logits[0]):
-        hidden, state = expander.gru(torch.cat([expander.embed.weight[previous], states[at]])[None, None], state)
+        hidden, state = expander.gru(
+            torch.cat([expander.embed.weight[previous], states[at]])[None, None], state
+        )
         assert torch.allclose(expander.logits(hidden[0, 0]), expected, atol=1e-5)
         previous, at = (source[at], at + 1) if step == 0 else (step, at)
 
@@ -87,8 +106,14 @@ def test_words_are_read_as_what_stands_in_for_them():
 def test_articles_marks_and_chinese_are_spelt():
     own, given = True, False
     words = [("a", given), ("old", own), ("dog", given), (".", own), ("it", own), ("runs", own)]
-    assert spell([Token(text, " ", 0) for text, _ in words], [flag for _, flag in words]).strip() == "an old dog. It runs"
-    assert spell([Token("夜晚", "", 0), Token("，", "", 0), Token("一", "", 0)], [True, True, False]) == "夜晚，一"
+    assert (
+        spell([Token(text, " ", 0) for text, _ in words], [flag for _, flag in words]).strip()
+        == "an old dog. It runs"
+    )
+    assert (
+        spell([Token("夜晚", "", 0), Token("，", "", 0), Token("一", "", 0)], [True, True, False])
+        == "夜晚，一"
+    )
 
 
 def test_a_folder_gives_the_same_expander(tmp_path):

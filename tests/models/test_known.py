@@ -38,7 +38,9 @@ def test_a_still_inside_is_what_a_long_still_becomes(vae):
     """Four equal frames behind their mirrored prefix are the third latent of nine equal frames."""
     still = torch.rand(1, 3, 1, 32, 32).expand(-1, -1, 9, -1, -1)
     inside = encode_known(vae, still[:, :, :4], starts_canvas=False)
-    torch.testing.assert_close(inside, encode_known(vae, still, starts_canvas=True)[:, :, 2:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        inside, encode_known(vae, still, starts_canvas=True)[:, :, 2:], atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("num_frames", "starts"), [(4, True), (5, False), (0, False)])

@@ -12,7 +12,9 @@ from kinema.models.layouts import (
     dit_to_layout,
 )
 
-CONFIG = DiTConfig(in_channels=4, out_channels=3, d=48, num_layers=2, num_heads=4, ffn_dim=80, text_dim=20, freq_dim=32)
+CONFIG = DiTConfig(
+    in_channels=4, out_channels=3, d=48, num_layers=2, num_heads=4, ffn_dim=80, text_dim=20, freq_dim=32
+)
 STATE = DiT(CONFIG).state_dict()
 
 PUBLISHED = {  # from the state dict of the Wan2.2 code
@@ -62,7 +64,10 @@ def test_original_names_and_shapes_are_the_published_ones():
 
 
 def test_the_prefix_of_single_files_is_taken_off():
-    prefixed = {f"model.diffusion_model.{name}": tensor for name, tensor in dit_to_layout(STATE, CONFIG, "wan").items()}
+    prefixed = {
+        f"model.diffusion_model.{name}": tensor
+        for name, tensor in dit_to_layout(STATE, CONFIG, "wan").items()
+    }
     assert dit_from_layout(prefixed, CONFIG, "wan").keys() == STATE.keys()
 
 

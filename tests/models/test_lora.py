@@ -8,7 +8,9 @@ from kinema.models.layouts import dit_keys
 from kinema.models.lora import LoRAFile, add_lora, lora_state, merge_lora, read_lora, save_lora
 from kinema.models.text import TextStates
 
-TINY = DiTConfig(in_channels=4, out_channels=4, d=48, num_layers=2, num_heads=4, ffn_dim=80, text_dim=20, freq_dim=32)
+TINY = DiTConfig(
+    in_channels=4, out_channels=4, d=48, num_layers=2, num_heads=4, ffn_dim=80, text_dim=20, freq_dim=32
+)
 LAYERS = (
     "self_attn.q",
     "self_attn.k",
@@ -45,7 +47,10 @@ def pairs(rank=3):
     for i in range(2):
         for layer in LAYERS:
             out, into = shapes[names[f"blocks.{i}.{layer}.weight"]]
-            down, up = torch.randn(rank, into, generator=generator), torch.randn(out, rank, generator=generator)
+            down, up = (
+                torch.randn(rank, into, generator=generator),
+                torch.randn(out, rank, generator=generator),
+            )
             result[f"blocks.{i}.{layer}"] = down, up, float(i + 1)
     return result
 
@@ -62,11 +67,19 @@ NAMINGS = {
         f"transformer.{diffusers_name(layer)}.alpha",
     ),
     "peft": lambda layer: tuple(
-        f"base_model.model.{diffusers_name(layer)}.{end}" for end in ("lora_A.default.weight", "lora_B.default.weight", "alpha")
+        f"base_model.model.{diffusers_name(layer)}.{end}"
+        for end in ("lora_A.default.weight", "lora_B.default.weight", "alpha")
     ),
-    "original": lambda layer: tuple(f"diffusion_model.{layer}.{end}" for end in ("lora_A.weight", "lora_B.weight", "alpha")),
-    "kohya": lambda layer: tuple(f"diffusion_model.{layer}.{end}" for end in ("lora_down.weight", "lora_up.weight", "alpha")),
-    "musubi": lambda layer: tuple(f"lora_unet_{layer.replace('.', '_')}.{end}" for end in ("lora_down.weight", "lora_up.weight", "alpha")),
+    "original": lambda layer: tuple(
+        f"diffusion_model.{layer}.{end}" for end in ("lora_A.weight", "lora_B.weight", "alpha")
+    ),
+    "kohya": lambda layer: tuple(
+        f"diffusion_model.{layer}.{end}" for end in ("lora_down.weight", "lora_up.weight", "alpha")
+    ),
+    "musubi": lambda layer: tuple(
+        f"lora_unet_{layer.replace('.', '_')}.{end}"
+        for end in ("lora_down.weight", "lora_up.weight", "alpha")
+    ),
 }
 
 
@@ -95,14 +108,21 @@ def test_every_naming_gives_the_same_weights(tmp_path, naming):
 
 @pytest.mark.parametrize(
     ("naming", "converter"),
-    [("kohya", "_convert_non_diffusers_wan_lora_to_diffusers"), ("musubi", "_convert_musubi_wan_lora_to_diffusers")],
+    [
+        ("kohya", "_convert_non_diffusers_wan_lora_to_diffusers"),
+        ("musubi", "_convert_musubi_wan_lora_to_diffusers"),
+    ],
 )
 def test_names_are_those_that_diffusers_converts_to(tmp_path, naming, converter):
     conversion = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
     state = written(tmp_path / "theirs.safetensors", naming)
     converted = getattr(conversion, converter)(dict(state))
-    save_file({name: tensor.contiguous() for name, tensor in converted.items()}, tmp_path / "converted.safetensors")
-    first, second = (read_lora(tmp_path / f"{name}.safetensors", network()) for name in ("theirs", "converted"))
+    save_file(
+        {name: tensor.contiguous() for name, tensor in converted.items()}, tmp_path / "converted.safetensors"
+    )
+    first, second = (
+        read_lora(tmp_path / f"{name}.safetensors", network()) for name in ("theirs", "converted")
+    )
     assert first.keys() == second.keys()
     for layer, adapter in first.items():
         torch.testing.assert_close(adapter.delta(), second[layer].delta())
@@ -123,7 +143,9 @@ def test_several_adapters_add_up_and_are_taken_off_again(tmp_path):
 def test_a_new_adapter_changes_nothing_and_a_trained_one_is_what_its_file_merges(tmp_path):
     dit = add_lora(network(), rank=2, alpha=4.0)
     torch.testing.assert_close(answer(dit), answer(network()), rtol=0, atol=0)
-    assert {name.rsplit(".", 1)[1] for name, parameter in dit.named_parameters() if parameter.requires_grad} == {"down", "up"}
+    assert {
+        name.rsplit(".", 1)[1] for name, parameter in dit.named_parameters() if parameter.requires_grad
+    } == {"down", "up"}
     with torch.no_grad():
         for name, parameter in dit.named_parameters():
             if name.endswith(".up"):
@@ -139,7 +161,10 @@ def test_a_new_adapter_changes_nothing_and_a_trained_one_is_what_its_file_merges
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda s: s.update({"diffusion_model.blocks.7.self_attn.q.lora_A.weight": torch.zeros(3, 48)}), r"20/21 fit.*blocks\.7"),
+        (
+            lambda s: s.update({"diffusion_model.blocks.7.self_attn.q.lora_A.weight": torch.zeros(3, 48)}),
+            r"20/21 fit.*blocks\.7",
+        ),
         (
             lambda s: s.update({"diffusion_model.blocks.0.self_attn.q.lora_A.weight": torch.zeros(3, 64)}),
             r"self_attention\.to_q is 48x3 by 3x64",

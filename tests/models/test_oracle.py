@@ -20,7 +20,9 @@ def test_the_expectation_of_a_target_is_the_place_it_was_made_from():
     height, width = 64, 96
     heat = heat_target(places, height // HEAT_STRIDE, width // HEAT_STRIDE, height, width)
     assert heat.sum(dim=(1, 2)) == pytest.approx(torch.ones(20))
-    found = torch.stack([expectation(heat[:, None], 3, width), expectation(heat[:, None], 2, height)], dim=-1)[:, 0]
+    found = torch.stack(
+        [expectation(heat[:, None], 3, width), expectation(heat[:, None], 2, height)], dim=-1
+    )[:, 0]
     assert torch.allclose(found, places, atol=1e-5)
 
 
@@ -33,7 +35,10 @@ def test_the_short_side_has_the_trained_number_of_pixels(shape):
 
 def test_clips_of_several_sizes_are_read_as_each_by_itself():
     rng = np.random.default_rng(0)
-    clips = [rng.integers(0, 256, (17, *size, 3), dtype=np.uint8) for size in ((32, 32), (32, 32), (32, 48), (48, 32))]
+    clips = [
+        rng.integers(0, 256, (17, *size, 3), dtype=np.uint8)
+        for size in ((32, 32), (32, 32), (32, 48), (48, 32))
+    ]
     network = oracle(num_tracks=2)
     for together, clip in zip(network.read(clips, 8.0), clips, strict=True):
         (alone,) = network.read([clip], 8.0)

@@ -25,7 +25,9 @@ def test_a_linear_layer_on_patches_is_the_convolution(patch, grid):
     x = latents(grid) / 100
     kernel = torch.randn(5, 3, *patch, generator=torch.Generator().manual_seed(0))
     convolved = F.conv3d(x, kernel, stride=patch)
-    torch.testing.assert_close(patchify(x, patch) @ kernel.flatten(1).T, rearrange(convolved, "b d t h w -> (b t h w) d"))
+    torch.testing.assert_close(
+        patchify(x, patch) @ kernel.flatten(1).T, rearrange(convolved, "b d t h w -> (b t h w) d")
+    )
 
 
 @pytest.mark.parametrize(("patch", "grid"), GRIDS)

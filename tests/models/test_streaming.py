@@ -10,7 +10,9 @@ from kinema.models.streaming import with_streamed_blocks
 from kinema.models.text import TextStates
 from kinema.models.weights import dtype_of, with_weights
 
-TINY = DiTConfig(in_channels=4, out_channels=4, d=48, num_layers=3, num_heads=4, ffn_dim=80, text_dim=20, freq_dim=32)
+TINY = DiTConfig(
+    in_channels=4, out_channels=4, d=48, num_layers=3, num_heads=4, ffn_dim=80, text_dim=20, freq_dim=32
+)
 
 
 class Reads(dict):
@@ -35,7 +37,9 @@ def networks():
     state = Reads({name: tensor.clone() for name, tensor in whole.state_dict().items()})
     with torch.device("meta"):
         empty = DiT(TINY)
-    streamed = with_streamed_blocks(empty, "blocks", state, CPU, lambda name, tensor: tensor.to(torch.float32))
+    streamed = with_streamed_blocks(
+        empty, "blocks", state, CPU, lambda name, tensor: tensor.to(torch.float32)
+    )
     return whole.eval(), streamed, state
 
 
@@ -92,5 +96,7 @@ def test_matrices_have_the_dtype_that_loading_gives_them(networks):
     _, _, state = networks
     with torch.device("meta"):
         empty, other = DiT(TINY), DiT(TINY)
-    streamed = with_streamed_blocks(empty, "blocks", dict(state), CPU, lambda name, tensor: tensor.to(dtype_of(name, torch.bfloat16)))
+    streamed = with_streamed_blocks(
+        empty, "blocks", dict(state), CPU, lambda name, tensor: tensor.to(dtype_of(name, torch.bfloat16))
+    )
     assert torch.equal(answer(with_weights(other, dict(state), None, torch.bfloat16)), answer(streamed))

@@ -26,7 +26,14 @@ WORDS = [
     "足球",
     "雪地",
 ]
-TABLE = {"puppy": ("small dog", "dog"), "please": (), "football": ("soccer ball",), "小狗": ("狗",), "请": (), "car": ("truck",)}
+TABLE = {
+    "puppy": ("small dog", "dog"),
+    "please": (),
+    "football": ("soccer ball",),
+    "小狗": ("狗",),
+    "请": (),
+    "car": ("truck",),
+}
 
 
 @pytest.fixture
@@ -59,7 +66,9 @@ def test_the_empty_text_is_its_two_ends(tokenizer):
     assert tokenizer.encode("") == tokenizer.encode(" ,. !") == [1, 2]
 
 
-@pytest.mark.parametrize("text", ["The FOX, rolls!", "the fox-rolls", "ｔｈｅ fox's rolls", "the\n“fox” rolls…"])
+@pytest.mark.parametrize(
+    "text", ["The FOX, rolls!", "the fox-rolls", "ｔｈｅ fox's rolls", "the\n“fox” rolls…"]
+)
 def test_case_width_and_punctuation_do_not_matter(tokenizer, text):
     assert tokenizer.encode(text) == tokenizer.encode("the fox rolls")
 
@@ -70,7 +79,15 @@ def test_chinese_is_cut_at_the_longest_known_words(tokenizer):
 
 @pytest.mark.parametrize(
     ("word", "form"),
-    [("foxes", "fox"), ("rolling", "rolls"), ("roll", "rolls"), ("rolled", "rolls"), ("snowy", "snow"), ("flying", "flies"), ("2", "two")],
+    [
+        ("foxes", "fox"),
+        ("rolling", "rolls"),
+        ("roll", "rolls"),
+        ("rolled", "rolls"),
+        ("snowy", "snow"),
+        ("flying", "flies"),
+        ("2", "two"),
+    ],
 )
 def test_another_form_of_a_known_word_is_known(tokenizer, word, form):
     assert tokenizer.explain(word) == (WordUse(word, form, True),)
@@ -81,7 +98,8 @@ def test_a_form_that_the_vocabulary_has_is_kept(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("word", "phrase"), [("football", "soccer ball"), ("puppy", "dog"), ("puppies", "dog"), ("小狗", "狗"), ("rollz", "rolls")]
+    ("word", "phrase"),
+    [("football", "soccer ball"), ("puppy", "dog"), ("puppies", "dog"), ("小狗", "狗"), ("rollz", "rolls")],
 )
 def test_an_unknown_word_is_read_as_its_stand_in_and_said_to_be(tokenizer, word, phrase):
     assert tokenizer.explain(word) == (WordUse(word, phrase, False),)
@@ -121,10 +139,16 @@ def test_a_saved_tokenizer_comes_back(tokenizer, tmp_path):
         ("[]", "does not hold a JSON object"),
         ('{"format": "other"}', "is not a Kinema tokenizer"),
         ('{"format": "kinema-words-1", "max_length": 8, "tokens": ["a", "b"]}', "the tokens are not"),
-        ('{"format": "kinema-words-1", "max_length": 8, "tokens": ["<pad>", "<bos>", "<eos>", "b", "a"]}', "the tokens are not"),
+        (
+            '{"format": "kinema-words-1", "max_length": 8, "tokens": ["<pad>", "<bos>", "<eos>", "b", "a"]}',
+            "the tokens are not",
+        ),
         ('{"format": "kinema-words-1", "tokens": []}', "max_length"),
         ('{"format": "kinema-words-1", "max_length": "8", "tokens": []}', "is not a Kinema tokenizer"),
-        ('{"format": "kinema-words-1", "max_length": 8, "tokens": [1, 2, 3, 4]}', "is not a Kinema tokenizer"),
+        (
+            '{"format": "kinema-words-1", "max_length": 8, "tokens": [1, 2, 3, 4]}',
+            "is not a Kinema tokenizer",
+        ),
     ],
 )
 def test_a_file_that_is_no_tokenizer_is_an_error_that_names_it(tmp_path, content, message):

@@ -12,7 +12,14 @@ from kinema.nn.causal_conv import FeatureCache
 
 TINY = {
     "nano": VAEConfig(base_dim=8, z_dim=4, num_res_blocks=1),
-    "wan-2.1": VAEConfig(base_dim=8, z_dim=4, num_res_blocks=2, dim_mult=(1, 2, 4, 4), temporal_downsample=(False, True, True), fold=1),
+    "wan-2.1": VAEConfig(
+        base_dim=8,
+        z_dim=4,
+        num_res_blocks=2,
+        dim_mult=(1, 2, 4, 4),
+        temporal_downsample=(False, True, True),
+        fold=1,
+    ),
     "wan-2.2": VAEConfig(
         base_dim=8,
         decoder_base_dim=12,
@@ -23,7 +30,9 @@ TINY = {
         fold=2,
         residual=True,
     ),
-    "time-first": VAEConfig(base_dim=8, z_dim=4, dim_mult=(2, 3, 2), temporal_downsample=(True, False), fold=2),
+    "time-first": VAEConfig(
+        base_dim=8, z_dim=4, dim_mult=(2, 3, 2), temporal_downsample=(True, False), fold=2
+    ),
 }
 every_shape = pytest.mark.parametrize("name", TINY)
 
@@ -43,7 +52,11 @@ def tiny(name: str) -> VAE:
 
 def clip(name: str, num_frames: int = 13, batch: int = 1) -> Tensor:
     factor = TINY[name].spatial_factor
-    return torch.rand(batch, 3, num_frames, 2 * factor, 3 * factor, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return (
+        torch.rand(batch, 3, num_frames, 2 * factor, 3 * factor, generator=torch.Generator().manual_seed(1))
+        * 2
+        - 1
+    )
 
 
 @every_shape
@@ -109,7 +122,9 @@ def test_clips_of_a_batch_do_not_meet(name: str):
 def test_every_parameter_is_trained(name: str):
     vae, video = tiny(name), clip(name)
     posterior = vae.encode(video)
-    loss = (vae.decode(posterior.sample(torch.Generator().manual_seed(0))) - video).abs().mean() + posterior.kl().mean()
+    loss = (
+        vae.decode(posterior.sample(torch.Generator().manual_seed(0))) - video
+    ).abs().mean() + posterior.kl().mean()
     loss.backward()
     assert [key for key, p in vae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
@@ -164,8 +179,12 @@ def test_equals_diffusers(name: str):
     torch.testing.assert_close(vae.decode(z, clamp=True), peer.decode(z).sample, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "num_parameters", "num_tensors"), [("wan-2.1", 126_892_531, 194), ("wan-2.2", 704_688_668, 196)])
-def test_published_sizes_have_the_published_parameter_counts(name: str, num_parameters: int, num_tensors: int):
+@pytest.mark.parametrize(
+    ("name", "num_parameters", "num_tensors"), [("wan-2.1", 126_892_531, 194), ("wan-2.2", 704_688_668, 196)]
+)
+def test_published_sizes_have_the_published_parameter_counts(
+    name: str, num_parameters: int, num_tensors: int
+):
     with torch.device("meta"):
         parameters = list(VAE(VAES[name]).parameters())
     assert sum(p.numel() for p in parameters) == num_parameters
@@ -178,7 +197,12 @@ def test_diffusers_config_round_trip(name: str):
 
 
 def test_absent_keys_of_a_diffusers_config_mean_wan_2_1():
-    assert vae_from_diffusers_config({"_class_name": "AutoencoderKLWan", "_diffusers_version": "0.33.0", "base_dim": 96}) == VAES["wan-2.1"]
+    assert (
+        vae_from_diffusers_config(
+            {"_class_name": "AutoencoderKLWan", "_diffusers_version": "0.33.0", "base_dim": 96}
+        )
+        == VAES["wan-2.1"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,7 +223,10 @@ def test_normalise_and_back():
     z = torch.randn(2, 4, 3, 2, 2)
     vae = VAE(replace(TINY["nano"], latents_mean=(1.0, -2.0, 0.0, 3.0), latents_std=(0.5, 2.0, 1.0, 4.0)))
     torch.testing.assert_close(vae.denormalise(vae.normalise(z)), z)
-    statistics = torch.tensor([1.0, -2.0, 0.0, 3.0]).view(4, 1, 1, 1) + torch.tensor([0.5, 2.0, 1.0, 4.0]).view(4, 1, 1, 1) * z
+    statistics = (
+        torch.tensor([1.0, -2.0, 0.0, 3.0]).view(4, 1, 1, 1)
+        + torch.tensor([0.5, 2.0, 1.0, 4.0]).view(4, 1, 1, 1) * z
+    )
     torch.testing.assert_close(vae.normalise(statistics), z)
 
 
@@ -214,7 +241,11 @@ def test_posterior_of_a_standard_normal():
 
 @pytest.mark.parametrize(
     ("shape", "nearest"),
-    [((12, 32, 32), "9 or 13"), ((13, 40, 32), "multiples of 16, e.g. 32 x 32"), ((13, 32, 5), "e.g. 32 x 16")],
+    [
+        ((12, 32, 32), "9 or 13"),
+        ((13, 40, 32), "multiples of 16, e.g. 32 x 32"),
+        ((13, 32, 5), "e.g. 32 x 16"),
+    ],
     ids=str,
 )
 def test_size_that_does_not_fit_is_refused_with_the_nearest(shape: tuple[int, ...], nearest: str):

@@ -33,14 +33,36 @@ def tiny_parts():
     torch.manual_seed(0)
     tokenizer = Tokenizer(["a", "ball", "rolls", "球"], max_length=8)
     clip = CLIPConfig(
-        len(tokenizer), 8, text_width=8, text_layers=1, video_width=8, video_layers=1, video_size=16, num_frames=2, embed_dim=8
+        len(tokenizer),
+        8,
+        text_width=8,
+        text_layers=1,
+        video_width=8,
+        video_layers=1,
+        video_size=16,
+        num_frames=2,
+        embed_dim=8,
     )
-    dit = DiT(DiTConfig(in_channels=4, out_channels=4, d=16, num_layers=2, num_heads=2, ffn_dim=32, text_dim=8, freq_dim=8, text_length=8))
+    dit = DiT(
+        DiTConfig(
+            in_channels=4,
+            out_channels=4,
+            d=16,
+            num_layers=2,
+            num_heads=2,
+            ffn_dim=32,
+            text_dim=8,
+            freq_dim=8,
+            text_length=8,
+        )
+    )
     with torch.no_grad():
         for parameter in dit.parameters():
             parameter.normal_(std=0.1)
     means, stds = (0.1, -0.2, 0.3, 0.0), (1.0, 2.0, 0.5, 1.5)
-    vae = VAE(VAEConfig(base_dim=8, dim_mult=(1, 2, 2), z_dim=4, fold=2, latents_mean=means, latents_std=stds))
+    vae = VAE(
+        VAEConfig(base_dim=8, dim_mult=(1, 2, 2), z_dim=4, fold=2, latents_mean=means, latents_std=stds)
+    )
     return dit.eval(), vae.eval(), CLIP(clip, tokenizer).eval()
 
 
@@ -98,7 +120,9 @@ def test_loaded_networks_compute_what_the_saved_ones_did(folder, parts):
     video = torch.rand(1, 3, 5, 16, 16) * 2 - 1
     with torch.no_grad():
         assert torch.equal(load_vae(folder).encode(video).mean, vae.encode(video).mean)
-        assert torch.equal(load_clip(folder).similarity(video, ["a ball", "球"]), clip.similarity(video, ["a ball", "球"]))
+        assert torch.equal(
+            load_clip(folder).similarity(video, ["a ball", "球"]), clip.similarity(video, ["a ball", "球"])
+        )
     assert load_clip(folder).tokenizer.tokens == clip.tokenizer.tokens
 
 
@@ -129,7 +153,10 @@ def test_verify_names_what_is_changed_missing_and_not_listed(folder):
     weights.write_bytes(damaged)
     (folder / "tokenizer" / "tokenizer.json").unlink()
     (folder / "stray.bin").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"missing: tokenizer/tokenizer.json; changed: vae/.*safetensors; not listed: stray.bin"):
+    with pytest.raises(
+        ModelError,
+        match=r"missing: tokenizer/tokenizer.json; changed: vae/.*safetensors; not listed: stray.bin",
+    ):
         verify(folder)
 
 
@@ -161,7 +188,11 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(folder, part):
     names = []
 
     def turn(state):
-        name = next(name for name, tensor in state.items() if (tensor.ndim == 2 and tensor.shape[0] != tensor.shape[1]) or tensor.ndim > 3)
+        name = next(
+            name
+            for name, tensor in state.items()
+            if (tensor.ndim == 2 and tensor.shape[0] != tensor.shape[1]) or tensor.ndim > 3
+        )
         names.append(name)
         state[name] = state[name].flatten()
 
@@ -204,7 +235,9 @@ def test_shards_are_read_as_one_file_and_a_missing_shard_is_named(folder, parts)
     shards = {name: f"shard-{i % 2}.safetensors" for i, name in enumerate(sorted(state))}
     for shard in set(shards.values()):
         save_file({name: state[name] for name in state if shards[name] == shard}, weights.parent / shard)
-    (weights.parent / f"{weights.name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+    (weights.parent / f"{weights.name}.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": shards})
+    )
     assert_equal(load_dit(folder), parts[0])
     save_file({name: state[name] for name in state}, weights.parent / "shard-1.safetensors")
     with pytest.raises(ModelError, match="in two files"):
@@ -282,7 +315,15 @@ def test_a_replacement_that_was_killed_between_its_renames_is_taken_back(folder,
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"sides": (16, 60, 16)}, {"default_frames": 18}, {"schedule": "liner"}, {"prediction": "velocty"}, {"fps": 0.0}, {"steps": 0}]
+    "wrong",
+    [
+        {"sides": (16, 60, 16)},
+        {"default_frames": 18},
+        {"schedule": "liner"},
+        {"prediction": "velocty"},
+        {"fps": 0.0},
+        {"steps": 0},
+    ],
 )
 def test_a_manifest_that_contradicts_itself_is_an_error(wrong):
     with pytest.raises((ConfigError, UnknownName), match=r"sides|frames|linear|velocity|fps"):
@@ -301,22 +342,32 @@ def test_the_vae_loads_in_stock_diffusers_and_encodes_the_same(folder, parts):
     theirs = diffusers.AutoencoderKLWan.from_pretrained(folder, subfolder="vae", local_files_only=True)
     video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
     with torch.no_grad():
-        torch.testing.assert_close(parts[1].encode(video).mean, theirs.encode(video).latent_dist.mean, rtol=1e-4, atol=1e-5)
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+        torch.testing.assert_close(
+            parts[1].encode(video).mean, theirs.encode(video).latent_dist.mean, rtol=1e-4, atol=1e-5
+        )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(
+        folder, subfolder="scheduler", local_files_only=True
+    )
     assert scheduler.config.shift == 1.0
 
 
 def test_the_dit_is_what_stock_diffusers_builds_from_its_config(folder):
     diffusers = pytest.importorskip("diffusers")
-    config = diffusers.WanTransformer3DModel.load_config(folder, subfolder="transformer", local_files_only=True)
+    config = diffusers.WanTransformer3DModel.load_config(
+        folder, subfolder="transformer", local_files_only=True
+    )
     theirs = diffusers.WanTransformer3DModel.from_config(config)
-    theirs.load_state_dict(load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors"), strict=True)
+    theirs.load_state_dict(
+        load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors"), strict=True
+    )
 
 
 def test_the_dit_loads_in_stock_diffusers(folder):
     diffusers = pytest.importorskip("diffusers")
     pytest.importorskip("accelerate", reason="diffusers loads its Wan transformer through accelerate")
-    theirs = diffusers.WanTransformer3DModel.from_pretrained(folder, subfolder="transformer", local_files_only=True)
+    theirs = diffusers.WanTransformer3DModel.from_pretrained(
+        folder, subfolder="transformer", local_files_only=True
+    )
     state = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
     assert theirs.state_dict().keys() == state.keys()
     assert all(torch.equal(tensor, state[name]) for name, tensor in theirs.state_dict().items())

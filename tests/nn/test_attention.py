@@ -17,7 +17,10 @@ def by_segment(q, k, v, q_lengths, kv_lengths):
 
 def draw(q_lengths, kv_lengths):
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(sum(lengths), 3, 8, generator=generator) for lengths in (q_lengths, kv_lengths, kv_lengths)]
+    return [
+        torch.randn(sum(lengths), 3, 8, generator=generator)
+        for lengths in (q_lengths, kv_lengths, kv_lengths)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,9 @@ def draw(q_lengths, kv_lengths):
 )
 def test_each_segment_attends_to_its_own(q_lengths, kv_lengths):
     q, k, v = draw(q_lengths, kv_lengths)
-    torch.testing.assert_close(attend(q, k, v, q_lengths, kv_lengths), by_segment(q, k, v, q_lengths, kv_lengths))
+    torch.testing.assert_close(
+        attend(q, k, v, q_lengths, kv_lengths), by_segment(q, k, v, q_lengths, kv_lengths)
+    )
 
 
 def test_a_key_with_the_bias_log_n_counts_n_times():

@@ -20,8 +20,12 @@ def places(count, dh_seed=0):
 
 
 def test_float32_angles_are_those_of_float64():
-    coordinates = torch.cat([places(2000), torch.tensor([[1023, 1023, 1023], [4095, 4095, 4095], [0, 0, 0], [-5, 0, 0]])])
-    speeds = torch.cat([10000.0 ** (-torch.arange(0, c, 2, dtype=torch.float64) / c) for c in split_head(128)])
+    coordinates = torch.cat(
+        [places(2000), torch.tensor([[1023, 1023, 1023], [4095, 4095, 4095], [0, 0, 0], [-5, 0, 0]])]
+    )
+    speeds = torch.cat(
+        [10000.0 ** (-torch.arange(0, c, 2, dtype=torch.float64) / c) for c in split_head(128)]
+    )
     axis = torch.tensor([i for i, c in enumerate(split_head(128)) for _ in range(c // 2)])
     exact = torch.polar(torch.ones(1, dtype=torch.float64), coordinates.double()[:, axis] * speeds)
     assert (rotations(coordinates, 128) - exact).abs().max() < 1.5e-6
@@ -29,7 +33,9 @@ def test_float32_angles_are_those_of_float64():
 
 def test_agrees_with_diffusers_to_the_edge_of_its_table():
     wan = pytest.importorskip("diffusers.models.transformers.transformer_wan")
-    cos, sin = wan.WanRotaryPosEmbed(128, (1, 2, 2), 1024)(torch.zeros(1, 1, 4, 2048, 4))  # coordinates to (4, 1024, 2)
+    cos, sin = wan.WanRotaryPosEmbed(128, (1, 2, 2), 1024)(
+        torch.zeros(1, 1, 4, 2048, 4)
+    )  # coordinates to (4, 1024, 2)
     ours = rotations(torch.cartesian_prod(torch.arange(4), torch.arange(1024), torch.arange(2)), 128)
     torch.testing.assert_close(ours.real, cos[0, :, 0, ::2], atol=1.5e-6, rtol=0)
     torch.testing.assert_close(ours.imag, sin[0, :, 0, 1::2], atol=1.5e-6, rtol=0)
@@ -57,4 +63,6 @@ def test_origin_turns_nothing_and_lengths_are_kept():
 
 
 def test_dtype_is_kept():
-    assert rotate(torch.ones(4, 1, 12, dtype=torch.bfloat16), rotations(places(4), 12)).dtype == torch.bfloat16
+    assert (
+        rotate(torch.ones(4, 1, 12, dtype=torch.bfloat16), rotations(places(4), 12)).dtype == torch.bfloat16
+    )

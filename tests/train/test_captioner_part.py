@@ -13,7 +13,14 @@ from kinema.train import load_part, plan_lines, train
 from kinema.train.captioner import CaptionerPart
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-QUICK = ("run.steps=2", "run.save_every=2", "run.sample_every=2", "run.log_every=1", "data.num_clips=8", "data.held_out_clips=2")
+QUICK = (
+    "run.steps=2",
+    "run.save_every=2",
+    "run.sample_every=2",
+    "run.log_every=1",
+    "data.num_clips=8",
+    "data.held_out_clips=2",
+)
 
 
 def tiny(*settings: str) -> CaptionerPart:
@@ -33,7 +40,9 @@ def test_a_tiny_captioner_is_trained_and_says_what_it_scores(tmp_path, caplog):
     captioner = load_component(tmp_path / "run" / "export", Captioner)
     assert "penguin" in captioner.config.words
     scores = load_card(tmp_path / "run" / "export")["measured"]
-    assert set(scores) == {f"{split} {form}" for split in ("held_out", "train") for form in ("medium", "medium_zh")}
+    assert set(scores) == {
+        f"{split} {form}" for split in ("held_out", "train") for form in ("medium", "medium_zh")
+    }
     assert all(0 <= share <= 1 for shares in scores.values() for share in shares.values())
 
     caplog.clear()
@@ -45,7 +54,10 @@ def test_a_tiny_captioner_is_trained_and_says_what_it_scores(tmp_path, caplog):
 def test_short_captions_come_first_and_detailed_ones_later(tmp_path):
     part = tiny("run.steps=100")
     part.prepare(tmp_path, torch.device("cpu"))
-    early, late = ([text for step in steps for text in texts(part, part.batch(step))] for steps in (range(0, 25), range(25, 75)))
+    early, late = (
+        [text for step in steps for text in texts(part, part.batch(step))]
+        for steps in (range(0, 25), range(25, 75))
+    )
     assert not any(text.endswith((".", "。")) for text in early)
     assert any(text.endswith(".") for text in late)
     assert texts(part, part.batch(3)) == texts(part, part.batch(3))

@@ -22,7 +22,10 @@ def tiny(*settings: str) -> ExpanderPart:
 
 
 def test_a_tiny_expander_is_trained_and_expands(tmp_path):
-    assert train(tiny("run.steps=4", "run.save_every=4", "run.sample_every=4", "data.truths=10", "data.held_out=4"), tmp_path / "run")
+    assert train(
+        tiny("run.steps=4", "run.save_every=4", "run.sample_every=4", "data.truths=10", "data.held_out=4"),
+        tmp_path / "run",
+    )
     expander = load_component(tmp_path / "run" / "export", Expander)
     assert "quokka" in expander.expand("a quokka walks")
     assert 0 <= load_card(tmp_path / "run" / "export")["held_out"]["complete"] <= 1
@@ -33,7 +36,11 @@ def test_a_tiny_expander_is_trained_and_expands(tmp_path):
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_steps_make_the_target_of_the_prompt(kind, language):
     part = tiny(
-        "data.truths=40", "stage.nouns=24", "stage.max_objects=2", 'stage.cameras=["still", "follow", "pan_left"]', "stage.verbs=[]"
+        "data.truths=40",
+        "stage.nouns=24",
+        "stage.max_objects=2",
+        'stage.cameras=["still", "follow", "pan_left"]',
+        "stage.verbs=[]",
     )
     part.prepare(Path(), torch.device("cpu"))
     added = 0
@@ -48,7 +55,12 @@ def test_steps_make_the_target_of_the_prompt(kind, language):
         assert [next(given) if step == 0 else step for step in steps[:-1]] == wanted
         added += len(steps) - 1 - len(readings)
         if kind == "image":
-            said = [phrase for slot in IN_PICTURE for phrase in grammar.optional_phrases(language)[slot] if f" {phrase} " in f" {target} "]
+            said = [
+                phrase
+                for slot in IN_PICTURE
+                for phrase in grammar.optional_phrases(language)[slot]
+                if f" {phrase} " in f" {target} "
+            ]
             assert all(phrase in prompt for phrase in said)
     assert added > 0
 

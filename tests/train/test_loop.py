@@ -33,7 +33,11 @@ def run(out: Path, *settings: str) -> bool:
 
 def weights(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
     path = out / f"checkpoint-{step:08d}"
-    return {f"{name}/{key}": value for name in ("model", "ema") for key, value in load_file(path / f"{name}.safetensors").items()}
+    return {
+        f"{name}/{key}": value
+        for name in ("model", "ema")
+        for key, value in load_file(path / f"{name}.safetensors").items()
+    }
 
 
 @pytest.fixture(scope="module")

@@ -36,5 +36,9 @@ def test_an_adapter_is_trained_written_and_applied(tmp_path):
     unchanged = pipeline.model_hash
     assert pipeline.add_lora(LoRAFile(export / "lora.safetensors")) == 10 * base.config.num_layers
     assert pipeline.model_hash != unchanged
-    changed = [name for name, tensor in pipeline.dit.state_dict().items() if not torch.equal(tensor, base.state_dict()[name])]
+    changed = [
+        name
+        for name, tensor in pipeline.dit.state_dict().items()
+        if not torch.equal(tensor, base.state_dict()[name])
+    ]
     assert len(changed) == 10 * base.config.num_layers

@@ -12,7 +12,9 @@ from kinema.train.optimizer import Muon, OptimizerConfig, build_optimizers, orth
 
 @pytest.mark.parametrize("shape", [(3, 8, 32), (2, 32, 8), (1, 16, 16)])
 def test_singular_values_come_near_one(shape):
-    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+    values = torch.linalg.svdvals(
+        orthogonalise(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    )
     assert values.min() > 0.3
     assert values.max() < 1.3
 

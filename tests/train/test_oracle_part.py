@@ -13,7 +13,14 @@ from kinema.train import load_part, plan_lines, train
 from kinema.train.oracle import OraclePart, targets
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-QUICK = ("run.steps=2", "run.save_every=2", "run.sample_every=2", "run.log_every=1", "data.round_trips=2", "data.held_out_round_trips=2")
+QUICK = (
+    "run.steps=2",
+    "run.save_every=2",
+    "run.sample_every=2",
+    "run.log_every=1",
+    "data.round_trips=2",
+    "data.held_out_round_trips=2",
+)
 
 
 def tiny(*settings: str) -> OraclePart:
@@ -29,7 +36,9 @@ def test_a_tiny_oracle_is_trained_and_says_what_it_scores(tmp_path, caplog):
     oracle = load_component(tmp_path / "run" / "export", Oracle)
     assert oracle.config.slots["camera"] == ("still",)
     scores = load_card(tmp_path / "run" / "export")["held_out"]
-    assert all(0 <= scores[kind][slot] <= 1 for kind in ("fresh", "round_trip") for slot in ("noun", "verb", "sky"))
+    assert all(
+        0 <= scores[kind][slot] <= 1 for kind in ("fresh", "round_trip") for slot in ("noun", "verb", "sky")
+    )
     assert scores["fresh"]["camera"] == 1
 
     caplog.clear()
@@ -57,7 +66,11 @@ def test_the_loss_is_zero_for_tracks_that_are_the_truth():
     with torch.no_grad():
         _, metrics = part.loss(part.model, batch, torch.Generator())
         out = part.model(batch["video"])
-    _, exact = part.loss(part.model, batch | {"places": out.places.detach(), "log_sizes": out.log_sizes.detach()}, torch.Generator())
+    _, exact = part.loss(
+        part.model,
+        batch | {"places": out.places.detach(), "log_sizes": out.log_sizes.detach()},
+        torch.Generator(),
+    )
     assert float(metrics["place"]) > 0
     assert float(exact["place"]) == float(exact["log_size"]) == 0
 

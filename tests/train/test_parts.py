@@ -35,8 +35,21 @@ def parts(tmp_path_factory) -> Path:
 
 
 def dit(parts: Path, *settings: str):
-    sizes = ("model.d=24", "model.num_heads=2", "model.ffn_dim=32", "data.num_clips=3", "data.num_images=3", "defaults.steps=2")
-    assignments = [*QUICK, *sizes, f"vae={parts / 'vae' / 'export'}", f"clip={parts / 'clip' / 'export'}", *settings]
+    sizes = (
+        "model.d=24",
+        "model.num_heads=2",
+        "model.ffn_dim=32",
+        "data.num_clips=3",
+        "data.num_images=3",
+        "defaults.steps=2",
+    )
+    assignments = [
+        *QUICK,
+        *sizes,
+        f"vae={parts / 'vae' / 'export'}",
+        f"clip={parts / 'clip' / 'export'}",
+        *settings,
+    ]
     return load_part(RECIPES / "dit_tiny.toml", assignments=assignments)
 
 
@@ -52,7 +65,11 @@ def test_an_exported_vae_has_latents_of_mean_zero_and_std_one(parts):
 def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns(parts, tmp_path):
     settings = (*QUICK, "model.base_dim=4", "model.z_dim=4", "data.size=32", "data.stats_clips=3")
     begun = parts / "vae" / "export"
-    part = load_part(RECIPES / "vae_tiny.toml", assignments=[*settings, "frozen=['vae.encoder', 'vae.quant_conv']"], init_from=begun)
+    part = load_part(
+        RECIPES / "vae_tiny.toml",
+        assignments=[*settings, "frozen=['vae.encoder', 'vae.quant_conv']"],
+        init_from=begun,
+    )
     train(part, tmp_path / "vae")
     before, after = load_component(begun, VAE), load_component(tmp_path / "vae" / "export", VAE)
     video = part._held_out(1)
@@ -60,7 +77,9 @@ def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns(parts, tmp_
     assert not torch.equal(before.decoder.conv_out.weight, after.decoder.conv_out.weight)
 
 
-@pytest.mark.parametrize(("names", "message"), [("['vae.encodr']", "did you mean 'vae.encoder"), ("['vae']", "nothing to train")])
+@pytest.mark.parametrize(
+    ("names", "message"), [("['vae.encodr']", "did you mean 'vae.encoder"), ("['vae']", "nothing to train")]
+)
 def test_freezing_a_module_that_is_not_there_or_all_of_them_is_refused(names, message):
     with pytest.raises(ConfigError, match=message):
         load_part(RECIPES / "vae_tiny.toml", assignments=[f"frozen={names}"])
@@ -106,14 +125,23 @@ def test_the_loss_ignores_what_is_known(parts, tmp_path, task):
 
 def test_windows_are_the_ends_of_longer_clips_and_pose_tasks_of_their_own(parts, tmp_path):
     stages = "stages=[{until=1.0, batch=2, latent_frames=3}]"
-    part = dit(parts, stages, "data.num_frames=13", "mix.windows=0.5", "mix.tasks={text=1.0}", "mix.window_tasks={ending=1.0}")
+    part = dit(
+        parts,
+        stages,
+        "data.num_frames=13",
+        "mix.windows=0.5",
+        "mix.tasks={text=1.0}",
+        "mix.window_tasks={ending=1.0}",
+    )
     part.prepare(tmp_path / "run", torch.device("cpu"))
     kinds = set()
     for step in range(8):
         batch = part.batch(step)
         shown, known = batch["latents"], part._paint(batch, torch.Generator().manual_seed(step), (1, 2, 2))[0]
         starts = [i for i in range(2) if torch.equal(shown[0, :, :], find(part, shown[0])[:, i : i + 3])]
-        kinds.add((tuple(starts), batch["first_frame"] > 0, bool(known[:, :, -1].all()), bool(known[:, :, 0].any())))
+        kinds.add(
+            (tuple(starts), batch["first_frame"] > 0, bool(known[:, :, -1].all()), bool(known[:, :, 0].any()))
+        )
     assert kinds == {((0,), False, False, False), ((1,), True, True, False)}
 
 
@@ -124,12 +152,24 @@ def find(part, latents):
 
 
 def test_a_clip_that_reads_slots_and_keeps_to_its_captions_side_exports_the_same_network(parts, tmp_path):
-    sizes = ("model.text_width=32", "model.video_width=32", "model.video_size=16", "data.batch=2", "data.image_share=0")
-    part = load_part(RECIPES / "clip_tiny.toml", assignments=[*QUICK, *sizes, "slots=1.0", "ways=1.0"], init_from=parts / "clip" / "export")
+    sizes = (
+        "model.text_width=32",
+        "model.video_width=32",
+        "model.video_size=16",
+        "data.batch=2",
+        "data.image_share=0",
+    )
+    part = load_part(
+        RECIPES / "clip_tiny.toml",
+        assignments=[*QUICK, *sizes, "slots=1.0", "ways=1.0"],
+        init_from=parts / "clip" / "export",
+    )
     _, metrics = part.loss(part.model, part.batch(0), torch.Generator())
     assert {"slots", "ways", "direction"} <= set(metrics)
     assert train(part, tmp_path / "clip")
-    before, after = (load_component(folder / "export", CLIP).state_dict() for folder in (parts / "clip", tmp_path / "clip"))
+    before, after = (
+        load_component(folder / "export", CLIP).state_dict() for folder in (parts / "clip", tmp_path / "clip")
+    )
     assert set(before) == set(after)
 
 

@@ -52,10 +52,15 @@ def write_dataset(folder, model):
     """A data set of random latents of mean 0 and deviation 1, as `kinema data build` lays it out."""
     vae = load_vae(model)
     generator = torch.Generator().manual_seed(0)
-    latents = {f"clip{i}": torch.randn(vae.config.z_dim, *shape, generator=generator).half() for i, shape in enumerate(SHAPES)}
+    latents = {
+        f"clip{i}": torch.randn(vae.config.z_dim, *shape, generator=generator).half()
+        for i, shape in enumerate(SHAPES)
+    }
     (folder / "shards").mkdir(parents=True)
     save_file(latents, folder / "shards" / "one.safetensors")
-    blank = {name: {str: "", int: 0, float: 0.0, bool: False}[kind] for name, kind in Clip.__annotations__.items()}
+    blank = {
+        name: {str: "", int: 0, float: 0.0, bool: False}[kind] for name, kind in Clip.__annotations__.items()
+    }
     blank |= {"verdict": "kept", "licence": "CC0", "fps": 16.0, "shard": "one.safetensors"}
     rows = []
     for i, (caption, (lf, lh, lw)) in enumerate(zip(CAPTIONS, SHAPES)):
@@ -76,7 +81,16 @@ def part_of(model, dataset, *settings, recipe="lora_wan_tiny.toml"):
 
 def test_an_adapter_is_trained_applied_and_read_by_diffusers(folders, tmp_path, capsys):
     folder, theirs, dataset = folders("2.1-t2v")
-    words = ["train", str(RECIPES / "lora_wan_tiny.toml"), "--data", str(dataset), "--set", f"base={folder}", "--set", "pack.tokens=24"]
+    words = [
+        "train",
+        str(RECIPES / "lora_wan_tiny.toml"),
+        "--data",
+        str(dataset),
+        "--set",
+        f"base={folder}",
+        "--set",
+        "pack.tokens=24",
+    ]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "samples" / "00000004.png").is_file()
     saved = load_file(tmp_path / "run" / "checkpoint-00000004" / "model.safetensors")
@@ -85,21 +99,52 @@ def test_an_adapter_is_trained_applied_and_read_by_diffusers(folders, tmp_path, 
     lora = tmp_path / "run" / "export" / "lora.safetensors"
     assert all(tensor.abs().max() > 0 for tensor in load_file(lora).values())
     capsys.readouterr()
-    asked = ["generate", CAPTIONS[0], "--model", str(folder), "--size", "48x32", "--frames", "5", "--steps", "2", "--beyond-trained"]
+    asked = [
+        "generate",
+        CAPTIONS[0],
+        "--model",
+        str(folder),
+        "--size",
+        "48x32",
+        "--frames",
+        "5",
+        "--steps",
+        "2",
+        "--beyond-trained",
+    ]
     assert main([*asked, "--lora", str(lora), "-o", str(tmp_path / "fox.mkv"), "--no-sheet"]) == 0
     assert f"{lora}: applied 20/20 at scale 1" in capsys.readouterr().out
 
     pytest.importorskip("peft")
-    plain, adapted = load(folder, device="cpu", precision="fp32"), load(folder, device="cpu", precision="fp32", loras=[LoRAFile(lora)])
+    plain, adapted = (
+        load(folder, device="cpu", precision="fp32"),
+        load(folder, device="cpu", precision="fp32", loras=[LoRAFile(lora)]),
+    )
     request = Request(
-        CAPTIONS[0], "blue ball", width=48, height=32, frames=5, steps=2, guidance=3.0, shift=3.0, seed=5, beyond_trained=True
+        CAPTIONS[0],
+        "blue ball",
+        width=48,
+        height=32,
+        frames=5,
+        steps=2,
+        guidance=3.0,
+        shift=3.0,
+        seed=5,
+        beyond_trained=True,
     )
     before, ours = (pipeline.run(request).video.frames for pipeline in (plain, adapted))
     assert not np.array_equal(before, ours)
     theirs.load_lora_weights(tmp_path / "run" / "export", weight_name="lora.safetensors")
     theirs.set_progress_bar_config(disable=True)
     noise = place_noise(5, START, range(2), (16, 4, 6)).unsqueeze(0)
-    given = {"prompt": CAPTIONS[0], "negative_prompt": "blue ball", "width": 48, "height": 32, "num_frames": 5, "latents": noise}
+    given = {
+        "prompt": CAPTIONS[0],
+        "negative_prompt": "blue ball",
+        "width": 48,
+        "height": 32,
+        "num_frames": 5,
+        "latents": noise,
+    }
     video = theirs(**given, num_inference_steps=2, guidance_scale=3.0).frames[0]
     theirs.unload_lora_weights()
     assert np.abs(ours / 255 - video).max() <= 1 / 255
@@ -107,7 +152,12 @@ def test_an_adapter_is_trained_applied_and_read_by_diffusers(folders, tmp_path, 
 
 def test_all_weights_are_trained_and_the_model_is_whole(folders, tmp_path):
     folder, _, dataset = folders("2.2-ti2v-5b")
-    settings = ("mix.tasks={text=0.5, beginning=0.5}", "run.steps=2", "run.save_every=2", "run.sample_every=9")
+    settings = (
+        "mix.tasks={text=0.5, beginning=0.5}",
+        "run.steps=2",
+        "run.save_every=2",
+        "run.sample_every=9",
+    )
     part = part_of(folder, dataset, *settings, "defaults.steps=2", recipe="wan_tiny.toml")
     assert train(part, tmp_path / "run")
     export = find(tmp_path / "run" / "export")
@@ -167,7 +217,9 @@ def test_a_run_goes_on_bit_for_bit_though_its_checkpoints_hold_the_adapter_alone
 
 def test_an_adapter_begins_where_an_exported_one_ended(folders, tmp_path):
     folder, _, dataset = folders("2.1-t2v")
-    part = part_of(folder, dataset, "run.steps=2", "run.save_every=2", "run.sample_every=9", "run.ema_decay=0.0")
+    part = part_of(
+        folder, dataset, "run.steps=2", "run.save_every=2", "run.sample_every=9", "run.ema_decay=0.0"
+    )
     assert train(part, tmp_path / "run")
     again = part_of(folder, dataset)
     again.init_from(tmp_path / "run" / "export")
@@ -178,9 +230,24 @@ def test_an_adapter_begins_where_an_exported_one_ended(folders, tmp_path):
 
 def test_recomputing_gives_the_same_gradients():
     torch.manual_seed(0)
-    dit = DiT(DiTConfig(in_channels=4, out_channels=4, d=48, num_layers=2, num_heads=2, ffn_dim=64, text_dim=8, freq_dim=16))
+    dit = DiT(
+        DiTConfig(
+            in_channels=4,
+            out_channels=4,
+            d=48,
+            num_layers=2,
+            num_heads=2,
+            ffn_dim=64,
+            text_dim=8,
+            freq_dim=16,
+        )
+    )
     torch.nn.init.normal_(dit.head.projection.weight, std=0.2)
-    clips, times, text = [torch.randn(4, 2, 4, 4)], [torch.rand(1, 2, 4, 4)], TextStates(torch.randn(3, 8), (3,))
+    clips, times, text = (
+        [torch.randn(4, 2, 4, 4)],
+        [torch.rand(1, 2, 4, 4)],
+        TextStates(torch.randn(3, 8), (3,)),
+    )
     gradients = []
     for recompute in (False, True):
         dit.recompute = recompute
@@ -200,7 +267,10 @@ class Counts:
 
     def encode_prompts(self, prompts):
         self.encoded += prompts
-        states = [torch.tensor([list(hashlib.sha256(prompt.encode()).digest()[:4])] * (1 + len(prompt))).float() for prompt in prompts]
+        states = [
+            torch.tensor([list(hashlib.sha256(prompt.encode()).digest()[:4])] * (1 + len(prompt))).float()
+            for prompt in prompts
+        ]
         return TextStates(torch.cat(states), tuple(map(len, states)))
 
 

@@ -25,7 +25,9 @@ def test_a_foil_is_wrong_in_its_slot_and_in_no_other():
         caption, slot = world.foil(clip, seed)
         if slot in SLOTS:
             seen.add(slot)
-            assert {name for name, right in judge(caption, clip.truth).items() if not right} == {slot}, caption
+            assert {name for name, right in judge(caption, clip.truth).items() if not right} == {slot}, (
+                caption
+            )
     assert seen == set(SLOTS)
 
 
@@ -33,9 +35,15 @@ def test_a_foil_is_wrong_in_its_slot_and_in_no_other():
     ("caption", "expected"),
     [
         ("a horse walks", {"noun": "horse", "verb": "walk"}),
-        ("under an orange sunset sky, two foxes hop to the left", {"noun": "fox", "verb": "hop", "direction": "left", "sky": "sunset"}),
+        (
+            "under an orange sunset sky, two foxes hop to the left",
+            {"noun": "fox", "verb": "hop", "direction": "left", "sky": "sunset"},
+        ),
         ("a ball falls down on grass and then rolls on", {"verb": "fall"}),
-        ("夜晚，一只企鹅在雪地上向右行走", {"noun": "penguin", "verb": "walk", "direction": "right", "ground": "snow", "sky": "night"}),
+        (
+            "夜晚，一只企鹅在雪地上向右行走",
+            {"noun": "penguin", "verb": "walk", "direction": "right", "ground": "snow", "sky": "night"},
+        ),
         ("a quiet afternoon", {}),
         ("", {}),
     ],

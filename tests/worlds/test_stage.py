@@ -74,7 +74,10 @@ def test_everyone_stays_in_the_frame_for_a_minute(aspect):
 
 def test_objects_alone_are_seen_whole():
     world = StageWorld(StageConfig(nouns=len(NOUNS), max_objects=1, split="all"))
-    worst = [min(world.clip(seed, height=16, width=16, num_frames=17).truth["objects"][0]["tracks"]["visible"]) for seed in range(200)]
+    worst = [
+        min(world.clip(seed, height=16, width=16, num_frames=17).truth["objects"][0]["tracks"]["visible"])
+        for seed in range(200)
+    ]
     assert min(worst) > 0.85
     assert np.mean(worst) > 0.99
 
@@ -84,14 +87,22 @@ def test_a_turn_at_the_edge_is_said_and_only_then():
     for seed in range(80):
         clip = WORLD.clip(seed, height=16, width=16, num_frames=65)
         facings = [np.diff(thing["tracks"]["facing"]).any() for thing in clip.truth["objects"]]
-        assert any(facings) == (clip.truth["tail"] == "turns_back") == ("at the edge" in clip.captions["medium"])
+        assert (
+            any(facings) == (clip.truth["tail"] == "turns_back") == ("at the edge" in clip.captions["medium"])
+        )
         said += any(facings)
     assert 10 < said < 60
 
 
 def test_moving_sideways_crosses_a_good_part_of_the_frame():
     world = StageWorld(
-        StageConfig(nouns=len(NOUNS), verbs=("drive", "walk", "roll", "fly"), cameras=("still",), max_objects=1, split="all")
+        StageConfig(
+            nouns=len(NOUNS),
+            verbs=("drive", "walk", "roll", "fly"),
+            cameras=("still",),
+            max_objects=1,
+            split="all",
+        )
     )
     for seed in range(60):
         truth = world.clip(seed, height=16, width=16, num_frames=17).truth
@@ -108,13 +119,17 @@ def test_the_direction_of_the_camera_is_that_of_its_name():
         track = world.clip(1, height=16, width=16, num_frames=9).truth["camera_tracks"]
         assert (np.sign(np.diff(track["x"])) == sign).all()
     zoom = (
-        StageWorld(StageConfig(cameras=("zoom_in",), split="all")).clip(1, height=16, width=16, num_frames=9).truth["camera_tracks"]["zoom"]
+        StageWorld(StageConfig(cameras=("zoom_in",), split="all"))
+        .clip(1, height=16, width=16, num_frames=9)
+        .truth["camera_tracks"]["zoom"]
     )
     assert (np.diff(zoom) > 0).all()
 
 
 def test_the_ground_moves_against_a_panning_camera():
-    world = StageWorld(StageConfig(verbs=("grow",), cameras=("pan_right",), grounds=("road",), max_objects=1, split="all"))
+    world = StageWorld(
+        StageConfig(verbs=("grow",), cameras=("pan_right",), grounds=("road",), max_objects=1, split="all")
+    )
     clip = world.clip(5, height=64, width=64, num_frames=2)
     shift = np.diff(clip.truth["camera_tracks"]["x"])[0] * 64
     first, second = (frame[40:].astype(float).mean(-1) for frame in clip.frames)
@@ -136,8 +151,12 @@ def test_training_never_shows_a_held_out_pair_and_held_out_always_does():
 
 
 def test_held_out_shares_are_as_promised():
-    verbs = [is_held_out(noun, verb, kind="verb", salt="stage") for noun in NOUNS for verb in NOUNS[noun].verbs]
-    grounds = [is_held_out(n, g, kind="ground", salt="stage") for n in NOUNS for g in WORLD.vocabulary().grounds]
+    verbs = [
+        is_held_out(noun, verb, kind="verb", salt="stage") for noun in NOUNS for verb in NOUNS[noun].verbs
+    ]
+    grounds = [
+        is_held_out(n, g, kind="ground", salt="stage") for n in NOUNS for g in WORLD.vocabulary().grounds
+    ]
     assert np.mean(verbs) == pytest.approx(HELD_OUT_VERBS, abs=0.03)
     assert np.mean(grounds) == pytest.approx(HELD_OUT_GROUNDS, abs=0.03)
 

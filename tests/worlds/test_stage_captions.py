@@ -24,7 +24,10 @@ def splits_into(text: str, vocabulary: set[str]) -> bool:
     reachable = {0}
     longest = max(map(len, vocabulary))
     for end in range(1, len(text) + 1):
-        if any(start in reachable and text[start:end] in vocabulary for start in range(max(0, end - longest), end)):
+        if any(
+            start in reachable and text[start:end] in vocabulary
+            for start in range(max(0, end - longest), end)
+        ):
             reachable.add(end)
     return len(text) in reachable
 
@@ -63,7 +66,10 @@ def test_medium_and_detailed_captions_name_every_slot(clips):
             if truth["size"] != "regular":
                 assert any(option in text for option in grammar.SIZES[truth["size"]])
             if truth["camera"] != "still" or form == "detailed":
-                shown = [option.format(it="it" if truth["count"] == 1 else "them") for option in grammar.CAMERAS[truth["camera"]]]
+                shown = [
+                    option.format(it="it" if truth["count"] == 1 else "them")
+                    for option in grammar.CAMERAS[truth["camera"]]
+                ]
                 assert any(option in text for option in shown)
 
 
@@ -74,7 +80,14 @@ def test_medium_captions_are_compact(clips):
 
 def test_the_demo_prompt_is_a_caption_of_the_grammar():
     world = StageWorld(
-        StageConfig(nouns=("rocket",), verbs=("rise",), grounds=("snow",), skies=("night",), cameras=("still",), split="all")
+        StageConfig(
+            nouns=("rocket",),
+            verbs=("rise",),
+            grounds=("snow",),
+            skies=("night",),
+            cameras=("still",),
+            split="all",
+        )
     )
     captions = {world.clip(seed, num_frames=9, **TINY).captions["medium"] for seed in range(60)}
     assert "a rocket rises into the night sky over a snowy plain" in captions
@@ -97,12 +110,20 @@ def test_a_foil_is_wrong_in_exactly_one_slot(clips):
         text, slot = WORLD.foil(clip, seed)
         seen.add(slot)
         assert text != clip.captions["medium"]
-        assert text in {WORLD.caption({**clip.truth, slot: value}, "medium") for value in WORLD._others(clip.truth, slot)}
+        assert text in {
+            WORLD.caption({**clip.truth, slot: value}, "medium") for value in WORLD._others(clip.truth, slot)
+        }
         if slot in ("noun", "ground", "size", "direction", "camera"):
             # What differs is one stretch of words; the rest is word for word the same.
             true, false = words(clip.captions["medium"]), words(text)
-            start = next((i for i, pair in enumerate(zip(true, false)) if pair[0] != pair[1]), min(len(true), len(false)))
-            end = next((i for i, pair in enumerate(zip(true[::-1], false[::-1])) if pair[0] != pair[1]), min(len(true), len(false)))
+            start = next(
+                (i for i, pair in enumerate(zip(true, false)) if pair[0] != pair[1]),
+                min(len(true), len(false)),
+            )
+            end = next(
+                (i for i, pair in enumerate(zip(true[::-1], false[::-1])) if pair[0] != pair[1]),
+                min(len(true), len(false)),
+            )
             assert max(len(true), len(false)) - start - end <= 6, (clip.captions["medium"], text)
     assert seen == set(grammar.SLOTS)
 
@@ -112,7 +133,9 @@ def test_a_foil_is_wrong_in_the_same_slot_and_value_in_every_form(clips):
         forms = {form: WORLD.foil(clip, seed, form) for form in ("medium", "detailed")}
         (slot,) = {slot for _, slot in forms.values()}
         wrong = [{**clip.truth, slot: value} for value in WORLD._others(clip.truth, slot)]
-        assert any(all(text == WORLD.caption(truth, form) for form, (text, _) in forms.items()) for truth in wrong)
+        assert any(
+            all(text == WORLD.caption(truth, form) for form, (text, _) in forms.items()) for truth in wrong
+        )
 
 
 def test_a_foil_keeps_to_what_the_noun_can_do(clips):
@@ -139,4 +162,8 @@ def test_plurals(one, many):
 
 
 def test_articles():
-    assert [grammar.article(word) for word in ("elephant", "ufo", "large apple")] == ["an elephant", "a ufo", "a large apple"]
+    assert [grammar.article(word) for word in ("elephant", "ufo", "large apple")] == [
+        "an elephant",
+        "a ufo",
+        "a large apple",
+    ]

@@ -36,7 +36,9 @@ def test_bouncing_objects_accelerate_by_gravity_between_contacts():
         assert len(hits) >= 2
         inner = [k for k in range(1, 199) if np.abs(hits - k).min() > 1.5]
         second = (height[2:] - 2 * height[1:-1] + height[:-2]) * fps**2
-        np.testing.assert_allclose(second[np.array(inner) - 1], -gravity, atol=0.25)  # tracks are rounded to 1e-5
+        np.testing.assert_allclose(
+            second[np.array(inner) - 1], -gravity, atol=0.25
+        )  # tracks are rounded to 1e-5
         assert np.mean(second[np.array(inner) - 1]) == pytest.approx(-gravity, abs=0.01)
 
 
@@ -46,11 +48,15 @@ def test_hops_are_ballistic_and_all_of_one_height():
     height = physics.hops(times, 0.15)
     assert height.max() == pytest.approx(0.15, rel=1e-6)
     np.testing.assert_allclose(height[5000::10000], 0.15, rtol=1e-3)
-    np.testing.assert_allclose(np.diff(height[:9000], 2) / np.diff(times)[0] ** 2, -physics.GRAVITY, rtol=1e-4)
+    np.testing.assert_allclose(
+        np.diff(height[:9000], 2) / np.diff(times)[0] ** 2, -physics.GRAVITY, rtol=1e-4
+    )
 
 
 def test_rolling_objects_do_not_slip():
-    for clip in clips_of("roll", num_frames=41, fps=10.0, max_objects=1, cameras=("still", "pan_left", "follow")):
+    for clip in clips_of(
+        "roll", num_frames=41, fps=10.0, max_objects=1, cameras=("still", "pan_left", "follow")
+    ):
         turned = np.deg2rad(np.diff(track(clip, "degrees")))
         gone = np.diff(track(clip, "world_x"))
         assert np.abs(gone).max() > 0.01
@@ -68,7 +74,9 @@ def test_a_knock_keeps_momentum_and_loses_relative_speed_by_the_restitution():
         left, gained = v["hitter"][after].mean(), v["pushed"][after].mean()
         assert abs(v["pushed"][before]).max() < 1e-6
         momentum = hitter["mass"] * left + pushed["mass"] * gained
-        assert momentum == pytest.approx(hitter["mass"] * speed, rel=0.06)  # friction has acted for two frames
+        assert momentum == pytest.approx(
+            hitter["mass"] * speed, rel=0.06
+        )  # friction has acted for two frames
         assert gained - left == pytest.approx(clip.truth["physics"]["hit_restitution"] * speed, rel=0.06)
 
 

@@ -8,7 +8,9 @@ def size(text: str) -> tuple[int, int]:
     """(width, height) in pixels from "WxH", e.g. "128x128"."""
     match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
     if not match or not int(match[1]) or not int(match[2]):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a size: write WIDTHxHEIGHT in pixels, e.g. 128x128")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a size: write WIDTHxHEIGHT in pixels, e.g. 128x128"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -25,4 +27,6 @@ def interval(text: str) -> tuple[float, float]:
     try:
         return float(low), float(high)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not an interval: write LOW,HIGH, e.g. 0.3,0.9") from None
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not an interval: write LOW,HIGH, e.g. 0.3,0.9"
+        ) from None

@@ -13,10 +13,19 @@ MOST_FPS = 16.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="video files of any common kind")
-    parser.add_argument("--style", choices=("short", "medium", "detailed"), default="medium", help="how much to say (default: medium)")
-    parser.add_argument("--language", choices=("en", "zh"), default="en", help="English or Chinese (default: en)")
     parser.add_argument(
-        "--json", action="store_true", help="an object a file: path, caption, confidence, how much of the file was looked at"
+        "--style",
+        choices=("short", "medium", "detailed"),
+        default="medium",
+        help="how much to say (default: medium)",
+    )
+    parser.add_argument(
+        "--language", choices=("en", "zh"), default="en", help="English or Chinese (default: en)"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="an object a file: path, caption, confidence, how much of the file was looked at",
     )
     parser.add_argument(
         "--model",
@@ -43,8 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
         except RequestError as error:
             raise VideoError(f"{file}: {error}") from None
         if arguments.json:
-            said = {"path": str(file), "caption": written.text, "confidence": round(written.confidence, 4), "style": arguments.style}
-            said |= {"language": arguments.language, "seconds": round(video.duration_s, 3), "captioner": describer.weights}
+            said = {
+                "path": str(file),
+                "caption": written.text,
+                "confidence": round(written.confidence, 4),
+                "style": arguments.style,
+            }
+            said |= {
+                "language": arguments.language,
+                "seconds": round(video.duration_s, 3),
+                "captioner": describer.weights,
+            }
             print(json.dumps(said, ensure_ascii=False))
         else:
             print(f"{file}: {written.text}" if len(arguments.files) > 1 else written.text)

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=Path, metavar="FIRST", help="the clip that comes first")
     parser.add_argument("second", type=Path, metavar="SECOND", help="the clip that it leads over to")
-    parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="what the part between them shows")
+    parser.add_argument(
+        "prompt", nargs="?", default="", metavar="PROMPT", help="what the part between them shows"
+    )
     add_output(parser)
-    parser.add_argument("--seconds", type=float, required=True, metavar="S", help="how long the part between them is")
+    parser.add_argument(
+        "--seconds", type=float, required=True, metavar="S", help="how long the part between them is"
+    )
     add_fit(parser)
     add_fields(parser)
 

@@ -9,8 +9,15 @@ from kinema.cli.making import add_output, check_output, finish, load_model, watc
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", type=Path, metavar="JOB_DIR", help="the folder that --job named")
     add_output(parser)
-    parser.add_argument("--steps", type=int, metavar="N", help="begin again from the same noise with this many steps: finish a draft")
-    parser.add_argument("--model", metavar="DIR", help="where the job's model lies now, when it has been moved")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="begin again from the same noise with this many steps: finish a draft",
+    )
+    parser.add_argument(
+        "--model", metavar="DIR", help="where the job's model lies now, when it has been moved"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,28 +13,71 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    make = actions.add_parser("build", help="files to shards; called again, it does what is left", description=build.__doc__)
+    make = actions.add_parser(
+        "build", help="files to shards; called again, it does what is left", description=build.__doc__
+    )
     make.set_defaults(act=build)
-    make.add_argument("place", type=Path, metavar="FOLDER_OR_LIST", help="a folder, or a .txt, .csv or .jsonl that names files")
-    make.add_argument("-o", "--out", type=Path, required=True, metavar="DATASET", help="folder of the data set")
-    make.add_argument("--recipe", type=Path, metavar="TOML", help="what differs from the default recipe (docs/data.md)")
-    make.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value of the recipe: clips.fps=12")
+    make.add_argument(
+        "place",
+        type=Path,
+        metavar="FOLDER_OR_LIST",
+        help="a folder, or a .txt, .csv or .jsonl that names files",
+    )
+    make.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="DATASET", help="folder of the data set"
+    )
+    make.add_argument(
+        "--recipe", type=Path, metavar="TOML", help="what differs from the default recipe (docs/data.md)"
+    )
+    make.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one value of the recipe: clips.fps=12",
+    )
     how = make.add_mutually_exclusive_group()
-    how.add_argument("--workers", type=positive, default=1, metavar="N", help="processes that decode and encode (default: 1)")
-    how.add_argument("--ray", nargs="?", const="", metavar="ADDRESS", help="let Ray run them: here, or on the cluster at ADDRESS")
+    how.add_argument(
+        "--workers",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes that decode and encode (default: 1)",
+    )
+    how.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="let Ray run them: here, or on the cluster at ADDRESS",
+    )
     make.add_argument("--retry", action="store_true", help="try again what was quarantined before")
-    check = actions.add_parser("validate", help="whether a data set is whole and fit to train on", description=validate.__doc__)
+    check = actions.add_parser(
+        "validate", help="whether a data set is whole and fit to train on", description=validate.__doc__
+    )
     check.set_defaults(act=validate)
     check.add_argument("dataset", type=Path, metavar="DATASET")
-    one = actions.add_parser("show", help="where a clip comes from and what was done to it", description=show.__doc__)
+    one = actions.add_parser(
+        "show", help="where a clip comes from and what was done to it", description=show.__doc__
+    )
     one.set_defaults(act=show)
     one.add_argument("dataset", type=Path, metavar="DATASET")
     one.add_argument("clip_id", metavar="CLIP_ID", help="its id, or the beginning of it")
-    page = actions.add_parser("report", help="one page: funnel, distributions, clips to play", description=report.__doc__)
+    page = actions.add_parser(
+        "report", help="one page: funnel, distributions, clips to play", description=report.__doc__
+    )
     page.set_defaults(act=report)
     page.add_argument("dataset", type=Path, metavar="DATASET")
-    page.add_argument("-o", "--out", type=Path, metavar="HTML", help="where to (default: report.html in the data set)")
-    page.add_argument("--examples", type=positive, default=12, metavar="N", help="most clips to show of each kind (default: 12)")
+    page.add_argument(
+        "-o", "--out", type=Path, metavar="HTML", help="where to (default: report.html in the data set)"
+    )
+    page.add_argument(
+        "--examples",
+        type=positive,
+        default=12,
+        metavar="N",
+        help="most clips to show of each kind (default: 12)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,7 +102,9 @@ def build(arguments: argparse.Namespace) -> None:
 
         engine = RayEngine(arguments.ray or None)
     with _Bars() as bars:
-        funnel = build_dataset(arguments.place, arguments.out, recipe, engine=engine, retry=arguments.retry, progress=bars.show)
+        funnel = build_dataset(
+            arguments.place, arguments.out, recipe, engine=engine, retry=arguments.retry, progress=bars.show
+        )
     print("\n".join(funnel.lines()))
     print(arguments.out)
 
@@ -87,14 +132,20 @@ def show(arguments: argparse.Namespace) -> None:
             print(f"  {name:<18} {value}")
     print("stages")
     for stage in dataset.card["stages"]:
-        print(f"  {stage['stage']:<8} {stage['tool']} {stage['version']}  {json.dumps(stage['parameters'], ensure_ascii=False)}")
+        print(
+            f"  {stage['stage']:<8} {stage['tool']} {stage['version']}  {json.dumps(stage['parameters'], ensure_ascii=False)}"
+        )
 
 
 def report(arguments: argparse.Namespace) -> None:
     """Writes one HTML page that needs nothing else: funnel, distributions, caption statistics, and clips kept and dropped, to play."""
     from kinema.curate.report import write_report
 
-    print(write_report(arguments.dataset, arguments.out or arguments.dataset / "report.html", examples=arguments.examples))
+    print(
+        write_report(
+            arguments.dataset, arguments.out or arguments.dataset / "report.html", examples=arguments.examples
+        )
+    )
 
 
 class _Bars:
@@ -105,7 +156,12 @@ class _Bars:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
-        columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self.is_quiet = console.is_terminal
         self.tasks: dict[str, Any] = {}

@@ -28,7 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name, (state, line) in findings.items():
         print(f"{state:<5} {name:<{width}}  {line}")
     failed = sum(state == FAIL for state, _ in findings.values())
-    print(f"\n{failed} of {len(findings)} checks failed" if failed else f"\nall {len(findings)} checks passed")
+    print(
+        f"\n{failed} of {len(findings)} checks failed" if failed else f"\nall {len(findings)} checks passed"
+    )
     return 1 if failed else 0
 
 
@@ -48,9 +50,14 @@ def python() -> Finding:
 def packages() -> Finding:
     """The versions of what Kinema declares that it needs."""
     try:
-        needed = [re.split(r"[^\w.-]", line)[0] for line in requires("kinema") or () if "extra ==" not in line]
+        needed = [
+            re.split(r"[^\w.-]", line)[0] for line in requires("kinema") or () if "extra ==" not in line
+        ]
     except PackageNotFoundError:
-        return FAIL, "Kinema runs from its source folder and is not installed: pip install -c constraints.txt -e ."
+        return (
+            FAIL,
+            "Kinema runs from its source folder and is not installed: pip install -c constraints.txt -e .",
+        )
     installed = {name: _version(name) for name in needed}
     missing = [name for name, found in installed.items() if found is None]
     if missing:
@@ -82,7 +89,10 @@ def torchvision() -> Finding:
     try:
         importlib.import_module("torchvision")
     except Exception:
-        return FAIL, f"{_version('torchvision')} does not fit torch {_version('torch')} and breaks diffusers: pip uninstall torchvision"
+        return (
+            FAIL,
+            f"{_version('torchvision')} does not fit torch {_version('torch')} and breaks diffusers: pip uninstall torchvision",
+        )
     return OK, f"{_version('torchvision')}, not needed"
 
 
@@ -90,9 +100,18 @@ def opencv() -> Finding:
     """Two OpenCV wheels write into one folder, so that removing either breaks both."""
     import cv2
 
-    wheels = sorted({d.name for d in distributions() if re.match(r"opencv[-_](contrib[-_])?python", d.name or "", re.IGNORECASE)})
+    wheels = sorted(
+        {
+            d.name
+            for d in distributions()
+            if re.match(r"opencv[-_](contrib[-_])?python", d.name or "", re.IGNORECASE)
+        }
+    )
     if len(wheels) > 1:
-        return FAIL, f"{' and '.join(wheels)} overwrite each other: uninstall all, then install opencv-python-headless"
+        return (
+            FAIL,
+            f"{' and '.join(wheels)} overwrite each other: uninstall all, then install opencv-python-headless",
+        )
     return OK, f"{cv2.__version__} from {wheels[0] if wheels else 'outside pip'}"
 
 
@@ -137,7 +156,11 @@ def video() -> Finding:
     from kinema.video import Video
 
     f, h, w = np.ogrid[:9, :64, :64]
-    frames = np.stack([(4 * h + 0 * w + 8 * f), (4 * w + 0 * h + 0 * f), 128 + 0 * (f + h + w)], axis=-1).clip(0, 255).astype(np.uint8)
+    frames = (
+        np.stack([(4 * h + 0 * w + 8 * f), (4 * w + 0 * h + 0 * f), 128 + 0 * (f + h + w)], axis=-1)
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
     with tempfile.TemporaryDirectory() as folder:
         read = Video.read(Video(frames, fps=8.0).save(Path(folder) / "clip.mp4"))
     if read.frames.shape != frames.shape:
@@ -153,7 +176,10 @@ def model() -> Finding:
     from kinema.models.weights import load_manifest, model_hash, shipped_model, verify
 
     num_files = verify(shipped_model())
-    return OK, f"{load_manifest(shipped_model()).name} {model_hash(shipped_model())}, {num_files} files as they were written"
+    return (
+        OK,
+        f"{load_manifest(shipped_model()).name} {model_hash(shipped_model())}, {num_files} files as they were written",
+    )
 
 
 def _version(name: str) -> str | None:

@@ -15,8 +15,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clip", type=Path, metavar="FILE", help="a video file of any kind")
     parser.add_argument("prompt", metavar="PROMPT", help="what it is to show")
     add_output(parser)
-    parser.add_argument("--strength", type=float, default=0.6, metavar="S", help="how much may change, above 0 to 1 (default: 0.6)")
-    where.add_argument("--region", type=_region, metavar="X,Y,W,H", help="only this rectangle, in pixels of the result")
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=0.6,
+        metavar="S",
+        help="how much may change, above 0 to 1 (default: 0.6)",
+    )
+    where.add_argument(
+        "--region", type=_region, metavar="X,Y,W,H", help="only this rectangle, in pixels of the result"
+    )
     where.add_argument("--mask", type=Path, metavar="FILE", help="only where this picture or clip is white")
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="only from this second on")
     parser.add_argument("--end", type=float, metavar="S", help="only up to this second")
@@ -48,6 +56,8 @@ def _region(text: str) -> tuple[int, int, int, int]:
     """(x, y, width, height) from "16,8,32,32"."""
     parts = text.split(",")
     if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a region: write X,Y,WIDTH,HEIGHT in pixels, e.g. 16,8,32,32")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a region: write X,Y,WIDTH,HEIGHT in pixels, e.g. 16,8,32,32"
+        )
     x, y, width, height = map(int, parts)
     return x, y, width, height

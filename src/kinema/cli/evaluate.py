@@ -21,31 +21,63 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     splits = parser.add_mutually_exclusive_group()
     tasks = parser.add_argument_group("the timeline")
-    parser.add_argument("model", nargs="?", default="shipped", metavar="MODEL", help="a model folder (default: the one inside the package)")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default="shipped",
+        metavar="MODEL",
+        help="a model folder (default: the one inside the package)",
+    )
     parser.add_argument("--prompts", type=positive, metavar="N", help="prompts of each kind (default: 200)")
-    splits.add_argument("--held-out", action="store_true", help="only combinations that training never showed")
+    splits.add_argument(
+        "--held-out", action="store_true", help="only combinations that training never showed"
+    )
     splits.add_argument("--seen", action="store_true", help="only combinations that training could show")
     splits.add_argument("--both", action="store_true", help="both, apart from each other (the default)")
     tasks.add_argument("--tasks", action="store_true", help="measure the tasks of the timeline")
     tasks.add_argument(
-        "--task", action="append", metavar="NAME", help="only this one, and others that are named; an unknown name lists them all"
+        "--task",
+        action="append",
+        metavar="NAME",
+        help="only this one, and others that are named; an unknown name lists them all",
     )
-    tasks.add_argument("--cases", type=positive, metavar="N", help="cases of each task (default: 50, of long videos 5)")
-    tasks.add_argument("--long-seconds", type=float, default=60.0, metavar="S", help="how long a long video is (default: 60)")
+    tasks.add_argument(
+        "--cases", type=positive, metavar="N", help="cases of each task (default: 50, of long videos 5)"
+    )
+    tasks.add_argument(
+        "--long-seconds", type=float, default=60.0, metavar="S", help="how long a long video is (default: 60)"
+    )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the evaluation (default: runs/evaluate/ and the model's name and hash)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the evaluation (default: runs/evaluate/ and the model's name and hash)",
     )
     parser.add_argument("--size", type=size, metavar="WxH", help="width and height of the clips in pixels")
     parser.add_argument("--frames", type=positive, metavar="N", help="frames of the clips")
     parser.add_argument("--steps", type=positive, metavar="N", help="how many steps the sampler takes")
-    parser.add_argument("--sampler", metavar="NAME", help="euler, heun, unipc and others; an unknown name lists them all")
-    parser.add_argument("--guidance", type=float, metavar="G", help="how closely the words are followed; 1 is no guidance")
-    parser.add_argument("--shift", type=float, metavar="S", help="how far the sampler's times move towards noise; 1 is not at all")
     parser.add_argument(
-        "--oracle", type=Path, metavar="DIR", help="an oracle trained with recipes/oracle.toml (default: the one inside the package)"
+        "--sampler", metavar="NAME", help="euler, heun, unipc and others; an unknown name lists them all"
+    )
+    parser.add_argument(
+        "--guidance", type=float, metavar="G", help="how closely the words are followed; 1 is no guidance"
+    )
+    parser.add_argument(
+        "--shift",
+        type=float,
+        metavar="S",
+        help="how far the sampler's times move towards noise; 1 is not at all",
+    )
+    parser.add_argument(
+        "--oracle",
+        type=Path,
+        metavar="DIR",
+        help="an oracle trained with recipes/oracle.toml (default: the one inside the package)",
     )
     parser.add_argument("--real-clip", type=Path, metavar="FILE", help="a video file to try the VAE on too")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="where to compute (default: the fastest there is)")
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="where to compute (default: the fastest there is)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,7 +98,12 @@ def run(arguments: argparse.Namespace) -> int:
             f"--{given[0]} {'says nothing with' if is_timeline else 'needs'} --tasks: leave {'it' if is_timeline else 'that'} out"
         )
     pipeline = load(arguments.model, device=arguments.device)
-    out = arguments.out or Path("runs") / "evaluate" / f"{pipeline.manifest.name}-{pipeline.model_hash}{'-tasks' if is_timeline else ''}"
+    out = (
+        arguments.out
+        or Path("runs")
+        / "evaluate"
+        / f"{pipeline.manifest.name}-{pipeline.model_hash}{'-tasks' if is_timeline else ''}"
+    )
     with stages_bar() as on_progress:
         page, text = (_timeline if is_timeline else _prompts)(arguments, pipeline, out, on_progress)
     print(text)
@@ -74,7 +111,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _prompts(arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_progress: "OnProgress") -> tuple[Path, str]:
+def _prompts(
+    arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_progress: "OnProgress"
+) -> tuple[Path, str]:
     """The page and the table of how well prompts are followed."""
     from kinema.evaluate import EvaluationConfig, evaluate, table, write_page
 
@@ -89,13 +128,17 @@ def _prompts(arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_
     return write_page(report, out), table(report)
 
 
-def _timeline(arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_progress: "OnProgress") -> tuple[Path, str]:
+def _timeline(
+    arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_progress: "OnProgress"
+) -> tuple[Path, str]:
     """The page and the table of the timeline's tasks."""
     from kinema.evaluate import TimelineConfig, evaluate_timeline, timeline_table, write_timeline_page
     from kinema.evaluate.cases import TASKS
 
     chosen = tuple(dict.fromkeys(arguments.task or TASKS))
-    config = TimelineConfig(chosen, cases=arguments.cases, long_seconds=arguments.long_seconds, **_sampling(arguments))
+    config = TimelineConfig(
+        chosen, cases=arguments.cases, long_seconds=arguments.long_seconds, **_sampling(arguments)
+    )
     report = evaluate_timeline(pipeline, config, out, oracle_folder=arguments.oracle, on_progress=on_progress)
     return write_timeline_page(report, out), timeline_table(report)
 
@@ -114,7 +157,9 @@ def stages_bar() -> "Iterator[OnProgress]":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as progress:
         bars: dict[str, int] = {}
 
         def on_progress(stage: str, done: int, total: int) -> None:

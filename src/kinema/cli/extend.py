@@ -12,10 +12,27 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clip", type=Path, metavar="FILE", help="a video file of any kind")
-    parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="what the new part shows (default: whatever follows)")
+    parser.add_argument(
+        "prompt",
+        nargs="?",
+        default="",
+        metavar="PROMPT",
+        help="what the new part shows (default: whatever follows)",
+    )
     add_output(parser)
-    parser.add_argument("--seconds", type=float, required=True, metavar="S", help="how much is added, on each side that is extended")
-    parser.add_argument("--direction", choices=("forward", "backward", "both"), default="forward", help="where to (default: forward)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        required=True,
+        metavar="S",
+        help="how much is added, on each side that is extended",
+    )
+    parser.add_argument(
+        "--direction",
+        choices=("forward", "backward", "both"),
+        default="forward",
+        help="where to (default: forward)",
+    )
     add_fit(parser)
     add_fields(parser)
 
@@ -26,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     def fill(fields: dict[str, Any], fps: float) -> "Task":
         added_s = fields.pop("seconds")
         clip = read_input(arguments.clip, fps)
-        return extend(fields, clip, seconds=added_s, direction=arguments.direction, fps=fps, fit=arguments.fit)
+        return extend(
+            fields, clip, seconds=added_s, direction=arguments.direction, fps=fps, fit=arguments.fit
+        )
 
     return make(arguments, fill)

@@ -4,7 +4,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.making import add_expansion, add_fields, add_fit, add_length, add_output, expand_prompt, make, read_input
+from kinema.cli.making import (
+    add_expansion,
+    add_fields,
+    add_fit,
+    add_length,
+    add_output,
+    expand_prompt,
+    make,
+    read_input,
+)
 
 if TYPE_CHECKING:
     from kinema.generate.tasks import Task
@@ -17,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", type=Path, metavar="FILE", help="the picture it begins with, of any size")
     parser.add_argument("--last-image", type=Path, metavar="FILE", help="the picture it ends with")
     parser.add_argument(
-        "--keyframe", type=_keyframe, action="append", default=[], metavar="S:FILE", help="a picture at second S; as often as wanted"
+        "--keyframe",
+        type=_keyframe,
+        action="append",
+        default=[],
+        metavar="S:FILE",
+        help="a picture at second S; as often as wanted",
     )
     add_expansion(parser)
     add_fit(parser)
@@ -32,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
         fields = expand_prompt(arguments, fields, "image" if arguments.image else "text", arguments.image)
         if not (arguments.image or arguments.last_image or arguments.keyframe):
             return Request(**fields), {}
-        first, last = (read_input(file, fps) if file else None for file in (arguments.image, arguments.last_image))
+        first, last = (
+            read_input(file, fps) if file else None for file in (arguments.image, arguments.last_image)
+        )
         keyframes = [(at_s, read_input(file, fps)) for at_s, file in arguments.keyframe]
         return pictures(fields, first=first, last=last, keyframes=keyframes, fit=arguments.fit)
 
@@ -47,5 +63,7 @@ def _keyframe(text: str) -> tuple[float, Path]:
     except ValueError:
         at_s = -1.0
     if not colon or not file or not at_s >= 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a keyframe: write SECOND:FILE, e.g. 1.5:middle.png")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a keyframe: write SECOND:FILE, e.g. 1.5:middle.png"
+        )
     return at_s, Path(file)

@@ -29,6 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise RequestError("a loop of what? give a prompt, or a clip with --clip")
 
     def fill(fields: dict[str, Any], fps: float) -> "Task":
-        return loop(fields, None if arguments.clip is None else read_input(arguments.clip, fps), fps=fps, fit=arguments.fit)
+        return loop(
+            fields,
+            None if arguments.clip is None else read_input(arguments.clip, fps),
+            fps=fps,
+            fit=arguments.fit,
+        )
 
     return make(arguments, fill)

@@ -35,7 +35,9 @@ VERBS = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code of the command line `words` (that of the process by default)."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep; has an effect only before torch is imported
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # idle threads sleep; has an effect only before torch is imported
     words, debug = _without_debug(sys.argv[1:] if words is None else words)
     try:
         return _run(words)

@@ -23,12 +23,26 @@ SHEET = {"software": "kinema contact sheet"}
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Where the result goes, and the model that makes it."""
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help=".mp4, .webm, .mkv, .gif, or .png for one frame")
-    parser.add_argument("--no-sheet", action="store_true", help="write no contact sheet")
-    parser.add_argument("--preview", type=Path, metavar="FILE.gif", help="while it is made, what it begins to look like")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="where to compute (default: the fastest there is)")
     parser.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the backbone (default: what is fast there)"
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".mp4, .webm, .mkv, .gif, or .png for one frame",
+    )
+    parser.add_argument("--no-sheet", action="store_true", help="write no contact sheet")
+    parser.add_argument(
+        "--preview", type=Path, metavar="FILE.gif", help="while it is made, what it begins to look like"
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="where to compute (default: the fastest there is)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="of the backbone (default: what is fast there)",
     )
     parser.add_argument(
         "--offload",
@@ -36,9 +50,22 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         help="of Wan's models: keep all on the device, the text encoder only while needed "
         "(default), or also the backbone's blocks one after the other",
     )
-    parser.add_argument("--attention", default="auto", metavar="NAME", help="the backbone's kernel: auto, flash, cudnn, efficient or math")
-    parser.add_argument("--beyond-memory", action="store_true", help="begin even if the memory that is free seems too small")
-    parser.add_argument("--lora", action="append", default=[], metavar="FILE[:scale]", help="an adapter to apply; may be given again")
+    parser.add_argument(
+        "--attention",
+        default="auto",
+        metavar="NAME",
+        help="the backbone's kernel: auto, flash, cudnn, efficient or math",
+    )
+    parser.add_argument(
+        "--beyond-memory", action="store_true", help="begin even if the memory that is free seems too small"
+    )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:scale]",
+        help="an adapter to apply; may be given again",
+    )
 
 
 def add_length(parser: argparse.ArgumentParser) -> None:
@@ -51,35 +78,80 @@ def add_length(parser: argparse.ArgumentParser) -> None:
 def add_fit(parser: argparse.ArgumentParser) -> None:
     """How inputs of another shape are fitted."""
     parser.add_argument(
-        "--fit", choices=FITS, default="crop", help="inputs of another shape: their middle (default), all between bars, stretched"
+        "--fit",
+        choices=FITS,
+        default="crop",
+        help="inputs of another shape: their middle (default), all between bars, stretched",
     )
 
 
 def add_fields(parser: argparse.ArgumentParser) -> None:
     """The fields of a request that every task has."""
     parser.add_argument("--size", type=size, metavar="WxH", help="width and height in pixels, e.g. 128x128")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another video (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="another seed, another video (default: 0)"
+    )
     parser.add_argument("--negative", default="", metavar="TEXT", help="what the video should not show")
     parser.add_argument("--steps", type=int, metavar="N", help="how many steps the sampler takes")
-    parser.add_argument("--sampler", metavar="NAME", help="euler, heun, unipc and others; an unknown name lists them all")
-    parser.add_argument("--guidance", type=float, metavar="G", help="how closely the words are followed; 1 is no guidance")
     parser.add_argument(
-        "--guidance-interval", type=interval, metavar="LOW,HIGH", help="guidance only at these diffusion times (0 data, 1 noise): cheaper"
+        "--sampler", metavar="NAME", help="euler, heun, unipc and others; an unknown name lists them all"
     )
-    parser.add_argument("--cache", type=float, metavar="ERROR", help="forecast steps while a forecast is off by at most this, e.g. 0.03")
-    parser.add_argument("--shift", type=float, metavar="S", help="how far the sampler's times move towards noise; 1 is not at all")
-    parser.add_argument("--window", type=int, metavar="N", help="frames the model sees at a time (default: as many as it was trained with)")
-    parser.add_argument("--anchor", action="store_true", help="windows of a long video also look back at its first frame")
     parser.add_argument(
-        "--model", default="shipped", metavar="DIR", help="a model folder or file, Wan's among them (default: the model inside the package)"
+        "--guidance", type=float, metavar="G", help="how closely the words are followed; 1 is no guidance"
     )
-    parser.add_argument("--beyond-trained", action="store_true", help="allow sizes and windows that the model was not trained with")
-    parser.add_argument("--job", type=Path, metavar="DIR", help="keep the work there, so that 'kinema continue DIR' can finish it")
+    parser.add_argument(
+        "--guidance-interval",
+        type=interval,
+        metavar="LOW,HIGH",
+        help="guidance only at these diffusion times (0 data, 1 noise): cheaper",
+    )
+    parser.add_argument(
+        "--cache",
+        type=float,
+        metavar="ERROR",
+        help="forecast steps while a forecast is off by at most this, e.g. 0.03",
+    )
+    parser.add_argument(
+        "--shift",
+        type=float,
+        metavar="S",
+        help="how far the sampler's times move towards noise; 1 is not at all",
+    )
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="N",
+        help="frames the model sees at a time (default: as many as it was trained with)",
+    )
+    parser.add_argument(
+        "--anchor", action="store_true", help="windows of a long video also look back at its first frame"
+    )
+    parser.add_argument(
+        "--model",
+        default="shipped",
+        metavar="DIR",
+        help="a model folder or file, Wan's among them (default: the model inside the package)",
+    )
+    parser.add_argument(
+        "--beyond-trained",
+        action="store_true",
+        help="allow sizes and windows that the model was not trained with",
+    )
+    parser.add_argument(
+        "--job",
+        type=Path,
+        metavar="DIR",
+        help="keep the work there, so that 'kinema continue DIR' can finish it",
+    )
 
 
 def add_expansion(parser: argparse.ArgumentParser) -> None:
     """Whether the prompt is made longer first."""
-    parser.add_argument("--expand", action="store_true", help="make the prompt longer first, as the model's training captions are")
+    parser.add_argument(
+        "--expand",
+        action="store_true",
+        help="make the prompt longer first, as the model's training captions are",
+    )
     parser.add_argument(
         "--expander",
         default="shipped",
@@ -129,8 +201,20 @@ def load_model(arguments: argparse.Namespace, model: str, request: "Request") ->
     if is_wan(Path(model)) and not arguments.beyond_memory:
         from kinema.generate.memory import check_memory
 
-        check_memory(Path(model), request, pick_device(arguments.device), arguments.precision, arguments.offload or "text")
-    pipeline = load(model, device=arguments.device, precision=arguments.precision, offload=arguments.offload, attention=arguments.attention)
+        check_memory(
+            Path(model),
+            request,
+            pick_device(arguments.device),
+            arguments.precision,
+            arguments.offload or "text",
+        )
+    pipeline = load(
+        model,
+        device=arguments.device,
+        precision=arguments.precision,
+        offload=arguments.offload,
+        attention=arguments.attention,
+    )
     for lora in loras:
         num_layers = pipeline.add_lora(lora)
         print(f"{lora.path}: applied {num_layers}/{num_layers} at scale {lora.scale:g}")
@@ -138,7 +222,9 @@ def load_model(arguments: argparse.Namespace, model: str, request: "Request") ->
     return pipeline
 
 
-def expand_prompt(arguments: argparse.Namespace, fields: dict[str, Any], kind: "Kind", shown: Path | None) -> dict[str, Any]:
+def expand_prompt(
+    arguments: argparse.Namespace, fields: dict[str, Any], kind: "Kind", shown: Path | None
+) -> dict[str, Any]:
     """The fields with the prompt expanded when that is asked for; both prompts are said. `shown` is the picture or clip it goes with."""
     if not arguments.expand:
         return fields
@@ -146,7 +232,10 @@ def expand_prompt(arguments: argparse.Namespace, fields: dict[str, Any], kind: "
     from kinema.video import Video, png_bytes
 
     fields, expansion = expanded(
-        fields, arguments.expander, kind, None if shown is None else png_bytes(Video.read(shown, max_frames=1).frames[0])
+        fields,
+        arguments.expander,
+        kind,
+        None if shown is None else png_bytes(Video.read(shown, max_frames=1).frames[0]),
     )
     print("\n".join(expansion.lines))
     return fields
@@ -199,7 +288,9 @@ def finish(arguments: argparse.Namespace, result: "Result") -> None:
         written.append(save_image(arguments.out.with_suffix(".drift.png"), plot(result.report)))
         report = arguments.out.with_suffix(".drift.json")
         with atomic_output(report) as partial:
-            partial.write_text(json.dumps(result.report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            partial.write_text(
+                json.dumps(result.report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+            )
         written.append(report)
     has_similarity = result.similarity is not None and plan.request.prompt
     similarity = f"; CLIP similarity {result.similarity:.2f}" if has_similarity else ""
@@ -235,7 +326,9 @@ def check_output(arguments: argparse.Namespace, plan: "Plan") -> None:
 
     file = arguments.out
     if lookup(ENDINGS, file.suffix.lower(), kind="video ending") == "png" and plan.frames > 1:
-        raise RequestError(f"{file} holds one picture and {plan.frames} frames were asked for: use --frames 1, or .mp4")
+        raise RequestError(
+            f"{file} holds one picture and {plan.frames} frames were asked for: use --frames 1, or .mp4"
+        )
     if arguments.preview is not None and arguments.preview.suffix.lower() != ".gif":
         raise RequestError(f"a preview is a .gif, not {arguments.preview}")
     sheet = sheet_of(arguments, plan)
@@ -243,14 +336,20 @@ def check_output(arguments: argparse.Namespace, plan: "Plan") -> None:
         if place is not None:
             _check_place(place)
     if sheet is not None and sheet.exists() and not SHEET.items() <= read_metadata(sheet).items():
-        raise OutputError(f"{sheet}, where the contact sheet goes, is another picture: use another --out, or --no-sheet")
+        raise OutputError(
+            f"{sheet}, where the contact sheet goes, is another picture: use another --out, or --no-sheet"
+        )
 
 
 def watching(arguments: argparse.Namespace, pipeline: "Pipeline") -> Any:
     """A context that gives the function to call after each step: a bar, and the preview when one is wanted."""
     from kinema.generate.progress import progress_bar, with_preview
 
-    return progress_bar() if arguments.preview is None else with_preview(progress_bar(), pipeline, arguments.preview)
+    return (
+        progress_bar()
+        if arguments.preview is None
+        else with_preview(progress_bar(), pipeline, arguments.preview)
+    )
 
 
 def _check_place(file: Path) -> None:

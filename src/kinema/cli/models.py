@@ -18,14 +18,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         action = actions.add_parser(act.__name__, help=help_line, description=act.__doc__)
         action.add_argument(
-            "model", nargs="?", default="shipped", metavar="MODEL", help="a model folder (default: the one inside the package)"
+            "model",
+            nargs="?",
+            default="shipped",
+            metavar="MODEL",
+            help="a model folder (default: the one inside the package)",
         )
         action.set_defaults(act=act)
 
-    action = actions.add_parser("convert", help="write a model of the Wan family in another layout", description=convert.__doc__)
+    action = actions.add_parser(
+        "convert", help="write a model of the Wan family in another layout", description=convert.__doc__
+    )
     action.add_argument("source", type=Path, metavar="A", help="a model folder or file, in any layout")
     action.add_argument("target", type=Path, metavar="B", help="the folder to write")
-    action.add_argument("--layout", required=True, metavar="NAME", help="kinema, diffusers, wan (the original files) or comfy")
+    action.add_argument(
+        "--layout", required=True, metavar="NAME", help="kinema, diffusers, wan (the original files) or comfy"
+    )
     action.set_defaults(act=None)
 
 
@@ -48,7 +56,9 @@ def convert(source: Path, target: Path, layout: str) -> None:
 
     files = write(source, target, layout)
     num_tensors = sum(len(part) for part in files.parts.values())
-    print(f"{target}: {num_tensors} tensors, {sum(part.size_bytes for part in files.parts.values()) / 1e6:.1f} MB in the layout {layout}")
+    print(
+        f"{target}: {num_tensors} tensors, {sum(part.size_bytes for part in files.parts.values()) / 1e6:.1f} MB in the layout {layout}"
+    )
 
 
 def inspect_wan(path: Path) -> None:
@@ -70,8 +80,12 @@ def inspect_wan(path: Path) -> None:
     for name, part in files.parts.items():
         types = sorted({str(dtype).removeprefix("torch.") for dtype in part.dtypes.values()})
         total += part.num_parameters
-        rows[f"{name}/"] = f"{part.num_parameters / 1e6:.2f} million parameters, {part.size_bytes / 1e6:.1f} MB of {' and '.join(types)}"
-    rows["memory"] = f"{2 * total / 2**30:.2f} GiB for all weights in bfloat16, {4 * total / 2**30:.2f} GiB in float32"
+        rows[f"{name}/"] = (
+            f"{part.num_parameters / 1e6:.2f} million parameters, {part.size_bytes / 1e6:.1f} MB of {' and '.join(types)}"
+        )
+    rows["memory"] = (
+        f"{2 * total / 2**30:.2f} GiB for all weights in bfloat16, {4 * total / 2**30:.2f} GiB in float32"
+    )
     width = max(map(len, rows))
     for name, line in rows.items():
         print(f"{name:<{width}}  {line}")
@@ -96,7 +110,10 @@ def inspect(folder: Path) -> None:
         **({"notes": str(manifest.card["notes"])} if manifest.card.get("notes") else {}),
         **_abilities(manifest),
         **{f"{name}/": line for name, line in _components(folder)},
-        **{f"{kind} it knows": f"{len(words)}: {', '.join(words)}" for kind, words in manifest.vocabulary.items()},
+        **{
+            f"{kind} it knows": f"{len(words)}: {', '.join(words)}"
+            for kind, words in manifest.vocabulary.items()
+        },
         **{name: digest for name, digest in sorted(manifest.sha256.items())},
     }
     width = max(map(len, rows))
@@ -133,4 +150,7 @@ def _components(folder: Path) -> Iterator[tuple[str, str]]:
                     num_parameters += math.prod(tensor.get_shape())
                     kinds.add(tensor.get_dtype())
         size_bytes = sum(file.stat().st_size for file in files)
-        yield component.name, f"{num_parameters / 1e6:.2f} million parameters, {size_bytes / 1e6:.1f} MB of {' and '.join(sorted(kinds))}"
+        yield (
+            component.name,
+            f"{num_parameters / 1e6:.2f} million parameters, {size_bytes / 1e6:.1f} MB of {' and '.join(sorted(kinds))}",
+        )

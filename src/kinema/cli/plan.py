@@ -11,17 +11,49 @@ TFLOPS = 165.0  # dense bfloat16 of an RTX 4090 (NVIDIA's Ada whitepaper, with f
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
-    parser.add_argument("--model", default="wan-2.2-5b", metavar="NAME", help="a published model by name, or a model folder or file")
-    parser.add_argument("--size", type=size, metavar="WxH", help="width and height in pixels (default: the model's)")
+    parser.add_argument(
+        "--model",
+        default="wan-2.2-5b",
+        metavar="NAME",
+        help="a published model by name, or a model folder or file",
+    )
+    parser.add_argument(
+        "--size", type=size, metavar="WxH", help="width and height in pixels (default: the model's)"
+    )
     length.add_argument("--seconds", type=float, metavar="S", help="length as a duration")
     length.add_argument("--frames", type=int, metavar="N", help="length as a number of frames")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the sampler (default: the model's)")
     parser.add_argument("--no-guidance", action="store_true", help="one forward pass a step and not two")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of the matrices (default: bf16)")
-    parser.add_argument("--offload", choices=("none", "text", "layers"), default="text", help="as with generate (default: text)")
-    parser.add_argument("--device-memory", type=float, default=MEMORY_GIB, metavar="GIB", help=f"of the device (default: {MEMORY_GIB:g})")
-    parser.add_argument("--tflops", type=float, default=TFLOPS, metavar="N", help=f"most TFLOP/s of the device (default: {TFLOPS:g})")
-    parser.add_argument("--utilisation", type=float, default=0.4, metavar="U", help="share of them that is reached (default: 0.4)")
+    parser.add_argument(
+        "--precision", choices=("bf16", "fp32"), default="bf16", help="of the matrices (default: bf16)"
+    )
+    parser.add_argument(
+        "--offload",
+        choices=("none", "text", "layers"),
+        default="text",
+        help="as with generate (default: text)",
+    )
+    parser.add_argument(
+        "--device-memory",
+        type=float,
+        default=MEMORY_GIB,
+        metavar="GIB",
+        help=f"of the device (default: {MEMORY_GIB:g})",
+    )
+    parser.add_argument(
+        "--tflops",
+        type=float,
+        default=TFLOPS,
+        metavar="N",
+        help=f"most TFLOP/s of the device (default: {TFLOPS:g})",
+    )
+    parser.add_argument(
+        "--utilisation",
+        type=float,
+        default=0.4,
+        metavar="U",
+        help="share of them that is reached (default: 0.4)",
+    )
     parser.add_argument("--compare", default="", metavar="NAMES", help="image models beside it: sd,sdxl")
 
 
@@ -30,7 +62,14 @@ def run(arguments: argparse.Namespace) -> int:
     from kinema.wan.model import VARIANTS
     from kinema.wan.plan import Canvas, alternatives, compared, estimate, gib
 
-    for name, least in (("seconds", 0.01), ("frames", 1), ("steps", 1), ("device_memory", 0.1), ("tflops", 1e-3), ("utilisation", 1e-3)):
+    for name, least in (
+        ("seconds", 0.01),
+        ("frames", 1),
+        ("steps", 1),
+        ("device_memory", 0.1),
+        ("tflops", 1e-3),
+        ("utilisation", 1e-3),
+    ):
         value = getattr(arguments, name)
         if value is not None and not least <= value <= (1 if name == "utilisation" else 1e6):
             raise RequestError(
@@ -40,7 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
     variant = VARIANTS[sizes.variant]
     height, width = variant.size if arguments.size is None else arguments.size[::-1]
     pace = sizes.vae.temporal_factor
-    frames = arguments.frames or (variant.frames if arguments.seconds is None else 1 + pace * round(arguments.seconds * variant.fps / pace))
+    frames = arguments.frames or (
+        variant.frames
+        if arguments.seconds is None
+        else 1 + pace * round(arguments.seconds * variant.fps / pace)
+    )
     canvas = Canvas(
         width,
         height,
@@ -53,22 +96,33 @@ def run(arguments: argparse.Namespace) -> int:
     )
     plan = estimate(sizes, canvas)
     speed = arguments.tflops * 1e12 * arguments.utilisation
-    print(f"{width}x{height}, {plan.frames} frames at {variant.fps:g} fps ({plan.frames / variant.fps:.2f} s)")
-    print(f"{plan.tokens} tokens of {plan.grid[0]}x{plan.grid[1]}x{plan.grid[2]} latents, {plan.forwards} forward passes")
+    print(
+        f"{width}x{height}, {plan.frames} frames at {variant.fps:g} fps ({plan.frames / variant.fps:.2f} s)"
+    )
+    print(
+        f"{plan.tokens} tokens of {plan.grid[0]}x{plan.grid[1]}x{plan.grid[2]} latents, {plan.forwards} forward passes"
+    )
     print(f"{'stage':<14}{'TFLOP':>12}{'weights GiB':>13}{'computed GiB':>14}{'peak GiB':>10}{'seconds':>10}")
     for stage in plan.stages:
-        sizes_gib = [size / 2**30 for size in (stage.weights_bytes, stage.activations_bytes, stage.peak_bytes)]
+        sizes_gib = [
+            size / 2**30 for size in (stage.weights_bytes, stage.activations_bytes, stage.peak_bytes)
+        ]
         columns = "".join(f"{size:>{width}.2f}" for size, width in zip(sizes_gib, (13, 14, 10)))
         print(f"{stage.name:<14}{stage.flops / 1e12:>12.1f}{columns}{stage.flops / speed:>10.1f}")
     seconds = plan.flops / speed
-    print(f"in all {plan.flops / 1e15:.2f} PFLOP, {seconds:.0f} s at {100 * arguments.utilisation:g} % of {arguments.tflops:g} TFLOP/s")
+    print(
+        f"in all {plan.flops / 1e15:.2f} PFLOP, {seconds:.0f} s at {100 * arguments.utilisation:g} % of {arguments.tflops:g} TFLOP/s"
+    )
     memory = arguments.device_memory * 2**30
     if plan.peak_bytes <= memory:
         print(f"fits in {arguments.device_memory:g} GiB with --offload {canvas.offload}")
     else:
         fits = alternatives(sizes, canvas, memory)
         stage = max(plan.stages, key=lambda stage: stage.peak_bytes)
-        print(f"does not fit in {arguments.device_memory:g} GiB, '{stage.name}' needs {gib(stage.peak_bytes)}:", end=" ")
+        print(
+            f"does not fit in {arguments.device_memory:g} GiB, '{stage.name}' needs {gib(stage.peak_bytes)}:",
+            end=" ",
+        )
         print(", or ".join(fits) if fits else "take a smaller model or a larger device")
     for line in compared(plan, [name.strip() for name in arguments.compare.split(",") if name.strip()]):
         print(line)

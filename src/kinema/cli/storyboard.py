@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "board", type=Path, metavar="BOARD.yaml", help="a list of shots, each with 'at' in seconds and 'prompt', 'image' or 'clip'"
+        "board",
+        type=Path,
+        metavar="BOARD.yaml",
+        help="a list of shots, each with 'at' in seconds and 'prompt', 'image' or 'clip'",
     )
     add_output(parser)
     add_length(parser)

@@ -13,22 +13,53 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    names = actions.add_parser("list", help="every world and what it can show", description=list_worlds.__doc__)
+    names = actions.add_parser(
+        "list", help="every world and what it can show", description=list_worlds.__doc__
+    )
     names.set_defaults(act=list_worlds)
-    look = actions.add_parser("preview", help="draw some clips with their captions", description=preview.__doc__)
+    look = actions.add_parser(
+        "preview", help="draw some clips with their captions", description=preview.__doc__
+    )
     look.set_defaults(act=preview)
     look.add_argument("world", metavar="WORLD", help="its name in 'kinema worlds list'")
     look.add_argument(
-        "-o", "--out", type=Path, metavar="FILE", help=".png for a contact sheet, .mp4, .webm, .mkv or .gif for a wall of clips"
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=".png for a contact sheet, .mp4, .webm, .mkv or .gif for a wall of clips",
     )
-    look.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first clip; the others count up (default: 0)")
-    look.add_argument("--count", type=positive, default=12, metavar="N", help="how many clips (default: 12)")
-    look.add_argument("--size", type=size, default=(128, 128), metavar="WxH", help="width and height in pixels (default: 128x128)")
-    look.add_argument("--frames", type=positive, default=17, metavar="N", help="frames of each clip (default: 17)")
     look.add_argument(
-        "--captions", default="medium", metavar="KIND", help="short, medium, detailed, or with _zh in Chinese (default: medium)"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the first clip; the others count up (default: 0)",
     )
-    look.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting of the world: max_objects=1")
+    look.add_argument("--count", type=positive, default=12, metavar="N", help="how many clips (default: 12)")
+    look.add_argument(
+        "--size",
+        type=size,
+        default=(128, 128),
+        metavar="WxH",
+        help="width and height in pixels (default: 128x128)",
+    )
+    look.add_argument(
+        "--frames", type=positive, default=17, metavar="N", help="frames of each clip (default: 17)"
+    )
+    look.add_argument(
+        "--captions",
+        default="medium",
+        metavar="KIND",
+        help="short, medium, detailed, or with _zh in Chinese (default: medium)",
+    )
+    look.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting of the world: max_objects=1",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,4 +116,6 @@ def wall(videos: "list[Video]") -> "Video":
     rows = math.ceil(len(videos) / columns)
     places = np.zeros((rows * columns, *videos[0].frames.shape), dtype=np.uint8)
     places[: len(videos)] = [video.frames for video in videos]
-    return Video(rearrange(places, "(rows columns) f h w c -> f (rows h) (columns w) c", rows=rows), videos[0].fps)
+    return Video(
+        rearrange(places, "(rows columns) f h w c -> f (rows h) (columns w) c", rows=rows), videos[0].fps
+    )

@@ -27,7 +27,19 @@ from kinema.curate.engine import Engine, Job, Outcome, Pool, Stage
 from kinema.curate.recipe import Clips, DataRecipe
 from kinema.curate.sources import Found, find
 from kinema.curate.store import WORK, Store, content_key, only_builder
-from kinema.data.dataset import CARD, SCHEMA_VERSION, SHARDS, Clip, Row, Source, of_one_file, parquet, read_card, sha256, to_table
+from kinema.data.dataset import (
+    CARD,
+    SCHEMA_VERSION,
+    SHARDS,
+    Clip,
+    Row,
+    Source,
+    of_one_file,
+    parquet,
+    read_card,
+    sha256,
+    to_table,
+)
 from kinema.data.latents import vae_hash, weights_hash
 from kinema.errors import DataError
 from kinema.models.clip import CLIP
@@ -61,7 +73,10 @@ class Funnel:
         lines = []
         for name, left, reasons in self.stages:
             lines.append(f"{left:>8}  {name}")
-            lines += [f"{-count:>8}    {reason}" for reason, count in sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))]
+            lines += [
+                f"{-count:>8}    {reason}"
+                for reason, count in sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
+            ]
         return lines
 
 
@@ -109,7 +124,9 @@ def build(
             plug_ins.load(function)
     encoder = Encoder.load(recipe.vae)
     with only_builder(out):
-        chain = _Chain(out, recipe, encoder, engine or Pool(), retry, progress or (lambda stage, done, total: None))
+        chain = _Chain(
+            out, recipe, encoder, engine or Pool(), retry, progress or (lambda stage, done, total: None)
+        )
         sources = chain.probe(files)
         sources, looks = chain.look(sources, files)
         clips, seen = chain.cut(sources, looks, files)
@@ -127,8 +144,17 @@ def build(
 class _Chain:
     """One build: where it writes, what it goes by, who does the work."""
 
-    def __init__(self, out: Path, recipe: DataRecipe, encoder: Encoder, engine: Engine, retry: bool, progress: Progress) -> None:
-        self.out, self.recipe, self.encoder, self.engine, self.retry, self.progress = out, recipe, encoder, engine, retry, progress
+    def __init__(
+        self, out: Path, recipe: DataRecipe, encoder: Encoder, engine: Engine, retry: bool, progress: Progress
+    ) -> None:
+        self.out, self.recipe, self.encoder, self.engine, self.retry, self.progress = (
+            out,
+            recipe,
+            encoder,
+            engine,
+            retry,
+            progress,
+        )
         self.store = Store(out)
         self.num_bad = self.num_files = 0
         self.first_bad = ""
@@ -160,22 +186,35 @@ class _Chain:
                 first_of[sha256] = file.name
                 side = min(said["width"], said["height"])
                 if side < self.recipe.filters.min_side:
-                    verdict, reason = "dropped", f"too small: shorter side of {side} pixels, at least {self.recipe.filters.min_side}"
+                    verdict, reason = (
+                        "dropped",
+                        f"too small: shorter side of {side} pixels, at least {self.recipe.filters.min_side}",
+                    )
             rows.append(_source(file, said, verdict, reason, self.recipe.licence))
         return rows
 
-    def look(self, sources: Sequence[Source], files: Sequence[Found]) -> tuple[list[Source], dict[str, dict[str, Any]]]:
+    def look(
+        self, sources: Sequence[Source], files: Sequence[Found]
+    ) -> tuple[list[Source], dict[str, dict[str, Any]]]:
         """What each used file holds, by source_id; a file that cannot be decoded is quarantined."""
         by_name = {file.name: file for file in files}
-        clips = {name: value for name, value in to_dict(self.recipe.clips).items() if name in ("fps", "max_frames")}
-        table = {"side": self.recipe.side, "cuts": to_dict(self.recipe.cuts), "clips": {"min_frames": 1, **clips}}
+        clips = {
+            name: value for name, value in to_dict(self.recipe.clips).items() if name in ("fps", "max_frames")
+        }
+        table = {
+            "side": self.recipe.side,
+            "cuts": to_dict(self.recipe.cuts),
+            "clips": {"min_frames": 1, **clips},
+        }
         detector = [] if self.recipe.cuts.function is None else [plug_ins.version(self.recipe.cuts.function)]
         jobs, keys = [], {}
         for source in sources:
             if source.verdict == "used":
                 keys[source.source_id] = content_key(stages.LOOK_VERSION, source.sha256, table, *detector)
                 task = {"path": str(by_name[source.name].path), "recipe": table}
-                jobs.append(Job(keys[source.source_id], task, self.recipe.work.deadline_s + source.duration_s))
+                jobs.append(
+                    Job(keys[source.source_id], task, self.recipe.work.deadline_s + source.duration_s)
+                )
         outcomes = self._done("look", stages.look, jobs)
         rows, looks = [], {}
         for source in sources:
@@ -185,9 +224,13 @@ class _Chain:
                     source = replace(source, verdict="quarantined", reason=outcome.reason)
                 else:
                     looks[source.source_id] = said = outcome.result
-                    source = replace(source, height=said["height"], width=said["width"], num_frames=said["num_frames"])
+                    source = replace(
+                        source, height=said["height"], width=said["width"], num_frames=said["num_frames"]
+                    )
                     if not said["clips"]:
-                        source = replace(source, verdict="dropped", reason="no shot: every frame is nearly black")
+                        source = replace(
+                            source, verdict="dropped", reason="no shot: every frame is nearly black"
+                        )
             rows.append(source)
         return rows, looks
 
@@ -208,11 +251,18 @@ class _Chain:
 
     def drop_duplicates(self, clips: Sequence[Clip], seen: Mapping[str, Seen]) -> list[Clip]:
         """The clips, those that repeat another dropped; the one with more pixels stays."""
-        best_first = sorted((clip for clip in clips if clip.verdict == "kept"), key=lambda clip: -clip.box_height * clip.box_width)
+        best_first = sorted(
+            (clip for clip in clips if clip.verdict == "kept"),
+            key=lambda clip: -clip.box_height * clip.box_width,
+        )
         names = {clip.clip_id: f"{clip.name} at {clip.start_s:.2f} s" for clip in clips}
         repeats = dict(duplicates([seen[clip.clip_id] for clip in best_first], self.recipe.dedup))
         return [
-            replace(clip, verdict="dropped", reason=f"duplicate: of {repeats[clip.clip_id]}, {names[repeats[clip.clip_id]]}")
+            replace(
+                clip,
+                verdict="dropped",
+                reason=f"duplicate: of {repeats[clip.clip_id]}, {names[repeats[clip.clip_id]]}",
+            )
             if clip.clip_id in repeats
             else clip
             for clip in clips
@@ -236,15 +286,30 @@ class _Chain:
         versions = [plug_ins.version(function) for function in table.values()]
         paths = {source.source_id: source.path for source in sources if source.verdict == "used"}
         jobs, members = [], {}
-        for source_id, group in of_one_file([clip for clip in clips if clip.verdict == "kept"], ENCODE_AT_ONCE):
+        for source_id, group in of_one_file(
+            [clip for clip in clips if clip.verdict == "kept"], ENCODE_AT_ONCE
+        ):
             rows = [_span(one, one.clip_id) for one in group]
             key = content_key(stages.SEE_VERSION, source_id, rows, tool, table, versions, self.recipe.side)
-            task = {"path": paths[source_id], "clips": rows, "clip": folder and str(folder), "scorers": table, "side": self.recipe.side}
+            task = {
+                "path": paths[source_id],
+                "clips": rows,
+                "clip": folder and str(folder),
+                "scorers": table,
+                "side": self.recipe.side,
+            }
             jobs.append(Job(key, task, self.recipe.work.deadline_s * (1 + len(group)) + group[-1].end_s))
             members[key] = group
         outcomes = self._done("see", stages.see, jobs)
-        failed = {one.clip_id: outcomes[key].reason for key, group in members.items() for one in group if outcomes[key].result is None}
-        said = {clip_id: row for outcome in outcomes.values() for clip_id, row in (outcome.result or {}).items()}
+        failed = {
+            one.clip_id: outcomes[key].reason
+            for key, group in members.items()
+            for one in group
+            if outcomes[key].result is None
+        }
+        said = {
+            clip_id: row for outcome in outcomes.values() for clip_id, row in (outcome.result or {}).items()
+        }
         rows_out, embeddings = [], {}
         for one in clips:
             if one.verdict == "kept" and one.clip_id in failed:
@@ -252,11 +317,18 @@ class _Chain:
             elif one.verdict == "kept":
                 scores = dict(said[one.clip_id]["scores"])
                 if clip is not None:
-                    embeddings[one.clip_id] = embedding = np.array(said[one.clip_id]["embedding"], dtype=np.float32)
+                    embeddings[one.clip_id] = embedding = np.array(
+                        said[one.clip_id]["embedding"], dtype=np.float32
+                    )
                     if texts := list(json.loads(one.captions).values()):
                         scores["caption"] = round(float((_embed(clip, texts) @ embedding).max()), 5)
                 why = filters.score_reason(scores, self.recipe)
-                one = replace(one, scores=json.dumps(scores, sort_keys=True), verdict="dropped" if why else "kept", reason=why)
+                one = replace(
+                    one,
+                    scores=json.dumps(scores, sort_keys=True),
+                    verdict="dropped" if why else "kept",
+                    reason=why,
+                )
             rows_out.append(one)
         return self._drop_look_alikes(rows_out, embeddings)
 
@@ -264,11 +336,22 @@ class _Chain:
         most = self.recipe.agreement.max_same
         if most is None:
             return list(clips)
-        best_first = sorted((clip for clip in clips if clip.verdict == "kept"), key=lambda clip: -clip.box_height * clip.box_width)
+        best_first = sorted(
+            (clip for clip in clips if clip.verdict == "kept"),
+            key=lambda clip: -clip.box_height * clip.box_width,
+        )
         names = {clip.clip_id: f"{clip.name} at {clip.start_s:.2f} s" for clip in clips}
-        found = look_alikes([(clip.clip_id, clip.source_id, embeddings[clip.clip_id]) for clip in best_first], most)
-        why = {one: f"looks like another: {names[other]}, cosine {cosine:.3f}, at most {most:g}" for one, other, cosine in found}
-        return [replace(clip, verdict="dropped", reason=why[clip.clip_id]) if clip.clip_id in why else clip for clip in clips]
+        found = look_alikes(
+            [(clip.clip_id, clip.source_id, embeddings[clip.clip_id]) for clip in best_first], most
+        )
+        why = {
+            one: f"looks like another: {names[other]}, cosine {cosine:.3f}, at most {most:g}"
+            for one, other, cosine in found
+        }
+        return [
+            replace(clip, verdict="dropped", reason=why[clip.clip_id]) if clip.clip_id in why else clip
+            for clip in clips
+        ]
 
     def encode(self, clips: Sequence[Clip], sources: Sequence[Source]) -> tuple[list[Clip], list[Source]]:
         """The clips with the keys of their latents, which are stored or in a shard of the build before."""
@@ -276,19 +359,29 @@ class _Chain:
 
         pick_device(self.recipe.device)  # refused here rather than in every child
         paths = {source.source_id: source.path for source in sources if source.verdict == "used"}
-        clips = [replace(clip, latents_key=self._latents_key(clip)) if clip.verdict == "kept" else clip for clip in clips]
+        clips = [
+            replace(clip, latents_key=self._latents_key(clip)) if clip.verdict == "kept" else clip
+            for clip in clips
+        ]
         self.shards_before = _shards_by_key(self.out)
         missing = [
             c
             for c in clips
-            if c.latents_key and c.latents_key not in self.shards_before and not self.store.has_array("latents", c.latents_key)
+            if c.latents_key
+            and c.latents_key not in self.shards_before
+            and not self.store.has_array("latents", c.latents_key)
         ]
         jobs, members = [], {}
         for source_id, group in of_one_file(missing, ENCODE_AT_ONCE):
             rows = [_span(c, c.latents_key) for c in group]
             key = content_key([clip.latents_key for clip in group])
             members[key] = group
-            task = {"path": paths[source_id], "clips": rows, "vae": str(self.encoder.folder), "device": self.recipe.device}
+            task = {
+                "path": paths[source_id],
+                "clips": rows,
+                "vae": str(self.encoder.folder),
+                "device": self.recipe.device,
+            }
             jobs.append(Job(key, task, self.recipe.work.deadline_s * (1 + len(group)) + group[-1].end_s))
         failed: dict[str, str] = {}
         done = len(clips) - len(missing) - sum(clip.verdict != "kept" for clip in clips)
@@ -305,7 +398,10 @@ class _Chain:
             self.progress("encode", done, total)
         bad = {source_id: f"cannot be decoded again: {reason}" for source_id, reason in failed.items()}
         sources = [
-            replace(s, verdict="quarantined", reason=bad[s.source_id]) if s.source_id in bad and s.verdict == "used" else s for s in sources
+            replace(s, verdict="quarantined", reason=bad[s.source_id])
+            if s.source_id in bad and s.verdict == "used"
+            else s
+            for s in sources
         ]
         clips = [
             replace(c, verdict="dropped", reason=f"unreadable: {failed[c.source_id]}", latents_key="")
@@ -328,7 +424,13 @@ class _Chain:
             shapes = self._write_shard(self.out / SHARDS / name, keys)
             shards.append(name)
             for i, shape in zip(indices, shapes):
-                rows[i] = replace(clips[i], shard=name, latent_frames=shape[1], latent_height=shape[2], latent_width=shape[3])
+                rows[i] = replace(
+                    clips[i],
+                    shard=name,
+                    latent_frames=shape[1],
+                    latent_height=shape[2],
+                    latent_width=shape[3],
+                )
             self.progress("shards", done + 1, -(-len(kept) // size))
         tables = {
             "clips": _write_table(self.out, "clips", rows, Clip),
@@ -348,7 +450,11 @@ class _Chain:
         with atomic_output(path) as partial, output_errors(path):
             partial.write_text(json.dumps(card, indent=1, ensure_ascii=False), encoding="utf-8")
         named = {*shards, *tables.values()}
-        for old in [*(self.out / SHARDS).glob("*.safetensors"), *self.out.glob("clips-*.parquet"), *self.out.glob("sources-*.parquet")]:
+        for old in [
+            *(self.out / SHARDS).glob("*.safetensors"),
+            *self.out.glob("clips-*.parquet"),
+            *self.out.glob("sources-*.parquet"),
+        ]:
             if old.name not in named:
                 old.unlink()
         shutil.rmtree(self.out / WORK / "latents", ignore_errors=True)
@@ -373,13 +479,17 @@ class _Chain:
             stored = load_file(self.out / SHARDS / self.shards_before[key])[key]
         return stored
 
-    def _done(self, name: str, stage: Stage, jobs: Sequence[Job], *, stores_failures: bool = True) -> dict[str, Outcome]:
+    def _done(
+        self, name: str, stage: Stage, jobs: Sequence[Job], *, stores_failures: bool = True
+    ) -> dict[str, Outcome]:
         """The outcome of every job by key: stored ones, and those that the engine makes now, which are stored."""
         outcomes: dict[str, Outcome] = {}
         left: dict[str, Job] = {}
         for job in jobs:
             said = self.store.get(name, job.key)
-            if said is not None and (said["result"] is not None or (not self.retry and said["deadline_s"] >= job.deadline_s)):
+            if said is not None and (
+                said["result"] is not None or (not self.retry and said["deadline_s"] >= job.deadline_s)
+            ):
                 outcomes[job.key] = Outcome(job.key, said["result"], said["reason"], said["seconds"])
                 self._count_bad(str(job.task["path"]), said["reason"])
             else:
@@ -389,7 +499,11 @@ class _Chain:
         for outcome in self.engine.run(stage, list(left.values())):
             outcomes[outcome.key] = outcome
             if outcome.result is not None or stores_failures:
-                self.store.put(name, outcome.key, {**dataclasses.asdict(outcome), "deadline_s": left[outcome.key].deadline_s})
+                self.store.put(
+                    name,
+                    outcome.key,
+                    {**dataclasses.asdict(outcome), "deadline_s": left[outcome.key].deadline_s},
+                )
             self.progress(name, len(outcomes), total)
             self._count_bad(str(left[outcome.key].task["path"]), outcome.reason)
         return outcomes
@@ -450,7 +564,9 @@ class _Chain:
             box_width=box_width,
             height=height,
             width=width,
-            num_frames=1 if is_still else target_frames(said["end_s"] - said["start_s"], config, self.encoder.config.temporal_factor),
+            num_frames=1
+            if is_still
+            else target_frames(said["end_s"] - said["start_s"], config, self.encoder.config.temporal_factor),
             fps=config.fps,
             captions=json.dumps(captions, ensure_ascii=False, sort_keys=True),
             verdict="",
@@ -458,7 +574,16 @@ class _Chain:
         )
 
     def _latents_key(self, clip: Clip) -> str:
-        size = (clip.box_top, clip.box_left, clip.box_height, clip.box_width, clip.height, clip.width, clip.num_frames, clip.fps)
+        size = (
+            clip.box_top,
+            clip.box_left,
+            clip.box_height,
+            clip.box_width,
+            clip.height,
+            clip.width,
+            clip.num_frames,
+            clip.fps,
+        )
         return content_key(stages.ENCODE_VERSION, clip.clip_id, size, self.encoder.weights)
 
 
@@ -494,7 +619,11 @@ def lineage(recipe: DataRecipe, encoder: Encoder, writer: Mapping[str, Any]) -> 
     }
     rows = [
         ("probe", "kinema.curate.stages.fingerprint", {}),
-        ("look", "kinema.curate.stages.look", {"side": recipe.side, "cuts": tables["cuts"], "clips": tables["clips"]}),
+        (
+            "look",
+            "kinema.curate.stages.look",
+            {"side": recipe.side, "cuts": tables["cuts"], "clips": tables["clips"]},
+        ),
         ("filter", "kinema.curate.filters", tables["filters"]),
         ("dedup", "kinema.curate.dedup", tables["dedup"]),
         ("caption", "kinema.curate.captioning" if writer else "kinema.curate.sources", dict(writer)),
@@ -503,10 +632,17 @@ def lineage(recipe: DataRecipe, encoder: Encoder, writer: Mapping[str, Any]) -> 
             "kinema.curate.stages.see",
             {"agreement": tables["agreement"], "scorers": tables["scorers"], "version": stages.SEE_VERSION},
         ),
-        ("encode", "kinema.curate.stages.encode", {"vae": recipe.vae, "weights": encoder.weights, "version": stages.ENCODE_VERSION}),
+        (
+            "encode",
+            "kinema.curate.stages.encode",
+            {"vae": recipe.vae, "weights": encoder.weights, "version": stages.ENCODE_VERSION},
+        ),
     ]
     version = getattr(kinema, "__version__", "")
-    return [{"stage": n, "tool": tool, "version": versions.get(n, version), "parameters": values} for n, tool, values in rows]
+    return [
+        {"stage": n, "tool": tool, "version": versions.get(n, version), "parameters": values}
+        for n, tool, values in rows
+    ]
 
 
 def _source(file: Found, said: Mapping[str, Any], verdict: str, reason: str, licence: str) -> Source:
@@ -579,7 +715,12 @@ def _funnel(files: Sequence[Found], sources: Sequence[Source], clips: Sequence[C
         return Counter(re.split(r"[:(]", row.reason)[0].strip() for row in rows)
 
     used = [source for source in sources if source.verdict == "used"]
-    unusable = Counter({f"quarantined: {reason}": n for reason, n in reasons([s for s in sources if s.verdict == "quarantined"]).items()})
+    unusable = Counter(
+        {
+            f"quarantined: {reason}": n
+            for reason, n in reasons([s for s in sources if s.verdict == "quarantined"]).items()
+        }
+    )
     repeated = reasons([source for source in sources if source.verdict == "dropped"])
     dropped = [clip for clip in clips if clip.verdict == "dropped"]
     kept = [clip for clip in clips if clip.verdict == "kept"]

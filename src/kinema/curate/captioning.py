@@ -56,7 +56,9 @@ def fault(said: Said, config: Captioning) -> str:
     return ""
 
 
-def chosen(original: Mapping[str, str], written: Mapping[str, str], clip_id: str, config: Captioning) -> Mapping[str, str]:
+def chosen(
+    original: Mapping[str, str], written: Mapping[str, str], clip_id: str, config: Captioning
+) -> Mapping[str, str]:
     """The captions that a clip is trained with: of both, the written ones in a `share` of clips, which a hash of the clip decides."""
     if not original or not written:
         return written or original
@@ -65,7 +67,12 @@ def chosen(original: Mapping[str, str], written: Mapping[str, str], clip_id: str
 
 
 def add_captions(
-    clips: Sequence[Clip], paths: Mapping[str, str], recipe: DataRecipe, store: Store, engine: Engine, progress: Progress
+    clips: Sequence[Clip],
+    paths: Mapping[str, str],
+    recipe: DataRecipe,
+    store: Store,
+    engine: Engine,
+    progress: Progress,
 ) -> tuple[list[Clip], dict[str, Any]]:
     """The clips with captions from the recipe's writer, and what the lineage says of it. `paths` are those of files by source_id.
 
@@ -82,10 +89,23 @@ def add_captions(
         if clip.verdict != "kept":
             continue
         if config.writer == "model" and clip.num_frames < LEAST_FRAMES:
-            refused[clip.clip_id] = dict.fromkeys(forms_of(config), f"too few frames: {clip.num_frames}, at least {LEAST_FRAMES}")
+            refused[clip.clip_id] = dict.fromkeys(
+                forms_of(config), f"too few frames: {clip.num_frames}, at least {LEAST_FRAMES}"
+            )
         elif config.writer != "file" or clip.name in given:
-            size = (clip.box_top, clip.box_left, clip.box_height, clip.box_width, clip.height, clip.width, clip.num_frames, clip.fps)
-            keys[clip.clip_id] = content_key(CAPTION_VERSION, clip.clip_id, size, identity, given.get(clip.name))
+            size = (
+                clip.box_top,
+                clip.box_left,
+                clip.box_height,
+                clip.box_width,
+                clip.height,
+                clip.width,
+                clip.num_frames,
+                clip.fps,
+            )
+            keys[clip.clip_id] = content_key(
+                CAPTION_VERSION, clip.clip_id, size, identity, given.get(clip.name)
+            )
     missing = [clip for clip in clips if clip.clip_id in keys and store.get(KIND, keys[clip.clip_id]) is None]
     unreadable = _write_missing(missing, keys, paths, given, recipe, store, engine, progress, len(keys))
     written: dict[str, dict[str, str]] = {}
@@ -106,7 +126,12 @@ def add_captions(
         if clip.verdict == "kept":
             original, own = json.loads(clip.captions), written.get(clip.clip_id, {})
             captions = chosen(original, own, clip.clip_id, config)
-            note = {"writer": identity["name"], "written": own, "refused": refused.get(clip.clip_id, {}), "original": original}
+            note = {
+                "writer": identity["name"],
+                "written": own,
+                "refused": refused.get(clip.clip_id, {}),
+                "original": original,
+            }
             used = "written" if own and captions is own else "original" if captions else "none"
             clip = replace(clip, captions=_json(captions), caption_log=_json({**note, "used": used}))
         rows.append(clip)
@@ -132,13 +157,29 @@ def _write_missing(
         for clip in group:
             box = (clip.box_top, clip.box_left, clip.box_height, clip.box_width)
             scale = min(1.0, config.side / max(box[2:])) if config.writer == "endpoint" else 0.0
-            size = (max(1, round(box[2] * scale)), max(1, round(box[3] * scale))) if scale else (clip.height, clip.width)
+            size = (
+                (max(1, round(box[2] * scale)), max(1, round(box[3] * scale)))
+                if scale
+                else (clip.height, clip.width)
+            )
             texts = given.get(clip.name, {})
-            rows.append({"box": box, "height": size[0], "width": size[1], "texts": texts, **{name: getattr(clip, name) for name in wanted}})
+            rows.append(
+                {
+                    "box": box,
+                    "height": size[0],
+                    "width": size[1],
+                    "texts": texts,
+                    **{name: getattr(clip, name) for name in wanted},
+                }
+            )
         key = content_key([keys[clip.clip_id] for clip in group])
         members[key] = group
         task = {"path": paths[source_id], "clips": rows, "captions": to_dict(config)}
-        wait_s = config.timeout_s * 4 * len(forms_of(config)) * config.tries if config.writer == "endpoint" else recipe.work.deadline_s
+        wait_s = (
+            config.timeout_s * 4 * len(forms_of(config)) * config.tries
+            if config.writer == "endpoint"
+            else recipe.work.deadline_s
+        )
         jobs.append(Job(key, task, recipe.work.deadline_s + wait_s * len(group) + group[-1].end_s))
     unreadable: dict[str, str] = {}
     done = total - len(missing)
@@ -148,7 +189,9 @@ def _write_missing(
         for clip_id, said in result.get("said", {}).items():
             store.put(KIND, keys[clip_id], said)
         if result.get("error"):
-            raise EndpointError(f"{result['error']} ({config.writer} of captions; what is written is kept, and the same command goes on)")
+            raise EndpointError(
+                f"{result['error']} ({config.writer} of captions; what is written is kept, and the same command goes on)"
+            )
         if outcome.result is None:
             unreadable |= {clip.clip_id: outcome.reason for clip in members[outcome.key]}
         done += len(members[outcome.key])
@@ -162,7 +205,12 @@ def _identity(recipe: DataRecipe) -> dict[str, Any]:
     from kinema.models.weights import load_clip
 
     config = recipe.captions
-    how: dict[str, Any] = {"writer": config.writer, "forms": forms_of(config), "tries": config.tries, "temperature": config.temperature}
+    how: dict[str, Any] = {
+        "writer": config.writer,
+        "forms": forms_of(config),
+        "tries": config.tries,
+        "temperature": config.temperature,
+    }
     how |= {"version": CAPTION_VERSION}
     if config.writer == "model":
         weights = Describer.load(config.model).weights
@@ -193,17 +241,23 @@ def _given(config: Captioning) -> dict[str, dict[str, str]]:
         texts = {ORIGINAL: said} if isinstance(said, str) else said
         if not isinstance(texts, Mapping) or not all(isinstance(text, str) for text in texts.values()):
             raise DataError(f"{config.file}: {name}: a caption is a text, or texts by form; got {said!r}")
-        found[name] = {("written" if form == ORIGINAL else form): " ".join(text.split()) for form, text in texts.items()}
+        found[name] = {
+            ("written" if form == ORIGINAL else form): " ".join(text.split()) for form, text in texts.items()
+        }
     return found
 
 
-def _refuse_common(written: dict[str, dict[str, str]], refused: dict[str, dict[str, str]], config: Captioning) -> None:
+def _refuse_common(
+    written: dict[str, dict[str, str]], refused: dict[str, dict[str, str]], config: Captioning
+) -> None:
     """Take a caption away that too many clips have: it says nothing of any of them."""
     counts = Counter(text for texts in written.values() for text in set(texts.values()))
     most = max(config.always_same, config.max_same * len(written))
     for clip_id, texts in written.items():
         for form in [form for form, text in texts.items() if counts[text] > most]:
-            refused.setdefault(clip_id, {})[form] = f"duplicate: {counts[texts.pop(form)]} clips have this caption"
+            refused.setdefault(clip_id, {})[form] = (
+                f"duplicate: {counts[texts.pop(form)]} clips have this caption"
+            )
 
 
 def _json(values: Mapping[str, Any]) -> str:

@@ -34,7 +34,11 @@ class Look:
     @classmethod
     def of(cls, frame: ScannedFrame) -> "Look":
         """The planes of a frame."""
-        return cls(frame, cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2HSV), cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2GRAY))
+        return cls(
+            frame,
+            cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2HSV),
+            cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2GRAY),
+        )
 
 
 def change(first: Look, second: Look) -> float:

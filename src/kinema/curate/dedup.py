@@ -31,8 +31,17 @@ def duplicates(clips: Sequence[Seen], config: Dedup) -> Iterator[tuple[str, str]
     hashes = np.array([int(clip.hash, 16) for clip in clips], dtype=np.uint64)
     is_kept = np.zeros(len(clips), dtype=bool)
     for index, clip in enumerate(clips):
-        near = np.flatnonzero(is_kept[:index] & (np.bitwise_count(hashes[:index] ^ hashes[index]) <= config.max_bits)).tolist()
-        first = next((i for i in near if clips[i].shot != clip.shot and difference(clips[i], clip) <= config.max_difference), None)
+        near = np.flatnonzero(
+            is_kept[:index] & (np.bitwise_count(hashes[:index] ^ hashes[index]) <= config.max_bits)
+        ).tolist()
+        first = next(
+            (
+                i
+                for i in near
+                if clips[i].shot != clip.shot and difference(clips[i], clip) <= config.max_difference
+            ),
+            None,
+        )
         if first is None:
             is_kept[index] = True
         else:
@@ -41,11 +50,16 @@ def duplicates(clips: Sequence[Seen], config: Dedup) -> Iterator[tuple[str, str]
 
 def difference(first: Seen, second: Seen) -> float:
     """The largest difference of a cell of the thumbnails of two clips, 0 to 255."""
-    cells = [np.frombuffer(base64.b64decode(seen.thumbnails), dtype=np.uint8).astype(np.int16) for seen in (first, second)]
+    cells = [
+        np.frombuffer(base64.b64decode(seen.thumbnails), dtype=np.uint8).astype(np.int16)
+        for seen in (first, second)
+    ]
     return float(np.abs(cells[0] - cells[1]).max())
 
 
-def look_alikes(clips: Sequence[tuple[str, str, np.ndarray]], most: float) -> Iterator[tuple[str, str, float]]:
+def look_alikes(
+    clips: Sequence[tuple[str, str, np.ndarray]], most: float
+) -> Iterator[tuple[str, str, float]]:
     """(clip, the earlier clip of another file that it repeats, their cosine).
 
     `clips` are (clip, file, unit embedding), in the order in which they are to be preferred. The cost is one product of two vectors for

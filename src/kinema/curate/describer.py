@@ -40,11 +40,15 @@ class Describer:
 
         folder = shipped_captioner() if model == SHIPPED else Path(model)
         if not folder.is_dir():
-            raise ModelError(f"no captioner in {folder}: give '{SHIPPED}' or the export of kinema train recipes/captioner.toml")
+            raise ModelError(
+                f"no captioner in {folder}: give '{SHIPPED}' or the export of kinema train recipes/captioner.toml"
+            )
         captioner = load_component(folder, Captioner)
         oracle = load_oracle(folder / "oracle" if (folder / "oracle").is_dir() else None)
         if weights_hash(oracle) != captioner.config.oracle:
-            raise ModelError(f"{folder}: the captioner was trained with another oracle than the package's: put it into {folder}/oracle")
+            raise ModelError(
+                f"{folder}: the captioner was trained with another oracle than the package's: put it into {folder}/oracle"
+            )
         return cls(oracle, captioner)
 
     @property
@@ -54,7 +58,9 @@ class Describer:
 
         return content_key(weights_hash(self.captioner), self.captioner.config.oracle)[:16]
 
-    def describe(self, frames: np.ndarray, fps: float, form: str, *, temperature: float = 0.0, seed: int = 0) -> "Written":
+    def describe(
+        self, frames: np.ndarray, fps: float, form: str, *, temperature: float = 0.0, seed: int = 0
+    ) -> "Written":
         """The caption of one clip, uint8 (f, h, w, 3). Raises `RequestError` when it is too short, `UnknownName` for an unknown form."""
         import torch
 
@@ -63,4 +69,6 @@ class Describer:
 
         lookup(self.captioner.speller.form_ids, form, kind="form of a caption")
         seen = look(self.oracle, frames, fps, most=self.captioner.config.num_frames)
-        return self.captioner.write(seen, [form], temperature=temperature, generator=torch.Generator().manual_seed(seed))[0]
+        return self.captioner.write(
+            seen, [form], temperature=temperature, generator=torch.Generator().manual_seed(seed)
+        )[0]

@@ -75,7 +75,10 @@ class Pool:
                 busy = [child for child in children if child.job is not None]
                 if not busy:
                     return
-                ready = wait([child.pipe for child in busy], timeout=max(0.0, min(child.end for child in busy) - time.monotonic()))
+                ready = wait(
+                    [child.pipe for child in busy],
+                    timeout=max(0.0, min(child.end for child in busy) - time.monotonic()),
+                )
                 for child in busy:
                     if child.pipe in ready or child.is_late:
                         outcome = child.finish()
@@ -132,7 +135,9 @@ class _Child:
         try:
             if self.is_late and not self.pipe.poll():
                 self.is_broken = True
-                return Outcome(job.key, None, f"took longer than its deadline of {job.deadline_s:.0f} s", job.deadline_s)
+                return Outcome(
+                    job.key, None, f"took longer than its deadline of {job.deadline_s:.0f} s", job.deadline_s
+                )
             outcome: Outcome | BaseException = self.pipe.recv()
         except (EOFError, OSError):
             self.is_broken = True
@@ -152,7 +157,9 @@ class _Child:
 def _death(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-        return f"the process that read it was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return f"the process that read it was killed by {name}" + (
+            " (out of memory?)" if name == "SIGKILL" else ""
+        )
     return f"the process that read it ended with code {code}"
 
 

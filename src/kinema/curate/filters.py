@@ -23,8 +23,12 @@ RULES: Mapping[str, Callable[[Clip, DataRecipe], str | None]] = {
         if c.is_still or c.num_frames
         else f"{c.end_s - c.start_s:.2f} s, at least {r.clips.min_frames} frames at {r.clips.fps:g} a second"
     ),
-    "too small": lambda c, r: _below(min(c.box_height, c.box_width), r.filters.min_side, "shorter side in pixels") or _fits(c),
-    "too few frames a second": lambda c, r: None if c.is_still else _below(c.source_fps, r.filters.min_fps, "rate"),
+    "too small": lambda c, r: (
+        _below(min(c.box_height, c.box_width), r.filters.min_side, "shorter side in pixels") or _fits(c)
+    ),
+    "too few frames a second": lambda c, r: (
+        None if c.is_still else _below(c.source_fps, r.filters.min_fps, "rate")
+    ),
     "borders": lambda c, r: (
         "has black borders"
         if r.clips.borders == "drop" and c.border > 0
@@ -34,8 +38,12 @@ RULES: Mapping[str, Callable[[Clip, DataRecipe], str | None]] = {
     "too bright": lambda c, r: _above(c.brightness, r.filters.max_brightness, "mean brightness"),
     "too flat": lambda c, r: _below(c.contrast, r.filters.min_contrast, "contrast"),
     "blurred": lambda c, r: _below(c.sharpness, r.filters.min_sharpness, "sharpness"),
-    "static": lambda c, r: None if c.is_still else _below(c.motion, r.filters.min_motion, "diagonals a second"),
-    "too fast": lambda c, r: None if c.is_still else _above(c.motion, r.filters.max_motion, "diagonals a second"),
+    "static": lambda c, r: (
+        None if c.is_still else _below(c.motion, r.filters.min_motion, "diagonals a second")
+    ),
+    "too fast": lambda c, r: (
+        None if c.is_still else _above(c.motion, r.filters.max_motion, "diagonals a second")
+    ),
 }
 
 

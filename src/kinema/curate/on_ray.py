@@ -20,10 +20,15 @@ class RayEngine:
         try:
             import ray
         except ImportError as error:
-            raise DataError(f"--ray needs ray ({error}): pip install 'kinema[ray]', or leave it out and use --workers") from error
+            raise DataError(
+                f"--ray needs ray ({error}): pip install 'kinema[ray]', or leave it out and use --workers"
+            ) from error
         if not ray.is_initialized():
             ray.init(
-                address=address, num_cpus=None if address else num_cpus, include_dashboard=None if address else False, log_to_driver=False
+                address=address,
+                num_cpus=None if address else num_cpus,
+                include_dashboard=None if address else False,
+                log_to_driver=False,
             )
         self.ray = ray
 

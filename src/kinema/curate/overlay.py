@@ -31,9 +31,15 @@ def share(frames: np.ndarray) -> float:
     shown = frames[np.linspace(0, len(frames) - 1, min(len(frames), 9)).round().astype(int)]
     scale = SIDE / max(shown.shape[1:3])
     size = max(8, round(shown.shape[2] * scale)), max(8, round(shown.shape[1] * scale))
-    greys = [cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA) for frame in shown]
+    greys = [
+        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+        for frame in shown
+    ]
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    edges = np.mean([cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, cross) >= STRONG for grey in greys], axis=0) >= STANDS
+    edges = (
+        np.mean([cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, cross) >= STRONG for grey in greys], axis=0)
+        >= STANDS
+    )
     lines = cv2.morphologyEx(edges.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, 9), np.uint8))
     lines = cv2.morphologyEx(lines, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, _, stats, _ = cv2.connectedComponentsWithStats(lines, connectivity=8)
@@ -44,7 +50,10 @@ def share(frames: np.ndarray) -> float:
         if not LEAST_HEIGHT <= height <= MOST_HEIGHT or width < LEAST_ASPECT * height:
             continue
         inside = edges[y : y + height, x : x + width]
-        if DENSITY[0] <= inside.mean() <= DENSITY[1] and _strokes(middle[y : y + height, x : x + width]) >= LEAST_STROKES:
+        if (
+            DENSITY[0] <= inside.mean() <= DENSITY[1]
+            and _strokes(middle[y : y + height, x : x + width]) >= LEAST_STROKES
+        ):
             covered += width * height
     return covered / (size[0] * size[1])
 

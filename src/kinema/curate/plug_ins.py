@@ -24,11 +24,15 @@ def load(name: str) -> Any:
     """The function called "module:function". Raises `ConfigError` when there is none."""
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name.isidentifier():
-        raise ConfigError(f"'{name}' names no function: write module:function, e.g. kinema.curate.overlay:share")
+        raise ConfigError(
+            f"'{name}' names no function: write module:function, e.g. kinema.curate.overlay:share"
+        )
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
     except ImportError as error:
-        raise ConfigError(f"'{name}' cannot be imported ({error}): its module must be installed, or lie in PYTHONPATH") from error
+        raise ConfigError(
+            f"'{name}' cannot be imported ({error}): its module must be installed, or lie in PYTHONPATH"
+        ) from error
     if not callable(function):
         raise ConfigError(f"'{name}': the module has no function of that name")
     return function
@@ -39,7 +43,11 @@ def version(name: str) -> str:
     load(name)
     spec = importlib.util.find_spec(name.partition(":")[0])
     origin = Path(spec.origin) if spec is not None and spec.origin else None
-    return hashlib.sha256(origin.read_bytes()).hexdigest()[:16] if origin is not None and origin.is_file() else ""
+    return (
+        hashlib.sha256(origin.read_bytes()).hexdigest()[:16]
+        if origin is not None and origin.is_file()
+        else ""
+    )
 
 
 def measure(name: str, frames: np.ndarray) -> float:

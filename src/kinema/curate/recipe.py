@@ -25,7 +25,9 @@ class Cuts:
 
     def __post_init__(self) -> None:
         if self.detector not in ("content", "none", "transnetv2") and ":" not in self.detector:
-            raise ConfigError(f"detector={self.detector!r} is not 'content', 'transnetv2', 'none' or a function called module:function")
+            raise ConfigError(
+                f"detector={self.detector!r} is not 'content', 'transnetv2', 'none' or a function called module:function"
+            )
         if self.threshold <= 0 or self.flash_s < 0 or not 0 <= self.black < 1:
             raise ConfigError(
                 f"threshold={self.threshold:g} must be positive, flash_s={self.flash_s:g} not negative, black a share below 1"
@@ -56,7 +58,9 @@ class Clips:
 
     def __post_init__(self) -> None:
         if self.fps <= 0 or not 1 <= self.min_frames <= self.max_frames:
-            raise ConfigError(f"fps={self.fps:g} must be positive and 1 <= min_frames={self.min_frames} <= max_frames={self.max_frames}")
+            raise ConfigError(
+                f"fps={self.fps:g} must be positive and 1 <= min_frames={self.min_frames} <= max_frames={self.max_frames}"
+            )
         if self.area < 1 or (self.crop is not None and min(self.crop) < 1):
             raise ConfigError(f"area={self.area} and crop={self.crop} are pixels: at least 1")
 
@@ -87,7 +91,9 @@ class Filters:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name):g} is a share: use 0 to 1")
         if self.min_motion > self.max_motion or self.min_brightness > self.max_brightness:
-            raise ConfigError("a least value is above its greatest: min_motion <= max_motion and min_brightness <= max_brightness")
+            raise ConfigError(
+                "a least value is above its greatest: min_motion <= max_motion and min_brightness <= max_brightness"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,9 @@ class Dedup:
 
     def __post_init__(self) -> None:
         if not -1 <= self.max_bits <= 64 or not 0 <= self.max_difference <= 255:
-            raise ConfigError(f"max_bits={self.max_bits} lies in -1 to 64, max_difference={self.max_difference:g} in 0 to 255")
+            raise ConfigError(
+                f"max_bits={self.max_bits} lies in -1 to 64, max_difference={self.max_difference:g} in 0 to 255"
+            )
 
 
 @dataclass(frozen=True)
@@ -147,19 +155,36 @@ class Captioning:
         for name in ("share", "max_same", "min_confidence"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name):g} is a share: use 0 to 1")
-        if min(self.tries, self.max_repeats, self.pictures, self.parallel, self.min_words) < 1 or self.side < 32 or not self.forms:
-            raise ConfigError("tries, max_repeats, pictures, parallel and min_words are at least 1, side at least 32, forms not empty")
-        if not -1 <= self.min_agreement <= 1 or self.temperature < 0 or self.timeout_s <= 0 or self.max_words < self.min_words:
-            raise ConfigError("min_agreement lies in -1 to 1, temperature is not negative, timeout_s positive, max_words >= min_words")
+        if (
+            min(self.tries, self.max_repeats, self.pictures, self.parallel, self.min_words) < 1
+            or self.side < 32
+            or not self.forms
+        ):
+            raise ConfigError(
+                "tries, max_repeats, pictures, parallel and min_words are at least 1, side at least 32, forms not empty"
+            )
+        if (
+            not -1 <= self.min_agreement <= 1
+            or self.temperature < 0
+            or self.timeout_s <= 0
+            or self.max_words < self.min_words
+        ):
+            raise ConfigError(
+                "min_agreement lies in -1 to 1, temperature is not negative, timeout_s positive, max_words >= min_words"
+            )
         for writer, name in (("endpoint", "endpoint"), ("file", "file")):
             if (self.writer == writer) != bool(getattr(self, name)):
-                raise ConfigError(f"writer='{self.writer}' and {name}='{getattr(self, name)}' do not go together: give both or neither")
+                raise ConfigError(
+                    f"writer='{self.writer}' and {name}='{getattr(self, name)}' do not go together: give both or neither"
+                )
         if self.writer == "endpoint":
             self.ask()
 
     def ask(self) -> Endpoint:
         """The endpoint that is asked. Raises `ConfigError` when its address is none."""
-        return Endpoint(self.endpoint, model=self.model, temperature=self.temperature, timeout_s=self.timeout_s)
+        return Endpoint(
+            self.endpoint, model=self.model, temperature=self.temperature, timeout_s=self.timeout_s
+        )
 
 
 @dataclass(frozen=True)

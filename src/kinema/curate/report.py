@@ -46,7 +46,11 @@ def write_report(folder: Path, out: Path, *, examples: int = 12) -> Path:
         if seen[kind] < max(1, examples // 4) and len(varied) < examples:
             seen[kind] += 1
             varied.append(row)
-    spread = [kept[i] for i in sorted({int(i) for i in np.linspace(0, len(kept) - 1, min(examples, len(kept)))})] if kept else []
+    spread = (
+        [kept[i] for i in sorted({int(i) for i in np.linspace(0, len(kept) - 1, min(examples, len(kept)))})]
+        if kept
+        else []
+    )
     repeated = [row for row in dropped if row["reason"].startswith("duplicate")][:examples]
     bad = [row for row in sources if row["verdict"] != "used"]
     parts = [
@@ -54,17 +58,17 @@ def write_report(folder: Path, out: Path, *, examples: int = 12) -> Path:
         "<h2>Funnel</h2>" + _funnel(dataset.card["funnel"]),
         "<h2>Distributions</h2><p>All clips; the kept ones below.</p><div class=wall>",
         *(_histogram(name, [row[name] for row in clips], [row[name] for row in kept]) for name in SHOWN),
-        "</div><h2>Sizes and lengths</h2>" + _counts(Counter(f"{r['width']} x {r['height']}, {r['num_frames']} frames" for r in kept)),
+        "</div><h2>Sizes and lengths</h2>"
+        + _counts(Counter(f"{r['width']} x {r['height']}, {r['num_frames']} frames" for r in kept)),
         "<h2>Captions</h2>" + _captions(kept),
         "<h2>Kept</h2><div class=wall>" + "".join(_figure(row, paths) for row in spread) + "</div>",
         "<h2>Dropped</h2><div class=wall>" + "".join(_figure(row, paths) for row in varied) + "</div>",
-        "<h2>Duplicates</h2>" + (_list(f"{r['name']} at {r['start_s']:.2f} s: {r['reason']}" for r in repeated) or "<p>none</p>"),
+        "<h2>Duplicates</h2>"
+        + (_list(f"{r['name']} at {r['start_s']:.2f} s: {r['reason']}" for r in repeated) or "<p>none</p>"),
         "<h2>Files not used</h2>" + (_list(f"{r['name']}: {r['reason']}" for r in bad) or "<p>none</p>"),
         f"<h2>Recipe</h2><pre>{_text(json.dumps(dataset.card['recipe'], indent=1))}</pre>",
     ]
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(folder.name)}</title><style>{STYLE}</style>{''.join(parts)}</html>"
-    )
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(folder.name)}</title><style>{STYLE}</style>{''.join(parts)}</html>"
     with atomic_output(out) as partial, output_errors(out):
         partial.write_text(page, encoding="utf-8")
     return out
@@ -87,11 +91,15 @@ def _movie(row: dict[str, Any], path: Path) -> str:
     box = row["box_top"], row["box_left"], row["box_height"], row["box_width"]
     scale = min(1.0, SIDE / max(box[2:]))
     size = max(2, round(box[2] * scale / 2) * 2), max(2, round(box[3] * scale / 2) * 2)
-    frames = next(read_spans(path, [(row["start_s"], row["end_s"])], lambda index, pixels: fitted(pixels, box, *size)))
+    frames = next(
+        read_spans(path, [(row["start_s"], row["end_s"])], lambda index, pixels: fitted(pixels, box, *size))
+    )
     rate = min(row["fps"], row["source_fps"])
     timed = ((frame.time_s, frame.duration_s, frame.pixels) for frame in frames)
     with tempfile.TemporaryDirectory() as folder:
-        file = Video(np.stack(list(at_constant_rate(timed, rate, row["source_fps"]))), rate).save(Path(folder) / "clip.mp4", quality=28)
+        file = Video(np.stack(list(at_constant_rate(timed, rate, row["source_fps"]))), rate).save(
+            Path(folder) / "clip.mp4", quality=28
+        )
         return base64.b64encode(file.read_bytes()).decode()
 
 
@@ -115,7 +123,8 @@ def _histogram(name: str, values: list[float], kept: list[float]) -> str:
         counts = np.histogram(np.clip(numbers, low, high), BINS, (low, high))[0]
         tallest = max(1, int(counts.max()))
         rows += [
-            f"<rect x={8 * i} y={at + 40 - 40 * c / tallest:.1f} width=7 height={40 * c / tallest:.1f} />" for i, c in enumerate(counts)
+            f"<rect x={8 * i} y={at + 40 - 40 * c / tallest:.1f} width=7 height={40 * c / tallest:.1f} />"
+            for i, c in enumerate(counts)
         ]
     return f"<figure><svg width=192 height=86>{''.join(rows)}</svg><figcaption>{name}: {low:.3g} to {high:.3g}</figcaption></figure>"
 
@@ -133,7 +142,11 @@ def _captions(kept: list[dict[str, Any]]) -> str:
 
 
 def _counts(counts: Counter[str]) -> str:
-    return "<table>" + "".join(f"<tr><td class=n>{count}<td>{_text(name)}" for name, count in counts.most_common()) + "</table>"
+    return (
+        "<table>"
+        + "".join(f"<tr><td class=n>{count}<td>{_text(name)}" for name, count in counts.most_common())
+        + "</table>"
+    )
 
 
 def _list(lines: Iterable[str]) -> str:

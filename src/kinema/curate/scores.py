@@ -69,7 +69,10 @@ def motion(greys: Sequence[np.ndarray], interval_s: float) -> float:
     if len(greys) < 2 or interval_s <= 0 or min(greys[0].shape) < 16:
         return 0.0
     shrink = min(1.0, FLOW_SIDE / max(greys[0].shape))
-    size = (max(LEAST_FLOW_SIDE, round(greys[0].shape[1] * shrink)), max(LEAST_FLOW_SIDE, round(greys[0].shape[0] * shrink)))
+    size = (
+        max(LEAST_FLOW_SIDE, round(greys[0].shape[1] * shrink)),
+        max(LEAST_FLOW_SIDE, round(greys[0].shape[0] * shrink)),
+    )
     small = [cv2.resize(grey, size, interpolation=cv2.INTER_AREA) for grey in greys]
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     calc: Any = flow.calc  # OpenCV's stubs do not say that the flow to begin with may be None

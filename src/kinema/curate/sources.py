@@ -17,7 +17,22 @@ from typing import Any
 from kinema.errors import DataError
 
 BESIDE = frozenset(
-    {".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".srt", ".vtt", ".html", ".xml", ".toml", ".yaml", ".yml", ".parquet"}
+    {
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".csv",
+        ".tsv",
+        ".md",
+        ".srt",
+        ".vtt",
+        ".html",
+        ".xml",
+        ".toml",
+        ".yaml",
+        ".yml",
+        ".parquet",
+    }
 )
 CAPTIONS_FILE = "captions.csv"
 ORIGINAL = "original"
@@ -47,11 +62,21 @@ def find(place: Path) -> list[Found]:
     """The files of a folder or a list, in the order of their names, each once. Raises `DataError` when there is none."""
     if place.is_dir():
         rows = read_rows(place / CAPTIONS_FILE) if (place / CAPTIONS_FILE).is_file() else {}
-        paths = [path for path in sorted(place.rglob("*")) if not path.is_dir() and not _is_hidden(path.relative_to(place))]
-        files = [_with_sidecars(path, path.relative_to(place).as_posix(), rows) for path in paths if path.suffix.lower() not in BESIDE]
+        paths = [
+            path
+            for path in sorted(place.rglob("*"))
+            if not path.is_dir() and not _is_hidden(path.relative_to(place))
+        ]
+        files = [
+            _with_sidecars(path, path.relative_to(place).as_posix(), rows)
+            for path in paths
+            if path.suffix.lower() not in BESIDE
+        ]
         unknown = sorted(set(rows) - {file.name for file in files})
         if unknown:
-            raise DataError(f"{place / CAPTIONS_FILE} names {unknown[0]}, which is not in {place}: paths in it are relative to that folder")
+            raise DataError(
+                f"{place / CAPTIONS_FILE} names {unknown[0]}, which is not in {place}: paths in it are relative to that folder"
+            )
     elif place.is_file():
         rows = read_rows(place)
         files = [_with_sidecars(place.parent / name, name, rows) for name in sorted(rows)]
@@ -72,7 +97,9 @@ def read_rows(path: Path) -> dict[str, Mapping[str, Any]]:
     for number, row in _rows(path):
         name = row.get("path")
         if not isinstance(name, str) or not name.strip():
-            raise DataError(f"{path}, line {number}: no path (columns here: {', '.join(map(str, row))}; needed: path)")
+            raise DataError(
+                f"{path}, line {number}: no path (columns here: {', '.join(map(str, row))}; needed: path)"
+            )
         rows[name.strip()] = row
     return rows
 
@@ -81,7 +108,9 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no list of files: {error}; write a path a line, or a .csv with a column path") from error
+        raise DataError(
+            f"{path} is no list of files: {error}; write a path a line, or a .csv with a column path"
+        ) from error
     match path.suffix.lower():
         case ".csv":
             yield from ((number, row) for number, row in enumerate(csv.DictReader(text.splitlines()), 2))
@@ -90,9 +119,15 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 if line.strip():
                     yield number, _json(path, line, f", line {number}")
         case ".txt" | "":
-            yield from ((number, {"path": line.strip()}) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+            yield from (
+                (number, {"path": line.strip()})
+                for number, line in enumerate(text.splitlines(), 1)
+                if line.strip()
+            )
         case ending:
-            raise DataError(f"{path}: a list of files ends in .txt, .csv or .jsonl, not {ending}; or give a folder")
+            raise DataError(
+                f"{path}: a list of files ends in .txt, .csv or .jsonl, not {ending}; or give a folder"
+            )
 
 
 def _with_sidecars(path: Path, name: str, rows: Mapping[str, Mapping[str, Any]]) -> Found:
@@ -109,11 +144,17 @@ def _with_sidecars(path: Path, name: str, rows: Mapping[str, Mapping[str, Any]])
     spans = []
     for part in parts:
         try:
-            spans.append((float(part["start_s"]), float(part["end_s"]), _captions(part.get("caption"), where)))
+            spans.append(
+                (float(part["start_s"]), float(part["end_s"]), _captions(part.get("caption"), where))
+            )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{where}: a part of a clip needs start_s, end_s and caption; got {part!r}") from error
+            raise DataError(
+                f"{where}: a part of a clip needs start_s, end_s and caption; got {part!r}"
+            ) from error
     licence = said.get("licence") or said.get("license")
-    return Found(path, name, _captions(said.get("caption"), where), tuple(spans), str(licence) if licence else None)
+    return Found(
+        path, name, _captions(said.get("caption"), where), tuple(spans), str(licence) if licence else None
+    )
 
 
 def _captions(said: Any, where: str) -> Captions:
@@ -123,7 +164,9 @@ def _captions(said: Any, where: str) -> Captions:
     if isinstance(said, str):
         said = {ORIGINAL: said}
     if not isinstance(said, Mapping) or not all(isinstance(text, str) for text in said.values()):
-        raise DataError(f"{where}: a caption is a text, or texts by form such as short and detailed; got {said!r}")
+        raise DataError(
+            f"{where}: a caption is a text, or texts by form such as short and detailed; got {said!r}"
+        )
     return {str(form): " ".join(text.split()) for form, text in said.items() if text.strip()}
 
 

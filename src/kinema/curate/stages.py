@@ -48,7 +48,9 @@ def look(task: Task) -> Result:
     """
     recipe = from_dict(DataRecipe, task["recipe"])
     rows, num_frames, last = [], 0, None
-    for shot, part, next_s in _parts(in_shots(scan(Path(task["path"]), max_side=recipe.side), recipe.cuts), recipe):
+    for shot, part, next_s in _parts(
+        in_shots(scan(Path(task["path"]), max_side=recipe.side), recipe.cuts), recipe
+    ):
         num_frames += len(part)
         last = part[-1].frame
         if shot != BLACK:
@@ -68,8 +70,14 @@ def _parts(looks: Iterator[tuple[int, Look]], recipe: DataRecipe) -> Iterator[tu
     current = BLACK
     for shot, full in looks:
         frame = full.frame
-        light = Look(type(frame)(frame.time_s, frame.duration_s, frame.pixels[:0], frame.height, frame.width), full.hsv[:0], full.grey)
-        if part and (shot != current or frame.time_s - part[0].frame.time_s > longest_s - 0.5 * frame.duration_s):
+        light = Look(
+            type(frame)(frame.time_s, frame.duration_s, frame.pixels[:0], frame.height, frame.width),
+            full.hsv[:0],
+            full.grey,
+        )
+        if part and (
+            shot != current or frame.time_s - part[0].frame.time_s > longest_s - 0.5 * frame.duration_s
+        ):
             yield current, part, frame.time_s
             part = []
         current = shot
@@ -81,13 +89,21 @@ def _parts(looks: Iterator[tuple[int, Look]], recipe: DataRecipe) -> Iterator[tu
 def _row(part: list[Look], next_s: float, fps: float) -> Result:
     """A run of frames with its scores, which are taken at `fps` or at the source's rate where that is lower."""
     start_s = part[0].frame.time_s
-    end_s = min(part[-1].frame.time_s + part[-1].frame.duration_s, next_s)  # what a file says of durations may overlap
+    end_s = min(
+        part[-1].frame.time_s + part[-1].frame.duration_s, next_s
+    )  # what a file says of durations may overlap
     duration_s = max(end_s - start_s, 1e-6)
     timed = [(item.frame.time_s, item.frame.duration_s, item.grey) for item in part]
     rate = min(fps, len(part) / duration_s)
     greys = list(at_constant_rate(timed, rate, len(part) / duration_s))
     row = asdict(score(greys, 1 / rate))
-    return {"start_s": start_s, "end_s": end_s, "num_source_frames": len(part), "source_fps": round(len(part) / duration_s, 4), **row}
+    return {
+        "start_s": start_s,
+        "end_s": end_s,
+        "num_source_frames": len(part),
+        "source_fps": round(len(part) / duration_s, 4),
+        **row,
+    }
 
 
 def see(task: Task) -> Result:
@@ -116,7 +132,9 @@ def see(task: Task) -> Result:
         if task["clip"] is not None:
             with torch.no_grad(), one_thread():
                 embedding = _clip(task["clip"]).encode_video(from_uint8([shown]))[0].tolist()
-        scores = {name: round(plug_ins.measure(function, shown), 6) for name, function in task["scorers"].items()}
+        scores = {
+            name: round(plug_ins.measure(function, shown), 6) for name, function in task["scorers"].items()
+        }
         result[clip["clip_id"]] = {"embedding": [round(value, 6) for value in embedding], "scores": scores}
     return result
 
@@ -140,7 +158,9 @@ def encode(task: Task) -> Result:
         with torch.no_grad(), one_thread():
             latents = encode_known(vae, from_uint8([shown]).to(device), starts_canvas=True)[0]
         if not torch.isfinite(latents).all():
-            raise VideoError(f"cannot encode {task['path']} at {clip['start_s']:.3f} s: the VAE's latents are not finite")
+            raise VideoError(
+                f"cannot encode {task['path']} at {clip['start_s']:.3f} s: the VAE's latents are not finite"
+            )
         result[clip["clip_id"]] = latents.half().cpu().numpy()
     return result
 
@@ -201,6 +221,10 @@ def fitted(pixels: np.ndarray, box: tuple[int, int, int, int], height: int, widt
     scale = max(height / box_height, width / box_width)
     size = max(height, round(box_height * scale)), max(width, round(box_width * scale))
     if size != inner.shape[:2]:
-        inner = cv2.resize(np.ascontiguousarray(inner), size[::-1], interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        inner = cv2.resize(
+            np.ascontiguousarray(inner),
+            size[::-1],
+            interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
+        )
     y, x = (size[0] - height) // 2, (size[1] - width) // 2
     return np.ascontiguousarray(inner[y : y + height, x : x + width])

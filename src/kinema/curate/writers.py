@@ -20,9 +20,7 @@ from kinema.video import png_bytes
 if TYPE_CHECKING:
     from kinema.models.clip import CLIP
 
-INSTRUCTIONS = (
-    "You caption video clips for training a text-to-video model. Say only what can be seen. Answer with the caption alone, in {language}."
-)
+INSTRUCTIONS = "You caption video clips for training a text-to-video model. Say only what can be seen. Answer with the caption alone, in {language}."
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 ASKED = {
     "short": "These are {n} frames of one clip, in order. Name the main subject and what it does, and to which side, in at most 15 words.",
@@ -88,9 +86,14 @@ def _writer(table: str) -> _Writer:
     def describe(clip: Mapping[str, Any], frames: np.ndarray) -> dict[str, list[Said]]:
         forms: dict[str, list[Said]] = {}
         for form in forms_of(config):
-            seeds = [int(content_key(config.seed, clip["clip_id"], form, i)[:15], 16) for i in range(config.tries)]
+            seeds = [
+                int(content_key(config.seed, clip["clip_id"], form, i)[:15], 16) for i in range(config.tries)
+            ]
             with one_thread():
-                drawn = [describer.describe(frames, clip["fps"], form, temperature=config.temperature, seed=seed) for seed in seeds]
+                drawn = [
+                    describer.describe(frames, clip["fps"], form, temperature=config.temperature, seed=seed)
+                    for seed in seeds
+                ]
             forms[form] = [_said(one.text, round(one.confidence, 4), one.is_whole) for one in drawn]
         return forms
 
@@ -101,13 +104,16 @@ def _endpoint_writer(config: Captioning) -> _Writer:
     endpoint = config.ask()
 
     def describe(clip: Mapping[str, Any], frames: np.ndarray) -> dict[str, list[Said]]:
-        indices = sorted({round(i * (len(frames) - 1) / max(1, config.pictures - 1)) for i in range(config.pictures)})
+        indices = sorted(
+            {round(i * (len(frames) - 1) / max(1, config.pictures - 1)) for i in range(config.pictures)}
+        )
         pictures = [png_bytes(frames[i]) for i in indices]
         forms: dict[str, list[Said]] = {}
         for form in forms_of(config):
             question = ASKED[form.removesuffix("_zh")].format(n=len(pictures))
             answers = [
-                endpoint.ask(INSTRUCTIONS.format(language=LANGUAGES[config.language]), question, pictures) for _ in range(config.tries)
+                endpoint.ask(INSTRUCTIONS.format(language=LANGUAGES[config.language]), question, pictures)
+                for _ in range(config.tries)
             ]
             forms[form] = [_said(" ".join(answer.strip().strip('"').split())) for answer in answers]
         return forms

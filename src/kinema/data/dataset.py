@@ -155,7 +155,9 @@ class Dataset:
                 self._open[name] = safe_open(path, "pt")
             return self._open[name].get_tensor(key)
         except (OSError, SafetensorError) as error:
-            raise DataError(f"{path} is missing or damaged ({error}): build the data set again, which makes it anew") from error
+            raise DataError(
+                f"{path} is missing or damaged ({error}): build the data set again, which makes it anew"
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         """Without tables and open files, so that a worker process opens its own."""
@@ -187,12 +189,16 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{folder} is no data set: it has no {CARD}; make one with kinema data build FOLDER -o {folder}") from None
+        raise DataError(
+            f"{folder} is no data set: it has no {CARD}; make one with kinema data build FOLDER -o {folder}"
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
     version = card.get("schema_version") if isinstance(card, dict) else None
     if version != SCHEMA_VERSION:
-        raise DataError(f"{path} has schema_version {version}, and this Kinema reads {SCHEMA_VERSION}: build the data set again")
+        raise DataError(
+            f"{path} has schema_version {version}, and this Kinema reads {SCHEMA_VERSION}: build the data set again"
+        )
     return dict(card)
 
 

@@ -38,10 +38,14 @@ def _degrade(clip: Float[Tensor, "c f h w"], generator: torch.Generator) -> Tens
         before, after = frames[[0, *range(f - 1)]], frames[[*range(1, f), f - 1]]
         frames = (1 - share) * frames + share / 2 * (before + after)
     if draw(0, 1) < 0.5:
-        blotches = F.interpolate(noise(f, c, max(2, h // 8), max(2, w // 8)), size=(h, w), mode="bilinear", align_corners=False)
+        blotches = F.interpolate(
+            noise(f, c, max(2, h // 8), max(2, w // 8)), size=(h, w), mode="bilinear", align_corners=False
+        )
         frames = frames + draw(0, MOST_NOISE) * blotches + draw(0, MOST_NOISE) * noise(f, c, h, w)
     if draw(0, 1) < 0.5:
-        frames = frames * draw(0.8, 1.15) + MOST_SHIFT * (2 * torch.rand(c, generator=generator) - 1).to(clip.device).view(c, 1, 1)
+        frames = frames * draw(0.8, 1.15) + MOST_SHIFT * (2 * torch.rand(c, generator=generator) - 1).to(
+            clip.device
+        ).view(c, 1, 1)
     return frames.transpose(0, 1).clamp(-1, 1)
 
 

@@ -47,7 +47,9 @@ class Shape:
 
     def __post_init__(self) -> None:
         if self.share <= 0 or min(self.height, self.width) < 1:
-            raise ConfigError(f"a shape of {self.height}x{self.width} with share {self.share:g}: all three must be positive")
+            raise ConfigError(
+                f"a shape of {self.height}x{self.width} with share {self.share:g}: all three must be positive"
+            )
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class LatentData:
 
     def __post_init__(self) -> None:
         if not self.shapes or abs(sum(shape.share for shape in self.shapes) - 1) > 1e-6:
-            raise ConfigError(f"the shares of shapes add up to {sum(s.share for s in self.shapes):g}; they must add up to 1")
+            raise ConfigError(
+                f"the shares of shapes add up to {sum(s.share for s in self.shapes):g}; they must add up to 1"
+            )
         if min(self.num_clips, self.num_images, self.num_frames, self.shard_clips, self.shard_images) < 1:
             raise ConfigError("num_clips, num_images, num_frames and the sizes of shards must be at least 1")
 
@@ -91,7 +95,12 @@ class LatentCache:
 
     def __init__(self, root: Path, vae: VAE, world: World, stage: StageConfig, data: LatentData):
         self.vae, self.world, self.data = vae, world, data
-        identity = {"format": FORMAT, "world": [world.name, to_dict(stage)], "data": to_dict(data), "vae": vae_hash(vae)}
+        identity = {
+            "format": FORMAT,
+            "world": [world.name, to_dict(stage)],
+            "data": to_dict(data),
+            "vae": vae_hash(vae),
+        }
         self.folder = root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def fill(self, device: torch.device, num_workers: int = 0) -> None:
@@ -126,7 +135,9 @@ class LatentCache:
                         parts.setdefault(name, []).append(file.get_tensor(name))
                     captions += json.loads(file.metadata()["captions"])
             except (OSError, SafetensorError, KeyError, TypeError) as error:
-                raise TrainingError(f"{path} is damaged ({error}); delete it and start again: only it is made anew") from error
+                raise TrainingError(
+                    f"{path} is damaged ({error}); delete it and start again: only it is made anew"
+                ) from error
         tensors = {name: torch.cat(values) for name, values in parts.items()}
         return Latents(tensors["latents"], captions, tensors.get("tails"), tensors.get("tail_lengths"))
 
@@ -139,7 +150,9 @@ class LatentCache:
         ):
             for shape_index, shape in enumerate(self.data.shapes):
                 count = round(total * shape.share)
-                jobs += [(kind, shape_index, first, min(size, count - first)) for first in range(0, count, size)]
+                jobs += [
+                    (kind, shape_index, first, min(size, count - first)) for first in range(0, count, size)
+                ]
         return jobs
 
     def _path(self, kind: str, shape_index: int, first: int, count: int) -> Path:
@@ -156,7 +169,10 @@ class LatentCache:
         split = f"train-{kind}-{shape.height}x{shape.width}"
         sizes = {"height": shape.height, "width": shape.width, "num_frames": frames}
         clips = draw_clips(self.world, split, range(first, first + count), **sizes, fps=self.data.fps)
-        return {"frames": torch.from_numpy(np.stack([clip.frames for clip in clips])), "captions": [clip.captions for clip in clips]}
+        return {
+            "frames": torch.from_numpy(np.stack([clip.frames for clip in clips])),
+            "captions": [clip.captions for clip in clips],
+        }
 
     @torch.no_grad()
     def _write(self, job: tuple[str, int, int, int], batch: Batch, vae: VAE, device: torch.device) -> None:
@@ -180,7 +196,11 @@ class LatentCache:
         partial = path.with_suffix(f".partial{os.getpid()}")
         try:
             captions = json.dumps(batch["captions"], ensure_ascii=False)
-            save_file({name: torch.cat(values).contiguous() for name, values in tensors.items()}, partial, {"captions": captions})
+            save_file(
+                {name: torch.cat(values).contiguous() for name, values in tensors.items()},
+                partial,
+                {"captions": captions},
+            )
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
@@ -198,7 +218,9 @@ def weights_hash(module: torch.nn.Module) -> str:
 
 def vae_hash(vae: VAE) -> str:
     """A hash of all that normalised latents depend on: the weights, and the configuration with its means and deviations."""
-    return hashlib.sha256(json.dumps([to_dict(vae.config), weights_hash(vae)], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([to_dict(vae.config), weights_hash(vae)], sort_keys=True).encode()
+    ).hexdigest()[:16]
 
 
 def choose(shares: Sequence[float], draw: float) -> int:

@@ -34,14 +34,18 @@ class PackConfig:
 class Packing:
     """The batches of a data set: `tokens[i]` is the length of clip i and `shapes[i]` its bucket."""
 
-    def __init__(self, tokens: Sequence[int], shapes: Sequence[tuple[int, ...]], config: PackConfig, seed: int) -> None:
+    def __init__(
+        self, tokens: Sequence[int], shapes: Sequence[tuple[int, ...]], config: PackConfig, seed: int
+    ) -> None:
         self.tokens, self.shapes, self.config, self.seed = np.asarray(tokens), list(shapes), config, seed
         self.used = np.flatnonzero(self.tokens <= config.tokens)
         self.ends: list[int] = []  # how many batches there are up to the end of each epoch
         self.epoch = lru_cache(maxsize=EPOCHS_HELD)(self._epoch)
         if not len(self.used):
             least = int(self.tokens.min()) if len(self.tokens) else 0
-            raise DataError(f"no clip fits into a batch of {config.tokens} tokens (the smallest has {least}): raise pack.tokens")
+            raise DataError(
+                f"no clip fits into a batch of {config.tokens} tokens (the smallest has {least}): raise pack.tokens"
+            )
 
     def batch(self, step: int) -> list[int]:
         """The clips of a step, counted through all epochs."""
@@ -55,11 +59,17 @@ class Packing:
         left_out = len(self.tokens) - len(self.used)
         batches = self.epoch(0)
         filled = self.tokens[self.used].sum() / (len(batches) * self.config.tokens)
-        lines = [f"{len(self.tokens)} clips in, {left_out} left out" + (f": more than {self.config.tokens} tokens" if left_out else "")]
+        lines = [
+            f"{len(self.tokens)} clips in, {left_out} left out"
+            + (f": more than {self.config.tokens} tokens" if left_out else "")
+        ]
         counts: dict[tuple[int, ...], int] = {}
         for index in self.used:
             counts[self.shapes[index]] = counts.get(self.shapes[index], 0) + 1
-        lines += [f"  {count:>6} of {' x '.join(map(str, shape))} latents" for shape, count in sorted(counts.items())]
+        lines += [
+            f"  {count:>6} of {' x '.join(map(str, shape))} latents"
+            for shape, count in sorted(counts.items())
+        ]
         sizes = [len(batch) for batch in batches]
         lines.append(
             f"{len(batches)} batches an epoch of up to {self.config.tokens} tokens ({self.config.mode}), "
@@ -93,7 +103,9 @@ class Packing:
             window = carried + [int(i) for i in order[first : first + WINDOW]]
             packs: list[list[int]] = []
             room: list[int] = []
-            for index in sorted(window, key=lambda i: -self.tokens[i]):  # equal lengths stay in the order of the permutation
+            for index in sorted(
+                window, key=lambda i: -self.tokens[i]
+            ):  # equal lengths stay in the order of the permutation
                 size = int(self.tokens[index])
                 at = next((i for i, free in enumerate(room) if free >= size), None)
                 if at is None:

@@ -25,7 +25,9 @@ class CaptionMix:
 
     def __post_init__(self) -> None:
         if abs(self.short + self.medium + self.detailed - 1) > 1e-6:
-            raise ConfigError(f"short + medium + detailed = {self.short + self.medium + self.detailed:g}; they must add up to 1")
+            raise ConfigError(
+                f"short + medium + detailed = {self.short + self.medium + self.detailed:g}; they must add up to 1"
+            )
         for name in ("chinese", "dropped"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
@@ -47,10 +49,20 @@ class CaptionMix:
 
 
 def draw_clips(
-    world: World, split: str, indices: Sequence[int], *, height: int, width: int, num_frames: int, fps: float = 8.0
+    world: World,
+    split: str,
+    indices: Sequence[int],
+    *,
+    height: int,
+    width: int,
+    num_frames: int,
+    fps: float = 8.0,
 ) -> list[Clip]:
     """The clips of a split by index; height and width in pixels."""
-    return [world.clip(derive_seed(split, i), height=height, width=width, num_frames=num_frames, fps=fps) for i in indices]
+    return [
+        world.clip(derive_seed(split, i), height=height, width=width, num_frames=num_frames, fps=fps)
+        for i in indices
+    ]
 
 
 def to_tensor(clips: Sequence[Clip]) -> Float[Tensor, "b c f h w"]:

@@ -41,7 +41,10 @@ class TextCache:
         for start in range(0, len(missing), SHARD_CAPTIONS):
             chunk = missing[start : start + SHARD_CAPTIONS]
             states = encoder.encode_prompts(chunk).split()
-            content = {_key(caption): state.states.bfloat16().cpu().contiguous() for caption, state in zip(chunk, states)}
+            content = {
+                _key(caption): state.states.bfloat16().cpu().contiguous()
+                for caption, state in zip(chunk, states)
+            }
             shard = self.folder / f"{_key(''.join(sorted(content)))}.safetensors"
             partial = shard.with_suffix(".partial")
             try:
@@ -59,12 +62,16 @@ class TextCache:
     def _read(self, caption: str) -> Tensor:
         shard = self._where.get(_key(caption))
         if shard is None:
-            raise TrainingError(f"the caption '{caption[:40]}' has not been encoded: start again, which encodes what is missing")
+            raise TrainingError(
+                f"the caption '{caption[:40]}' has not been encoded: start again, which encodes what is missing"
+            )
         try:
             with safe_open(shard, "pt") as file:
                 return file.get_tensor(_key(caption)).to(self.device, torch.float32)
         except (OSError, SafetensorError) as error:
-            raise TrainingError(f"{shard} is damaged ({error}); delete it and start again: only it is made anew") from error
+            raise TrainingError(
+                f"{shard} is damaged ({error}); delete it and start again: only it is made anew"
+            ) from error
 
 
 def _key(caption: str) -> str:
@@ -76,4 +83,6 @@ def _keys(shard: Path) -> list[str]:
         with safe_open(shard, "pt") as file:
             return list(file.keys())
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{shard} is damaged ({error}); delete it and start again: only it is made anew") from error
+        raise TrainingError(
+            f"{shard} is damaged ({error}); delete it and start again: only it is made anew"
+        ) from error

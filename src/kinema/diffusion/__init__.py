@@ -18,7 +18,17 @@ from kinema.diffusion.objective import (
     to_x0,
 )
 from kinema.diffusion.samplers import SAMPLERS, Denoise, Noise, OnStep, Sampler, SamplerState
-from kinema.diffusion.schedule import DDPM, SCHEDULES, Cosine, DDPMTable, Linear, Schedule, log_snr, shift_time, time_grid
+from kinema.diffusion.schedule import (
+    DDPM,
+    SCHEDULES,
+    Cosine,
+    DDPMTable,
+    Linear,
+    Schedule,
+    log_snr,
+    shift_time,
+    time_grid,
+)
 from kinema.diffusion.step_cache import CacheState, with_cache
 
 __all__ = [

@@ -37,20 +37,30 @@ class Canvas:
         for name in ("known", "start"):
             shape = getattr(self, name).shape
             if shape != (b, 1, *grid):
-                raise ValueError(f"{name} has shape {tuple(shape)}; a canvas of {tuple(self.clean.shape)} needs {(b, 1, *grid)}")
+                raise ValueError(
+                    f"{name} has shape {tuple(shape)}; a canvas of {tuple(self.clean.shape)} needs {(b, 1, *grid)}"
+                )
         if bool(((self.start < 0) | (self.start > 1)).any()):
-            raise ValueError(f"start must be in [0, 1], not {float(self.start.min()):g} to {float(self.start.max()):g}")
+            raise ValueError(
+                f"start must be in [0, 1], not {float(self.start.min()):g} to {float(self.start.max()):g}"
+            )
         if not torch.equal(self.known, self.start == 0):
-            raise ValueError("known tokens are those with start = 0: a token to edit is not known, and a known one starts at 0")
+            raise ValueError(
+                "known tokens are those with start = 0: a token to edit is not known, and a known one starts at 0"
+            )
 
     @classmethod
-    def empty(cls, shape: tuple[int, ...], *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> "Canvas":
+    def empty(
+        cls, shape: tuple[int, ...], *, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> "Canvas":
         """A canvas `(b, c, lf, lh, lw)` where nothing is known."""
         if len(shape) != 5 or min(shape) < 1:
             raise ValueError(f"a canvas has shape (b, c, lf, lh, lw), all 1 or more, not {tuple(shape)}")
         b, _, *grid = shape
         start = torch.ones(b, 1, *grid, device=device)
-        return cls(torch.zeros(shape, device=device, dtype=dtype), torch.zeros_like(start, dtype=torch.bool), start)
+        return cls(
+            torch.zeros(shape, device=device, dtype=dtype), torch.zeros_like(start, dtype=torch.bool), start
+        )
 
     def paint(self, clean: Tensor, where: Tensor, *, start: float = 0.0) -> "Canvas":
         """This canvas with `clean` at the tokens of `where`: kept with `start` = 0, edited from that noise level on with more.
@@ -64,12 +74,16 @@ class Canvas:
         starts = self.start.masked_fill(where, start)
         return replace(self, clean=clean, known=starts == 0, start=starts)
 
-    def paint_frames(self, clean: Float[Tensor, "b c k lh lw"], first_frame: int, *, start: float = 0.0) -> "Canvas":
+    def paint_frames(
+        self, clean: Float[Tensor, "b c k lh lw"], first_frame: int, *, start: float = 0.0
+    ) -> "Canvas":
         """This canvas with the latent frames `clean` from `first_frame` on; a negative one counts from the end."""
         num_frames, length = self.clean.shape[2], clean.shape[2]
         first = first_frame + num_frames if first_frame < 0 else first_frame
         if first < 0 or first + length > num_frames:
-            raise ValueError(f"{length} latent frames from {first_frame} on do not fit on a canvas of {num_frames}")
+            raise ValueError(
+                f"{length} latent frames from {first_frame} on do not fit on a canvas of {num_frames}"
+            )
         where = torch.zeros_like(self.known)
         where[:, :, first : first + length] = True
         whole = self.clean.clone()
@@ -91,7 +105,9 @@ class Canvas:
         return torch.where(self.known, self.clean.to(x), x)
 
 
-def with_canvas(network: Network, canvas: Canvas, schedule: Schedule, noise: Tensor, *, native: bool = True) -> Denoise:
+def with_canvas(
+    network: Network, canvas: Canvas, schedule: Schedule, noise: Tensor, *, native: bool = True
+) -> Denoise:
     """A denoiser of one scalar time that holds the canvas's tokens around `network`.
 
     While t is above a token's `start`, the network sees it at time `start`, as `alpha(start) * clean + sigma(start) * noise` (a known one:
@@ -111,7 +127,10 @@ def with_canvas(network: Network, canvas: Canvas, schedule: Schedule, noise: Ten
         if native:
             shown, times = held, torch.minimum(canvas.start, now)
         else:
-            shown, times = schedule.alpha(t) * canvas.clean + schedule.sigma(t) * noise, now.expand_as(canvas.start)
+            shown, times = (
+                schedule.alpha(t) * canvas.clean + schedule.sigma(t) * noise,
+                now.expand_as(canvas.start),
+            )
         x0 = network(torch.where(is_held, shown, x).to(x.dtype), times)
         return torch.where(is_held, canvas.clean.to(x0), x0)
 

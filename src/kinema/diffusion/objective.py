@@ -81,7 +81,9 @@ WEIGHTINGS: dict[str, Callable[[Tensor, Tensor, float], Tensor] | None] = {
 }
 
 
-def loss_weight(weighting: Weighting, prediction: Prediction, t: Tensor, schedule: Schedule, *, gamma: float = 5.0) -> Tensor:
+def loss_weight(
+    weighting: Weighting, prediction: Prediction, t: Tensor, schedule: Schedule, *, gamma: float = 5.0
+) -> Tensor:
     """Factor of the squared error of the prediction at `t`, in the shape of `t`.
 
     "uniform" is 1: each prediction as its paper trains it. "min_snr" weighs the error of x0 by min(SNR, gamma) (Hang et al. 2023) and
@@ -144,4 +146,6 @@ def draw_times(
 def _check_times(t: Tensor, x: Tensor) -> None:
     """Times must be one for all or have the axes of `x`: a bare `(b,)` would silently broadcast along the last axis."""
     if t.ndim not in (0, x.ndim):
-        raise ValueError(f"times of shape {tuple(t.shape)} do not fit {tuple(x.shape)}: give a 0-d time, per_sample(t, x) or one per token")
+        raise ValueError(
+            f"times of shape {tuple(t.shape)} do not fit {tuple(x.shape)}: give a 0-d time, per_sample(t, x) or one per token"
+        )

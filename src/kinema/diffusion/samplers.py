@@ -101,7 +101,9 @@ def ddpm(
     which is not asked for the step that ends at t = 0.
     """
     if noise is None:
-        raise ConfigError("the sampler 'ddpm' draws noise at every step: give noise=, a function of the step index")
+        raise ConfigError(
+            "the sampler 'ddpm' draws noise at every step: give noise=, a function of the step index"
+        )
     walk = _Walk(times, schedule, on_step, state)
     a, s = walk.alpha, walk.sigma
     for i, t in walk:
@@ -258,12 +260,18 @@ def unipc(
 def _usable_order(walk: _Walk, i: int, order: int) -> int:
     """Order of step `i`: no more than the estimates at hand with a finite log SNR, nor than the steps left."""
     usable = 1
-    while usable < min(order, walk.num_steps - i) and i - usable >= 0 and math.isfinite(walk.log_snr[i - usable]):
+    while (
+        usable < min(order, walk.num_steps - i)
+        and i - usable >= 0
+        and math.isfinite(walk.log_snr[i - usable])
+    ):
         usable += 1
     return usable
 
 
-def _unified_step(walk: _Walk, i: int, x: Tensor, estimates: Sequence[Tensor], order: int, arrived: Tensor | None = None) -> Tensor:
+def _unified_step(
+    walk: _Walk, i: int, x: Tensor, estimates: Sequence[Tensor], order: int, arrived: Tensor | None = None
+) -> Tensor:
     """The sample at time i + 1 from that at time i: predicted (UniP), or corrected by `arrived`, the estimate made at i + 1 (UniC)."""
     log_snr, x0 = walk.log_snr, estimates[-1]
     h = log_snr[i + 1] - log_snr[i]
@@ -284,7 +292,9 @@ def _unified_weights(h: float, places: Sequence[float]) -> list[float]:
     if len(places) < 2:
         return [0.5] * len(places)
     growth = math.expm1(-h)
-    matrix = torch.tensor([[place**row for place in places] for row in range(len(places))], dtype=torch.float64)
+    matrix = torch.tensor(
+        [[place**row for place in places] for row in range(len(places))], dtype=torch.float64
+    )
     right, phi, factorial = [], growth / -h - 1, 1
     for k in range(1, len(places) + 1):
         right.append(phi * factorial / growth)

@@ -74,7 +74,9 @@ class DDPM:
 
     def __post_init__(self) -> None:
         if not 0 < self.beta_min <= self.beta_max:
-            raise ConfigError(f"betas must rise from above 0: beta_min={self.beta_min}, beta_max={self.beta_max}")
+            raise ConfigError(
+                f"betas must rise from above 0: beta_min={self.beta_min}, beta_max={self.beta_max}"
+            )
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
@@ -105,10 +107,16 @@ class DDPMTable:
         if self.num_steps < 1:
             raise ConfigError(f"num_steps={self.num_steps}: a table needs at least one step")
         if not 0 < self.beta_start <= self.beta_end < 1:
-            raise ConfigError(f"betas must rise within (0, 1): beta_start={self.beta_start}, beta_end={self.beta_end}")
+            raise ConfigError(
+                f"betas must rise within (0, 1): beta_start={self.beta_start}, beta_end={self.beta_end}"
+            )
 
     def _log_alpha(self, t: Tensor) -> Tensor:
-        table = _log_alpha_table(self.num_steps, self.beta_start, self.beta_end, self.curve).to(t.dtype).to(t.device)
+        table = (
+            _log_alpha_table(self.num_steps, self.beta_start, self.beta_end, self.curve)
+            .to(t.dtype)
+            .to(t.device)
+        )
         place = t.clamp(0, 1) * self.num_steps
         below = place.floor().clamp(max=self.num_steps - 1)
         index = below.long()
@@ -124,7 +132,9 @@ class DDPMTable:
 
 
 @lru_cache(maxsize=16)
-def _log_alpha_table(num_steps: int, beta_start: float, beta_end: float, curve: BetaCurve) -> Float[Tensor, "u"]:
+def _log_alpha_table(
+    num_steps: int, beta_start: float, beta_end: float, curve: BetaCurve
+) -> Float[Tensor, "u"]:
     """Log alpha at t = 0, 1 / num_steps, ..., 1, in double precision on the host."""
     if curve == "linear":
         betas = torch.linspace(beta_start, beta_end, num_steps, dtype=torch.float64)
@@ -133,7 +143,12 @@ def _log_alpha_table(num_steps: int, beta_start: float, beta_end: float, curve: 
     return torch.cat([betas.new_zeros(1), 0.5 * torch.log1p(-betas).cumsum(0)])
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"linear": Linear, "cosine": Cosine, "ddpm": DDPM, "ddpm_table": DDPMTable}
+SCHEDULES: dict[str, type[Schedule]] = {
+    "linear": Linear,
+    "cosine": Cosine,
+    "ddpm": DDPM,
+    "ddpm_table": DDPMTable,
+}
 
 
 def log_snr(t: Tensor, schedule: Schedule) -> Tensor:
@@ -152,7 +167,9 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
     return t if shift == 1 else shift * t / (1 + (shift - 1) * t)
 
 
-def time_grid(num_steps: int, *, shift: float = 1.0, start: float = 1.0, top: float = 1.0, bottom: float = 0.0) -> Float[Tensor, "u"]:
+def time_grid(
+    num_steps: int, *, shift: float = 1.0, start: float = 1.0, top: float = 1.0, bottom: float = 0.0
+) -> Float[Tensor, "u"]:
     """Times that a sampler visits: float32 on the host, falling to exactly 0, one more than there are steps.
 
     Equal steps from `top` to `bottom` are moved by `shift_time`; then the last time is put to 0. Wan's own grid has `top` = 0.999;
@@ -162,8 +179,12 @@ def time_grid(num_steps: int, *, shift: float = 1.0, start: float = 1.0, top: fl
     if num_steps < 1:
         raise ConfigError(f"num_steps={num_steps}: a sampler needs at least one step")
     if not 0 < start <= 1 or not 0 <= bottom < top <= 1:
-        raise ConfigError(f"start={start} must be in (0, 1], and 0 <= bottom < top <= 1, not bottom={bottom} and top={top}")
-    times = shift_time(torch.linspace(top, bottom, num_steps + 1, dtype=torch.float64), shift).to(torch.float32)
+        raise ConfigError(
+            f"start={start} must be in (0, 1], and 0 <= bottom < top <= 1, not bottom={bottom} and top={top}"
+        )
+    times = shift_time(torch.linspace(top, bottom, num_steps + 1, dtype=torch.float64), shift).to(
+        torch.float32
+    )
     times[-1] = 0
     if start < 1:
         first = torch.tensor([start], dtype=torch.float32)

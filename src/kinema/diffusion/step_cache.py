@@ -39,7 +39,12 @@ class CacheState:
 
 
 def with_cache(
-    network: Network, threshold: float, state: CacheState, *, last: float = 0.0, regime: Callable[[float], int] = lambda t: 0
+    network: Network,
+    threshold: float,
+    state: CacheState,
+    *,
+    last: float = 0.0,
+    regime: Callable[[float], int] = lambda t: 0,
 ) -> Network:
     """`network`, asked only where a forecast is expected to be off by more than `threshold` (relative, mean absolute), or cannot be made.
 
@@ -55,7 +60,9 @@ def with_cache(
             state.times, state.tensors, state.curvature = [], [], None
         state.regime, state.num_calls = regime(now), state.num_calls + 1
         reach = _reach(state.times, now)
-        is_trusted = reach is not None and state.curvature is not None and state.curvature * reach <= threshold
+        is_trusted = (
+            reach is not None and state.curvature is not None and state.curvature * reach <= threshold
+        )
         if is_trusted and now > last and _is_near(state.times, now):
             return _forecast(state, now)
         estimate = network(x, t)

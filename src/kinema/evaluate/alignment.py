@@ -10,7 +10,9 @@ from kinema.models.oracle import Reading
 ALL = "all at once"
 
 
-def right_shares(readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]], slots: Sequence[str]) -> dict[str, float]:
+def right_shares(
+    readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]], slots: Sequence[str]
+) -> dict[str, float]:
     """The share of clips read as the prompt says, by slot, over the prompts that decide the slot; and of those with every slot right."""
     verdicts = [judge(reading, truth, slots) for reading, truth in zip(readings, truths, strict=True)]
     shares = {}
@@ -21,7 +23,9 @@ def right_shares(readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]
     return shares | {ALL: sum(all(verdict.values()) for verdict in verdicts) / len(verdicts)}
 
 
-def floor_shares(readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]], slots: Sequence[str]) -> dict[str, float]:
+def floor_shares(
+    readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]], slots: Sequence[str]
+) -> dict[str, float]:
     """What a model scores that ignores its prompts: the mean over all pairs of a video with another video's prompt. Needs two clips.
 
     Each slot is counted from the numbers of answers and truths, all pairs at once.
@@ -35,10 +39,15 @@ def floor_shares(readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]
         asked = [str(truth[slot]) for truth in truths if is_said(slot, truth)]
         if asked:
             answers, wanted = Counter(reading.answers[slot] for reading in readings), Counter(asked)
-            pairs = sum(answers[value] * wanted[value] for value in wanted) - sum(verdict.get(slot, False) for verdict in own)
+            pairs = sum(answers[value] * wanted[value] for value in wanted) - sum(
+                verdict.get(slot, False) for verdict in own
+            )
             shares[slot] = pairs / (len(asked) * (count - 1))
     every = sum(
-        all(judge(reading, truth, slots).values()) for i, reading in enumerate(readings) for j, truth in enumerate(truths) if i != j
+        all(judge(reading, truth, slots).values())
+        for i, reading in enumerate(readings)
+        for j, truth in enumerate(truths)
+        if i != j
     )
     return shares | {ALL: every / (count * (count - 1))}
 

@@ -57,7 +57,10 @@ class Case:
         height, width = self.sampling["height"], self.sampling["width"]
         unit = gcd(height, width)
         least = -(-8 * unit // min(height, width))
-        small = height // unit * least, width // unit * least  # the truth depends on the shape alone, and this is drawn in no time
+        small = (
+            height // unit * least,
+            width // unit * least,
+        )  # the truth depends on the shape alone, and this is drawn in no time
         rng = Random(FIRST_SEED + self.index)
         while True:
             seed = FIRST_SEED + rng.randrange(10**9)
@@ -126,7 +129,11 @@ def _extension(direction: Direction) -> TimelineTask:
 
     def make(case: Case) -> Frames:
         part, seconds = case.part(known.start, known.stop), NEW / case.fps
-        return {"result": case.run(tasks.extend(case.fields, part, seconds=seconds, direction=direction, fps=case.fps))}
+        return {
+            "result": case.run(
+                tasks.extend(case.fields, part, seconds=seconds, direction=direction, fps=case.fps)
+            )
+        }
 
     def measure(case: Case, made: Frames, oracle: Oracle) -> Numbers:
         return measure_join(made["result"], case.clip, [known], new, oracle, round_trip=case.round_trip)
@@ -151,7 +158,10 @@ def _connection() -> TimelineTask:
 def _loop() -> TimelineTask:
     def make(case: Case) -> Frames:
         fields = {**case.fields, "frames": LOOP}
-        return {"result": case.run(tasks.loop(fields, fps=case.fps)), "plain": case.run((Request(**fields), {}))}
+        return {
+            "result": case.run(tasks.loop(fields, fps=case.fps)),
+            "plain": case.run((Request(**fields), {})),
+        }
 
     def measure(case: Case, made: Frames, oracle: Oracle) -> Numbers:
         return measure_loop(made["result"], made["plain"], case.clip.truth["noun"], oracle)
@@ -164,7 +174,11 @@ def _edit() -> TimelineTask:
         slot, asked = asked_of(case)
         words = case.world.caption({**case.clip.truth, slot: asked}, "medium")
         fields, clip = {**case.fields, "prompt": words}, case.part(0, KNOWN + GAP)
-        return {"result": case.run(tasks.edit(fields, clip, strength=1.0, region=region_of(case, slot), fps=case.fps))}
+        return {
+            "result": case.run(
+                tasks.edit(fields, clip, strength=1.0, region=region_of(case, slot), fps=case.fps)
+            )
+        }
 
     def measure(case: Case, made: Frames, oracle: Oracle) -> Numbers:
         slot, asked = asked_of(case)
@@ -222,7 +236,9 @@ def plain_extension(case: Case) -> np.ndarray:
     frames = case.run((Request(**case.fields, frames=window), {}))
     while len(frames) < case.num_frames:
         tail = Video(frames[-history:].copy(), case.fps)
-        longer = case.run(tasks.extend(case.fields, tail, seconds=(window - history) / case.fps, fps=case.fps))
+        longer = case.run(
+            tasks.extend(case.fields, tail, seconds=(window - history) / case.fps, fps=case.fps)
+        )
         frames = np.concatenate([frames, longer[history:]])
     return frames[: case.num_frames]
 
@@ -245,7 +261,10 @@ def beside(name: str, case: Case, made: Frames) -> np.ndarray:
     task, gap = TASKS[name], 4
     shown = [case.clip.frames.copy(), *(made[key] for key in ("result", "plain") if key in made)]
     if name == "loop":
-        shown = [np.concatenate([made["plain"], made["plain"]]), np.concatenate([made["result"], made["result"]])]
+        shown = [
+            np.concatenate([made["plain"], made["plain"]]),
+            np.concatenate([made["result"], made["result"]]),
+        ]
     if name == "edit":
         x, y, w, h = region_of(case, asked_of(case)[0])
         for frame in shown[0]:

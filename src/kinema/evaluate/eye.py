@@ -36,7 +36,11 @@ def check_vocabulary(oracle: Oracle, stage: StageConfig, name: str) -> None:
     """Raises `ModelError` when the model can be asked for what the oracle cannot read."""
     known = oracle.config.slots
     asked = {**vocabulary_of(stage), "count": [str(n) for n in range(1, stage.max_objects + 1)]}
-    unknown = [f"{slot} {', '.join(values)}" for slot, options in asked.items() if (values := [v for v in options if v not in known[slot]])]
+    unknown = [
+        f"{slot} {', '.join(values)}"
+        for slot, options in asked.items()
+        if (values := [v for v in options if v not in known[slot]])
+    ]
     if unknown:
         raise ModelError(
             f"the oracle cannot read what {name} knows: {'; '.join(unknown)}. Train one with 'kinema train recipes/oracle.toml' on this "
@@ -53,7 +57,9 @@ def vocabulary_of(stage: StageConfig) -> dict[str, tuple[str, ...]]:
 def scored_slots(stage: StageConfig) -> tuple[str, ...]:
     """The slots that can be wrong: those with more than one value on this stage."""
     values = vocabulary_of(stage)
-    single = {slot for slot, options in values.items() if len(options) < 2} | ({"count"} if stage.max_objects < 2 else set())
+    single = {slot for slot, options in values.items() if len(options) < 2} | (
+        {"count"} if stage.max_objects < 2 else set()
+    )
     return tuple(slot for slot in SLOTS if slot not in single)
 
 
@@ -75,10 +81,17 @@ class Trust:
     def failures(self) -> list[str]:
         """What stands in the way of relative figures; empty when the oracle may be trusted."""
         found = []
-        for kind, scores, needed in (("fresh renders", self.fresh, FRESH_RIGHT), ("VAE round trips", self.round_trip, ROUND_TRIP_RIGHT)):
+        for kind, scores, needed in (
+            ("fresh renders", self.fresh, FRESH_RIGHT),
+            ("VAE round trips", self.round_trip, ROUND_TRIP_RIGHT),
+        ):
             if not scores:
                 found.append(f"it was not measured on {kind}")
-            found += [f"{slot} {share:.1%} of {kind}, needed {needed:.0%}" for slot, share in scores.items() if share < needed]
+            found += [
+                f"{slot} {share:.1%} of {kind}, needed {needed:.0%}"
+                for slot, share in scores.items()
+                if share < needed
+            ]
         return found
 
 
@@ -109,7 +122,9 @@ def measure_trust(
         for slot, is_right in verdicts[str(index)].items():
             right[is_round_trip].setdefault(slot, []).append(is_right)
         on_clip()
-    fresh, round_trip = ({slot: sum(values) / len(values) for slot, values in right[kind].items()} for kind in (False, True))
+    fresh, round_trip = (
+        {slot: sum(values) / len(values) for slot, values in right[kind].items()} for kind in (False, True)
+    )
     return Trust(fresh, round_trip, num_fresh, num_round_trips)
 
 
@@ -138,5 +153,7 @@ def noun_in(oracle: Oracle, frames: np.ndarray) -> str:
 def add_judges(pipeline: Pipeline, folder: Path | None = None) -> None:
     """Have the drift report name the noun of every window, when an oracle knows all nouns of the model."""
     nouns = pipeline.manifest.vocabulary.get("nouns", ())
-    if nouns and set(nouns) <= set((oracle := load_oracle(folder, device=pipeline.device)).config.slots["noun"]):
+    if nouns and set(nouns) <= set(
+        (oracle := load_oracle(folder, device=pipeline.device)).config.slots["noun"]
+    ):
         pipeline.judges["noun"] = lambda frames, prompt: noun_in(oracle, frames)

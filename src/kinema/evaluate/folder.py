@@ -17,9 +17,15 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
             before = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise OutputError(f"{file} cannot be read ({error}): use another --out") from None
-        different = [key for key in {**before, **settings} if before.get(key) != json.loads(json.dumps(settings.get(key)))]
+        different = [
+            key
+            for key in {**before, **settings}
+            if before.get(key) != json.loads(json.dumps(settings.get(key)))
+        ]
         if different:
-            raise OutputError(f"{out} holds an evaluation of another {' and '.join(different)}: use another --out")
+            raise OutputError(
+                f"{out} holds an evaluation of another {' and '.join(different)}: use another --out"
+            )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is in the way: it is not the folder of an evaluation")

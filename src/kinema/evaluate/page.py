@@ -38,7 +38,9 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {slot:<12}{row['num']:>8}{cells}"
     yield ""
     if report["oracle"]["failures"]:
-        yield "no relative figures, for the oracle cannot be trusted here: " + "; ".join(report["oracle"]["failures"])
+        yield "no relative figures, for the oracle cannot be trusted here: " + "; ".join(
+            report["oracle"]["failures"]
+        )
     else:
         yield f"the oracle may be trusted here: {_trust(report)}"
     yield from (f"{name}: {text}" for name, text in _rest(report))
@@ -66,17 +68,29 @@ def _rest(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 if found["median"] is not None:
                     text += f", restitution of a {verb} {found['median']:.2f} (world: {found['world'][0]} to {found['world'][1]})"
         if law == "rolling":
-            median = "" if row["median_ratio"] is None else f", median turn {row['median_ratio']:.2f} of rolling"
+            median = (
+                "" if row["median_ratio"] is None else f", median turn {row['median_ratio']:.2f} of rolling"
+            )
             text += f"; {row['num_read']} can be read{median}"
         yield law, text
     flicker = report["flicker"]
     if flicker["model"] is not None:
-        yield "flicker", f"{flicker['model']:.2f} of 255 a frame where nothing moves (renderer: {flicker['ceiling']:.2f})"
+        yield (
+            "flicker",
+            f"{flicker['model']:.2f} of 255 a frame where nothing moves (renderer: {flicker['ceiling']:.2f})",
+        )
     vae, clip = report["vae"], report["clip"]
     real = f"; {vae['real_clip_psnr_db']:.1f} dB on the real clip" if "real_clip_psnr_db" in vae else ""
     yield "VAE", f"{vae['psnr_db']:.1f} dB on {vae['num']} {TITLES[vae['split']]}{real}"
-    foils = ", ".join(f"{name.removeprefix('foil_')} {share:.0%}" for name, share in clip.items() if name.startswith("foil_"))
-    yield "CLIP", f"finds its caption among 32 in {clip['retrieval_of_32']:.1%} and tells foils in {clip['foil']:.1%} ({foils})"
+    foils = ", ".join(
+        f"{name.removeprefix('foil_')} {share:.0%}"
+        for name, share in clip.items()
+        if name.startswith("foil_")
+    )
+    yield (
+        "CLIP",
+        f"finds its caption among 32 in {clip['retrieval_of_32']:.1%} and tells foils in {clip['foil']:.1%} ({foils})",
+    )
 
 
 def write_page(report: Mapping[str, Any], out: Path) -> Path:
@@ -133,6 +147,10 @@ def _figure(clip: Mapping[str, Any], out: Path) -> str:
     marks = []
     for slot, right in clip["right"].items():
         wanted, read = escape(clip["truth"][slot]), escape(clip["read"][slot])
-        marks.append(f"<span class=right>{wanted}</span>" if right else f"<span class=wrong title='{slot}'>{read}, not {wanted}</span>")
+        marks.append(
+            f"<span class=right>{wanted}</span>"
+            if right
+            else f"<span class=wrong title='{slot}'>{read}, not {wanted}</span>"
+        )
     video = f"<video muted loop playsinline preload=metadata src='data:video/mp4;base64,{data}'></video>"
     return f"<figure>{video}<figcaption>{escape(clip['prompt'])}<br>{''.join(marks)}</figcaption></figure>\n"

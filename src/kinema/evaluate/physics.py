@@ -49,7 +49,9 @@ def fit_fall(times: np.ndarray, y: np.ndarray) -> Fall:
     best = (np.inf, rate, bounce, 0.0)
     for num, shrink in ((25, 1.0), (13, 0.16), (9, 0.03)):
         ratios = rate * np.geomspace(spans[0] ** -shrink, spans[0] ** shrink, num)
-        elastic = np.clip(np.linspace(bounce - spans[1] * shrink, bounce + spans[1] * shrink, num), 0.02, 0.97)
+        elastic = np.clip(
+            np.linspace(bounce - spans[1] * shrink, bounce + spans[1] * shrink, num), 0.02, 0.97
+        )
         for ratio in ratios:
             for restitution in elastic:
                 shape = drop(times, 1.0, float(restitution), float(ratio))
@@ -69,7 +71,9 @@ def fit_fall(times: np.ndarray, y: np.ndarray) -> Fall:
     return Fall(ratio * height, restitution, height, fit)
 
 
-def sprite_angles(frames: np.ndarray, noun: str, x: np.ndarray, y: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sprite_angles(
+    frames: np.ndarray, noun: str, x: np.ndarray, y: np.ndarray, size: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The angle in degrees (clockwise, 0 to 360) at which the sprite of `noun` fits each frame best, and how well, as a correlation.
 
     Frames are uint8 (f, h, w, 3); centre and size come from a track.
@@ -83,17 +87,31 @@ def sprite_angles(frames: np.ndarray, noun: str, x: np.ndarray, y: np.ndarray, s
         picture = drawn.level(size_px)
         cells = int(np.ceil(size_px)) + 2
         corner = np.array([x[i] * height - cells / 2, y[i] * height - cells / 2])
-        window = cv2.getRectSubPix(frame, (cells, cells), (float(corner[0] + cells / 2 - 0.5), float(corner[1] + cells / 2 - 0.5)))
+        window = cv2.getRectSubPix(
+            frame, (cells, cells), (float(corner[0] + cells / 2 - 0.5), float(corner[1] + cells / 2 - 0.5))
+        )
         scores = [
-            _match(window.astype(np.float32), picture.rgb, picture.alpha, drawn.width * size_px, drawn.height * size_px, t) for t in turns
+            _match(
+                window.astype(np.float32),
+                picture.rgb,
+                picture.alpha,
+                drawn.width * size_px,
+                drawn.height * size_px,
+                t,
+            )
+            for t in turns
         ]
         angles[i], matches[i] = turns[int(np.argmax(scores))], max(scores)
     return angles, matches
 
 
-def _match(window: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, width: float, height: float, degrees: float) -> float:
+def _match(
+    window: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, width: float, height: float, degrees: float
+) -> float:
     """Correlation of a window with a sprite turned in its middle, over the sprite's own pixels and about its mean colour."""
-    where = place(alpha.shape, window.shape[:2], (window.shape[1] / 2, window.shape[0] / 2), (width, height), degrees)
+    where = place(
+        alpha.shape, window.shape[:2], (window.shape[1] / 2, window.shape[0] / 2), (width, height), degrees
+    )
     if where is None:
         return 0.0
     cover = where.warp(alpha)
@@ -124,7 +142,9 @@ def fit_roll(frames: np.ndarray, noun: str, x: np.ndarray, y: np.ndarray, size: 
     """The angle turned over the distance gone divided by the radius, by a straight-line fit; the radius is half the drawn height."""
     angles, matches = sprite_angles(frames, noun, x, y, size)
     radius = 0.5 * sprite(noun).height * float(np.median(size))
-    return Roll(roll_ratio(x, angles, radius) if float(matches.mean()) >= LEAST_MATCH else None, float(matches.mean()))
+    return Roll(
+        roll_ratio(x, angles, radius) if float(matches.mean()) >= LEAST_MATCH else None, float(matches.mean())
+    )
 
 
 def roll_ratio(x: np.ndarray, degrees: np.ndarray, radius: float) -> float | None:
@@ -136,7 +156,9 @@ def roll_ratio(x: np.ndarray, degrees: np.ndarray, radius: float) -> float | Non
     return float((gone @ (turned - turned.mean())) / (gone @ gone) * radius)
 
 
-def momentum_ratio(times: np.ndarray, striker_x: np.ndarray, struck_x: np.ndarray, striker_mass: float, struck_mass: float) -> float | None:
+def momentum_ratio(
+    times: np.ndarray, striker_x: np.ndarray, struck_x: np.ndarray, striker_mass: float, struck_mass: float
+) -> float | None:
     """The momentum of two bodies after a knock over that before it; 1 when it is kept. None where no knock is found.
 
     Until they meet both move freely; afterwards friction brings both to rest. The moment of the knock is the one from which the paths of
@@ -179,7 +201,9 @@ def flicker(frames: np.ndarray, x: np.ndarray, y: np.ndarray, size: np.ndarray) 
     _, height, width, _ = frames.shape
     rows, columns = np.mgrid[:height, :width]
     still = np.ones((height, width), bool)
-    for x_px, y_px, half in zip((x * height).ravel(), (y * height).ravel(), (0.75 * size * height).ravel(), strict=True):
+    for x_px, y_px, half in zip(
+        (x * height).ravel(), (y * height).ravel(), (0.75 * size * height).ravel(), strict=True
+    ):
         still &= (np.abs(columns - x_px) > half) | (rows < y_px - half)
     if not still.any():
         return float("nan")
@@ -200,7 +224,9 @@ LAWS = {"gravity": ("bounce", "fall"), "rolling": ("roll",), "permanence": ("pas
 """The laws by the verbs that they govern."""
 
 
-def laws(oracle: Oracle, frames: np.ndarray, reading: Reading, truth: Mapping[str, Any], fps: float) -> dict[str, Any]:
+def laws(
+    oracle: Oracle, frames: np.ndarray, reading: Reading, truth: Mapping[str, Any], fps: float
+) -> dict[str, Any]:
     """What the laws of the prompt's verb say of one clip, under the name of each; only where one object is seen by a still camera."""
     times = np.arange(len(frames)) / fps
     if truth["camera"] != "still" or truth["count"] != 1:
@@ -208,21 +234,35 @@ def laws(oracle: Oracle, frames: np.ndarray, reading: Reading, truth: Mapping[st
     x, y, size = (values[:, 0] for values in (reading.x, reading.y, reading.size))
     if truth["verb"] in ("bounce", "fall"):
         fall = fit_fall(times, y)
-        return {"gravity": fall.is_right, "g": fall.gravity, "e": fall.restitution, "fit": fall.fit, "verb": truth["verb"]}
+        return {
+            "gravity": fall.is_right,
+            "g": fall.gravity,
+            "e": fall.restitution,
+            "fit": fall.fit,
+            "verb": truth["verb"],
+        }
     if truth["verb"] == "roll":
         roll = fit_roll(frames, truth["noun"], x, y, size)
         return {"rolling": roll.is_right, "read": roll.ratio is not None, "ratio": roll.ratio}
     if truth["verb"] == "pass":
-        ends = [oracle.read([part], oracle.config.fps)[0].answers["noun"] for part in (frames[:LEAST_FRAMES], frames[-LEAST_FRAMES:])]
+        ends = [
+            oracle.read([part], oracle.config.fps)[0].answers["noun"]
+            for part in (frames[:LEAST_FRAMES], frames[-LEAST_FRAMES:])
+        ]
         return {"permanence": ends[0] == ends[1]}
     if truth["verb"] == "knock" and oracle.config.num_tracks > 1:
-        masses = [mass_of(truth[role], float(np.median(reading.size[:, i]))) for i, role in enumerate(("noun", "other"))]
+        masses = [
+            mass_of(truth[role], float(np.median(reading.size[:, i])))
+            for i, role in enumerate(("noun", "other"))
+        ]
         ratio = momentum_ratio(times, x, reading.x[:, 1], *masses)
         return {"momentum": ratio is not None and abs(ratio - 1) <= MOMENTUM_TOLERANCE, "ratio": ratio}
     return {}
 
 
-def is_lawful(oracle: Oracle, frames: np.ndarray, reading: Reading, truth: Mapping[str, Any], fps: float) -> bool | None:
+def is_lawful(
+    oracle: Oracle, frames: np.ndarray, reading: Reading, truth: Mapping[str, Any], fps: float
+) -> bool | None:
     """Whether the clip keeps the law of its verb; None for a verb without one, or one that cannot be read here."""
     found = laws(oracle, frames, reading, truth, fps)
     return next((bool(found[law]) for law in LAWS if law in found), None)

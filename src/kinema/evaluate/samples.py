@@ -48,7 +48,10 @@ def stage_of(manifest: Manifest) -> StageConfig:
     trained = recipe.get("stage", {})
     if "salt" in trained:
         words["salt"] = trained["salt"]
-    words |= {"max_objects": trained.get("max_objects", 1), "split": trained.get("split", "train" if trained else "all")}
+    words |= {
+        "max_objects": trained.get("max_objects", 1),
+        "split": trained.get("split", "train" if trained else "all"),
+    }
     try:
         return from_dict(StageConfig, words)
     except KinemaError as error:
@@ -81,7 +84,9 @@ class Shown:
 
 def true_clip(world: StageWorld, seed: int, shown: Shown) -> Clip:
     """The clip of `seed` as the renderer draws it."""
-    return world.clip(seed, height=shown.height, width=shown.width, num_frames=shown.num_frames, fps=shown.fps)
+    return world.clip(
+        seed, height=shown.height, width=shown.width, num_frames=shown.num_frames, fps=shown.fps
+    )
 
 
 def draw_samples(stage: StageConfig, split: Split, count: int, shown: Shown) -> list[Sample]:
@@ -97,6 +102,8 @@ def draw_samples(stage: StageConfig, split: Split, count: int, shown: Shown) -> 
     samples = []
     for index in range(count):
         seed = FIRST_SEED[split] + index
-        clip = true_clip(world, seed, shown if small.width * shown.height != small.height * shown.width else small)
+        clip = true_clip(
+            world, seed, shown if small.width * shown.height != small.height * shown.width else small
+        )
         samples.append(Sample(split, index, seed, clip.captions["medium"], clip.truth))
     return samples

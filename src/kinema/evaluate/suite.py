@@ -19,7 +19,16 @@ from kinema.config import to_dict
 from kinema.errors import OutputError, RequestError, VideoError
 from kinema.evaluate import physics
 from kinema.evaluate.alignment import score
-from kinema.evaluate.eye import Trust, check_vocabulary, judge, load_oracle, measure_trust, scored_slots, shipped_oracle, through
+from kinema.evaluate.eye import (
+    Trust,
+    check_vocabulary,
+    judge,
+    load_oracle,
+    measure_trust,
+    scored_slots,
+    shipped_oracle,
+    through,
+)
 from kinema.evaluate.folder import claim, write_json
 from kinema.evaluate.samples import SPLITS, Sample, Shown, Split, draw_samples, stage_of, true_clip, world_of
 from kinema.evaluate.towers import clip_scores, read_real_clip, vae_psnr
@@ -94,14 +103,19 @@ def evaluate(
     shown = Shown(plan.height, plan.width, plan.frames, plan.fps)
     if len(oracle.chosen_frames(plan.frames, plan.fps)) < LEAST_FRAMES:
         least = int((LEAST_FRAMES - 1) * plan.fps / oracle.config.fps) + 1
-        raise RequestError(f"{plan.frames} frames at {plan.fps:g} fps are too short for motion to be read: use at least {least}")
+        raise RequestError(
+            f"{plan.frames} frames at {plan.fps:g} fps are too short for motion to be read: use at least {least}"
+        )
     samples = {split: draw_samples(stage, split, config.prompts, shown) for split in config.splits}
     real = read_real_clip(config.real_clip, shown) if config.real_clip else None
     request = plan.request.to_dict()
     settings = {
         "model": manifest.name,
         "model_hash": pipeline.model_hash,
-        "sampling": {name: request[name] for name in ("width", "height", "frames", "steps", "sampler", "guidance", "shift")},
+        "sampling": {
+            name: request[name]
+            for name in ("width", "height", "frames", "steps", "sampler", "guidance", "shift")
+        },
         "stage": to_dict(stage),
     }
     claim(out, settings)
@@ -110,9 +124,16 @@ def evaluate(
         on_progress("generating", done, len(every))
         _generate(pipeline, config, sample, out)
     on_progress("generating", len(every), len(every))
-    trust = _trust(oracle, oracle_folder, pipeline, stage, shown, config, trust_file or out / "trust.json", on_progress)
+    trust = _trust(
+        oracle, oracle_folder, pipeline, stage, shown, config, trust_file or out / "trust.json", on_progress
+    )
     slots = scored_slots(stage)
-    report: dict[str, Any] = {**settings, "oracle": {"trust": asdict(trust), "failures": trust.failures}, "splits": {}, "clips": []}
+    report: dict[str, Any] = {
+        **settings,
+        "oracle": {"trust": asdict(trust), "failures": trust.failures},
+        "splits": {},
+        "clips": [],
+    }
     seen: list[_Seen] = []
     for split in config.splits:
         world = world_of(stage, split)
@@ -122,10 +143,16 @@ def evaluate(
             on_progress("reading", len(seen) + len(looked), len(every))
         readings, true_readings = [one.made.reading for one in looked], [one.true.reading for one in looked]
         truths = [one.sample.truth for one in looked]
-        report["splits"][split] = {"num": len(looked), "slots": score(readings, true_readings, truths, slots, relative=not trust.failures)}
+        report["splits"][split] = {
+            "num": len(looked),
+            "slots": score(readings, true_readings, truths, slots, relative=not trust.failures),
+        }
         seen += looked
     report["physics"] = _physics(seen, stage, oracle)
-    report["flicker"] = {"model": _mean([one.made.flicker for one in seen]), "ceiling": _mean([one.true.flicker for one in seen])}
+    report["flicker"] = {
+        "model": _mean([one.made.flicker for one in seen]),
+        "ceiling": _mean([one.true.flicker for one in seen]),
+    }
     report |= _towers(pipeline, stage, shown, config, real, on_progress)
     for one in seen:
         truth = {slot: str(one.sample.truth[slot]) for slot in slots}
@@ -179,8 +206,13 @@ def _generate(pipeline: Pipeline, config: EvaluationConfig, sample: Sample, out:
     file = _clip_file(out, sample)
     if file.exists():
         made = read_provenance(file) or {}
-        if (made.get("model_hash"), made.get("request", {}).get("prompt")) != (pipeline.model_hash, sample.prompt):
-            raise OutputError(f"{file} is not of this model and the prompt '{sample.prompt}': delete it, or use another --out")
+        if (made.get("model_hash"), made.get("request", {}).get("prompt")) != (
+            pipeline.model_hash,
+            sample.prompt,
+        ):
+            raise OutputError(
+                f"{file} is not of this model and the prompt '{sample.prompt}': delete it, or use another --out"
+            )
         return
     result = pipeline.run(_request(config, sample.prompt, sample.seed))
     result.video.save(file, metadata=metadata(result.provenance), quality=CLIP_QUALITY)
@@ -199,7 +231,13 @@ def _trust(
     """Measured once, and kept in `file` with all that it depends on; every so many clips what is measured until then."""
     counts = {"num_fresh": config.num_fresh, "num_round_trips": config.num_round_trips}
     oracle_hash = sha256_of((folder or shipped_oracle()) / PARTS[Oracle].weights)
-    key = {"oracle": oracle_hash, "model": pipeline.model_hash, "shown": asdict(shown), "stage": to_dict(stage), **counts}
+    key = {
+        "oracle": oracle_hash,
+        "model": pipeline.model_hash,
+        "shown": asdict(shown),
+        "stage": to_dict(stage),
+        **counts,
+    }
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if kept.get("key") != key:
         kept = {"key": key, "verdicts": {}}
@@ -214,7 +252,9 @@ def _trust(
             write_json(file, kept)
         on_progress("trying the oracle", done, total)
 
-    trust = measure_trust(oracle, stage, pipeline.vae, shown, **counts, verdicts=kept["verdicts"], on_clip=on_clip)
+    trust = measure_trust(
+        oracle, stage, pipeline.vae, shown, **counts, verdicts=kept["verdicts"], on_clip=on_clip
+    )
     write_json(file, {"key": key, "trust": asdict(trust)})
     return trust
 
@@ -222,9 +262,13 @@ def _trust(
 def _look(oracle: Oracle, vae: VAE, world: StageWorld, sample: Sample, shown: Shown, file: Path) -> _Seen:
     video = Video.read(file)
     if video.frames.shape != (shown.num_frames, shown.height, shown.width, 3):
-        raise VideoError(f"{file} is not a clip of this evaluation: it has the shape {video.frames.shape}; delete it")
+        raise VideoError(
+            f"{file} is not a clip of this evaluation: it has the shape {video.frames.shape}; delete it"
+        )
     true = true_clip(world, sample.seed, shown)
-    made_look, true_look = (_look_at(oracle, frames, sample, shown.fps) for frames in (video.frames, true.frames))
+    made_look, true_look = (
+        _look_at(oracle, frames, sample, shown.fps) for frames in (video.frames, true.frames)
+    )
     after_vae = _look_at(oracle, through(vae, true.frames), sample, shown.fps).laws if true_look.laws else {}
     return _Seen(sample, made_look, true_look, after_vae)
 
@@ -250,7 +294,9 @@ def _physics(seen: Sequence[_Seen], stage: StageConfig, oracle: Oracle) -> dict[
         found = [(one.made.laws, one.true.laws) for one in seen if law in one.made.laws]
         if not found:
             report[law] = (
-                "this oracle follows one object" if law == "momentum" and oracle.config.num_tracks < 2 else "no prompt asked for it"
+                "this oracle follows one object"
+                if law == "momentum" and oracle.config.num_tracks < 2
+                else "no prompt asked for it"
             )
             continue
         row: dict[str, Any] = {
@@ -261,19 +307,31 @@ def _physics(seen: Sequence[_Seen], stage: StageConfig, oracle: Oracle) -> dict[
         }
         if law == "gravity":
             fits = [a for a, _ in found if a["fit"] >= physics.LEAST_FIT]
-            row |= {"num_fitted": len(fits), "median_gravity": _median([a["g"] for a in fits]), "world_gravity": physics.GRAVITY}
+            row |= {
+                "num_fitted": len(fits),
+                "median_gravity": _median([a["g"] for a in fits]),
+                "world_gravity": physics.GRAVITY,
+            }
             for verb in of:
                 low, high = physics.RESTITUTION[verb]
                 bounces = [a["e"] for a in fits if a["verb"] == verb]
                 row[f"{verb}_restitution"] = {"median": _median(bounces), "world": [low, high]}
         if law == "rolling":
-            row |= {"num_read": sum(a["read"] for a, _ in found), "median_ratio": _median([a["ratio"] for a, _ in found if a["read"]])}
+            row |= {
+                "num_read": sum(a["read"] for a, _ in found),
+                "median_ratio": _median([a["ratio"] for a, _ in found if a["read"]]),
+            }
         report[law] = row
     return report
 
 
 def _towers(
-    pipeline: Pipeline, stage: StageConfig, shown: Shown, config: EvaluationConfig, real: np.ndarray | None, on_progress: OnProgress
+    pipeline: Pipeline,
+    stage: StageConfig,
+    shown: Shown,
+    config: EvaluationConfig,
+    real: np.ndarray | None,
+    on_progress: OnProgress,
 ) -> dict[str, Any]:
     """PSNR of the VAE and scores of the CLIP, on clips of held-out combinations where there are any."""
     assert isinstance(pipeline.clip, CLIP), "a model that knows the stage has a CLIP"
@@ -287,10 +345,17 @@ def _towers(
         done += 1
         on_progress("trying the VAE", done, len(clips))
 
-    vae: dict[str, Any] = {"num": len(clips), "split": split, "psnr_db": vae_psnr(pipeline.vae, clips, on_clip)}
+    vae: dict[str, Any] = {
+        "num": len(clips),
+        "split": split,
+        "psnr_db": vae_psnr(pipeline.vae, clips, on_clip),
+    }
     if real is not None:
         vae["real_clip_psnr_db"] = vae_psnr(pipeline.vae, [real])
-    return {"vae": vae, "clip": {"split": split, **clip_scores(pipeline.clip, world, shown, config.num_clip_clips)}}
+    return {
+        "vae": vae,
+        "clip": {"split": split, **clip_scores(pipeline.clip, world, shown, config.num_clip_clips)},
+    }
 
 
 def _share(values: Sequence[bool]) -> float:

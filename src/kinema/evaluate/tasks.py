@@ -119,7 +119,15 @@ class Lasting(Numbers):
     """Drift of the plain extension over ours, the median over the numbers of the drift report: 3 is three times slower drift."""
 
 
-def measure_join(frames: np.ndarray, clip: Clip, known: Sequence[slice], new: slice, oracle: Oracle, *, round_trip: np.ndarray) -> Joined:
+def measure_join(
+    frames: np.ndarray,
+    clip: Clip,
+    known: Sequence[slice],
+    new: slice,
+    oracle: Oracle,
+    *,
+    round_trip: np.ndarray,
+) -> Joined:
     """The numbers of a result beside the true clip of the same length, of which it was given the frames `known`.
 
     `round_trip` is the true clip after the model's VAE.
@@ -151,7 +159,9 @@ def measure_join(frames: np.ndarray, clip: Clip, known: Sequence[slice], new: sl
         noun=noun_in(oracle, frames[new]) == clip.truth["noun"],
         place=float(away[seen].mean()) if seen.any() else None,
         verb=reading.answers["verb"] == clip.truth["verb"],
-        direction=reading.answers["direction"] == clip.truth["direction"] if is_said("direction", clip.truth) else None,
+        direction=reading.answers["direction"] == clip.truth["direction"]
+        if is_said("direction", clip.truth)
+        else None,
         law=is_lawful(oracle, frames, reading, clip.truth, clip.fps),
     )
 
@@ -169,7 +179,13 @@ def measure_loop(loop: np.ndarray, plain: np.ndarray, noun: str, oracle: Oracle)
 
 
 def measure_edit(
-    frames: np.ndarray, clip: Clip, region: tuple[int, int, int, int], slot: str, asked: str, oracle: Oracle, fps: float
+    frames: np.ndarray,
+    clip: Clip,
+    region: tuple[int, int, int, int],
+    slot: str,
+    asked: str,
+    oracle: Oracle,
+    fps: float,
 ) -> Edited:
     """The numbers of a result in whose `region` (x, y, width, height) the clip was to have `asked` as its noun or ground."""
     x, y, w, h = region
@@ -198,7 +214,11 @@ def measure_lasting(
     """The numbers of a long video, read in its first and last `num_frames`, and of a plain extension with its slopes."""
 
     def lasts(frames: np.ndarray) -> bool | None:
-        return noun_in(oracle, frames[-num_frames:]) == noun if noun_in(oracle, frames[:num_frames]) == noun else None
+        return (
+            noun_in(oracle, frames[-num_frames:]) == noun
+            if noun_in(oracle, frames[:num_frames]) == noun
+            else None
+        )
 
     return Lasting(lasts(ours), lasts(plain), drift_ratio(slopes, plain_slopes))
 
@@ -217,13 +237,18 @@ def motion(frames: np.ndarray) -> float:
 def row(results: Sequence[Numbers]) -> dict[str, Any]:
     """The figures of one task, plain JSON: of numbers the median, of a yes or no the share, and the shares within the limits."""
     kind = results[0]
-    found: dict[str, Any] = {"cases": len(results), "good": float(np.mean([result.is_good for result in results]))}
+    found: dict[str, Any] = {
+        "cases": len(results),
+        "good": float(np.mean([result.is_good for result in results])),
+    }
     for field in fields(kind):
         known = [float(value) for result in results if (value := asdict(result)[field.name]) is not None]
         is_share = any(isinstance(getattr(result, field.name), bool) for result in results)
         figures: dict[str, Any] = {"num": len(known)}
         if known:
-            figures["share" if is_share else "median"] = float(np.mean(known) if is_share else np.median(known))
+            figures["share" if is_share else "median"] = float(
+                np.mean(known) if is_share else np.median(known)
+            )
         if not is_share and (field.name in kind.MOST or field.name in kind.LEAST):
             figures["within"] = float(np.mean([within(result, field.name) for result in results]))
         found[field.name] = figures

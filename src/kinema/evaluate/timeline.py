@@ -65,7 +65,9 @@ def evaluate_timeline(
     oracle = load_oracle(oracle_folder, device=pipeline.device)
     check_vocabulary(oracle, stage, pipeline.manifest.name)
     add_judges(pipeline, oracle_folder)
-    asked = {name: getattr(config, name) for name in ("width", "height", "steps", "sampler", "guidance", "shift")}
+    asked = {
+        name: getattr(config, name) for name in ("width", "height", "steps", "sampler", "guidance", "shift")
+    }
     planned = pipeline.plan(Request("any", **asked)).request.to_dict()
     settings = {
         "model": pipeline.manifest.name,
@@ -91,11 +93,21 @@ def evaluate_timeline(
             made = _made(name, task, case, out)
             numbers = task.measure(case, made, oracle)
             results.append(numbers)
-            about = {"name": f"{name}-{index:04d}", "task": name, "prompt": case.prompt, "good": numbers.is_good}
+            about = {
+                "name": f"{name}-{index:04d}",
+                "task": name,
+                "prompt": case.prompt,
+                "good": numbers.is_good,
+            }
             report["cases"].append({**about, "numbers": _rounded(numbers)})
         on_progress(task.title, count, count)
         kind = type(results[0])
-        report["tasks"][name] = {"title": task.title, "most": dict(kind.MOST), "least": dict(kind.LEAST), **row(results)}
+        report["tasks"][name] = {
+            "title": task.title,
+            "most": dict(kind.MOST),
+            "least": dict(kind.LEAST),
+            **row(results),
+        }
     write_json(out / "report.json", report)
     return report
 
@@ -103,7 +115,10 @@ def evaluate_timeline(
 def _made(name: str, task: TimelineTask, case: Case, out: Path) -> Frames:
     """The videos of a case, which are made when they are not in the folder."""
     stem = out / "clips" / f"{name}-{case.index:04d}"
-    files = {key: stem.with_name(stem.name + suffix) for key, suffix in (("plain", ".plain.mkv"), ("result", ".mkv"))}
+    files = {
+        key: stem.with_name(stem.name + suffix)
+        for key, suffix in (("plain", ".plain.mkv"), ("result", ".mkv"))
+    }
     if files["result"].exists():
         made = {key: Video.read(file).frames for key, file in files.items() if file.exists()}
     else:
@@ -120,4 +135,7 @@ def _made(name: str, task: TimelineTask, case: Case, out: Path) -> Frames:
 
 def _rounded(numbers: Numbers) -> dict[str, Any]:
     """Plain JSON of one case's numbers."""
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(numbers).items()}
+    return {
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in asdict(numbers).items()
+    }

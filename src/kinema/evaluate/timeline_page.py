@@ -25,8 +25,15 @@ def timeline_table(report: Mapping[str, Any]) -> str:
     """The figures as lines of text."""
     lines = [sampling_line(report)]
     for row in report["tasks"].values():
-        lines += ["", _headline(row), f"  {'':<12}{'cases':>7}" + "".join(f"{column:>10}" for column in COLUMNS)]
-        lines += [f"  {name:<12}{num:>7}" + "".join(f"{cell:>10}" for cell in cells) for name, num, cells in _rows(row)]
+        lines += [
+            "",
+            _headline(row),
+            f"  {'':<12}{'cases':>7}" + "".join(f"{column:>10}" for column in COLUMNS),
+        ]
+        lines += [
+            f"  {name:<12}{num:>7}" + "".join(f"{cell:>10}" for cell in cells)
+            for name, num, cells in _rows(row)
+        ]
     return "\n".join(lines)
 
 
@@ -39,7 +46,11 @@ def _rows(row: Mapping[str, Any]) -> Iterator[tuple[str, int, list[str]]]:
     for name, figures in row.items():
         if name in ABOUT:
             continue
-        limits = [f"{sign} {limits[name]:g}" for sign, limits in (("<=", row["most"]), (">=", row["least"])) if name in limits]
+        limits = [
+            f"{sign} {limits[name]:g}"
+            for sign, limits in (("<=", row["most"]), (">=", row["least"]))
+            if name in limits
+        ]
         is_share = "share" in figures
         yield (
             name,
@@ -67,7 +78,11 @@ def _page(report: Mapping[str, Any], out: Path) -> Iterator[str]:
     yield f"<style>{STYLE}.clips {{ grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)) }}</style>"
     yield f"<h1>{title}</h1><p>{escape(sampling_line(report))}</p>\n"
     for name, row in report["tasks"].items():
-        yield f"<h2>{escape(_headline(row))}</h2><table><tr><th><th>cases" + "".join(f"<th>{column}" for column in COLUMNS) + "</tr>\n"
+        yield (
+            f"<h2>{escape(_headline(row))}</h2><table><tr><th><th>cases"
+            + "".join(f"<th>{column}" for column in COLUMNS)
+            + "</tr>\n"
+        )
         for number, num, cells in _rows(row):
             yield f"<tr><td>{number}<td>{num}" + "".join(f"<td>{escape(cell)}" for cell in cells) + "</tr>\n"
         yield f"</table><p>Left to right: {SHOWN[name]}.</p><div class=clips>\n"
@@ -83,7 +98,11 @@ def _figure(case: Mapping[str, Any], row: Mapping[str, Any], out: Path) -> str:
         if value is None:
             continue
         text = name if isinstance(value, bool) else f"{name} {value:.2f}"
-        is_right = value if isinstance(value, bool) else row["least"].get(name, value) <= value <= row["most"].get(name, value)
+        is_right = (
+            value
+            if isinstance(value, bool)
+            else row["least"].get(name, value) <= value <= row["most"].get(name, value)
+        )
         marks.append(f"<span class={'right' if is_right else 'wrong'}>{text}</span>")
     video = f"<video muted loop playsinline preload=metadata src='data:video/mp4;base64,{data}'></video>"
     return f"<figure>{video}<figcaption>{escape(case['prompt'])}<br>{''.join(marks)}</figcaption></figure>\n"

@@ -42,10 +42,14 @@ def read_real_clip(file: Path, shown: Shown) -> np.ndarray:
     """
     video = Video.read(file, fps=shown.fps, max_frames=shown.num_frames)
     if video.num_frames < shown.num_frames:
-        raise VideoError(f"{file} has {video.num_frames} frames at {shown.fps:g} fps; at least {shown.num_frames} are needed")
+        raise VideoError(
+            f"{file} has {video.num_frames} frames at {shown.fps:g} fps; at least {shown.num_frames} are needed"
+        )
     scale = max(shown.height / video.height, shown.width / video.width)
     size = max(shown.width, round(video.width * scale)), max(shown.height, round(video.height * scale))
-    frames = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in video.frames[: shown.num_frames]])
+    frames = np.stack(
+        [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in video.frames[: shown.num_frames]]
+    )
     top, left = (size[1] - shown.height) // 2, (size[0] - shown.width) // 2
     return frames[:, top : top + shown.height, left : left + shown.width]
 
@@ -63,11 +67,21 @@ def clip_scores(clip: CLIP, world: StageWorld, shown: Shown, num_clips: int) -> 
         seeds = [FIRST_SEED["all"] + 10**6 + start + i for i in range(GROUP)]
         clips: list[Clip] = [true_clip(world, seed, shown) for seed in seeds]
         video = clip.encode_video(from_uint8([one.frames for one in clips]).to(device))
-        captions, foils = [one.captions["medium"] for one in clips], [world.foil(one, seed) for one, seed in zip(clips, seeds)]
+        captions, foils = (
+            [one.captions["medium"] for one in clips],
+            [world.foil(one, seed) for one, seed in zip(clips, seeds)],
+        )
         texts, wrong = clip.encode_text(captions)[1], clip.encode_text([caption for caption, _ in foils])[1]
         retrieved += ((video @ texts.T).argmax(dim=1).cpu() == torch.arange(GROUP)).tolist()
-        for (_, slot), better in zip(foils, ((video * texts).sum(dim=1) > (video * wrong).sum(dim=1)).tolist()):
+        for (_, slot), better in zip(
+            foils, ((video * texts).sum(dim=1) > (video * wrong).sum(dim=1)).tolist()
+        ):
             right.setdefault(slot, []).append(better)
     every = [answer for answers in right.values() for answer in answers]
     by_slot = {f"foil_{slot}": sum(answers) / len(answers) for slot, answers in sorted(right.items())}
-    return {"num": len(every), "retrieval_of_32": sum(retrieved) / len(retrieved), "foil": sum(every) / len(every), **by_slot}
+    return {
+        "num": len(every),
+        "retrieval_of_32": sum(retrieved) / len(retrieved),
+        "foil": sum(every) / len(every),
+        **by_slot,
+    }

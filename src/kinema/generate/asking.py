@@ -29,7 +29,13 @@ Region = tuple[int, int, int, int]
 
 
 def generate(
-    prompt: str, *, model: str | Path = SHIPPED, device: str = "auto", expand: bool = False, expander: str = SHIPPED, **options: Any
+    prompt: str,
+    *,
+    model: str | Path = SHIPPED,
+    device: str = "auto",
+    expand: bool = False,
+    expander: str = SHIPPED,
+    **options: Any,
 ) -> Result:
     """The video that shows `prompt`; `options` are the other fields of `Request`. The model stays loaded for the next call.
 
@@ -49,20 +55,44 @@ def generate(
 
 
 def extend(
-    clip: Source, prompt: str = "", *, seconds: float, direction: Direction = "forward", fit: Fit = "crop", **options: Any
+    clip: Source,
+    prompt: str = "",
+    *,
+    seconds: float,
+    direction: Direction = "forward",
+    fit: Fit = "crop",
+    **options: Any,
 ) -> Result:
     """The clip with `seconds` more behind it, before it, or on each side. The clip's own frames are kept bit for bit."""
-    return _ask(prompt, options, lambda r, fps: tasks.extend(r, read(clip, fps), seconds=seconds, direction=direction, fps=fps, fit=fit))
+    return _ask(
+        prompt,
+        options,
+        lambda r, fps: tasks.extend(
+            r, read(clip, fps), seconds=seconds, direction=direction, fps=fps, fit=fit
+        ),
+    )
 
 
-def connect(first: Source, second: Source, prompt: str = "", *, seconds: float, fit: Fit = "crop", **options: Any) -> Result:
+def connect(
+    first: Source, second: Source, prompt: str = "", *, seconds: float, fit: Fit = "crop", **options: Any
+) -> Result:
     """`first`, `seconds` that lead over, and `second`."""
-    return _ask(prompt, options, lambda r, fps: tasks.connect(r, read(first, fps), read(second, fps), seconds=seconds, fps=fps, fit=fit))
+    return _ask(
+        prompt,
+        options,
+        lambda r, fps: tasks.connect(
+            r, read(first, fps), read(second, fps), seconds=seconds, fps=fps, fit=fit
+        ),
+    )
 
 
 def loop(prompt: str = "", clip: Source | None = None, *, fit: Fit = "crop", **options: Any) -> Result:
     """A video without an end, from words or from a clip that finds back to its beginning."""
-    return _ask(prompt, options, lambda r, fps: tasks.loop(r, None if clip is None else read(clip, fps), fps=fps, fit=fit))
+    return _ask(
+        prompt,
+        options,
+        lambda r, fps: tasks.loop(r, None if clip is None else read(clip, fps), fps=fps, fit=fit),
+    )
 
 
 def edit(
@@ -141,7 +171,10 @@ def _ask(
         expander = fields.pop("expander", SHIPPED)
         if fields.pop("expand", False):
             fields, expansion = expanded(
-                fields, expander, kind, None if shown is None else png_bytes(read(shown, pipeline.manifest.fps).frames[0])
+                fields,
+                expander,
+                kind,
+                None if shown is None else png_bytes(read(shown, pipeline.manifest.fps).frames[0]),
             )
             say(expansion)
     return run_with_bar(pipeline, *fill(fields, pipeline.manifest.fps))

@@ -35,7 +35,9 @@ class Entry:
         if not self.at >= 0:
             raise ConfigError(f"at = {self.at} must be 0 or more seconds")
         if self.prompt is None and self.image is None and self.clip is None:
-            raise ConfigError(f"the shot at {self.at:g} s holds nothing: give it a prompt, an image or a clip")
+            raise ConfigError(
+                f"the shot at {self.at:g} s holds nothing: give it a prompt, an image or a clip"
+            )
         if self.image is not None and self.clip is not None:
             raise ConfigError(f"the shot at {self.at:g} s has an image and a clip: make two shots of it")
 
@@ -69,7 +71,9 @@ def read_board(path: Path, fps: float) -> tuple[dict[str, Any], list[Shot]]:
     for entry in board.shots:
         media = read(path.parent / (entry.image or entry.clip), fps) if entry.image or entry.clip else None  # type: ignore[operator]
         if entry.image is not None and media is not None and media.num_frames != 1:
-            raise RequestError(f"{entry.image} is a clip of {media.num_frames} frames, not a picture: name it under 'clip'")
+            raise RequestError(
+                f"{entry.image} is a clip of {media.num_frames} frames, not a picture: name it under 'clip'"
+            )
         shots.append(Shot(entry.at, entry.prompt, media))
     own = dict(board.fields) | ({} if board.seconds is None else {"seconds": board.seconds})
     return own, shots

@@ -44,7 +44,9 @@ def _frame(index: int, decoded: Mapping[int, np.ndarray], kept: Mapping[int, Kep
         return own.pixels
     if own is not None:
         weight = own.weight[..., None] if isinstance(own.weight, np.ndarray) else own.weight
-        return np.round(weight * own.pixels.astype(np.float32) + (1 - weight) * decoded[index]).astype(np.uint8)
+        return np.round(weight * own.pixels.astype(np.float32) + (1 - weight) * decoded[index]).astype(
+            np.uint8
+        )
     sides = [_correction(index, step, decoded, kept) for step in (-1, 1)]
     found = [side for side in sides if side is not None]
     if not found:
@@ -54,7 +56,9 @@ def _frame(index: int, decoded: Mapping[int, np.ndarray], kept: Mapping[int, Kep
     return np.clip(np.round(corrected), 0, 255).astype(np.uint8)
 
 
-def _correction(index: int, step: int, decoded: Mapping[int, np.ndarray], kept: Mapping[int, KeptFrame]) -> tuple[float, np.ndarray] | None:
+def _correction(
+    index: int, step: int, decoded: Mapping[int, np.ndarray], kept: Mapping[int, KeptFrame]
+) -> tuple[float, np.ndarray] | None:
     """How near the next kept frame in that direction is, and its difference from its decoding where nothing has moved since."""
     for distance in range(1, BLENDED + 1):
         beside = index + step * distance

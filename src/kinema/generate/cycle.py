@@ -53,7 +53,9 @@ def rolls(times: Float[Tensor, "u"], k: int) -> Callable[[Tensor], int]:
     return roll_at
 
 
-def decode_cycle(vae: VAE, latents: Float[Tensor, "c lf lh lw"], at_once: int) -> Iterator[tuple[Tensor, bool]]:
+def decode_cycle(
+    vae: VAE, latents: Float[Tensor, "c lf lh lw"], at_once: int
+) -> Iterator[tuple[Tensor, bool]]:
     """Pixels (1, 3, f, h, w) of the ring in `latents`, piece by piece, each with whether it belongs to the turn that counts.
 
     That turn is one that equals the turn before it, so that its end runs on into its beginning.

@@ -75,29 +75,55 @@ class Watch:
         """
         others = [error for index, error in enumerate(self.errors, start=1) if index not in self.joins]
         median = float(np.median(others)) if others else 0.0
-        report: dict[str, Any] = {"median_error": round(median, 3), "is_frozen": bool(others) and float(np.mean(others)) < MOTION_FLOOR}
+        report: dict[str, Any] = {
+            "median_error": round(median, 3),
+            "is_frozen": bool(others) and float(np.mean(others)) < MOTION_FLOOR,
+        }
         report["joins"] = [
-            {"frame": at, "seconds": at / self.plan.fps, "error": round(error, 3), "ratio": round(error / max(median, 1e-3), 2)}
+            {
+                "frame": at,
+                "seconds": at / self.plan.fps,
+                "error": round(error, 3),
+                "ratio": round(error / max(median, 1e-3), 2),
+            }
             for at, error in enumerate(self.errors, start=1)
             if at in self.joins
         ]
         if self.loop_error is not None:
-            loop = {"seam": self.loop_error, "median": median, "largest": max(self.errors), "motion": float(np.mean(self.errors))}
+            loop = {
+                "seam": self.loop_error,
+                "median": median,
+                "largest": max(self.errors),
+                "motion": float(np.mean(self.errors)),
+            }
             report["loop"] = {name: round(value, 3) for name, value in loop.items()}
         if self.windows:
             middles = [(window["from_s"] + window["to_s"]) / 2 for window in self.windows]
             names = [name for name in self.windows[0] if name not in ("from_s", "to_s", "prompt")]
             values = {name: [window[name] for window in self.windows] for name in names}
-            slopes = {name: _slope(middles, values[name]) for name in names if not isinstance(values[name][0], str)}
+            slopes = {
+                name: _slope(middles, values[name]) for name in names if not isinstance(values[name][0], str)
+            }
             report |= {"windows": self.windows, "slopes": slopes}
         return report
 
     def _judge(self, frames: np.ndarray, first: int, stop: int, prompt: str) -> None:
         red, green, blue = frames.reshape(-1, 3).mean(axis=0)
-        numbers = {"red": red, "green": green, "blue": blue, "contrast": frames.std(), "sharpness": np.mean([sharpness(f) for f in frames])}
+        numbers = {
+            "red": red,
+            "green": green,
+            "blue": blue,
+            "contrast": frames.std(),
+            "sharpness": np.mean([sharpness(f) for f in frames]),
+        }
         numbers |= {name: judge(frames, prompt) for name, judge in self.judges.items()} if prompt else {}
-        plain = {name: value if isinstance(value, str) else round(float(value), 4) for name, value in numbers.items()}
-        self.windows.append({"from_s": first / self.plan.fps, "to_s": stop / self.plan.fps, "prompt": prompt, **plain})
+        plain = {
+            name: value if isinstance(value, str) else round(float(value), 4)
+            for name, value in numbers.items()
+        }
+        self.windows.append(
+            {"from_s": first / self.plan.fps, "to_s": stop / self.plan.fps, "prompt": prompt, **plain}
+        )
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -110,7 +136,9 @@ def summary(report: Mapping[str, Any]) -> str:
         )
     if report["joins"]:
         worst = max(report["joins"], key=lambda join: join["error"])
-        parts.append(f"{len(report['joins'])} joins, the worst at {worst['seconds']:g} s with {worst['ratio']:g} times the median change")
+        parts.append(
+            f"{len(report['joins'])} joins, the worst at {worst['seconds']:g} s with {worst['ratio']:g} times the median change"
+        )
     for name, words in _words(report).items():
         parts.append(f"{name} '{words[0]}' in {words.count(words[0])} of {len(words)} windows")
     if report["is_frozen"]:
@@ -121,7 +149,11 @@ def summary(report: Mapping[str, Any]) -> str:
 def _words(report: Mapping[str, Any]) -> dict[str, list[str]]:
     """What the judges that answer in words said, window by window."""
     windows = report.get("windows", [])
-    names = [name for name, value in windows[0].items() if isinstance(value, str) and name != "prompt"] if windows else []
+    names = (
+        [name for name, value in windows[0].items() if isinstance(value, str) and name != "prompt"]
+        if windows
+        else []
+    )
     return {name: [window[name] for window in windows] for name in names}
 
 
@@ -135,7 +167,9 @@ def plot(report: Mapping[str, Any], *, width_px: int = 640, row_px: int = 110) -
     words = _words(report)
     picture = np.full((row_px * len(slopes) + WORDS_PX * len(words) + 30, width_px, 3), 255, np.uint8)
     end_s = windows[-1]["to_s"]
-    places = [left + round((width_px - left - right) * (w["from_s"] + w["to_s"]) / 2 / end_s) for w in windows]
+    places = [
+        left + round((width_px - left - right) * (w["from_s"] + w["to_s"]) / 2 / end_s) for w in windows
+    ]
 
     def write(text: str, x: int, y: int) -> None:
         cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, 1, cv2.LINE_AA)
@@ -168,9 +202,14 @@ def plot(report: Mapping[str, Any], *, width_px: int = 640, row_px: int = 110) -
 def _parts(plan: Plan) -> list[tuple[int, int, str]]:
     """The result's frames from join to join of its windows, each part with its prompt; one part for what is made in one window."""
     windows = plan.windows if len(plan.windows) > 1 else []
-    firsts = sorted({max(0, frames_of(w.new_first, plan.temporal_factor)[0] - plan.canvas_first) for w in windows} | {0})
+    firsts = sorted(
+        {max(0, frames_of(w.new_first, plan.temporal_factor)[0] - plan.canvas_first) for w in windows} | {0}
+    )
     stops = [*firsts[1:], plan.frames]
-    starts = [(max(0, frames_of(latent, plan.temporal_factor)[0] - plan.canvas_first), prompt) for latent, prompt in plan.prompts]
+    starts = [
+        (max(0, frames_of(latent, plan.temporal_factor)[0] - plan.canvas_first), prompt)
+        for latent, prompt in plan.prompts
+    ]
     return [(a, b, [prompt for at, prompt in starts if at <= a][-1]) for a, b in zip(firsts, stops) if a < b]
 
 

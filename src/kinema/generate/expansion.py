@@ -58,7 +58,9 @@ class Expansion:
         """Both prompts, and what was put right, to show."""
         lines = [f"written: {self.written}", f"expanded: {self.prompt} (by {self.expander})"]
         if self.repaired:
-            lines.append(f"the expander had lost {', '.join(map(str, self.repaired))}: your own words were put in front")
+            lines.append(
+                f"the expander had lost {', '.join(map(str, self.repaired))}: your own words were put in front"
+            )
         return lines
 
     @property
@@ -74,7 +76,9 @@ class Expander(Protocol):
     name: str
     """How a result says by whom its prompt was made; no path and no address."""
 
-    def propose(self, prompt: str, kind: Kind, *, picture: bytes | None, missing: Sequence[Lost], seed: int) -> str:
+    def propose(
+        self, prompt: str, kind: Kind, *, picture: bytes | None, missing: Sequence[Lost], seed: int
+    ) -> str:
         """An expansion. `missing` is what the one before had lost; `picture` is the first frame, as PNG."""
         ...
 
@@ -87,11 +91,21 @@ class Shipped:
         self.network = load_component(folder, network.Expander)
         self.name = f"kinema-expander {sha256_of(folder / PARTS[network.Expander].weights)[:12]}"
 
-    def propose(self, prompt: str, kind: Kind, *, picture: bytes | None = None, missing: Sequence[Lost] = (), seed: int = 0) -> str:
+    def propose(
+        self,
+        prompt: str,
+        kind: Kind,
+        *,
+        picture: bytes | None = None,
+        missing: Sequence[Lost] = (),
+        seed: int = 0,
+    ) -> str:
         unwanted = [word for _, word in negations(prompt)]
 
         def may_add(word: str) -> bool:
-            return not any(is_same(word, other) or (not word.isascii() and other in word) for other in unwanted)
+            return not any(
+                is_same(word, other) or (not word.isascii() and other in word) for other in unwanted
+            )
 
         return self.network.expand(prompt, kind=kind, seed=seed, may_add=may_add)
 
@@ -103,8 +117,12 @@ class Chat:
         self.endpoint = endpoint
         self.name = f"{endpoint.model} (endpoint)"
 
-    def propose(self, prompt: str, kind: Kind, *, picture: bytes | None, missing: Sequence[Lost], seed: int) -> str:
-        return self.endpoint.ask(INSTRUCTIONS[kind] + RULES + _again(missing), prompt, [picture] if picture else [])
+    def propose(
+        self, prompt: str, kind: Kind, *, picture: bytes | None, missing: Sequence[Lost], seed: int
+    ) -> str:
+        return self.endpoint.ask(
+            INSTRUCTIONS[kind] + RULES + _again(missing), prompt, [picture] if picture else []
+        )
 
 
 class Causal:
@@ -124,21 +142,29 @@ class Causal:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
         except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{folder} cannot be loaded as a causal language model: {' '.join(str(error).split())[:300]}") from error
+            raise ModelError(
+                f"{folder} cannot be loaded as a causal language model: {' '.join(str(error).split())[:300]}"
+            ) from error
         self.name = f"{folder.name} (transformers)"
 
-    def propose(self, prompt: str, kind: Kind, *, picture: bytes | None, missing: Sequence[Lost], seed: int) -> str:
+    def propose(
+        self, prompt: str, kind: Kind, *, picture: bytes | None, missing: Sequence[Lost], seed: int
+    ) -> str:
         instructions = INSTRUCTIONS[kind] + RULES + _again(missing)
         if getattr(self.tokenizer, "chat_template", None):
             messages = [{"role": "system", "content": instructions}, {"role": "user", "content": prompt}]
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         else:
             text = f"{instructions}\n\nDescription: {prompt}\nRewritten:"
-        tokens = self.tokenizer(text, return_tensors="pt", add_special_tokens=not getattr(self.tokenizer, "chat_template", None))
+        tokens = self.tokenizer(
+            text, return_tensors="pt", add_special_tokens=not getattr(self.tokenizer, "chat_template", None)
+        )
         tokens.pop("token_type_ids", None)
         end = self.tokenizer.eos_token_id
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else end
-        made = self.model.generate(**tokens, max_new_tokens=self.MOST_TOKENS, do_sample=False, pad_token_id=pad)
+        made = self.model.generate(
+            **tokens, max_new_tokens=self.MOST_TOKENS, do_sample=False, pad_token_id=pad
+        )
         said = self.tokenizer.decode(made[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True)
         return str(said)
 
@@ -166,13 +192,17 @@ def load_expander(place: str = SHIPPED) -> Expander:
     return Causal(path) if "model_type" in read_json(path / CONFIG) else Shipped(path)
 
 
-def expand(prompt: str, expander: Expander, *, kind: Kind = "text", picture: bytes | None = None, seed: int = 0) -> Expansion:
+def expand(
+    prompt: str, expander: Expander, *, kind: Kind = "text", picture: bytes | None = None, seed: int = 0
+) -> Expansion:
     """The prompt that `expander` makes of one, checked and put right where it can be.
 
     Raises `RequestError` when there is nothing to expand, and when the expansion contradicts the user.
     """
     if not prompt.strip():
-        raise RequestError("there is no prompt to expand: say what the video should show, or leave --expand out")
+        raise RequestError(
+            "there is no prompt to expand: say what the video should show, or leave --expand out"
+        )
     missing: tuple[Lost, ...] = ()
     for _ in range(2):
         proposal = _plain(expander.propose(prompt, kind, picture=picture, missing=missing, seed=seed))
@@ -191,7 +221,9 @@ def expand(prompt: str, expander: Expander, *, kind: Kind = "text", picture: byt
 
 def _fitting(prompt: str, expander: Expander) -> str:
     if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise RequestError(f"the expansion by {expander.name} has {len(prompt)} characters: a prompt has at most {MAX_PROMPT_CHARACTERS}")
+        raise RequestError(
+            f"the expansion by {expander.name} has {len(prompt)} characters: a prompt has at most {MAX_PROMPT_CHARACTERS}"
+        )
     return prompt
 
 
@@ -206,12 +238,26 @@ def _plain(text: str) -> str:
         text = text.removeprefix(label).strip()
     for left, right in network.QUOTES.items():
         inner = text[1:-1]
-        if len(text) > 2 and text.startswith(left) and text.endswith(right) and left not in inner and right not in inner:
+        if (
+            len(text) > 2
+            and text.startswith(left)
+            and text.endswith(right)
+            and left not in inner
+            and right not in inner
+        ):
             text = inner.strip()
     return text
 
 
-def expanded(fields: dict[str, Any], place: str, kind: Kind, picture: bytes | None = None) -> tuple[dict[str, Any], Expansion]:
+def expanded(
+    fields: dict[str, Any], place: str, kind: Kind, picture: bytes | None = None
+) -> tuple[dict[str, Any], Expansion]:
     """The fields of a request with the prompt expanded by the expander called `place`, and what it did."""
-    done = expand(fields.get("prompt", ""), load_expander(place), kind=kind, picture=picture, seed=int(fields.get("seed", 0)))
+    done = expand(
+        fields.get("prompt", ""),
+        load_expander(place),
+        kind=kind,
+        picture=picture,
+        seed=int(fields.get("seed", 0)),
+    )
     return {**fields, **done.fields}, done

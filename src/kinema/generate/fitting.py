@@ -37,7 +37,9 @@ def fit_mask(frames: np.ndarray, width: int, height: int, rule: Fit) -> np.ndarr
 
 def describe_fit(video: Video, width: int, height: int, fps: float, rule: Fit, is_still: bool = False) -> str:
     """One line that says what becomes of `video`."""
-    what = f"{video.width}x{video.height}" + ("" if is_still else f", {video.num_frames} frames at {video.fps:.4g} fps")
+    what = f"{video.width}x{video.height}" + (
+        "" if is_still else f", {video.num_frames} frames at {video.fps:.4g} fps"
+    )
     done = []
     if (video.width, video.height) != (width, height):
         inner_width, inner_height = _inner_size(video.width, video.height, width, height, rule)
@@ -62,4 +64,8 @@ def _inner_size(w: int, h: int, width: int, height: int, rule: Fit) -> tuple[int
         return width, height
     scale = (max if rule == "crop" else min)(width / w, height / h)
     inner = round(w * scale), round(h * scale)
-    return (max(width, inner[0]), max(height, inner[1])) if rule == "crop" else (max(1, inner[0]), max(1, inner[1]))
+    return (
+        (max(width, inner[0]), max(height, inner[1]))
+        if rule == "crop"
+        else (max(1, inner[0]), max(1, inner[1]))
+    )

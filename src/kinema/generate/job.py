@@ -55,10 +55,15 @@ class Job:
 
         Raises `OutputError` when the folder cannot be written.
         """
-        _write(self.folder / REQUEST, lambda path: path.write_text(request.to_json() + "\n", encoding="utf-8"))
+        _write(
+            self.folder / REQUEST, lambda path: path.write_text(request.to_json() + "\n", encoding="utf-8")
+        )
         for media, video in (inputs or {}).items():
             content = {"frames": torch.from_numpy(np.ascontiguousarray(video.frames))}
-            _write(self._input(media), lambda path, c=content, v=video: save_file(c, path, metadata={"fps": repr(v.fps)}))  # type: ignore[misc]
+            _write(
+                self._input(media),
+                lambda path, c=content, v=video: save_file(c, path, metadata={"fps": repr(v.fps)}),
+            )  # type: ignore[misc]
         for name in (LATENTS, STATE):
             with output_errors(self.folder / name):
                 (self.folder / name).unlink(missing_ok=True)
@@ -66,15 +71,23 @@ class Job:
     def inputs(self, request: Request) -> dict[str, Video]:
         """The clips that the request names. Raises `RequestError` when one is missing, damaged or another."""
         found = {}
-        for media in {media for place in request.places for media in (place.media, place.mask) if media is not None}:
+        for media in {
+            media for place in request.places for media in (place.media, place.mask) if media is not None
+        }:
             path = self._input(media)
             try:
                 with safe_open(path, framework="pt") as file:
-                    found[media] = Video(file.get_tensor("frames").numpy().copy(), float(file.metadata()["fps"]))
+                    found[media] = Video(
+                        file.get_tensor("frames").numpy().copy(), float(file.metadata()["fps"])
+                    )
             except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-                raise RequestError(f"{path} is missing or damaged ({error}): give the task its files again") from None
+                raise RequestError(
+                    f"{path} is missing or damaged ({error}): give the task its files again"
+                ) from None
             if content_hash(found[media]) != media:
-                raise RequestError(f"{path} is not the clip that the request names: give the task its files again")
+                raise RequestError(
+                    f"{path} is not the clip that the request names: give the task its files again"
+                )
         return found
 
     def _input(self, media: str) -> Path:
@@ -82,11 +95,18 @@ class Job:
 
     def save_state(self, state: SamplingState, *, model_hash: str) -> None:
         """Write where the sampling stands. Raises `OutputError`."""
-        tensors = {name: value for name, value in (("latents", state.latents), ("x", state.x)) if value is not None}
+        tensors = {
+            name: value for name, value in (("latents", state.latents), ("x", state.x)) if value is not None
+        }
         tensors |= {f"memory.{i}": tensor for i, tensor in enumerate(state.sampler.tensors)}
         tensors |= {f"cache.{i}": tensor for i, tensor in enumerate(state.cache.tensors)}
         cache = {name: value for name, value in vars(state.cache).items() if name != "tensors"}
-        counts = {"window": state.window, "next_step": state.sampler.next_step, "memory": len(state.sampler.tensors), "cache": cache}
+        counts = {
+            "window": state.window,
+            "next_step": state.sampler.next_step,
+            "memory": len(state.sampler.tensors),
+            "cache": cache,
+        }
         content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         words = {"model_hash": model_hash, "counts": json.dumps(counts)}
         _write(self.folder / STATE, lambda path: save_file(content, path, metadata=words))
@@ -103,12 +123,17 @@ class Job:
             counts = json.loads(words["counts"])
             memory = [tensors[f"memory.{i}"] for i in range(counts["memory"])]
             sampler = SamplerState(counts["next_step"], memory)
-            cache = CacheState(**counts["cache"], tensors=[tensors[f"cache.{i}"] for i in range(len(counts["cache"]["times"]))])
+            cache = CacheState(
+                **counts["cache"],
+                tensors=[tensors[f"cache.{i}"] for i in range(len(counts["cache"]["times"]))],
+            )
             state = SamplingState(counts["window"], tensors.get("latents"), tensors.get("x"), sampler, cache)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"{path} is damaged ({error}): delete it to begin the job again") from None
         if words.get("model_hash") != model_hash:
-            raise RequestError(f"{path} was made by model {words.get('model_hash')}, not by {model_hash}: load that model to continue it")
+            raise RequestError(
+                f"{path} was made by model {words.get('model_hash')}, not by {model_hash}: load that model to continue it"
+            )
         return state
 
     @property
@@ -119,7 +144,9 @@ class Job:
     def save_latents(self, latents: Float[Tensor, "c lf lh lw"], *, model_hash: str) -> None:
         """Write the clean latents of one video and the hash of the model they belong to. Raises `OutputError`."""
         content = {"latents": latents.cpu().contiguous()}
-        _write(self.folder / LATENTS, lambda path: save_file(content, path, metadata={"model_hash": model_hash}))
+        _write(
+            self.folder / LATENTS, lambda path: save_file(content, path, metadata={"model_hash": model_hash})
+        )
         (self.folder / STATE).unlink(missing_ok=True)
 
     def request(self) -> Request:
@@ -134,15 +161,21 @@ class Job:
         """The latents of this job. Raises `RequestError` when its sampling has not finished or another model made them."""
         path = self.folder / LATENTS
         if not path.is_file():
-            raise RequestError(f"{self.folder} holds no latents: its sampling has not finished, so generate it again")
+            raise RequestError(
+                f"{self.folder} holds no latents: its sampling has not finished, so generate it again"
+            )
         try:
             with safe_open(path, framework="pt") as file:
                 maker = file.metadata()["model_hash"]
                 latents: Tensor = file.get_tensor("latents").clone()
         except (SafetensorError, OSError, KeyError, TypeError) as error:
-            raise RequestError(f"{path} is damaged or not the latents of a job ({error}): generate it again") from None
+            raise RequestError(
+                f"{path} is damaged or not the latents of a job ({error}): generate it again"
+            ) from None
         if maker != model_hash:
-            raise RequestError(f"{path} was made by model {maker}, not by {model_hash}: load that model to decode it")
+            raise RequestError(
+                f"{path} was made by model {maker}, not by {model_hash}: load that model to decode it"
+            )
         return latents
 
 

@@ -22,7 +22,9 @@ STOP = frozenset(
     should could do does did has have had i me my we our you your please show make create generate video clip movie film scene
     """.split()  # noqa: SIM905
 )
-STOP_ZH = frozenset("的了着在上下里中一是有和与正地得把被向往到从个只辆架匹头条颗枚朵棵位座张块件片群双对们这那其并也都很请")
+STOP_ZH = frozenset(
+    "的了着在上下里中一是有和与正地得把被向往到从个只辆架匹头条颗枚朵棵位座张块件片群双对们这那其并也都很请"
+)
 NUMBERS_ZH = "二两三四五六七八九十百千万"
 REACH = 4
 """Words between a negation and what it negates."""
@@ -61,12 +63,20 @@ def lost(prompt: str, expansion: str) -> tuple[Lost, ...]:
     found = [Lost("quote", quote) for quote in quotes(prompt) if quote not in expansion]
     said = _said(expansion)
     others = set(numbers(expansion)) - set(numbers(prompt))
-    found += [Lost("number", number, bool(others)) for number in numbers(prompt) if not _is_number_said(number, expansion, said)]
+    found += [
+        Lost("number", number, bool(others))
+        for number in numbers(prompt)
+        if not _is_number_said(number, expansion, said)
+    ]
     for marker, word in negations(prompt):
         here = [is_negated for other, is_negated in _negatable(expansion) if is_same(word, other)]
         if not here or not all(here):
-            found.append(Lost("negation", f"{marker} {word}" if marker.isascii() else marker + word, not all(here)))
-    found += [Lost("word", word) for word in content_words(prompt) if not _is_word_said(word, expansion, said)]
+            found.append(
+                Lost("negation", f"{marker} {word}" if marker.isascii() else marker + word, not all(here))
+            )
+    found += [
+        Lost("word", word) for word in content_words(prompt) if not _is_word_said(word, expansion, said)
+    ]
     return tuple(dict.fromkeys(found))
 
 
@@ -75,18 +85,27 @@ def content_words(prompt: str) -> list[str]:
     return [
         word
         for word in _words(prompt)
-        if word not in STOP and word not in NEGATIONS and word not in NEGATIONS_ZH and not _is_number(word) and set(word) - STOP_ZH
+        if word not in STOP
+        and word not in NEGATIONS
+        and word not in NEGATIONS_ZH
+        and not _is_number(word)
+        and set(word) - STOP_ZH
     ]
 
 
 def numbers(prompt: str) -> list[str]:
     """Numbers in digits and in words; `一` is an article more often than a number and is none."""
-    return [*NUMBER.findall(prompt), *(word for word in _words(prompt) if word in WORDS or (word and set(word) <= set(NUMBERS_ZH)))]
+    return [
+        *NUMBER.findall(prompt),
+        *(word for word in _words(prompt) if word in WORDS or (word and set(word) <= set(NUMBERS_ZH))),
+    ]
 
 
 def quotes(prompt: str) -> list[str]:
     """What stands between quotation marks, without them."""
-    pairs = "|".join(f"{re.escape(left)}([^{re.escape(right)}]+){re.escape(right)}" for left, right in QUOTES.items())
+    pairs = "|".join(
+        f"{re.escape(left)}([^{re.escape(right)}]+){re.escape(right)}" for left, right in QUOTES.items()
+    )
     return ["".join(match.groups(default="")) for match in re.finditer(pairs, prompt)]
 
 
@@ -96,7 +115,9 @@ def negations(prompt: str) -> Iterator[tuple[str, str]]:
     for index, marker in enumerate(words):
         if marker in NEGATIONS or marker in NEGATIONS_ZH:
             behind = words[index + 1 : index + 1 + REACH]
-            word = next((w for w in behind if w not in STOP and w not in NEGATIONS and set(w) - STOP_ZH), None)
+            word = next(
+                (w for w in behind if w not in STOP and w not in NEGATIONS and set(w) - STOP_ZH), None
+            )
             if word is not None:
                 yield marker, word
 
@@ -119,7 +140,9 @@ def _words(text: str) -> list[str]:
     """The words of a text in lower case, negations of Chinese apart; "don't" is "dont"."""
     words: list[str] = []
     for piece in pieces(re.sub(r"n['’]t\b", "nt", text)):
-        words += [use.word for use in _chinese().explain(piece)] if re.match(f"[{CHINESE}]", piece) else [piece]
+        words += (
+            [use.word for use in _chinese().explain(piece)] if re.match(f"[{CHINESE}]", piece) else [piece]
+        )
     return words
 
 
@@ -128,8 +151,15 @@ def _chinese() -> Tokenizer:
     """What cuts Chinese into words: those of the world, of the table of senses, and what negates or counts."""
     tables = (grammar.GROUND_WORDS_ZH, grammar.DIRECTIONS_ZH, grammar.SKY_WORDS_ZH)
     known = [word for table in tables for texts in table.values() for word in texts if word]
-    known += [text for texts in grammar.VERBS_ZH.values() for form in texts for text in re.sub(r"\{\w+\}", " ", form).split()]
-    known += [noun.chinese for noun in NOUNS.values()] + [word for word in senses() if re.match(f"[{CHINESE}]", word)]
+    known += [
+        text
+        for texts in grammar.VERBS_ZH.values()
+        for form in texts
+        for text in re.sub(r"\{\w+\}", " ", form).split()
+    ]
+    known += [noun.chinese for noun in NOUNS.values()] + [
+        word for word in senses() if re.match(f"[{CHINESE}]", word)
+    ]
     return Tokenizer([*known, *NEGATIONS_ZH, *STOP_ZH, *NUMBERS_ZH], max_length=10**6)
 
 
@@ -151,4 +181,8 @@ def _is_number_said(number: str, expansion: str, said: set[str]) -> bool:
 
 
 def _is_word_said(word: str, expansion: str, said: set[str]) -> bool:
-    return word in said or any(form in said for form in other_forms(word)) or (bool(re.match(f"[{CHINESE}]", word)) and word in expansion)
+    return (
+        word in said
+        or any(form in said for form in other_forms(word))
+        or (bool(re.match(f"[{CHINESE}]", word)) and word in expansion)
+    )

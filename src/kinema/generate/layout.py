@@ -43,7 +43,9 @@ def latent_of(frame: int, factor: int) -> int:
 
 def lay_out(places: Sequence[Place], num_frames: int, fps: float, factor: int) -> Layout:
     """The layout that loses least of the kept clips to latents which they fill only in part; the earliest of equals."""
-    layouts = [_with_offset(places, num_frames, fps, factor, offset) for offset in range(factor if places else 1)]
+    layouts = [
+        _with_offset(places, num_frames, fps, factor, offset) for offset in range(factor if places else 1)
+    ]
     return min(layouts, key=lambda layout: _waste(layout, num_frames, factor))
 
 
@@ -54,7 +56,9 @@ def lay_cycle(places: Sequence[Place], num_frames: int, fps: float, factor: int)
     laid = []
     for place in places:
         first, stop = (1 + frame for frame in span(place, num_frames, fps))
-        whole = [i for i in range(1, num_latents) if all(first <= frame < stop for frame in frames_of(i, factor))]
+        whole = [
+            i for i in range(1, num_latents) if all(first <= frame < stop for frame in frames_of(i, factor))
+        ]
         if place.seconds is None:
             whole = [latent_of(first, factor)]
         for i in whole:
@@ -77,9 +81,15 @@ def _with_offset(places: Sequence[Place], num_frames: int, fps: float, factor: i
     laid = []
     for place in places:
         first, stop = (offset + frame for frame in span(place, num_frames, fps))
-        touched = range(latent_of(max(first, 0), factor), min(num_latents, latent_of(max(stop - 1, 0), factor) + 1))
+        touched = range(
+            latent_of(max(first, 0), factor), min(num_latents, latent_of(max(stop - 1, 0), factor) + 1)
+        )
         if place.strength == 0 and place.seconds is not None:
-            whole = [i for i in touched if all(first <= frame < stop for frame in frames_of(i, factor) if frame in shown)]
+            whole = [
+                i
+                for i in touched
+                if all(first <= frame < stop for frame in frames_of(i, factor) if frame in shown)
+            ]
             touched = range(whole[0], whole[-1] + 1) if whole else range(0)
         for i in touched:
             is_free[i] = (is_free[i] if place.is_limited else False) if place.strength == 0 else True

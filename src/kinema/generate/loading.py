@@ -10,7 +10,16 @@ from kinema.generate.pipeline import Pipeline
 from kinema.generate.wan import load_wan
 from kinema.lookup import lookup
 from kinema.models.lora import LoRAFile
-from kinema.models.weights import SHIPPED, Manifest, load_clip, load_dit, load_manifest, load_vae, model_hash, resolve_model
+from kinema.models.weights import (
+    SHIPPED,
+    Manifest,
+    load_clip,
+    load_dit,
+    load_manifest,
+    load_vae,
+    model_hash,
+    resolve_model,
+)
 from kinema.nn.attention import KERNELS
 from kinema.wan.files import find
 from kinema.wan.model import Offload, is_wan
@@ -52,7 +61,9 @@ def _load(model: str | Path, device: str, precision: Precision, offload: Offload
     if is_wan(Path(model)):
         return load_wan(Path(model), place, precision, offload or "text")
     if offload is not None:
-        raise ConfigError(f"offload '{offload}' is for models of the Wan family, which {model} is not: leave it out")
+        raise ConfigError(
+            f"offload '{offload}' is for models of the Wan family, which {model} is not: leave it out"
+        )
     folder = resolve_model(model)
     manifest = load_manifest(folder)
     parts = load_dit(folder, place), load_vae(folder, place), load_clip(folder, place)

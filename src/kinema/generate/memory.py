@@ -13,7 +13,13 @@ from kinema.wan.model import Offload, describe
 from kinema.wan.plan import Canvas, Sizes, alternatives, estimate, gib
 
 
-def check_memory(path: Path, request: Request, device: torch.device, precision: Precision = "auto", offload: Offload = "text") -> None:
+def check_memory(
+    path: Path,
+    request: Request,
+    device: torch.device,
+    precision: Precision = "auto",
+    offload: Offload = "text",
+) -> None:
     """Raise `RequestError` when loading the model at `path` and fulfilling `request` needs more memory than is free on `device`.
 
     It says what is needed, what there is and what would fit. No weights are read. Where the free memory is not known nothing is said.

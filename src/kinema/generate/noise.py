@@ -13,7 +13,9 @@ START = "start"  # what an unknown token is before the first step, and what a kn
 STEP = "step"  # what a stochastic sampler adds between steps
 
 
-def place_noise(seed: int, stream: str, frames: Sequence[int], shape: tuple[int, int, int], step: int = 0) -> Float[Tensor, "c lf lh lw"]:
+def place_noise(
+    seed: int, stream: str, frames: Sequence[int], shape: tuple[int, int, int], step: int = 0
+) -> Float[Tensor, "c lf lh lw"]:
     """Standard normal noise in float32 on the CPU for the latent frames `frames`; `shape` is (c, lh, lw).
 
     Frame i is drawn from (seed, stream, i, step) alone, so that a window, a batch or a rank that draws its own frames gets
@@ -22,7 +24,9 @@ def place_noise(seed: int, stream: str, frames: Sequence[int], shape: tuple[int,
     """
     if not len(frames):
         return torch.empty(shape[0], 0, *shape[1:])
-    drawn = [_generator(seed, stream, frame, step).standard_normal(shape, dtype=np.float32) for frame in frames]
+    drawn = [
+        _generator(seed, stream, frame, step).standard_normal(shape, dtype=np.float32) for frame in frames
+    ]
     return torch.from_numpy(np.stack(drawn, axis=1))
 
 

@@ -77,7 +77,9 @@ def describe(plan: Plan, inputs: Inputs) -> list[str]:
     lines = []
     for media, place in {place.media: place for place in plan.request.places}.items():
         video = find_input(inputs, media)
-        lines.append(describe_fit(video, plan.width, plan.height, plan.fps, place.fit, is_still=place.seconds is None))
+        lines.append(
+            describe_fit(video, plan.width, plan.height, plan.fps, place.fit, is_still=place.seconds is None)
+        )
     return lines
 
 
@@ -87,11 +89,17 @@ class _Source:
     def __init__(self, plan: Plan, laid: Laid, inputs: Inputs) -> None:
         self.laid, self.plan, place = laid, plan, laid.place
         video = find_input(inputs, place.media)
-        self.raw = video.frames if place.seconds is None or video.fps == plan.fps else video.resampled(plan.fps).frames
+        self.raw = (
+            video.frames
+            if place.seconds is None or video.fps == plan.fps
+            else video.resampled(plan.fps).frames
+        )
         self.first = round(place.first_s * plan.fps)
         needed = self.first + laid.stop - laid.first
         if needed > len(self.raw):
-            raise RequestError(f"a place uses frames {self.first} to {needed - 1} of a clip that has {len(self.raw)} at {plan.fps:g} fps")
+            raise RequestError(
+                f"a place uses frames {self.first} to {needed - 1} of a clip that has {len(self.raw)} at {plan.fps:g} fps"
+            )
         self.mask = _mask(plan, laid, inputs, video.frames.shape[1:3])
 
     def pixels(self, frames: range | list[int]) -> np.ndarray:
@@ -122,7 +130,9 @@ def _paint_latents(canvas: Canvas, plan: Plan, laid: Laid, source: _Source, vae:
     else:
         for latent in laid.latents:
             masks = [source.mask_at(frame) for frame in frames_of(latent, factor)]
-            where[:, :, latent] = _to_grid(np.stack([mask for mask in masks if mask is not None]), plan, vae, place)
+            where[:, :, latent] = _to_grid(
+                np.stack([mask for mask in masks if mask is not None]), plan, vae, place
+            )
     return canvas.paint(whole, where, start=place.strength)
 
 
@@ -168,7 +178,9 @@ def _mask(plan: Plan, laid: Laid, inputs: Inputs, size: tuple[int, int]) -> np.n
             f"the mask has {given[1]}x{given[0]} pixels: it must have those of the clip ({size[1]}x{size[0]}) "
             f"or of the result ({plan.width}x{plan.height})"
         )
-    frames = video.frames if video.num_frames == 1 or video.fps == plan.fps else video.resampled(plan.fps).frames
+    frames = (
+        video.frames if video.num_frames == 1 or video.fps == plan.fps else video.resampled(plan.fps).frames
+    )
     length, first = laid.stop - laid.first, round(place.first_s * plan.fps)
     if len(frames) != 1 and len(frames) < length:
         raise RequestError(
@@ -178,7 +190,9 @@ def _mask(plan: Plan, laid: Laid, inputs: Inputs, size: tuple[int, int]) -> np.n
         frames = frames[first : first + length] if len(frames) >= first + length else frames[:length]
     mask = fit_mask(frames, plan.width, plan.height, place.fit)
     if not mask.any():
-        raise RequestError("the mask is black everywhere, so nothing would change: white is where the clip may change")
+        raise RequestError(
+            "the mask is black everywhere, so nothing would change: white is where the clip may change"
+        )
     return mask
 
 
@@ -189,7 +203,16 @@ def _to_grid(masks: np.ndarray, plan: Plan, vae: VAE, place: Place) -> Tensor:
     bottom, right = plan.canvas_height - plan.height - top, plan.canvas_width - plan.width - left
     together = masks.any(axis=0) if place.strength > 0 else masks.all(axis=0)
     padded = np.pad(together, ((top, bottom), (left, right)), mode="edge")
-    return reduce(torch.from_numpy(padded).float(), "(h p) (w q) -> h w", "max" if place.strength > 0 else "min", p=space, q=space) > 0
+    return (
+        reduce(
+            torch.from_numpy(padded).float(),
+            "(h p) (w q) -> h w",
+            "max" if place.strength > 0 else "min",
+            p=space,
+            q=space,
+        )
+        > 0
+    )
 
 
 def on_canvas(frames: np.ndarray, plan: Plan) -> Float[Tensor, "1 3 f h w"]:

@@ -133,7 +133,10 @@ class Pipeline:
         """
         space, multiple = vae.config.spatial_factor, manifest.sides[2]
         pairs = {
-            "the DiT's in_channels and the channels it is shown": (dit.config.in_channels, self.channels_in(vae)),
+            "the DiT's in_channels and the channels it is shown": (
+                dit.config.in_channels,
+                self.channels_in(vae),
+            ),
             "the DiT's out_channels and the VAE's z_dim": (dit.config.out_channels, vae.config.z_dim),
             "the DiT's text_dim and the text encoder's width": (dit.config.text_dim, clip.text_width),
         }
@@ -141,7 +144,9 @@ class Pipeline:
         if multiple % space:
             wrong.append(f"sides are multiples of {multiple} pixels, but a latent of the VAE has {space}")
         if dit.config.patch[0] != 1:
-            wrong.append(f"the DiT's patches are {dit.config.patch[0]} latent frames long, but a canvas may have any number of them")
+            wrong.append(
+                f"the DiT's patches are {dit.config.patch[0]} latent frames long, but a canvas may have any number of them"
+            )
         if wrong:
             raise ModelError(f"the parts of {manifest.name} do not fit together: {'; '.join(wrong)}")
         self.dit, self.vae, self.clip = dit.eval(), vae.eval(), clip
@@ -154,7 +159,9 @@ class Pipeline:
         self.attention = "auto"
         """The kernel by which the backbone attends, of `kinema.nn.attention.KERNELS`."""
         self.device = next(dit.parameters()).device
-        self.judges: dict[str, Judge] = {"clip_similarity": partial(similarity, clip)} if isinstance(clip, CLIP) else {}
+        self.judges: dict[str, Judge] = (
+            {"clip_similarity": partial(similarity, clip)} if isinstance(clip, CLIP) else {}
+        )
         """What a long result is judged by, window by window, in its drift report; further models may be added."""
         self.schedule = lookup(SCHEDULES, manifest.schedule, kind="noise schedule")()
 
@@ -189,7 +196,9 @@ class Pipeline:
             return read_prompt(self.clip.tokenizer, prompt)
         return PromptReport(num_read=len(prompt.split()))  # an encoder of open vocabulary reads every word
 
-    def generate(self, request: Request, *, inputs: Inputs | None = None, job: Path | None = None) -> Iterator[Step | Result]:
+    def generate(
+        self, request: Request, *, inputs: Inputs | None = None, job: Path | None = None
+    ) -> Iterator[Step | Result]:
         """A `Step` for each piece of work, and the `Result` last. Closing the iterator cancels the rest.
 
         The work is done in a thread that waits while the caller looks at a step. For `inputs` and `job`, see `run`.
@@ -197,7 +206,14 @@ class Pipeline:
         return iterate(lambda report: self.run(request, inputs=inputs, on_step=report, job=job))
 
     @torch.inference_mode()
-    def run(self, request: Request, *, inputs: Inputs | None = None, on_step: OnStep | None = None, job: Path | None = None) -> Result:
+    def run(
+        self,
+        request: Request,
+        *,
+        inputs: Inputs | None = None,
+        on_step: OnStep | None = None,
+        job: Path | None = None,
+    ) -> Result:
         """The video of `request`. `on_step` is called after each piece of work, and what it raises ends the run.
 
         `inputs` are the clips and pictures that the request's places name. With `job`, a folder, all that is needed to go on is kept there
@@ -209,7 +225,13 @@ class Pipeline:
 
     @torch.inference_mode()
     def write(
-        self, request: Request, path: Path, *, inputs: Inputs | None = None, on_step: OnStep | None = None, job: Path | None = None
+        self,
+        request: Request,
+        path: Path,
+        *,
+        inputs: Inputs | None = None,
+        on_step: OnStep | None = None,
+        job: Path | None = None,
     ) -> Result:
         """Like `run`, with the video written to `path` as it is decoded, in constant memory whatever its length.
 
@@ -226,7 +248,9 @@ class Pipeline:
         return self.continue_job(folder, on_step=on_step)
 
     @torch.inference_mode()
-    def continue_job(self, folder: Path, *, path: Path | None = None, on_step: OnStep | None = None) -> Result:
+    def continue_job(
+        self, folder: Path, *, path: Path | None = None, on_step: OnStep | None = None
+    ) -> Result:
         """The result of a job that was stopped, wherever that was: its latents are those of an uninterrupted run, byte for byte.
 
         With `path` it is written there, as by `write`. Raises `RequestError` for a folder that is no job, or of another model.
@@ -237,7 +261,13 @@ class Pipeline:
         return self._run(request, job.inputs(request), consume, on_step, folder, goes_on=True)
 
     def _run(
-        self, request: Request, inputs: Inputs, consume: "Consume", on_step: OnStep | None, job: Path | None, goes_on: bool = False
+        self,
+        request: Request,
+        inputs: Inputs,
+        consume: "Consume",
+        on_step: OnStep | None,
+        job: Path | None,
+        goes_on: bool = False,
     ) -> Result:
         begun = time.perf_counter()
         plan = self.plan(request)
@@ -263,7 +293,12 @@ class Pipeline:
 
     @torch.inference_mode()
     def sample(
-        self, plan: Plan, *, painted: Painted | None = None, on_step: OnStep | None = None, job: Job | None = None
+        self,
+        plan: Plan,
+        *,
+        painted: Painted | None = None,
+        on_step: OnStep | None = None,
+        job: Job | None = None,
     ) -> Float[Tensor, "c lf lh lw"]:
         """The clean, normalised latents of the plan's canvas. Raises `ModelError` when a step gives a number that is not finite.
 
@@ -285,7 +320,11 @@ class Pipeline:
         _, c, _, lh, lw = canvas.clean.shape
 
         def noise(stream: str, step: int) -> Tensor:
-            return place_noise(plan.request.seed, stream, piece.places, (c, lh, lw), step).unsqueeze(0).to(self.device)
+            return (
+                place_noise(plan.request.seed, stream, piece.places, (c, lh, lw), step)
+                .unsqueeze(0)
+                .to(self.device)
+            )
 
         times = self.times(plan, canvas.first_time)
         start = noise(START, 0)
@@ -298,7 +337,13 @@ class Pipeline:
             if piece.is_ring:
                 network = on_ring(network, max(1, plan.window - 1), rolls(times, canvas.clean.shape[2] - 1))
             if plan.request.cache is not None:
-                network = with_cache(network, plan.request.cache, state.cache, last=float(times[-2]), regime=partial(self.regime, plan))
+                network = with_cache(
+                    network,
+                    plan.request.cache,
+                    state.cache,
+                    last=float(times[-2]),
+                    regime=partial(self.regime, plan),
+                )
             x = lookup(SAMPLERS, plan.sampler, kind="sampler")(
                 with_canvas(network, canvas, self.schedule, start, native=self.manifest.time_per_token),
                 x,
@@ -321,8 +366,12 @@ class Pipeline:
         `first_frame` is the time coordinate of the first latent. Keys and values of the prompts are made once, here.
         """
         # Without a negative prompt guidance moves away from the empty text, which stands for dropped captions in training.
-        texts = self.clip.encode_prompts([plan.request.prompt if prompt is None else prompt, plan.request.negative_prompt])
-        return self.guided(self.dit, texts, plan.guidance, interval=interval_of(plan), first_frame=first_frame)
+        texts = self.clip.encode_prompts(
+            [plan.request.prompt if prompt is None else prompt, plan.request.negative_prompt]
+        )
+        return self.guided(
+            self.dit, texts, plan.guidance, interval=interval_of(plan), first_frame=first_frame
+        )
 
     def regime(self, plan: Plan, t: float) -> int:
         """A number for what answers at the time `t`: 1 with guidance, 0 without."""
@@ -371,12 +420,19 @@ class Pipeline:
         return vae.config.z_dim
 
     @torch.inference_mode()
-    def decode(self, latents: Float[Tensor, "c lf lh lw"], plan: Plan, *, on_step: OnStep | None = None) -> Video:
+    def decode(
+        self, latents: Float[Tensor, "c lf lh lw"], plan: Plan, *, on_step: OnStep | None = None
+    ) -> Video:
         """The plan's video as the decoder gives it, cropped to the middle of the picture; see `frames`."""
         return _collected(plan, self.frames(latents, plan, on_step=on_step))
 
     def frames(
-        self, latents: Float[Tensor, "c lf lh lw"], plan: Plan, *, on_step: OnStep | None = None, notes: list[str] | None = None
+        self,
+        latents: Float[Tensor, "c lf lh lw"],
+        plan: Plan,
+        *,
+        on_step: OnStep | None = None,
+        notes: list[str] | None = None,
     ) -> Iterator[np.ndarray]:
         """The decoded frames of the plan's video, uint8 (h, w, 3), one by one: decoded a few latent frames at a time.
 
@@ -394,12 +450,16 @@ class Pipeline:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or at_once == AT_ONCE[-1]:
                     raise
-                said = f"out of memory while decoding {at_once} latents at once: decoded again in smaller pieces"
+                said = (
+                    f"out of memory while decoding {at_once} latents at once: decoded again in smaller pieces"
+                )
                 log.warning("%s", said)
                 if notes is not None:
                     notes.append(said)
 
-    def _frames(self, latents: Tensor, plan: Plan, on_step: OnStep | None, at_once: int) -> Iterator[np.ndarray]:
+    def _frames(
+        self, latents: Tensor, plan: Plan, on_step: OnStep | None, at_once: int
+    ) -> Iterator[np.ndarray]:
         begun = time.perf_counter()
         top, left = (plan.canvas_height - plan.height) // 2, (plan.canvas_width - plan.width) // 2
         pieces: Iterator[tuple[Tensor, bool]]
@@ -430,7 +490,9 @@ class Pipeline:
             video = _collected(plan, frames)
             video.save(path, metadata=values)
             return video
-        chosen = set(np.linspace(0, plan.frames - 1, min(plan.frames, OVERVIEW_FRAMES)).round().astype(int).tolist())
+        chosen = set(
+            np.linspace(0, plan.frames - 1, min(plan.frames, OVERVIEW_FRAMES)).round().astype(int).tolist()
+        )
         overview = []
         with VideoWriter(path, plan.fps, plan.width, plan.height, metadata=values) as writer:
             for index, frame in enumerate(frames):
@@ -439,17 +501,31 @@ class Pipeline:
                     overview.append(frame.copy())  # a view would keep all that was decoded with it
         return Video(np.stack(overview), plan.fps * len(overview) / plan.frames)
 
-    def _result(self, plan: Plan, video: Video, notes: tuple[str, ...], report: dict[str, Any], begun: float) -> Result:
+    def _result(
+        self, plan: Plan, video: Video, notes: tuple[str, ...], report: dict[str, Any], begun: float
+    ) -> Result:
         prompt = plan.request.prompt
         fit = similarity(self.clip, video.frames, prompt) if isinstance(self.clip, CLIP) else None
         seconds = time.perf_counter() - begun
-        return Result(video, plan, self.read_prompt(prompt), self.manifest.name, self.model_hash, fit, seconds, notes, report)
+        return Result(
+            video,
+            plan,
+            self.read_prompt(prompt),
+            self.manifest.name,
+            self.model_hash,
+            fit,
+            seconds,
+            notes,
+            report,
+        )
 
 
 class _Progress:
     """Counts the steps of a sampling over all of its windows, reports them, and saves where it stands."""
 
-    def __init__(self, pipeline: Pipeline, plan: Plan, on_step: OnStep | None, job: Job | None, state: SamplingState) -> None:
+    def __init__(
+        self, pipeline: Pipeline, plan: Plan, on_step: OnStep | None, job: Job | None, state: SamplingState
+    ) -> None:
         self.pipeline, self.plan, self.on_step, self.job, self.state = pipeline, plan, on_step, job, state
         self.begun = time.perf_counter()
         self.num_steps = plan.steps
@@ -467,13 +543,20 @@ class _Progress:
             self.job.save_state(self.state, model_hash=self.pipeline.model_hash)
         if self.on_step is not None:
             done = self.state.window * self.num_steps + index
-            seconds, computed = time.perf_counter() - self.begun, None if plan.request.cache is None else self.state.cache.num_computed
+            seconds, computed = (
+                time.perf_counter() - self.begun,
+                None if plan.request.cache is None else self.state.cache.num_computed,
+            )
             self.on_step(Step("sample", done, num_pieces(plan) * self.num_steps, seconds, x0[0], computed))
 
     def next_window(self, latents: Tensor) -> None:
         """After a window is done and its latents are in their place."""
         self.state.window, self.state.latents = self.state.window + 1, latents
-        self.state.x, self.state.sampler, self.state.cache = None, SamplerState(), self.state.cache.next_canvas()
+        self.state.x, self.state.sampler, self.state.cache = (
+            None,
+            SamplerState(),
+            self.state.cache.next_canvas(),
+        )
         if self.job is not None:
             self.job.save_state(self.state, model_hash=self.pipeline.model_hash)
 
@@ -517,7 +600,9 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise RequestError(f"out of memory for {plan.text}: ask for a smaller size or fewer frames") from error
+        raise RequestError(
+            f"out of memory for {plan.text}: ask for a smaller size or fewer frames"
+        ) from error
 
 
 def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:

@@ -49,15 +49,21 @@ class Place:
         for name in ("at_s", "seconds", "first_s"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= MAX_SECONDS:
-                raise RequestError(f"{name}={value} of a place is out of range: use 0 to {MAX_SECONDS:g} seconds")
+                raise RequestError(
+                    f"{name}={value} of a place is out of range: use 0 to {MAX_SECONDS:g} seconds"
+                )
         if self.seconds == 0:
-            raise RequestError("a place of 0 seconds holds nothing: use more, or leave seconds out for a picture")
+            raise RequestError(
+                "a place of 0 seconds holds nothing: use more, or leave seconds out for a picture"
+            )
         if not 0 <= self.strength <= 1:
             raise RequestError(f"strength={self.strength} is out of range: use 0 (keep) to 1 (make anew)")
         if self.region is not None and self.mask is not None:
             raise RequestError("a place has a region or a mask, not both")
         if self.region is not None and (min(self.region[:2]) < 0 or min(self.region[2:]) < 1):
-            raise RequestError(f"region {','.join(map(str, self.region))} holds nothing: write x,y,width,height in pixels of the result")
+            raise RequestError(
+                f"region {','.join(map(str, self.region))} holds nothing: write x,y,width,height in pixels of the result"
+            )
 
     @property
     def is_limited(self) -> bool:
@@ -74,9 +80,13 @@ class TimedPrompt:
 
     def __post_init__(self) -> None:
         if not 0 < self.at_s <= MAX_SECONDS:
-            raise RequestError(f"a prompt at {self.at_s} s is out of range: the first prompt stands at 0, the others after it")
+            raise RequestError(
+                f"a prompt at {self.at_s} s is out of range: the first prompt stands at 0, the others after it"
+            )
         if not self.prompt.strip():
-            raise RequestError(f"the prompt at {self.at_s:g} s is empty: say what the video should show from there on")
+            raise RequestError(
+                f"the prompt at {self.at_s:g} s is empty: say what the video should show from there on"
+            )
 
 
 def content_hash(video: Video) -> str:
@@ -89,5 +99,7 @@ def content_hash(video: Video) -> str:
 def find_input(inputs: Inputs, media: str) -> Video:
     """The clip of that hash. Raises `RequestError` when it was not given, or is another."""
     if media not in inputs:
-        raise RequestError(f"the request names an input {media} that was not given with it: {len(inputs)} inputs were given")
+        raise RequestError(
+            f"the request names an input {media} that was not given with it: {len(inputs)} inputs were given"
+        )
     return inputs[media]

@@ -32,7 +32,9 @@ def progress_bar() -> Iterator["OnStep"]:
 
 
 @contextmanager
-def with_preview(shown: "AbstractContextManager[OnStep]", pipeline: "Pipeline", path: Path) -> Iterator["OnStep"]:
+def with_preview(
+    shown: "AbstractContextManager[OnStep]", pipeline: "Pipeline", path: Path
+) -> Iterator["OnStep"]:
     """`shown`, and at `path` an animated GIF of half the size of what the present window begins to look like.
 
     It is decoded from the sampler's estimate of the clean latents, as often as `PREVIEW_SHARE` of the time allows.

@@ -25,9 +25,15 @@ class PromptReport:
         if self.replaced:
             parts.append("read " + ", ".join(f"'{word}' as '{used}'" for word, used in self.replaced))
         if self.unknown:
-            parts.append("left out " + ", ".join(f"'{word}'" for word in self.unknown) + " (not in the model's vocabulary)")
+            parts.append(
+                "left out "
+                + ", ".join(f"'{word}'" for word in self.unknown)
+                + " (not in the model's vocabulary)"
+            )
         if self.cut:
-            parts.append(f"left out the last {len(self.cut)} words, from '{self.cut[0]}' on (the prompt is longer than the model reads)")
+            parts.append(
+                f"left out the last {len(self.cut)} words, from '{self.cut[0]}' on (the prompt is longer than the model reads)"
+            )
         if not self.num_read:
             parts.append("no word is left for the video to follow")
         return "; ".join(parts)

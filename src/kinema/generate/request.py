@@ -75,16 +75,27 @@ class Request:
 
     def __post_init__(self) -> None:
         later = [(f"prompt at {timed.at_s:g} s", timed.prompt) for timed in self.prompts]
-        given = (("prompt", self.prompt), ("negative prompt", self.negative_prompt), ("prompt as written", self.written or ""), *later)
+        given = (
+            ("prompt", self.prompt),
+            ("negative prompt", self.negative_prompt),
+            ("prompt as written", self.written or ""),
+            *later,
+        )
         for name, text in given:
             if len(text) > MAX_PROMPT_CHARACTERS:
-                raise RequestError(f"the {name} has {len(text)} characters: use at most {MAX_PROMPT_CHARACTERS}")
+                raise RequestError(
+                    f"the {name} has {len(text)} characters: use at most {MAX_PROMPT_CHARACTERS}"
+                )
             if "\0" in text:
                 raise RequestError(f"the {name} holds a NUL character: leave it out")
             if text.encode(errors="ignore").decode() != text:
-                raise RequestError(f"the {name} holds half a character (a lone surrogate), which no file can keep: leave it out")
+                raise RequestError(
+                    f"the {name} holds half a character (a lone surrogate), which no file can keep: leave it out"
+                )
         if not self.prompt.strip() and not self.places:
-            raise RequestError('the prompt is empty: say what the video should show, e.g. "a penguin walks across the snow"')
+            raise RequestError(
+                'the prompt is empty: say what the video should show, e.g. "a penguin walks across the snow"'
+            )
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:  # so that NaN is refused too
@@ -93,16 +104,25 @@ class Request:
             raise RequestError("width and height are given together or not at all")
         if self.seconds is not None and self.frames is not None:
             raise RequestError(f"give seconds={self.seconds:g} or frames={self.frames}, not both")
-        if self.guidance_interval is not None and not 0 <= self.guidance_interval[0] < self.guidance_interval[1] <= 1:
+        if (
+            self.guidance_interval is not None
+            and not 0 <= self.guidance_interval[0] < self.guidance_interval[1] <= 1
+        ):
             low, high = self.guidance_interval
-            raise RequestError(f"guidance_interval={low:g},{high:g} must be two diffusion times with 0 <= low < high <= 1, e.g. 0.3,0.9")
+            raise RequestError(
+                f"guidance_interval={low:g},{high:g} must be two diffusion times with 0 <= low < high <= 1, e.g. 0.3,0.9"
+            )
         if self.sampler is not None:
             lookup(SAMPLERS, self.sampler, kind="sampler")
         starts = [timed.at_s for timed in self.prompts]
         if any(later <= earlier for earlier, later in pairwise(starts)):
-            raise RequestError(f"prompts stand at {', '.join(f'{at:g}' for at in starts)} s: each must be later than the one before it")
+            raise RequestError(
+                f"prompts stand at {', '.join(f'{at:g}' for at in starts)} s: each must be later than the one before it"
+            )
         if self.loop and (self.prompts or any(place.is_limited or place.strength for place in self.places)):
-            raise RequestError("a loop has one prompt, and at most clips that are kept: leave out timed prompts, regions and strengths")
+            raise RequestError(
+                "a loop has one prompt, and at most clips that are kept: leave out timed prompts, regions and strengths"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values of every field that is not None and not an empty list."""
@@ -162,7 +182,11 @@ class Plan:
     def is_cropped(self) -> bool:
         """Whether more is generated than was asked for."""
         canvas_frames = self.frames if self.request.loop else self.canvas_frames
-        return (self.canvas_width, self.canvas_height, canvas_frames) != (self.width, self.height, self.frames)
+        return (self.canvas_width, self.canvas_height, canvas_frames) != (
+            self.width,
+            self.height,
+            self.frames,
+        )
 
     @property
     def layout(self) -> Layout:
@@ -178,13 +202,20 @@ class Plan:
             return []
         is_free = self.layout.is_free
         size = self.window - 1 if self.request.anchor and len(is_free) > self.window > 2 else self.window
-        return slide(is_free, size, max(1, int(size * HISTORY_SHARE)), [latent for latent, _ in self.prompts[1:]])
+        return slide(
+            is_free, size, max(1, int(size * HISTORY_SHARE)), [latent for latent, _ in self.prompts[1:]]
+        )
 
     @property
     def prompts(self) -> list[tuple[int, str]]:
         """The first latent frame of each prompt, and the prompt, in order."""
-        later = [(self.canvas_first + round(timed.at_s * self.fps), timed.prompt) for timed in self.request.prompts]
-        return [(0, self.request.prompt), *((latent_of(frame, self.temporal_factor), prompt) for frame, prompt in later)]
+        later = [
+            (self.canvas_first + round(timed.at_s * self.fps), timed.prompt) for timed in self.request.prompts
+        ]
+        return [
+            (0, self.request.prompt),
+            *((latent_of(frame, self.temporal_factor), prompt) for frame, prompt in later),
+        ]
 
     @property
     def text(self) -> str:
@@ -195,7 +226,11 @@ class Plan:
         if self.is_cropped:
             line += f", cropped from {self.canvas_width}x{self.canvas_height} and {self.canvas_frames} frames"
         count = len(self.windows)
-        return f"{line}, in {count} windows of up to {self.temporal_factor * (self.window - 1) + 1} frames" if count > 1 else line
+        return (
+            f"{line}, in {count} windows of up to {self.temporal_factor * (self.window - 1) + 1} frames"
+            if count > 1
+            else line
+        )
 
 
 def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4) -> Plan:
@@ -225,13 +260,19 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
             f"use at most that, or allow it with beyond_trained (--beyond-trained)"
         )
     if request.negative_prompt and guidance == 1:
-        raise RequestError("a negative prompt needs guidance above 1: with guidance=1 nothing is moved away from")
+        raise RequestError(
+            "a negative prompt needs guidance above 1: with guidance=1 nothing is moved away from"
+        )
     if request.guidance_interval is not None and guidance == 1:
-        raise RequestError("a guidance interval needs guidance above 1: with guidance=1 there is none anywhere")
+        raise RequestError(
+            "a guidance interval needs guidance above 1: with guidance=1 there is none anywhere"
+        )
     for place in request.places:
         _check_place(place, width, height, frames, manifest.fps)
     if request.prompts and round(request.prompts[-1].at_s * manifest.fps) >= frames:
-        raise RequestError(f"a prompt at {request.prompts[-1].at_s:g} s stands behind the end: the result has {frames / manifest.fps:g} s")
+        raise RequestError(
+            f"a prompt at {request.prompts[-1].at_s:g} s stands behind the end: the result has {frames / manifest.fps:g} s"
+        )
     filled = replace(
         request,
         width=width,
@@ -247,14 +288,22 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
     lay = lay_cycle if request.loop else lay_out
     layout = lay(request.places, frames, manifest.fps, temporal_factor)
     num_latents = max(2, latent_of(_up(window - 1, temporal_factor), temporal_factor) + 1)
-    canvas = {"canvas_width": canvas_width, "canvas_height": canvas_height, "canvas_frames": layout.canvas_frames}
+    canvas = {
+        "canvas_width": canvas_width,
+        "canvas_height": canvas_height,
+        "canvas_frames": layout.canvas_frames,
+    }
     more = {"canvas_first": layout.first, "window": num_latents, "temporal_factor": temporal_factor}
-    return Plan(filled, width, height, frames, manifest.fps, steps, sampler, guidance, shift, **canvas, **more)
+    return Plan(
+        filled, width, height, frames, manifest.fps, steps, sampler, guidance, shift, **canvas, **more
+    )
 
 
 def continues_clips(request: Request) -> bool:
     """Whether a request keeps clips as they are and makes no part of one anew."""
-    return any(place.seconds is not None for place in request.places) and not any(place.strength for place in request.places)
+    return any(place.seconds is not None for place in request.places) and not any(
+        place.strength for place in request.places
+    )
 
 
 def _num_frames(request: Request, manifest: Manifest, temporal_factor: int) -> int:
@@ -268,7 +317,9 @@ def _num_frames(request: Request, manifest: Manifest, temporal_factor: int) -> i
         return frames
     near = max(1, math.floor(frames / temporal_factor + 0.5)) * temporal_factor
     if request.frames is not None:
-        raise RequestError(f"a loop of {frames} frames does not close: use a multiple of {temporal_factor}, e.g. frames={near}")
+        raise RequestError(
+            f"a loop of {frames} frames does not close: use a multiple of {temporal_factor}, e.g. frames={near}"
+        )
     return near
 
 
@@ -283,7 +334,9 @@ def _check_place(place: Place, width: int, height: int, frames: int, fps: float)
     if place.region is not None:
         x, y, w, h = place.region
         if x + w > width or y + h > height:
-            raise RequestError(f"region {x},{y},{w},{h} reaches outside the picture of {width}x{height}: it may end at {width},{height}")
+            raise RequestError(
+                f"region {x},{y},{w},{h} reaches outside the picture of {width}x{height}: it may end at {width},{height}"
+            )
 
 
 def fit_size(width: int, height: int, manifest: Manifest, beyond_trained: bool = False) -> tuple[int, int]:
@@ -294,7 +347,9 @@ def fit_size(width: int, height: int, manifest: Manifest, beyond_trained: bool =
     least, most, multiple = manifest.sides
     if not beyond_trained and (min(width, height) < least or max(width, height) > most):
         scale = min(most / max(width, height), max(1.0, least / min(width, height)))
-        near = "x".join(str(min(most, max(least, round(side * scale / multiple) * multiple))) for side in (width, height))
+        near = "x".join(
+            str(min(most, max(least, round(side * scale / multiple) * multiple))) for side in (width, height)
+        )
         raise RequestError(
             f"size {width}x{height} is outside what {manifest.name} was trained with, sides of {least} to {most} pixels: "
             f"use {near}, or allow it with beyond_trained (--beyond-trained)"
@@ -302,7 +357,9 @@ def fit_size(width: int, height: int, manifest: Manifest, beyond_trained: bool =
     return _up(width, multiple), _up(height, multiple)
 
 
-def fit_frames(frames: int, manifest: Manifest, beyond_trained: bool = False, *, temporal_factor: int = 4) -> int:
+def fit_frames(
+    frames: int, manifest: Manifest, beyond_trained: bool = False, *, temporal_factor: int = 4
+) -> int:
     """Frames of the canvas for a video of `frames`: rounded up to 4k + 1, which is what the VAE wants.
 
     Longer than trained is made in windows. Raises `RequestError` for fewer than the model was trained with, unless `beyond_trained`.

@@ -60,7 +60,9 @@ def cut_piece(plan: Plan, index: int, whole: Canvas, latents: Tensor) -> Piece:
     if has_anchor:
         start[:, :, 0] = 0
     canvas = Canvas(latents[:, :, places], start == 0, start)
-    new = slice(places.index(window.new_first), places.index(window.new_first) + window.new_stop - window.new_first)
+    new = slice(
+        places.index(window.new_first), places.index(window.new_first) + window.new_stop - window.new_first
+    )
     prompt = [text for latent, text in plan.prompts if latent <= window.new_first][-1]
     return Piece(canvas, tuple(places), min(places[0], 1), new, prompt)
 

@@ -43,12 +43,22 @@ def pictures(
         raise RequestError("no picture was given: give the first, the last, or one for a second between them")
     for _, still in shown:
         if still.num_frames != 1:
-            raise RequestError(f"a picture is wanted and a clip of {still.num_frames} frames was given: use extend, or one of its frames")
+            raise RequestError(
+                f"a picture is wanted and a clip of {still.num_frames} frames was given: use extend, or one of its frames"
+            )
     places = tuple(Place(content_hash(still), at_s=at_s, fit=fit) for at_s, still in shown)
     return _request(fields, places), {content_hash(still): still for _, still in shown}
 
 
-def extend(fields: Fields, clip: Video, *, seconds: float, direction: Direction = "forward", fps: float, fit: Fit = "crop") -> Task:
+def extend(
+    fields: Fields,
+    clip: Video,
+    *,
+    seconds: float,
+    direction: Direction = "forward",
+    fps: float,
+    fit: Fit = "crop",
+) -> Task:
     """The clip with `seconds` more behind it, before it, or on each side."""
     length, more = _length(clip, fps), _frames(seconds, fps)
     before = 0 if direction == "forward" else more
@@ -57,7 +67,9 @@ def extend(fields: Fields, clip: Video, *, seconds: float, direction: Direction 
     return _of_length(fields, total, (place,)), {place.media: clip}
 
 
-def connect(fields: Fields, first: Video, second: Video, *, seconds: float, fps: float, fit: Fit = "crop") -> Task:
+def connect(
+    fields: Fields, first: Video, second: Video, *, seconds: float, fps: float, fit: Fit = "crop"
+) -> Task:
     """`first`, `seconds` that lead over, and `second`."""
     before, gap, after = _length(first, fps), _frames(seconds, fps), _length(second, fps)
     places = (
@@ -89,7 +101,9 @@ def edit(
 ) -> Task:
     """The clip, made anew from the noise level `strength` on: from `start_s` to `end_s`, inside `region` or where `mask` is white."""
     if not 0 < strength <= 1:
-        raise RequestError(f"strength={strength} changes nothing or is out of range: use more than 0, at most 1")
+        raise RequestError(
+            f"strength={strength} changes nothing or is out of range: use more than 0, at most 1"
+        )
     length = _length(clip, fps)
     first, stop = round(start_s * fps), length if end_s is None else round(end_s * fps)
     if not 0 <= first < stop <= length:
@@ -128,7 +142,9 @@ def storyboard(fields: Fields, shots: Sequence[Shot], *, fps: float, fit: Fit = 
             inputs[media] = shot.clip
             seconds = None if shot.clip.num_frames == 1 else _length(shot.clip, fps) / fps
             places.append(Place(media, at_s=shot.at_s, seconds=seconds, fit=fit))
-    return _request({**fields, "prompts": [config.to_dict(prompt) for prompt in prompts]}, tuple(places)), inputs
+    return _request(
+        {**fields, "prompts": [config.to_dict(prompt) for prompt in prompts]}, tuple(places)
+    ), inputs
 
 
 def _length(clip: Video, fps: float) -> int:
@@ -139,7 +155,9 @@ def _length(clip: Video, fps: float) -> int:
 def _frames(seconds: float, fps: float) -> int:
     """Frames of a duration. Raises `RequestError` for less than one."""
     if not seconds > 0 or round(seconds * fps) < 1:
-        raise RequestError(f"seconds={seconds:g} adds nothing: use {1 / fps:g} or more (one frame at {fps:g} fps)")
+        raise RequestError(
+            f"seconds={seconds:g} adds nothing: use {1 / fps:g} or more (one frame at {fps:g} fps)"
+        )
     if seconds > 10_000:
         raise RequestError(f"seconds={seconds:g} is out of range: use up to 10000")
     return round(seconds * fps)
@@ -148,10 +166,14 @@ def _frames(seconds: float, fps: float) -> int:
 def _of_length(fields: Fields, frames: int, places: tuple[Place, ...]) -> Request:
     """The request with these places and the length that follows from them. Raises `RequestError` when it asks for another."""
     if fields.get("seconds") is not None or fields.get("frames") not in (None, frames):
-        raise RequestError(f"the length follows from the clips ({frames} frames): leave the result's own seconds and frames out")
+        raise RequestError(
+            f"the length follows from the clips ({frames} frames): leave the result's own seconds and frames out"
+        )
     return _request({**fields, "frames": frames}, places)
 
 
 def _request(fields: Fields, places: tuple[Place, ...] = ()) -> Request:
     """The request of these fields and places. Raises `ConfigError` for a field that a request does not have."""
-    return config.from_dict(Request, {"prompt": "", **fields, "places": [config.to_dict(place) for place in places]})
+    return config.from_dict(
+        Request, {"prompt": "", **fields, "places": [config.to_dict(place) for place in places]}
+    )

@@ -23,7 +23,15 @@ from kinema.generate.sampling import num_pieces
 from kinema.models.dit import TIMESTEPS, DiT
 from kinema.models.vae import VAE
 from kinema.shapes import Float
-from kinema.wan.model import IMAGE_FRAMES, NEGATIVE_PROMPT, VARIANTS, Offload, Wan, fingerprint, load_wan_model
+from kinema.wan.model import (
+    IMAGE_FRAMES,
+    NEGATIVE_PROMPT,
+    VARIANTS,
+    Offload,
+    Wan,
+    fingerprint,
+    load_wan_model,
+)
 
 TOP, BOTTOM = 1 - 1e-6, 1e-3
 """Greatest and least time of Wan's grid before the last, 0: UniPC's log SNR is infinite at 1."""
@@ -48,7 +56,9 @@ class WanPipeline(Pipeline):
     def __init__(self, wan: Wan, *, model: str, model_hash: str, precision: Precision = "auto") -> None:
         """All networks must be on one device. Raises `ModelError` when the parts do not fit together."""
         self.wan = wan
-        super().__init__(wan.dit, wan.vae, wan.text, wan.manifest, model=model, model_hash=model_hash, precision=precision)
+        super().__init__(
+            wan.dit, wan.vae, wan.text, wan.manifest, model=model, model_hash=model_hash, precision=precision
+        )
         self.images: Images | None = None
 
     def showing(self, first: np.ndarray, last: np.ndarray | None = None) -> "WanPipeline":
@@ -58,18 +68,26 @@ class WanPipeline(Pipeline):
         """
         variant = VARIANTS[self.wan.variant]
         if not self.wan.takes_image and not self.manifest.time_per_token:
-            raise RequestError(f"{self.manifest.name} makes videos from words alone: leave the image out, or use an image-to-video model")
+            raise RequestError(
+                f"{self.manifest.name} makes videos from words alone: leave the image out, or use an image-to-video model"
+            )
         if variant.last_image and last is None:
             raise RequestError(f"{self.manifest.name} joins a first and a last image: give both")
         if self.manifest.time_per_token and last is not None:
-            raise RequestError(f"{self.manifest.name} was trained with a first image only: leave the last one out")
+            raise RequestError(
+                f"{self.manifest.name} was trained with a first image only: leave the last one out"
+            )
         pipeline = copy.copy(self)
         pipeline.images = Images(first, last)
         return pipeline
 
     def backbones(self) -> dict[str, DiT]:
         """The expert for high noise (or the one backbone there is), and that for low noise."""
-        return {"high": self.wan.dit} if self.wan.low_dit is None else {"high": self.wan.dit, "low": self.wan.low_dit}
+        return (
+            {"high": self.wan.dit}
+            if self.wan.low_dit is None
+            else {"high": self.wan.dit, "low": self.wan.low_dit}
+        )
 
     def plan(self, request: Request) -> Plan:
         """What this model will do for `request`; raises `RequestError` for what it cannot do, an image that it lacks among that."""
@@ -82,7 +100,9 @@ class WanPipeline(Pipeline):
         """Raise `RequestError` unless the places of a model that is shown images are a first picture and at most a last one."""
         name, places = self.manifest.name, plan.request.places
         ends = [span(place, plan.frames, plan.fps)[0] for place in places]
-        is_still = [place.seconds is None and place.strength == 0 and not place.is_limited for place in places]
+        is_still = [
+            place.seconds is None and place.strength == 0 and not place.is_limited for place in places
+        ]
         if plan.request.loop or not all(is_still) or not set(ends) <= {0, plan.frames - 1}:
             raise RequestError(
                 f"{name} makes a video from its first picture, and from its last: leave loops and other clips and pictures out"
@@ -98,11 +118,18 @@ class WanPipeline(Pipeline):
             raise RequestError(f"{plan.frames} frames cannot end with an image: use {plan.canvas_frames}")
         if num_pieces(plan) > 1:
             most = plan.temporal_factor * (plan.window - 1) + 1
-            raise RequestError(f"{name} makes at most {most} frames of one prompt from an image, not {plan.frames}: ask for fewer")
+            raise RequestError(
+                f"{name} makes at most {most} frames of one prompt from an image, not {plan.frames}: ask for fewer"
+            )
 
     @torch.inference_mode()
     def sample(
-        self, plan: Plan, *, painted: Painted | None = None, on_step: OnStep | None = None, job: Job | None = None
+        self,
+        plan: Plan,
+        *,
+        painted: Painted | None = None,
+        on_step: OnStep | None = None,
+        job: Job | None = None,
     ) -> Float[Tensor, "c lf lh lw"]:
         """See `Pipeline.sample`. A backbone that is shown images beside the latents has nothing known on its canvas."""
         painted = painted if painted is not None else paint(plan, {}, self.vae, self.device)
@@ -140,7 +167,9 @@ class WanPipeline(Pipeline):
         if self.images is not None and wan.takes_image:
             beside = self.image_channels(self.images, plan)
             states = None if wan.images is None else wan.images.encode(self.images.all)
-        guided = partial(self.guided, interval=interval_of(plan), first_frame=first_frame, images=states, beside=beside)
+        guided = partial(
+            self.guided, interval=interval_of(plan), first_frame=first_frame, images=states, beside=beside
+        )
         high = guided(wan.dit, texts, plan.guidance)
         if wan.low_dit is None:
             return high
@@ -152,7 +181,9 @@ class WanPipeline(Pipeline):
 
     def regime(self, plan: Plan, t: float) -> int:
         """As with one backbone, and 2 more where the expert for high noise answers."""
-        is_high = self.wan.boundary is not None and is_above(torch.tensor(t), self.wan.boundary, self.shown_times)
+        is_high = self.wan.boundary is not None and is_above(
+            torch.tensor(t), self.wan.boundary, self.shown_times
+        )
         return super().regime(plan, t) + 2 * is_high
 
     def image_channels(self, images: Images, plan: Plan) -> Float[Tensor, "1 c2 lf lh lw"]:
@@ -166,7 +197,9 @@ class WanPipeline(Pipeline):
 
         def clip() -> Iterator[Tensor]:
             for start in range(0, plan.canvas_frames, IMAGE_FRAMES):
-                piece = torch.zeros(1, 3, min(IMAGE_FRAMES, plan.canvas_frames - start), height, width, device=self.device)
+                piece = torch.zeros(
+                    1, 3, min(IMAGE_FRAMES, plan.canvas_frames - start), height, width, device=self.device
+                )
                 for place, image in shown.items():
                     if 0 <= place - start < piece.shape[2]:
                         piece[:, :, place - start : place - start + 1] = self._pixels([image], plan)
@@ -188,7 +221,9 @@ class WanPipeline(Pipeline):
         return on_canvas(np.stack(frames), plan).to(self.device)
 
 
-def two_experts(high: Network, low: Network, boundary: float, shown_times: Callable[[Tensor], Tensor]) -> Network:
+def two_experts(
+    high: Network, low: Network, boundary: float, shown_times: Callable[[Tensor], Tensor]
+) -> Network:
     """The network that answers with `high` from the timestep `boundary * 1000` on, and with `low` below it (Wan 2.2)."""
 
     def network(x: Tensor, t: Tensor) -> Tensor:
@@ -208,7 +243,9 @@ def dtype_for(device: torch.device, precision: Precision) -> torch.dtype:
     return torch.bfloat16 if is_bf16 else torch.float32
 
 
-def load_wan(path: Path, device: torch.device, precision: Precision = "auto", offload: Offload = "text") -> WanPipeline:
+def load_wan(
+    path: Path, device: torch.device, precision: Precision = "auto", offload: Offload = "text"
+) -> WanPipeline:
     """The pipeline of a model of the Wan family; see `dtype_for` and `load_wan_model`."""
     wan = load_wan_model(path, device, dtype_for(device, precision), offload=offload)
     return WanPipeline(wan, model=str(path), model_hash=fingerprint(path), precision=precision)

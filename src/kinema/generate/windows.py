@@ -41,7 +41,9 @@ def slide(is_free: Sequence[bool], size: int, history: int, cuts: Sequence[int] 
 
 
 def _runs(is_free: Sequence[bool]) -> list[tuple[int, int]]:
-    edges = [i for i in range(len(is_free) + 1) if (i > 0 and is_free[i - 1]) != (i < len(is_free) and is_free[i])]
+    edges = [
+        i for i in range(len(is_free) + 1) if (i > 0 and is_free[i - 1]) != (i < len(is_free) and is_free[i])
+    ]
     return list(zip(edges[::2], edges[1::2]))
 
 
@@ -49,7 +51,9 @@ def _alone(first: int, stop: int, total: int, size: int, history: int) -> Window
     """One window for a whole run with what is known on both of its sides, when that is not too long."""
     room = size - (stop - first)
     left, right = min(first, history), min(total - stop, history)
-    if left and right and left + right > room >= 2:  # both ends in one window, if only a latent of one: the way leads to where it arrives
+    if (
+        left and right and left + right > room >= 2
+    ):  # both ends in one window, if only a latent of one: the way leads to where it arrives
         right = min(right, max(1, room // 2))
         left = room - right
     spare = room - left - right
@@ -60,7 +64,9 @@ def _alone(first: int, stop: int, total: int, size: int, history: int) -> Window
     return Window(first - left - before, stop + right + after, first, stop)
 
 
-def _forward(first: int, stop: int, total: int, size: int, history: int, pieces: Sequence[int]) -> list[Window]:
+def _forward(
+    first: int, stop: int, total: int, size: int, history: int, pieces: Sequence[int]
+) -> list[Window]:
     windows = []
     at = first
     while at < stop:

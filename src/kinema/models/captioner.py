@@ -89,7 +89,11 @@ class Speller:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a caption. Raises `ConfigError` for a word that is not in the vocabulary."""
-        words = [word for piece in PIECES.findall(text.lower()) for word in ([piece] if piece.isascii() else self._cut(piece))]
+        words = [
+            word
+            for piece in PIECES.findall(text.lower())
+            for word in ([piece] if piece.isascii() else self._cut(piece))
+        ]
         unknown = next((word for word in words if word not in self._ids), None)
         if unknown is not None:
             raise ConfigError(f"the captioner has no word '{unknown}' for: {text}")
@@ -101,7 +105,11 @@ class Speller:
         for word in (self.tokens[i] for i in ids):
             joins = not text or not word.isascii() or not text[-1].isascii() or word in MARKS
             text += word if joins else f" {word}"
-        return re.sub(r"(?:^|(?<=\. ))[a-z]", lambda match: match.group().upper(), text) if text.endswith(".") else text
+        return (
+            re.sub(r"(?:^|(?<=\. ))[a-z]", lambda match: match.group().upper(), text)
+            if text.endswith(".")
+            else text
+        )
 
     def _cut(self, run: str) -> list[str]:
         """A run of Chinese as words, at each place the longest known one."""
@@ -131,7 +139,9 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"], memory: Float[Tensor, "b m d"]) -> Float[Tensor, "b n d"]:
         (b, n, _), m, k = x.shape, memory.shape[1], self.num_heads
-        queries, keys, values = rearrange(self.qkv(self.attention_norm(x)), "b n (three k dh) -> three b n k dh", three=3, k=k)
+        queries, keys, values = rearrange(
+            self.qkv(self.attention_norm(x)), "b n (three k dh) -> three b n k dh", three=3, k=k
+        )
         x = x + self.out(rearrange(attend_causal(queries, keys, values), "b n k dh -> b n (k dh)"))
         queries = rearrange(self.cross_q(self.cross_norm(x)), "b n (k dh) -> (b n) k dh", k=k)
         keys, values = rearrange(self.cross_kv(memory), "b m (two k dh) -> two (b m) k dh", two=2, k=k)
@@ -146,7 +156,9 @@ class Captioner(nn.Module):
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
         if not config.words or not config.forms or not config.frame_width or not config.whole_width:
-            raise ConfigError("a captioner needs words, forms and the widths of an oracle's features; take them from a world and an oracle")
+            raise ConfigError(
+                "a captioner needs words, forms and the widths of an oracle's features; take them from a world and an oracle"
+            )
         self.config = config
         self.speller = Speller(config)
         width = config.width
@@ -156,7 +168,9 @@ class Captioner(nn.Module):
         self.memory_norm = LayerNorm(width)
         self.embedding = nn.Embedding(len(self.speller), width)
         self.positions = nn.Embedding(config.max_length, width)
-        self.blocks = nn.ModuleList([Block(width, config.num_heads, config.mlp_width) for _ in range(config.num_layers)])
+        self.blocks = nn.ModuleList(
+            [Block(width, config.num_heads, config.mlp_width) for _ in range(config.num_layers)]
+        )
         self.norm = LayerNorm(width)
         if not self.times.is_meta:
             for table in (self.embedding, self.positions):
@@ -177,7 +191,12 @@ class Captioner(nn.Module):
 
     @torch.inference_mode()
     def write(
-        self, seen: Seen, forms: Sequence[str], *, temperature: float = 0.0, generator: torch.Generator | None = None
+        self,
+        seen: Seen,
+        forms: Sequence[str],
+        *,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> list[Written]:
         """A caption of each clip in its form: the likeliest words, or, with a `temperature` and a CPU `generator`, drawn ones."""
         device = seen.frames.device
@@ -188,7 +207,9 @@ class Captioner(nn.Module):
             scores = self(seen, ids)[:, -1].float()
             scores[:, [PAD, *self.speller.form_ids.values()]] = -torch.inf
             if temperature:
-                drawn = torch.multinomial((scores / temperature).softmax(dim=-1).cpu(), 1, generator=generator).to(device)
+                drawn = torch.multinomial(
+                    (scores / temperature).softmax(dim=-1).cpu(), 1, generator=generator
+                ).to(device)
             else:
                 drawn = scores.argmax(dim=-1, keepdim=True)
             chance = scores.log_softmax(dim=-1).gather(1, drawn)[:, 0]
@@ -196,7 +217,9 @@ class Captioner(nn.Module):
             ids = torch.cat([ids, torch.where(is_open[:, None], drawn, PAD)], dim=1)
             is_open &= drawn[:, 0] != END
         written = []
-        for row, total, unfinished in zip(ids[:, 1:].tolist(), chances.tolist(), is_open.tolist(), strict=True):
+        for row, total, unfinished in zip(
+            ids[:, 1:].tolist(), chances.tolist(), is_open.tolist(), strict=True
+        ):
             words = [token for token in row if token not in (PAD, END)]
             confidence = float(np.exp(total / (len(words) + (not unfinished))))
             written.append(Written(self.speller.decode(words), confidence, not unfinished))
@@ -216,7 +239,9 @@ def look(oracle: Oracle, frames: np.ndarray, fps: float, *, most: int) -> Seen:
     """
     if len(frames) < LEAST_FRAMES:
         count = "1 frame" if len(frames) == 1 else f"{len(frames)} frames"
-        raise RequestError(f"{count} cannot tell what happens: a caption needs a clip of at least {LEAST_FRAMES} frames")
+        raise RequestError(
+            f"{count} cannot tell what happens: a caption needs a clip of at least {LEAST_FRAMES} frames"
+        )
     chosen = oracle.chosen_frames(len(frames), fps)[:most]
     if len(chosen) < LEAST_FRAMES:
         chosen = [round(i * (len(frames) - 1) / (LEAST_FRAMES - 1)) for i in range(LEAST_FRAMES)]

@@ -53,7 +53,9 @@ class CLIPConfig:
 
     def __post_init__(self) -> None:
         if self.patch < 2 or self.patch & (self.patch - 1):
-            raise ConfigError(f"patch={self.patch} must be a power of two, at least 2: the stem halves the picture at each layer")
+            raise ConfigError(
+                f"patch={self.patch} must be a power of two, at least 2: the stem halves the picture at each layer"
+            )
         for name, size, divisor_name, divisor in (
             ("video_size", self.video_size, "patch", self.patch),
             ("text_width", self.text_width, "text_heads", self.text_heads),
@@ -62,7 +64,9 @@ class CLIPConfig:
             if divisor < 1 or size < 1 or size % divisor:
                 raise ConfigError(f"{name}={size} must be a multiple of {divisor_name}={divisor}")
         if self.max_length < 3 or self.num_frames < 1:
-            raise ConfigError(f"max_length={self.max_length} must be at least 3 and num_frames={self.num_frames} at least 1")
+            raise ConfigError(
+                f"max_length={self.max_length} must be at least 3 and num_frames={self.num_frames} at least 1"
+            )
 
 
 class Block(nn.Module):
@@ -78,7 +82,9 @@ class Block(nn.Module):
         self.mlp = MLP(width, 4 * width, width)
 
     def forward(self, x: Float[Tensor, "n d"], lengths: tuple[int, ...]) -> Float[Tensor, "n d"]:
-        q, k, v = rearrange(self.qkv(self.attention_norm(x)), "n (three k dh) -> three n k dh", three=3, k=self.num_heads)
+        q, k, v = rearrange(
+            self.qkv(self.attention_norm(x)), "n (three k dh) -> three n k dh", three=3, k=self.num_heads
+        )
         x = x + self.out(rearrange(attend(q, k, v, lengths, lengths), "n k dh -> n (k dh)"))
         return x + self.mlp(self.mlp_norm(x))
 
@@ -90,7 +96,9 @@ class TextTower(nn.Module):
         super().__init__()
         self.words = nn.Embedding(config.vocabulary_size, config.text_width)
         self.positions = nn.Embedding(config.max_length, config.text_width)
-        self.blocks = nn.ModuleList([Block(config.text_width, config.text_heads) for _ in range(config.text_layers)])
+        self.blocks = nn.ModuleList(
+            [Block(config.text_width, config.text_heads) for _ in range(config.text_layers)]
+        )
         self.norm = LayerNorm(config.text_width)
         self.projection = nn.Linear(config.text_width, config.embed_dim, bias=False)
         _initialise(self, config.text_width, config.text_layers)
@@ -127,7 +135,11 @@ class VideoTower(nn.Module):
         self.size, self.num_frames, self.motion = config.video_size, config.num_frames, config.motion
         width, grid = config.video_width, config.video_size // config.patch
         halvings = int(math.log2(config.patch))
-        channels = (6 if config.motion else 3, *(max(width >> (halvings - i), 8) for i in range(1, halvings)), width)
+        channels = (
+            6 if config.motion else 3,
+            *(max(width >> (halvings - i), 8) for i in range(1, halvings)),
+            width,
+        )
         layers: list[nn.Module] = []
         for narrow, wide in pairwise(channels):
             layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU(approximate="tanh")]
@@ -156,7 +168,9 @@ class VideoTower(nn.Module):
             pixels = F.interpolate(pixels, size=(self.size, self.size), mode="area")
         if self.motion:
             clips = rearrange(pixels, "(b f) c h w -> b f c h w", b=b)
-            differences = F.pad(clips.diff(dim=1), (0, 0, 0, 0, 0, 0, 1, 0))  # the first frame has none: zeros
+            differences = F.pad(
+                clips.diff(dim=1), (0, 0, 0, 0, 0, 0, 1, 0)
+            )  # the first frame has none: zeros
             pixels = torch.cat([pixels, rearrange(differences, "b f c h w -> (b f) c h w")], dim=1)
         patches = rearrange(self.stem(pixels), "(b f) d h w -> b f (h w) d", b=b)
         x = patches + self.places + rearrange(self.times[times], "f d -> f 1 d")
@@ -249,7 +263,9 @@ def clip_loss(
 WAY_SCALE = 10.0
 
 
-def way_loss(video_embeds: Float[Tensor, "b d"], text_embeds: Float[Tensor, "b d"], foil_embeds: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+def way_loss(
+    video_embeds: Float[Tensor, "b d"], text_embeds: Float[Tensor, "b d"], foil_embeds: Float[Tensor, "b d"]
+) -> Float[Tensor, ""]:
     """How far clips are from lying on their caption's side of its foil: the logistic loss of their way along (caption - foil).
 
     The difference has unit length, so that captions which differ in one word and lie close together teach as much as others do: with
@@ -275,4 +291,6 @@ def _initialise(tower: nn.Module, width: int, num_layers: int) -> None:
         elif name.endswith(("out.weight", "mlp.project.weight")):
             nn.init.normal_(parameter, std=(2 * num_layers * width) ** -0.5)
         else:
-            nn.init.normal_(parameter, std=(2 * width) ** -0.5 if name.endswith("mlp.expand.weight") else width**-0.5)
+            nn.init.normal_(
+                parameter, std=(2 * width) ** -0.5 if name.endswith("mlp.expand.weight") else width**-0.5
+            )

@@ -61,7 +61,18 @@ class DiTConfig:
     image_positions: int | None = None
 
     def __post_init__(self) -> None:
-        sizes = ("in_channels", "out_channels", "d", "num_layers", "num_heads", "ffn_dim", "text_dim", "freq_dim", "text_length", "eps")
+        sizes = (
+            "in_channels",
+            "out_channels",
+            "d",
+            "num_layers",
+            "num_heads",
+            "ffn_dim",
+            "text_dim",
+            "freq_dim",
+            "text_length",
+            "eps",
+        )
         for name in sizes:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be more than 0")
@@ -74,7 +85,9 @@ class DiTConfig:
                 f"d={self.d} with num_heads={self.num_heads} makes heads of {self.head_dim}: RoPE needs an even size of 6 or more"
             )
         if self.image_positions is not None and self.image_dim is None:
-            raise ConfigError(f"image_positions={self.image_positions} needs image_dim, the width of the image states")
+            raise ConfigError(
+                f"image_positions={self.image_positions} needs image_dim, the width of the image states"
+            )
         for name in ("image_dim", "image_positions"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
@@ -149,7 +162,11 @@ class PreparedText:
 
         def joined(pairs: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:
             known = [pair for pair in pairs if pair is not None]
-            return (torch.cat([keys for keys, _ in known]), torch.cat([values for _, values in known])) if known else None
+            return (
+                (torch.cat([keys for keys, _ in known]), torch.cat([values for _, values in known]))
+                if known
+                else None
+            )
 
         blocks = []
         for parts in zip(*(text.blocks for text in texts)):
@@ -159,7 +176,8 @@ class PreparedText:
         contexts = [text.context for text in texts]
         biases = [context.bias for context in contexts if context.bias is not None]
         lengths, image_lengths = (
-            tuple(length for context in contexts for length in getattr(context, name)) for name in ("lengths", "image_lengths")
+            tuple(length for context in contexts for length in getattr(context, name))
+            for name in ("lengths", "image_lengths")
         )
         return cls(tuple(blocks), Context(lengths, torch.cat(biases) if biases else None, image_lengths))
 
@@ -176,7 +194,11 @@ class Seen:
     def of(cls, lengths: tuple[int, ...], context: Context, device: torch.device) -> "Seen":
         """For clips of so many tokens, one with each prompt of `context`."""
         images = Segments.of(lengths, context.image_lengths, device) if context.image_lengths else None
-        return cls(Segments.of(lengths, lengths, device), Segments.of(lengths, context.lengths, device, context.bias), images)
+        return cls(
+            Segments.of(lengths, lengths, device),
+            Segments.of(lengths, context.lengths, device, context.bias),
+            images,
+        )
 
 
 class SelfAttention(nn.Module):
@@ -232,7 +254,9 @@ class ImageEmbedding(nn.Module):
 
     def __init__(self, image_dim: int, d: int, num_positions: int | None) -> None:
         super().__init__()
-        self.positions = None if num_positions is None else nn.Parameter(torch.zeros(1, num_positions, image_dim))
+        self.positions = (
+            None if num_positions is None else nn.Parameter(torch.zeros(1, num_positions, image_dim))
+        )
         self.norm_in, self.norm_out = nn.LayerNorm(image_dim), nn.LayerNorm(d)
         self.expand, self.project = nn.Linear(image_dim, image_dim), nn.Linear(image_dim, d)
 
@@ -273,7 +297,9 @@ class Block(nn.Module):
         seen: Seen,
     ) -> Float[Tensor, "n d"]:
         dtype = self.mlp.expand.weight.dtype
-        shift_self, scale_self, gate_self, shift_mlp, scale_mlp, gate_mlp = (self.modulation.float() + time).unbind(1)
+        shift_self, scale_self, gate_self, shift_mlp, scale_mlp, gate_mlp = (
+            self.modulation.float() + time
+        ).unbind(1)
         hidden = _modulate(self.norm_self(x), shift_self, scale_self, time_index).to(dtype)
         x = x + self.self_attention(hidden, rotation, seen.clip) * _of_tokens(gate_self, time_index)
         x = x + self.cross_attention(self.norm_cross(x).to(dtype), text, seen)
@@ -290,9 +316,13 @@ class Head(nn.Module):
         self.norm = LayerNorm(config.d, config.eps, affine=False)
         self.projection = nn.Linear(config.d, config.token_out)
 
-    def forward(self, x: Float[Tensor, "n d"], time: Float[Tensor, "u d"], time_index: Int[Tensor, " n"]) -> Float[Tensor, "n token_out"]:
+    def forward(
+        self, x: Float[Tensor, "n d"], time: Float[Tensor, "u d"], time_index: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n token_out"]:
         shift, scale = (self.modulation.float() + time[:, None]).unbind(1)
-        return self.projection(_modulate(self.norm(x), shift, scale, time_index).to(self.projection.weight.dtype))
+        return self.projection(
+            _modulate(self.norm(x), shift, scale, time_index).to(self.projection.weight.dtype)
+        )
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor, time_index: Tensor) -> Tensor:
@@ -316,7 +346,9 @@ class DiT(nn.Module):
         self.text_embedding = MLP(config.text_dim, d, d)
         self.time_embedding = MLP(config.freq_dim, d, d, "silu")
         self.time_projection = nn.Linear(d, 6 * d)
-        self.image_embedding = None if config.image_dim is None else ImageEmbedding(config.image_dim, d, config.image_positions)
+        self.image_embedding = (
+            None if config.image_dim is None else ImageEmbedding(config.image_dim, d, config.image_positions)
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head = Head(config)
         self.recompute = False
@@ -357,20 +389,31 @@ class DiT(nn.Module):
         """
         length = self.config.text_length
         if max(text.lengths, default=0) > length:
-            raise RequestError(f"a prompt of {max(text.lengths)} tokens is longer than the backbone's text_length={length}: shorten it")
+            raise RequestError(
+                f"a prompt of {max(text.lengths)} tokens is longer than the backbone's text_length={length}: shorten it"
+            )
         if (images is None) != (self.image_embedding is None):
             raise RequestError(
-                "the backbone needs an image: give one" if images is None else "the backbone takes no image states: give none"
+                "the backbone needs an image: give one"
+                if images is None
+                else "the backbone takes no image states: give none"
             )
         states, lengths, bias = text.states, text.lengths, None
         if self.config.text_padding == "zeros":
             prompts = states.split(lengths)
             paddings = [length - len(prompt) for prompt in prompts]
-            states = torch.cat([F.pad(prompt, (0, 0, 0, min(padding, 1))) for prompt, padding in zip(prompts, paddings)])
+            states = torch.cat(
+                [F.pad(prompt, (0, 0, 0, min(padding, 1))) for prompt, padding in zip(prompts, paddings)]
+            )
             lengths = tuple(len(prompt) + min(padding, 1) for prompt, padding in zip(prompts, paddings))
-            biases = [[0.0] * len(prompt) + [math.log(max(padding, 1))] * min(padding, 1) for prompt, padding in zip(prompts, paddings)]
+            biases = [
+                [0.0] * len(prompt) + [math.log(max(padding, 1))] * min(padding, 1)
+                for prompt, padding in zip(prompts, paddings)
+            ]
             bias = torch.tensor([value for row in biases for value in row], device=states.device)
-        embedded_images = None if images is None or self.image_embedding is None else self.image_embedding(images)
+        embedded_images = (
+            None if images is None or self.image_embedding is None else self.image_embedding(images)
+        )
         context = Context(lengths, bias, () if images is None else images.lengths)
         return EmbeddedText(self.text_embedding(states), embedded_images, context)
 
@@ -378,7 +421,9 @@ class DiT(nn.Module):
         """The part of the forward pass that depends only on text and images; pass the result to `forward` in place of the text."""
         embedded = self.embed_text(text, images)
         blocks = cast(Iterable[Block], self.blocks)
-        return PreparedText(tuple(block.cross_attention.keys_values(embedded) for block in blocks), embedded.context)
+        return PreparedText(
+            tuple(block.cross_attention.keys_values(embedded) for block in blocks), embedded.context
+        )
 
     def embed_time(self, times: Float[Tensor, " u"]) -> tuple[Float[Tensor, "u d"], Float[Tensor, "u 6 d"]]:
         """The embedding of diffusion times in [0, 1], for the head and for the blocks, in float32 even under autocast."""
@@ -433,7 +478,9 @@ class DiT(nn.Module):
                 f"{len(tokens)} tokens in {len(lengths)} segments of {sum(lengths)} in all and {len(text.lengths)} prompts do not fit"
             )
         if features_at is not None and not 0 <= features_at < len(self.blocks):
-            raise ValueError(f"features_at={features_at}, but the blocks are numbered 0 to {len(self.blocks) - 1}")
+            raise ValueError(
+                f"features_at={features_at}, but the blocks are numbered 0 to {len(self.blocks) - 1}"
+            )
         embedded = text if isinstance(text, PreparedText) else self.embed_text(text)
         time, time_blocks = self.embed_time(times)
         rotation = rotations(coordinates, self.config.head_dim)
@@ -441,8 +488,16 @@ class DiT(nn.Module):
         x = self.patch_embedding(tokens.to(self.patch_embedding.weight.dtype)).float()
         features = x
         for i, block in enumerate(cast(Iterable[Block], self.blocks)):
-            known = embedded.blocks[i] if isinstance(embedded, PreparedText) else block.cross_attention.keys_values(embedded)
-            step = partial(checkpoint, block, use_reentrant=False) if self.recompute and torch.is_grad_enabled() else block
+            known = (
+                embedded.blocks[i]
+                if isinstance(embedded, PreparedText)
+                else block.cross_attention.keys_values(embedded)
+            )
+            step = (
+                partial(checkpoint, block, use_reentrant=False)
+                if self.recompute and torch.is_grad_enabled()
+                else block
+            )
             x = step(x, time_blocks, time_index, rotation, known, seen)
             if i == features_at:
                 features = x
@@ -486,7 +541,11 @@ def apply_to_grid(
 
 
 def apply_to_grids(
-    dit: DiT, clips: Sequence[Tensor], t: Sequence[Tensor], text: TextStates | PreparedText, first_frames: Sequence[int]
+    dit: DiT,
+    clips: Sequence[Tensor],
+    t: Sequence[Tensor],
+    text: TextStates | PreparedText,
+    first_frames: Sequence[int],
 ) -> list[Tensor]:
     """The predictions (out, lf, lh, lw) for clips (c, lf, lh, lw) of any sizes, packed into one forward pass.
 
@@ -502,7 +561,9 @@ def apply_to_grids(
         grids.append(grid)
         tokens.append(patchify(clip[None], patch))
         coordinates.append(grid_coordinates(*grid, patch, first, clip.device))
-        times.append(reduce(clip_times, "1 (lf pt) (lh ph) (lw pw) -> (lf lh lw)", "max", pt=pt, ph=ph, pw=pw))
+        times.append(
+            reduce(clip_times, "1 (lf pt) (lh ph) (lw pw) -> (lf lh lw)", "max", pt=pt, ph=ph, pw=pw)
+        )
     distinct, time_index = torch.cat(times).unique(return_inverse=True)
     lengths = tuple(len(part) for part in tokens)
     out = dit(torch.cat(tokens), torch.cat(coordinates), distinct, time_index, text, lengths)

@@ -25,14 +25,18 @@ COPY, UNKNOWN, END = "<copy>", "<unknown>", "<end>"
 SPECIAL = (COPY, UNKNOWN, END, *(f"<{kind}>" for kind in KINDS))
 MARKS = (",", ".", "，", "。")
 QUOTES = {'"': '"', "“": "”", "‘": "’", "「": "」", "『": "』", "«": "»", "《": "》"}
-TOKEN = re.compile(rf"(?P<space>\s*)(?P<text>[{CHINESE}]+|[^\W\d_{CHINESE}]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*|\S)")
+TOKEN = re.compile(
+    rf"(?P<space>\s*)(?P<text>[{CHINESE}]+|[^\W\d_{CHINESE}]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*|\S)"
+)
 NEGATIONS = frozenset(
     """
     no not without never none nobody nothing neither nor cannot dont doesnt isnt arent wasnt werent wont cant didnt shouldnt
     """.split()  # noqa: SIM905
 )
 NEGATIONS_ZH = ("没有", "不要", "不许", "不能", "没", "不", "无", "别", "勿", "未")
-PREPOSITIONS = frozenset(("at", "on", "in", "into", "onto", "over", "under", "to", "from", "with", "of", "by", "behind", "through"))
+PREPOSITIONS = frozenset(
+    ("at", "on", "in", "into", "onto", "over", "under", "to", "from", "with", "of", "by", "behind", "through")
+)
 WORD_STARTS = ("在", "从", "向", "往")
 CLAUSE_ENDS = frozenset(",.;:!?，。；：！？")
 MOST_INSERTED = 48
@@ -53,8 +57,14 @@ class ExpanderConfig:
     """Places told apart; what stands further behind is read as standing there."""
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.width % self.heads or min(self.width, self.layers, self.hidden, self.max_length) < 1:
-            raise ConfigError(f"width={self.width} must be a multiple of heads={self.heads}; layers, hidden and max_length at least 1")
+        if (
+            self.heads < 1
+            or self.width % self.heads
+            or min(self.width, self.layers, self.hidden, self.max_length) < 1
+        ):
+            raise ConfigError(
+                f"width={self.width} must be a multiple of heads={self.heads}; layers, hidden and max_length at least 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,14 +108,23 @@ class Expander(nn.Module):
         for match in TOKEN.finditer(prompt):
             space, text = match["space"], match["text"]
             is_apart = bool(space) or not tokens or _is_chinese(text) or _is_chinese(tokens[-1].text)
-            is_open = not closes and is_apart and not _is_bound([token.text.casefold() for token in tokens[-2:]])
+            is_open = (
+                not closes and is_apart and not _is_bound([token.text.casefold() for token in tokens[-2:]])
+            )
             if closes == text:
                 closes = ""
             elif not closes and text in QUOTES:
                 closes = QUOTES[text] if QUOTES[text] in prompt[match.end() :] else ""
             for index, (part, reading) in enumerate(self._readings(text)):
                 may_part = not closes and part in self.ids and (len(part) > 1 or part in WORD_STARTS)
-                tokens.append(Token(part, "" if index else space, reading, not is_negated and (may_part if index else is_open)))
+                tokens.append(
+                    Token(
+                        part,
+                        "" if index else space,
+                        reading,
+                        not is_negated and (may_part if index else is_open),
+                    )
+                )
                 is_negated = part not in CLAUSE_ENDS and (is_negated or _is_negation(part))
         if tokens and (tokens[0].text.isdigit() or tokens[0].text.casefold() in NUMBERS):
             tokens[0] = replace(tokens[0], is_open=False)  # no article before a number
@@ -118,7 +137,9 @@ class Expander(nn.Module):
             return [(text, self.ids[word])]
         unknown = self.ids[UNKNOWN]
         uses = self.tokenizer.explain(text)
-        if "".join(use.word for use in uses) != text:  # English words change their case, and may lose an apostrophe
+        if (
+            "".join(use.word for use in uses) != text
+        ):  # English words change their case, and may lose an apostrophe
             return [(text, _reading(self.ids, uses[0].used, unknown) if len(uses) == 1 else unknown)]
         return [(use.word, _reading(self.ids, use.used, unknown)) for use in uses]
 
@@ -156,7 +177,10 @@ class Expander(nn.Module):
         device = self.embed.weight.device
         lengths = tuple(map(len, sources))
         packed = torch.tensor([token for source in sources for token in source], device=device)
-        places = torch.tensor([min(place, self.config.max_length - 1) for length in lengths for place in range(length)], device=device)
+        places = torch.tensor(
+            [min(place, self.config.max_length - 1) for length in lengths for place in range(length)],
+            device=device,
+        )
         x = self.embed(packed) + self.places(places)
         for block in self.blocks:
             x = block(x, lengths)
@@ -171,7 +195,13 @@ class Expander(nn.Module):
 
     @torch.inference_mode()
     def expand(
-        self, prompt: str, *, kind: str = "text", seed: int = 0, top_p: float = 0.7, may_add: Callable[[str], bool] | None = None
+        self,
+        prompt: str,
+        *,
+        kind: str = "text",
+        seed: int = 0,
+        top_p: float = 0.7,
+        may_add: Callable[[str], bool] | None = None,
     ) -> str:
         """The prompt with what it leaves open filled in. `seed` chooses at each step among the likeliest tokens that make up `top_p`.
 
@@ -186,7 +216,10 @@ class Expander(nn.Module):
         source = self.source(kind, [token.reading for token in tokens])
         (states,) = self.encode([source])
         banned = torch.zeros(len(self.tokens), device=states.device)
-        unwanted = [may_add is not None and index >= len(SPECIAL) and not may_add(word) for index, word in enumerate(self.tokens)]
+        unwanted = [
+            may_add is not None and index >= len(SPECIAL) and not may_add(word)
+            for index, word in enumerate(self.tokens)
+        ]
         banned[torch.tensor(unwanted)] = -torch.inf
         generator = torch.Generator().manual_seed(seed)
         written: list[Token] = []
@@ -227,7 +260,12 @@ def spell(tokens: Sequence[Token], is_own: Sequence[bool]) -> str:
             word = word[:1].upper() + word[1:]
         space = token.space
         if is_own[index] or after_own:
-            joins = not text or word in MARKS or text[-1] in "，。" or (_is_chinese(word) and _is_chinese(text[-1]))
+            joins = (
+                not text
+                or word in MARKS
+                or text[-1] in "，。"
+                or (_is_chinese(word) and _is_chinese(text[-1]))
+            )
             space = "" if joins else " "
         text += space + word
     return text
@@ -251,7 +289,9 @@ def _is_negation(text: str) -> bool:
 
 def _is_bound(before: Sequence[str]) -> bool:
     """Whether what comes next belongs to a preposition: it stands right before, or before an article."""
-    return bool(before) and (before[-1] in PREPOSITIONS or (before[-1] in ("a", "an", "the") and before[0] in PREPOSITIONS))
+    return bool(before) and (
+        before[-1] in PREPOSITIONS or (before[-1] in ("a", "an", "the") and before[0] in PREPOSITIONS)
+    )
 
 
 def _last_clause(tokens: Sequence[Token]) -> list[Token]:

@@ -18,7 +18,9 @@ AT_ONCE = 33
 """More known frames than these are encoded as a stream, so that memory does not grow with the length of a clip."""
 
 
-def encode_known(vae: VAE, video: Float[Tensor, "b c f h w"], *, starts_canvas: bool) -> Float[Tensor, "b z lf lh lw"]:
+def encode_known(
+    vae: VAE, video: Float[Tensor, "b c f h w"], *, starts_canvas: bool
+) -> Float[Tensor, "b z lf lh lw"]:
     """Normalised latents (posterior means) of known frames in [-1, 1].
 
     At the start of a canvas f must be 4k+1 and gives k+1 latents; elsewhere it must be 4k and gives k. Raises `RequestError` otherwise.
@@ -30,7 +32,9 @@ def encode_known(vae: VAE, video: Float[Tensor, "b c f h w"], *, starts_canvas: 
             raise RequestError(f"{num_frames} known frames cannot start a canvas: use {factor}k+1")
         return _encode(vae, video)
     if num_frames % factor or num_frames == 0:
-        raise RequestError(f"{num_frames} known frames cannot stand inside a canvas: use a multiple of {factor}")
+        raise RequestError(
+            f"{num_frames} known frames cannot stand inside a canvas: use a multiple of {factor}"
+        )
     prefix = video[:, :, mirrored(num_frames, 1 + (PREFIX_LATENTS - 1) * factor)]
     return _encode(vae, torch.cat([prefix, video], dim=2))[:, :, PREFIX_LATENTS:]
 
@@ -44,4 +48,7 @@ def _encode(vae: VAE, video: Tensor) -> Tensor:
 def mirrored(num_frames: int, length: int) -> list[int]:
     """Indices of the `length` frames before frame 0 of a clip that is reflected at its ends: ..., 2, 1 for a long one."""
     period = max(1, 2 * (num_frames - 1))
-    return [min(place % period, period - place % period) if num_frames > 1 else 0 for place in range(length, 0, -1)]
+    return [
+        min(place % period, period - place % period) if num_frames > 1 else 0
+        for place in range(length, 0, -1)
+    ]

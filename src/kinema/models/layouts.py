@@ -63,8 +63,12 @@ IMAGE_BLOCK_LINEARS = {
     "cross_attention.to_k_image": ("attn2.add_k_proj", "cross_attn.k_img"),
     "cross_attention.to_v_image": ("attn2.add_v_proj", "cross_attn.v_img"),
 }
-IMAGE_BLOCK_TENSORS = {"cross_attention.norm_k_image.weight": ("attn2.norm_added_k.weight", "cross_attn.norm_k_img.weight")}
-IMAGE_POSITIONS = {"image_embedding.positions": ("condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos")}
+IMAGE_BLOCK_TENSORS = {
+    "cross_attention.norm_k_image.weight": ("attn2.norm_added_k.weight", "cross_attn.norm_k_img.weight")
+}
+IMAGE_POSITIONS = {
+    "image_embedding.positions": ("condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos")
+}
 
 
 def dit_keys(config: DiTConfig, layout: Layout) -> dict[str, str]:
@@ -76,12 +80,22 @@ def dit_keys(config: DiTConfig, layout: Layout) -> dict[str, str]:
     block_tensors = BLOCK_TENSORS | (IMAGE_BLOCK_TENSORS if has_images else {})
     block_linears = BLOCK_LINEARS | (IMAGE_BLOCK_LINEARS if has_images else {})
 
-    def named(tensors: Mapping[str, tuple[str, str]], linears: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    def named(
+        tensors: Mapping[str, tuple[str, str]], linears: Mapping[str, tuple[str, str]]
+    ) -> dict[str, str]:
         whole = {ours: theirs[side] for ours, theirs in tensors.items()}
-        return whole | {f"{ours}.{kind}": f"{theirs[side]}.{kind}" for ours, theirs in linears.items() for kind in ("weight", "bias")}
+        return whole | {
+            f"{ours}.{kind}": f"{theirs[side]}.{kind}"
+            for ours, theirs in linears.items()
+            for kind in ("weight", "bias")
+        }
 
     keys, block = named(tensors, linears), named(block_tensors, block_linears)
-    return keys | {f"blocks.{i}.{ours}": f"blocks.{i}.{theirs}" for i in range(config.num_layers) for ours, theirs in block.items()}
+    return keys | {
+        f"blocks.{i}.{ours}": f"blocks.{i}.{theirs}"
+        for i in range(config.num_layers)
+        for ours, theirs in block.items()
+    }
 
 
 def dit_to_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layout) -> dict[str, Tensor]:
@@ -105,7 +119,9 @@ def dit_from_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layo
     result = {ours: state[theirs] for ours, theirs in keys.items()}
     kernel = result[PATCH_WEIGHT]
     if kernel.shape[1:] != (config.in_channels, *config.patch):
-        raise ModelError(f"patch_embedding.weight is {tuple(kernel.shape)}, but in_channels={config.in_channels} and patch={config.patch}")
+        raise ModelError(
+            f"patch_embedding.weight is {tuple(kernel.shape)}, but in_channels={config.in_channels} and patch={config.patch}"
+        )
     result[PATCH_WEIGHT] = kernel.flatten(1)
     return result
 
@@ -113,7 +129,9 @@ def dit_from_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layo
 def _check_keys(state: Mapping[str, Tensor], expected: Any, what: str) -> None:
     missing, surplus = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     if missing or surplus:
-        raise ModelError(f"tensors of {what}: missing {', '.join(missing) or 'none'}; unexpected {', '.join(surplus) or 'none'}")
+        raise ModelError(
+            f"tensors of {what}: missing {', '.join(missing) or 'none'}; unexpected {', '.join(surplus) or 'none'}"
+        )
 
 
 def dit_to_diffusers(state: Mapping[str, Tensor], config: DiTConfig) -> dict[str, Tensor]:
@@ -174,7 +192,9 @@ def vae_original_name(name: str, *, num_res_blocks: int, residual: bool) -> str:
     side, _, rest = name.partition(".")
     if side in ("quant_conv", "post_quant_conv"):
         return VAE_PARTS[f"{side}."] + rest
-    stage = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(?:(resnets)\.(\d+)\.|(downsampler|upsampler|upsamplers\.0)\.)?(.+)", rest)
+    stage = re.fullmatch(
+        r"(down|up)_blocks\.(\d+)\.(?:(resnets)\.(\d+)\.|(downsampler|upsampler|upsamplers\.0)\.)?(.+)", rest
+    )
     if stage is None:
         part = next(part for part in VAE_PARTS if rest.startswith(part))
         return f"{side}.{VAE_PARTS[part]}{_vae_leaf(rest.removeprefix(part), part.startswith('mid_block.resnets'))}"
@@ -210,7 +230,11 @@ UMT5_BLOCK = {
 
 def umt5_keys(num_layers: int) -> dict[str, str]:
     """transformers' name of every tensor of the UMT5 encoder, and its original name."""
-    blocks = {f"encoder.block.{i}.{theirs}": f"blocks.{i}.{name}" for i in range(num_layers) for theirs, name in UMT5_BLOCK.items()}
+    blocks = {
+        f"encoder.block.{i}.{theirs}": f"blocks.{i}.{name}"
+        for i in range(num_layers)
+        for theirs, name in UMT5_BLOCK.items()
+    }
     return UMT5_TENSORS | blocks
 
 

@@ -21,7 +21,15 @@ from kinema.models.layouts import dit_keys
 from kinema.models.streaming import StreamedBlocks
 from kinema.models.tensors import MOST_LISTED, TensorFiles
 
-PREFIXES = ("base_model.model.", "transformer_2.", "transformer.", "diffusion_model.", "model.diffusion_model.", "lora_unet_", "unet.")
+PREFIXES = (
+    "base_model.model.",
+    "transformer_2.",
+    "transformer.",
+    "diffusion_model.",
+    "model.diffusion_model.",
+    "lora_unet_",
+    "unet.",
+)
 SUFFIXES = {
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
@@ -107,13 +115,19 @@ def read_lora(file: Path, dit: DiT) -> dict[str, Adapter]:
             continue
         down, up = parts["down"].flatten(1), parts["up"].flatten(1)
         if (len(up), down.shape[1]) != tuple(weight.shape) or up.shape[1] != len(down):
-            strange.append(f"{layer} is {len(up)}x{up.shape[1]} by {len(down)}x{down.shape[1]}, not for {tuple(weight.shape)}")
+            strange.append(
+                f"{layer} is {len(up)}x{up.shape[1]} by {len(down)}x{down.shape[1]}, not for {tuple(weight.shape)}"
+            )
             continue
         adapters[layer] = Adapter(down, up, float(parts["alpha"]) if "alpha" in parts else float(len(down)))
     if strange or not adapters:
-        listed = "; ".join(strange[:MOST_LISTED]) + (f" and {len(strange) - MOST_LISTED} more" if len(strange) > MOST_LISTED else "")
+        listed = "; ".join(strange[:MOST_LISTED]) + (
+            f" and {len(strange) - MOST_LISTED} more" if len(strange) > MOST_LISTED else ""
+        )
         total = len(adapters) + len(strange)
-        raise ModelError(f"{file} is not for this model: {len(adapters)}/{total} fit, these do not: {listed or 'it holds no adapter'}")
+        raise ModelError(
+            f"{file} is not for this model: {len(adapters)}/{total} fit, these do not: {listed or 'it holds no adapter'}"
+        )
     return adapters
 
 
@@ -121,7 +135,11 @@ def _layer(name: str, names: Mapping[str, str]) -> str | None:
     """Our name for the layer that a file calls `name`, or None."""
     for prefix in PREFIXES:
         if name.startswith(prefix):
-            return _layer(name.removeprefix(prefix), names) if name.removeprefix(prefix) not in names else names[name.removeprefix(prefix)]
+            return (
+                _layer(name.removeprefix(prefix), names)
+                if name.removeprefix(prefix) not in names
+                else names[name.removeprefix(prefix)]
+            )
     return names.get(name)
 
 
@@ -184,10 +202,16 @@ def add_lora(dit: DiT, rank: int, alpha: float, targets: Sequence[str] = TARGETS
     dit.requires_grad_(False)
     for parameter in dit.parameters():
         parameter.is_released = True  # type: ignore[attr-defined]
-    layers = [name for name, module in dit.named_modules() if isinstance(module, nn.Linear) and name.startswith("blocks.")]
+    layers = [
+        name
+        for name, module in dit.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith("blocks.")
+    ]
     if idle := [target for target in targets if not any(name.endswith(target) for name in layers)]:
         known = sorted({name.split(".", 2)[2] for name in layers})
-        raise ConfigError(f"no layer ends with {', '.join(map(repr, idle))}: the layers of a block are {', '.join(known)}")
+        raise ConfigError(
+            f"no layer ends with {', '.join(map(repr, idle))}: the layers of a block are {', '.join(known)}"
+        )
     for name in layers:
         if name.endswith(tuple(targets)):
             parent, _, leaf = name.rpartition(".")

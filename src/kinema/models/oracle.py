@@ -39,7 +39,9 @@ class OracleConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_tracks <= 2:
-            raise ConfigError(f"num_tracks={self.num_tracks} must be 1 (the subject) or 2 (and what it acts on)")
+            raise ConfigError(
+                f"num_tracks={self.num_tracks} must be 1 (the subject) or 2 (and what it acts on)"
+            )
         if self.width < 8 or self.width % 8 or self.short_side_px < 16 or self.fps <= 0:
             raise ConfigError(
                 f"width={self.width} must be a multiple of 8, short_side_px={self.short_side_px} at least 16 and fps={self.fps:g} positive"
@@ -98,7 +100,9 @@ class Oracle(nn.Module):
     def __init__(self, config: OracleConfig) -> None:
         super().__init__()
         if not config.slots:
-            raise ConfigError("an oracle needs the possible answers of every slot; take them from a world's vocabulary")
+            raise ConfigError(
+                "an oracle needs the possible answers of every slot; take them from a world's vocabulary"
+            )
         self.config = config
         w, tracks = config.width, config.num_tracks
         deep = 4 * w
@@ -118,7 +122,10 @@ class Oracle(nn.Module):
         self.far_time_block = nn.Conv1d(deep, deep, 3, padding=2, dilation=2)
         self.event_block = nn.Linear(2 * deep, deep)
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(deep + (tracks if name in FROM_OBJECT else 0), len(config.slots[name])) for name in SLOTS}
+            {
+                name: nn.Linear(deep + (tracks if name in FROM_OBJECT else 0), len(config.slots[name]))
+                for name in SLOTS
+            }
         )
 
     def forward(self, video: Float[Tensor, "b 3 f h w"]) -> OracleOutput:
@@ -146,7 +153,9 @@ class Oracle(nn.Module):
         def by_clip(values: Tensor) -> Tensor:
             return rearrange(values, "(b f) ... -> b f ...", b=b)
 
-        places, log_sizes, visible, objects, scene = (by_clip(v) for v in (places, log_sizes, visible, objects, scene))
+        places, log_sizes, visible, objects, scene = (
+            by_clip(v) for v in (places, log_sizes, visible, objects, scene)
+        )
         speeds = F.pad(places.diff(dim=1), (0, 0, 0, 0, 1, 0)) * 8
         geometry = torch.cat([places * 2 - 1, speeds, log_sizes.unsqueeze(-1), visible.unsqueeze(-1)], dim=-1)
         now = torch.cat([torch.cat([objects, geometry], dim=-1).flatten(2), scene], dim=-1)
@@ -158,9 +167,19 @@ class Oracle(nn.Module):
         thing = torch.cat([looks, log_sizes.mean(dim=1)], dim=-1)
         place = F.relu(self.scene_block(scene.mean(dim=1)))
         frames = torch.cat([rearrange(steps, "b d f -> b f d"), geometry.flatten(2)], dim=-1)
-        source = {name: thing if name in FROM_OBJECT else place if name in FROM_SCENE else event for name in SLOTS}
+        source = {
+            name: thing if name in FROM_OBJECT else place if name in FROM_SCENE else event for name in SLOTS
+        }
         logits = {name: head(source[name]) for name, head in self.heads.items()}
-        return OracleOutput(logits, places, log_sizes, visible, by_clip(heat), frames, torch.stack([looks, place, event], dim=1))
+        return OracleOutput(
+            logits,
+            places,
+            log_sizes,
+            visible,
+            by_clip(heat),
+            frames,
+            torch.stack([looks, place, event], dim=1),
+        )
 
     def prepare(self, video: Float[Tensor, "b 3 f h w"]) -> Float[Tensor, "b 3 f h2 w2"]:
         """Clips area-resized so that their short side has the trained number of pixels."""
@@ -223,7 +242,9 @@ def expectation(weights: Float[Tensor, "n k lh lw"], axis: int, num_pixels: int)
     return (weights.sum(dim=5 - axis) * share).sum(dim=-1)
 
 
-def heat_target(places: Float[Tensor, "n 2"], lh: int, lw: int, height: int, width: int) -> Float[Tensor, "n lh lw"]:
+def heat_target(
+    places: Float[Tensor, "n 2"], lh: int, lw: int, height: int, width: int
+) -> Float[Tensor, "n lh lw"]:
     """Heat maps whose expectation is exactly `places` (shares of width and height): bilinear weights on the four nearest cells."""
 
     def along(share: Tensor, num_cells: int, num_pixels: int) -> Tensor:
@@ -238,4 +259,8 @@ def heat_target(places: Float[Tensor, "n 2"], lh: int, lw: int, height: int, wid
 def _chunks(clips: Sequence[np.ndarray], batch: int) -> list[list[np.ndarray]]:
     """Clips in order, at most `batch` neighbours of one size at a time."""
     edges = [0, *(i for i, (a, b) in enumerate(pairwise(clips), 1) if a.shape != b.shape), len(clips)]
-    return [list(clips[i : min(i + batch, stop)]) for start, stop in pairwise(edges) for i in range(start, stop, batch)]
+    return [
+        list(clips[i : min(i + batch, stop)])
+        for start, stop in pairwise(edges)
+        for i in range(start, stop, batch)
+    ]

@@ -19,14 +19,25 @@ def patchify(x: Float[Tensor, "b c lf lh lw"], patch: Patch) -> Float[Tensor, "n
     return rearrange(x, "b c (lf pt) (lh ph) (lw pw) -> (b lf lh lw) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
 
 
-def unpatchify(tokens: Float[Tensor, "n patch_channels"], grid: tuple[int, int, int], patch: Patch) -> Float[Tensor, "b c lf lh lw"]:
+def unpatchify(
+    tokens: Float[Tensor, "n patch_channels"], grid: tuple[int, int, int], patch: Patch
+) -> Float[Tensor, "b c lf lh lw"]:
     """Latents of size `grid` = (lf, lh, lw) from the head's rows.
 
     A row is laid out as (pt, ph, pw, c), the order of Wan's head, which is not that of `patchify`.
     """
     pt, ph, pw = patch
     lf, lh, lw = (size // p for size, p in zip(grid, patch))
-    return rearrange(tokens, "(b lf lh lw) (pt ph pw c) -> b c (lf pt) (lh ph) (lw pw)", lf=lf, lh=lh, lw=lw, pt=pt, ph=ph, pw=pw)
+    return rearrange(
+        tokens,
+        "(b lf lh lw) (pt ph pw c) -> b c (lf pt) (lh ph) (lw pw)",
+        lf=lf,
+        lh=lh,
+        lw=lw,
+        pt=pt,
+        ph=ph,
+        pw=pw,
+    )
 
 
 def grid_coordinates(

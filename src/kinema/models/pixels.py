@@ -12,7 +12,9 @@ from kinema.shapes import Float
 
 def to_uint8(video: Float[Tensor, "3 f h w"]) -> np.ndarray:
     """Pixels (f, h, w, 3) in 0 ... 255 of pixels in [-1, 1]; what lies outside is clipped."""
-    pixels = rearrange(video, "c f h w -> f h w c").float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    pixels = (
+        rearrange(video, "c f h w -> f h w c").float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    )
     return pixels.cpu().numpy()
 
 

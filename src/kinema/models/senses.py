@@ -31,7 +31,9 @@ def stand_in(word: str, is_known: Callable[[str], bool], table: Mapping[str, tup
     """
     near = table.get(word, ())
     further = (phrase for middle in near for phrase in table.get(middle, ()))
-    return next((phrase for phrase in (*near, *further) if all(is_known(part) for part in phrase.split())), None)
+    return next(
+        (phrase for phrase in (*near, *further) if all(is_known(part) for part in phrase.split())), None
+    )
 
 
 def corrected(word: str, known: tuple[str, ...]) -> str | None:

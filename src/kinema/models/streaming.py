@@ -49,7 +49,11 @@ class StreamedBlocks(nn.ModuleList):
 
 
 def with_streamed_blocks(
-    module: M, blocks: str, state: Mapping[str, Tensor], device: torch.device, convert: Callable[[str, Tensor], Tensor]
+    module: M,
+    blocks: str,
+    state: Mapping[str, Tensor],
+    device: torch.device,
+    convert: Callable[[str, Tensor], Tensor],
 ) -> M:
     """`module`, made on the meta device, on `device` with the tensors of `state`; those of the list `blocks` inside it are streamed.
 

@@ -173,7 +173,9 @@ class TensorFiles(Mapping[str, Tensor]):
         if file in self._pickled:
             return self._pickled[file][full]
         with opened(file) as tensors:
-            return tensors.get_tensor(full).clone()  # so that it does not depend on the file once that is closed
+            return tensors.get_tensor(
+                full
+            ).clone()  # so that it does not depend on the file once that is closed
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -191,14 +193,20 @@ class TensorFiles(Mapping[str, Tensor]):
         """Size of the files."""
         return sum(file.stat().st_size for file in self.files)
 
-    def account(self, expected: Mapping[str, Sequence[int]], what: str, ignored: Collection[str] = ()) -> None:
+    def account(
+        self, expected: Mapping[str, Sequence[int]], what: str, ignored: Collection[str] = ()
+    ) -> None:
         """Raise `ModelError` unless the tensors are those of `expected`, in name and shape, all of them floating-point numbers."""
         wrong = [
             f"{name} is {self.shapes[name]}, not {tuple(expected[name])}"
             for name in sorted(self.shapes.keys() & expected.keys())
             if self.shapes[name] != tuple(expected[name])
         ]
-        types = sorted(f"{name} ({self.dtypes[name]})" for name in self.shapes.keys() & expected.keys() if self.dtypes[name] not in FLOATS)
+        types = sorted(
+            f"{name} ({self.dtypes[name]})"
+            for name in self.shapes.keys() & expected.keys()
+            if self.dtypes[name] not in FLOATS
+        )
         problems = {
             "missing": sorted(expected.keys() - self.shapes.keys()),
             "unexpected": sorted(self.shapes.keys() - expected.keys() - set(ignored)),
@@ -207,7 +215,9 @@ class TensorFiles(Mapping[str, Tensor]):
         }
         found = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names]
         if found:
-            raise ModelError(f"{self.files[0] if self.files else what}: tensors are not those of {what}: {'; '.join(found)}")
+            raise ModelError(
+                f"{self.files[0] if self.files else what}: tensors are not those of {what}: {'; '.join(found)}"
+            )
 
 
 def component_files(folder: Path, weights: str) -> list[Path]:
@@ -223,7 +233,9 @@ def read_pickle(file: Path) -> Mapping[str, Tensor]:
         except RuntimeError as error:
             if "mmap" not in str(error):
                 raise
-            content = torch.load(file, map_location=CPU, weights_only=True)  # the older format cannot be mapped
+            content = torch.load(
+                file, map_location=CPU, weights_only=True
+            )  # the older format cannot be mapped
     except FileNotFoundError:
         raise ModelError(f"{file} is missing") from None
     except pickle.UnpicklingError as error:
@@ -233,13 +245,19 @@ def read_pickle(file: Path) -> Mapping[str, Tensor]:
             f"{file} holds more than tensors{what}: it is not loaded, because it could run code; ask for safetensors"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(f"{file} is truncated or damaged, it has {file.stat().st_size} bytes: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        raise ModelError(
+            f"{file} is truncated or damaged, it has {file.stat().st_size} bytes: {str(error).splitlines()[0]}"
+        ) from None
+    if not isinstance(content, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
+    ):
         raise ModelError(f"{file} does not hold tensors by name")
     return content
 
 
-def write_shards(folder: Path, weights: str, state: Mapping[str, Tensor], *, most_bytes: int = 5 * 10**9) -> None:
+def write_shards(
+    folder: Path, weights: str, state: Mapping[str, Tensor], *, most_bytes: int = 5 * 10**9
+) -> None:
     """Write the tensors of `state` as `folder / weights`, or as several files and an index when they are more than `most_bytes`.
 
     They are asked for one at a time, so that no more than one file's tensors are in memory.

@@ -46,7 +46,10 @@ class TextStates:
     @classmethod
     def cat(cls, texts: Sequence["TextStates"]) -> "TextStates":
         """All prompts of `texts` (at least one), in order."""
-        return cls(torch.cat([text.states for text in texts]), tuple(length for text in texts for length in text.lengths))
+        return cls(
+            torch.cat([text.states for text in texts]),
+            tuple(length for text in texts for length in text.lengths),
+        )
 
     def select(self, indices: Sequence[int]) -> "TextStates":
         """The prompts at `indices` (at least one), in that order, repeated where an index repeats."""

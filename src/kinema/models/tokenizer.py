@@ -22,7 +22,15 @@ FORMAT = "kinema-words-1"
 CHINESE = "\u3400-\u4dbf\u4e00-\u9fff"
 PIECES = re.compile(rf"[{CHINESE}]+|[^\W\d_{CHINESE}]+|\d+")
 POSSESSIVE = re.compile(r"['\u2019]s\b|['\u2019]")
-ENDINGS = (("", ("",)), ("ies", ("y",)), ("es", ("", "e")), ("s", ("",)), ("ing", ("", "e")), ("ed", ("", "e")), ("y", ("", "e")))
+ENDINGS = (
+    ("", ("",)),
+    ("ies", ("y",)),
+    ("es", ("", "e")),
+    ("s", ("",)),
+    ("ing", ("", "e")),
+    ("ed", ("", "e")),
+    ("y", ("", "e")),
+)
 """What an English word may end with, and what stands there in the word it comes from. Captions say "rolls" more than "roll"."""
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -55,12 +63,20 @@ class Tokenizer:
         """
         self.tokens = (*SPECIAL, *sorted({piece for word in words for piece in pieces(word)}))
         self.max_length = max_length
-        wanted = set(self.tokens) if understood is None else {piece for word in understood for piece in pieces(word)}
+        wanted = (
+            set(self.tokens)
+            if understood is None
+            else {piece for word in understood for piece in pieces(word)}
+        )
         self.understood = tuple(token for token in self.words if token in wanted)
         """The words that are read as written, sorted."""
-        self._ids = {token: index for index, token in enumerate(self.tokens) if token in SPECIAL or token in wanted}
+        self._ids = {
+            token: index for index, token in enumerate(self.tokens) if token in SPECIAL or token in wanted
+        }
         self._english = tuple(token for token in self.understood if not _is_chinese(token))
-        self._longest_chinese = max((len(token) for token in self.understood if _is_chinese(token)), default=0)
+        self._longest_chinese = max(
+            (len(token) for token in self.understood if _is_chinese(token)), default=0
+        )
         self._table = table
 
     def __len__(self) -> int:
@@ -109,9 +125,14 @@ class Tokenizer:
         content = read_json(path)
         tokens: Any = content.get("tokens")
         understood, max_length = content.get("understood"), content.get("max_length")
-        are_words = all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in (tokens, understood or []))
+        are_words = all(
+            isinstance(words, list) and all(isinstance(word, str) for word in words)
+            for words in (tokens, understood or [])
+        )
         if content.get("format") != FORMAT or not are_words or type(max_length) is not int:
-            raise ModelError(f"{path} is not a Kinema tokenizer: it must hold format '{FORMAT}', max_length and tokens")
+            raise ModelError(
+                f"{path} is not a Kinema tokenizer: it must hold format '{FORMAT}', max_length and tokens"
+            )
         tokenizer = cls(tokens[len(SPECIAL) :], max_length=max_length, understood=understood)
         if list(tokenizer.tokens) != tokens:
             raise ModelError(f"{path}: the tokens are not {', '.join(SPECIAL)} and then sorted words")
@@ -133,7 +154,9 @@ class Tokenizer:
                 words = self._cut(piece, {**self._senses(), **self._ids})
             for word in words:
                 known = word in self._ids
-                yield WordUse(word, word if known else stand_in(word, self._ids.__contains__, self._senses()), known)
+                yield WordUse(
+                    word, word if known else stand_in(word, self._ids.__contains__, self._senses()), known
+                )
 
     def _read_english(self, word: str) -> WordUse:
         """A word outside the vocabulary: by its row in the senses, else by another form of it, else by its spelling."""
@@ -156,7 +179,10 @@ class Tokenizer:
         is_unknown = False
         start = 0
         while start < len(run):
-            size = next((n for n in range(min(longest, len(run) - start), 0, -1) if run[start : start + n] in known), 0)
+            size = next(
+                (n for n in range(min(longest, len(run) - start), 0, -1) if run[start : start + n] in known),
+                0,
+            )
             if size:
                 words.append(run[start : start + size])
             elif is_unknown:

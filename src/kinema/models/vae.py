@@ -72,7 +72,9 @@ class VAEConfig:
         if min(self.latents_std) <= 0:
             raise ConfigError(f"latents_std must be positive, not {min(self.latents_std)}")
         if any(dim % 2 for dim in self.decoder_dims[1:-1]) and not self.residual:
-            raise ConfigError(f"decoder widths {self.decoder_dims} are halved while upsampling: they must be even")
+            raise ConfigError(
+                f"decoder widths {self.decoder_dims} are halved while upsampling: they must be even"
+            )
 
     @property
     def spatial_factor(self) -> int:
@@ -121,10 +123,14 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config
         in_time, pixels = config.temporal_downsample, 3 * config.fold**2
-        self.encoder = Encoder(pixels, config.encoder_dims, 2 * config.z_dim, config.num_res_blocks, in_time, config.residual)
+        self.encoder = Encoder(
+            pixels, config.encoder_dims, 2 * config.z_dim, config.num_res_blocks, in_time, config.residual
+        )
         self.quant_conv = CausalConv3d(2 * config.z_dim, 2 * config.z_dim, 1)
         self.post_quant_conv = CausalConv3d(config.z_dim, config.z_dim, 1)
-        self.decoder = Decoder(config.z_dim, config.decoder_dims, pixels, config.num_res_blocks, in_time[::-1], config.residual)
+        self.decoder = Decoder(
+            config.z_dim, config.decoder_dims, pixels, config.num_res_blocks, in_time[::-1], config.residual
+        )
         self.init_weights()
 
     @torch.no_grad()
@@ -155,7 +161,9 @@ class VAE(nn.Module):
         factor = self.config.temporal_factor
         if (video.shape[2] - 1) % factor:
             low = (video.shape[2] - 1) // factor * factor + 1
-            raise RequestError(f"{video.shape[2]} frames do not fit the VAE: use {factor}k+1, e.g. {max(low, 1)} or {low + factor}")
+            raise RequestError(
+                f"{video.shape[2]} frames do not fit the VAE: use {factor}k+1, e.g. {max(low, 1)} or {low + factor}"
+            )
         return self._encode(video, None)
 
     def decode(self, z: Float[Tensor, "b c lf lh lw"], *, clamp: bool = False) -> Float[Tensor, "b 3 f h w"]:
@@ -186,10 +194,14 @@ class VAE(nn.Module):
                 cache.is_first = False
                 waiting = waiting[:, :, size:]
         if waiting is None or waiting.shape[2]:
-            raise RequestError(f"{num_frames} frames do not fit the VAE: use {factor}k+1, e.g. {num_frames // factor * factor + 1}")
+            raise RequestError(
+                f"{num_frames} frames do not fit the VAE: use {factor}k+1, e.g. {num_frames // factor * factor + 1}"
+            )
 
     @torch.no_grad()
-    def stream_decode(self, latents: Iterable[Tensor], *, at_once: int = 2, clamp: bool = False) -> Iterator[Tensor]:
+    def stream_decode(
+        self, latents: Iterable[Tensor], *, at_once: int = 2, clamp: bool = False
+    ) -> Iterator[Tensor]:
         """The frames (b, 3, f, h, w) of one video whose latents come in pieces (b, c, lf, lh, lw) of any length; no gradients.
 
         The first latent frame is decoded alone and gives one frame; of the others, which give four each, at most `at_once` are decoded at
@@ -209,16 +221,22 @@ class VAE(nn.Module):
 
     def normalise(self, z: Float[Tensor, "b c lf lh lw"]) -> Float[Tensor, "b c lf lh lw"]:
         """Latents with mean 0 and standard deviation 1 per channel, as a diffusion model wants them."""
-        return (z - self._per_channel(self.config.latents_mean, z)) / self._per_channel(self.config.latents_std, z)
+        return (z - self._per_channel(self.config.latents_mean, z)) / self._per_channel(
+            self.config.latents_std, z
+        )
 
     def denormalise(self, z: Float[Tensor, "b c lf lh lw"]) -> Float[Tensor, "b c lf lh lw"]:
         """Latents as `decode` wants them."""
-        return z * self._per_channel(self.config.latents_std, z) + self._per_channel(self.config.latents_mean, z)
+        return z * self._per_channel(self.config.latents_std, z) + self._per_channel(
+            self.config.latents_mean, z
+        )
 
     def _encode(self, video: Tensor, cache: FeatureCache | None) -> Posterior:
         p = self.config.fold
         # The fold's order, width offset before height offset, is the published one.
-        x = rearrange(video, "b c f (h p) (w q) -> b (c q p) f h w", p=p, q=p).contiguous(memory_format=torch.channels_last_3d)
+        x = rearrange(video, "b c f (h p) (w q) -> b (c q p) f h w", p=p, q=p).contiguous(
+            memory_format=torch.channels_last_3d
+        )
         mean, logvar = self.quant_conv(self.encoder(x, cache)).chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(-30, 20))
 
@@ -233,7 +251,9 @@ class VAE(nn.Module):
         factor = self.config.spatial_factor
         if video.shape[3] % factor or video.shape[4] % factor:
             nearest = " x ".join(str(max(1, round(size / factor)) * factor) for size in video.shape[3:])
-            raise RequestError(f"{video.shape[3]} x {video.shape[4]} pixels do not fit the VAE: use multiples of {factor}, e.g. {nearest}")
+            raise RequestError(
+                f"{video.shape[3]} x {video.shape[4]} pixels do not fit the VAE: use multiples of {factor}, e.g. {nearest}"
+            )
 
     @staticmethod
     def _per_channel(values: tuple[float, ...], z: Tensor) -> Tensor:
@@ -272,7 +292,15 @@ def vae_from_diffusers_config(values: Mapping[str, Any]) -> VAEConfig:
     if name != "AutoencoderKLWan":
         raise ModelError(f"vae/config.json is of class {name}; AutoencoderKLWan is needed")
     given = vae_diffusers_config(VAES["wan-2.1"]) | dict(values)
-    same = ("base_dim", "decoder_base_dim", "dim_mult", "num_res_blocks", "z_dim", "latents_mean", "latents_std")
+    same = (
+        "base_dim",
+        "decoder_base_dim",
+        "dim_mult",
+        "num_res_blocks",
+        "z_dim",
+        "latents_mean",
+        "latents_std",
+    )
     renamed = {
         "temporal_downsample": given["temperal_downsample"],
         "fold": 1 if given["patch_size"] is None else given["patch_size"],
@@ -281,11 +309,19 @@ def vae_from_diffusers_config(values: Mapping[str, Any]) -> VAEConfig:
     config = from_dict(VAEConfig, {key: given[key] for key in same} | renamed)
     expected = vae_diffusers_config(config)
     for key, value in given.items():
-        if key.startswith("_") or key in ("scale_factor_spatial", "scale_factor_temporal") or value == expected.get(key, value):
+        if (
+            key.startswith("_")
+            or key in ("scale_factor_spatial", "scale_factor_temporal")
+            or value == expected.get(key, value)
+        ):
             continue
-        raise ModelError(f"vae/config.json: {key} = {value!r} is not supported (needed here: {expected[key]!r})")
+        raise ModelError(
+            f"vae/config.json: {key} = {value!r} is not supported (needed here: {expected[key]!r})"
+        )
     if strange := sorted(key for key in given if key not in expected and not key.startswith("_")):
-        raise ModelError(f"vae/config.json has keys that AutoencoderKLWan does not know: {', '.join(strange)}")
+        raise ModelError(
+            f"vae/config.json has keys that AutoencoderKLWan does not know: {', '.join(strange)}"
+        )
     return config
 
 

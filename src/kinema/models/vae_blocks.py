@@ -40,10 +40,14 @@ class ResidualBlock(nn.Module):
         self.conv2 = CausalConv3d(out_dim, out_dim, 3)
         self.conv_shortcut = CausalConv3d(in_dim, out_dim, 1) if in_dim != out_dim else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None) -> Float[Tensor, "b c_out f h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
+    ) -> Float[Tensor, "b c_out f h w"]:
         in_place = not torch.is_grad_enabled()
         y = self.conv1(F.silu(self.norm1(x), inplace=in_place), cache)
-        y = self.norm2(y)  # under its own name the first convolution's result would be alive during the second
+        y = self.norm2(
+            y
+        )  # under its own name the first convolution's result would be alive during the second
         y = self.conv2(F.silu(y, inplace=in_place), cache)
         return y.add_(self.conv_shortcut(x)) if in_place else y + self.conv_shortcut(x)
 
@@ -74,7 +78,9 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([FrameAttention(dim)])
         self.resnets = nn.ModuleList([ResidualBlock(dim, dim), ResidualBlock(dim, dim)])
 
-    def forward(self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None) -> Float[Tensor, "b c f h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
+    ) -> Float[Tensor, "b c f h w"]:
         before, after = self.resnets
         return after(self.attentions[0](before(x, cache)), cache)
 
@@ -92,11 +98,17 @@ class Downsample(nn.Module):
         if self.time_conv is not None:
             # Starts as the mean of the two new frames.
             with torch.no_grad():
-                self.time_conv.weight.copy_(torch.eye(dim).view(dim, dim, 1, 1, 1) * torch.tensor([0.0, 0.5, 0.5]).view(3, 1, 1))
+                self.time_conv.weight.copy_(
+                    torch.eye(dim).view(dim, dim, 1, 1, 1) * torch.tensor([0.0, 0.5, 0.5]).view(3, 1, 1)
+                )
                 nn.init.zeros_(self.time_conv.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None) -> Float[Tensor, "b c f2 h2 w2"]:
-        x = rearrange(self.resample(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=x.shape[0])
+    def forward(
+        self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
+    ) -> Float[Tensor, "b c f2 h2 w2"]:
+        x = rearrange(
+            self.resample(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=x.shape[0]
+        )
         if self.time_conv is None:
             return x
         history = None if cache is None else cache.past(self)
@@ -122,23 +134,31 @@ class Upsample(nn.Module):
 
     def __init__(self, dim: int, out_dim: int, in_time: bool) -> None:
         super().__init__()
-        self.resample = nn.Sequential(nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(dim, out_dim, 3, padding=1))
+        self.resample = nn.Sequential(
+            nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(dim, out_dim, 3, padding=1)
+        )
         self.time_conv = CausalConv3d(dim, 2 * dim, (3, 1, 1)) if in_time else None
         if self.time_conv is not None:
             # Starts as each frame shown twice.
             with torch.no_grad():
                 nn.init.zeros_(self.time_conv.weight)
-                self.time_conv.weight[:, :, -1, 0, 0] = repeat(torch.eye(dim), "c_out c -> (two c_out) c", two=2)
+                self.time_conv.weight[:, :, -1, 0, 0] = repeat(
+                    torch.eye(dim), "c_out c -> (two c_out) c", two=2
+                )
                 nn.init.zeros_(self.time_conv.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None) -> Float[Tensor, "b c_out f2 h2 w2"]:
+    def forward(
+        self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
+    ) -> Float[Tensor, "b c_out f2 h2 w2"]:
         if self.time_conv is not None:
             is_first = cache is None or cache.is_first
             head, tail = (x[:, :, :1], x[:, :, 1:]) if is_first else (x[:, :, :0], x)
             if tail.shape[2]:
                 tail = rearrange(self.time_conv(tail, cache), "b (two c) f h w -> b c (f two) h w", two=2)
                 x = torch.cat([head, tail], dim=2) if is_first else tail
-        return rearrange(self.resample(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=x.shape[0])
+        return rearrange(
+            self.resample(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=x.shape[0]
+        )
 
 
 class AverageDown(nn.Module):
@@ -151,7 +171,13 @@ class AverageDown(nn.Module):
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c_out f2 h2 w2"]:
         if x.shape[2] % self.factor_time:
             x = F.pad(x, (0, 0, 0, 0, 1, 0))
-        x = rearrange(x, "b c (f r) (h p) (w q) -> b (c r p q) f h w", r=self.factor_time, p=self.factor_space, q=self.factor_space)
+        x = rearrange(
+            x,
+            "b c (f r) (h p) (w q) -> b (c r p q) f h w",
+            r=self.factor_time,
+            p=self.factor_space,
+            q=self.factor_space,
+        )
         return reduce(x, "b (c group) f h w -> b c f h w", "mean", c=self.out_dim)
 
 
@@ -165,7 +191,9 @@ class RepeatUp(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c f h w"], is_first: bool) -> Float[Tensor, "b c_out f2 h2 w2"]:
         x = repeat(x, "b c f h w -> b (c again) f h w", again=self.num_repeats)
-        x = rearrange(x, "b (c r p q) f h w -> b c (f r) (h p) (w q)", c=self.out_dim, r=self.factor_time, p=2, q=2)
+        x = rearrange(
+            x, "b (c r p q) f h w -> b c (f r) (h p) (w q)", c=self.out_dim, r=self.factor_time, p=2, q=2
+        )
         return x[:, :, self.factor_time - 1 :] if is_first else x
 
 
@@ -179,7 +207,9 @@ class ResidualDownStage(nn.Module):
         self.resnets = nn.ModuleList([ResidualBlock(a, b) for a, b in pairwise(dims)])
         self.downsampler = Downsample(out_dim, in_time) if in_space else None
 
-    def forward(self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None) -> Float[Tensor, "b c_out f2 h2 w2"]:
+    def forward(
+        self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
+    ) -> Float[Tensor, "b c_out f2 h2 w2"]:
         y = x
         for block in self.resnets:
             y = block(y, cache)
@@ -195,15 +225,23 @@ class UpStage(nn.Module):
     a shortcut around the stage and the part is called `upsampler`.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, num_res_blocks: int, in_space: bool, in_time: bool, is_residual: bool) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, num_res_blocks: int, in_space: bool, in_time: bool, is_residual: bool
+    ) -> None:
         super().__init__()
         dims = [in_dim] + [out_dim] * (num_res_blocks + 1)
         self.resnets = nn.ModuleList([ResidualBlock(a, b) for a, b in pairwise(dims)])
         self.upsampler = Upsample(out_dim, out_dim, in_time) if in_space and is_residual else None
-        self.upsamplers = nn.ModuleList([Upsample(out_dim, out_dim // 2, in_time)] if in_space and not is_residual else [])
-        self.avg_shortcut = RepeatUp(in_dim, out_dim, 2 if in_time else 1) if in_space and is_residual else None
+        self.upsamplers = nn.ModuleList(
+            [Upsample(out_dim, out_dim // 2, in_time)] if in_space and not is_residual else []
+        )
+        self.avg_shortcut = (
+            RepeatUp(in_dim, out_dim, 2 if in_time else 1) if in_space and is_residual else None
+        )
 
-    def forward(self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None) -> Float[Tensor, "b c_out f2 h2 w2"]:
+    def forward(
+        self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
+    ) -> Float[Tensor, "b c_out f2 h2 w2"]:
         y = x
         for block in self.resnets:
             y = block(y, cache)
@@ -220,7 +258,13 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, dims: Sequence[int], out_channels: int, num_res_blocks: int, in_time: Sequence[bool], is_residual: bool
+        self,
+        in_channels: int,
+        dims: Sequence[int],
+        out_channels: int,
+        num_res_blocks: int,
+        in_time: Sequence[bool],
+        is_residual: bool,
     ) -> None:
         super().__init__()
         self.conv_in = CausalConv3d(in_channels, dims[0], 3)
@@ -238,7 +282,9 @@ class Encoder(nn.Module):
         self.norm_out = ChannelNorm(dims[-1], 3)
         self.conv_out = CausalConv3d(dims[-1], out_channels, 3)
 
-    def forward(self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None) -> Float[Tensor, "b c_out lf lh lw"]:
+    def forward(
+        self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
+    ) -> Float[Tensor, "b c_out lf lh lw"]:
         x = self.conv_in(x, cache)
         for block in self.down_blocks:
             x = block(x, cache)
@@ -250,7 +296,13 @@ class Decoder(nn.Module):
     """Latents to folded pixels; `dims` and `in_time` as in the encoder, in the order in which the decoder meets them."""
 
     def __init__(
-        self, in_channels: int, dims: Sequence[int], out_channels: int, num_res_blocks: int, in_time: Sequence[bool], is_residual: bool
+        self,
+        in_channels: int,
+        dims: Sequence[int],
+        out_channels: int,
+        num_res_blocks: int,
+        in_time: Sequence[bool],
+        is_residual: bool,
     ) -> None:
         super().__init__()
         self.conv_in = CausalConv3d(in_channels, dims[0], 3)
@@ -264,7 +316,9 @@ class Decoder(nn.Module):
         self.norm_out = ChannelNorm(dims[-1], 3)
         self.conv_out = CausalConv3d(dims[-1], out_channels, 3)
 
-    def forward(self, x: Float[Tensor, "b c lf lh lw"], cache: FeatureCache | None = None) -> Float[Tensor, "b c_out f h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c lf lh lw"], cache: FeatureCache | None = None
+    ) -> Float[Tensor, "b c_out f h w"]:
         x = self.mid_block(self.conv_in(x, cache), cache)
         for stage in self.up_blocks:
             x = stage(x, cache)

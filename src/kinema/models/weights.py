@@ -45,7 +45,13 @@ M = TypeVar("M", bound=nn.Module)
 State = Mapping[str, Tensor]
 
 SHIPPED = "shipped"
-INDEX, MANIFEST, CARD, CONFIG, TOKENIZER = "model_index.json", "kinema.json", "card.json", "config.json", "tokenizer.json"
+INDEX, MANIFEST, CARD, CONFIG, TOKENIZER = (
+    "model_index.json",
+    "kinema.json",
+    "card.json",
+    "config.json",
+    "tokenizer.json",
+)
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLIP_CLASS = "KinemaCLIP"
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -94,9 +100,13 @@ class Manifest:
         if not 1 <= least <= most or multiple < 1 or least % multiple or most % multiple:
             raise ConfigError(f"sides={list(self.sides)} must be least, most and a number that divides both")
         if not 1 <= self.frames[0] <= self.default_frames <= self.frames[1]:
-            raise ConfigError(f"frames={list(self.frames)} must be fewest and most, with default_frames={self.default_frames} between them")
+            raise ConfigError(
+                f"frames={list(self.frames)} must be fewest and most, with default_frames={self.default_frames} between them"
+            )
         if self.fps <= 0 or self.steps < 1 or self.shift <= 0:
-            raise ConfigError(f"fps={self.fps:g} and shift={self.shift:g} must be positive, steps={self.steps} at least 1")
+            raise ConfigError(
+                f"fps={self.fps:g} and shift={self.shift:g} must be positive, steps={self.steps} at least 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,9 @@ class Part:
 def _dit_config(dit: DiT) -> dict[str, Any]:
     """What diffusers reads, and under a private key, which it passes over, what only this package knows."""
     config = dit.config
-    return dit_diffusers_config(config) | {OURS: {"text_padding": config.text_padding, "text_length": config.text_length}}
+    return dit_diffusers_config(config) | {
+        OURS: {"text_padding": config.text_padding, "text_length": config.text_length}
+    }
 
 
 def dit_config_from_diffusers(values: Mapping[str, Any]) -> DiTConfig:
@@ -126,10 +138,16 @@ def dit_config_from_diffusers(values: Mapping[str, Any]) -> DiTConfig:
     sizes = {name: values[name] for name in same}
     sizes |= {"d": heads * head_dim, "num_heads": heads, "patch": values["patch_size"]}
     sizes |= {"image_dim": values.get("image_dim"), "image_positions": values.get("pos_embed_seq_len")}
-    config = from_dict(DiTConfig, sizes | dict(values.get(OURS, {"text_padding": "zeros", "text_length": 512})))
+    config = from_dict(
+        DiTConfig, sizes | dict(values.get(OURS, {"text_padding": "zeros", "text_length": 512}))
+    )
     expected = dit_diffusers_config(config)
     for key, value in values.items():
-        if not key.startswith("_diffusers") and key not in (OURS, "_name_or_path") and value != expected.get(key):
+        if (
+            not key.startswith("_diffusers")
+            and key not in (OURS, "_name_or_path")
+            and value != expected.get(key)
+        ):
             raise ModelError(f"{key} = {value!r} is not supported (needed here: {expected.get(key)!r})")
     return config
 
@@ -144,7 +162,10 @@ def _build_clip(values: Mapping[str, Any], folder: Path) -> CLIP:
     tokenizer = Tokenizer.load(own if own.exists() else folder.parent / "tokenizer" / TOKENIZER)
     if values.get("_class_name") != CLIP_CLASS:
         raise ModelError(f"it is of class {values.get('_class_name')}; {CLIP_CLASS} is needed")
-    return CLIP(from_dict(CLIPConfig, {key: value for key, value in values.items() if key != "_class_name"}), tokenizer)
+    return CLIP(
+        from_dict(CLIPConfig, {key: value for key, value in values.items() if key != "_class_name"}),
+        tokenizer,
+    )
 
 
 PARTS: dict[type[nn.Module], Part] = {
@@ -197,7 +218,9 @@ def resolve_model(model: str | Path) -> Path:
     if model == SHIPPED:
         return shipped_model()
     if not Path(model).is_dir():
-        raise ModelError(f"{unknown('model', str(model), [SHIPPED])}; or give the path of a model folder: {NEEDS}")
+        raise ModelError(
+            f"{unknown('model', str(model), [SHIPPED])}; or give the path of a model folder: {NEEDS}"
+        )
     return Path(model)
 
 
@@ -205,7 +228,9 @@ _FOLDERS = [f"{PARTS[kind].folder}/{{{CONFIG},{PARTS[kind].weights}}}" for kind 
 NEEDS = f"{MANIFEST}, {', '.join(_FOLDERS)} and tokenizer/{TOKENIZER}"
 
 
-def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest, *, dtype: torch.dtype = torch.bfloat16) -> Manifest:
+def save_model(
+    folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest, *, dtype: torch.dtype = torch.bfloat16
+) -> Manifest:
     """Write a whole model and return its manifest with the hashes filled in. The folder appears complete or not at all.
 
     Weights are stored as `dtype`. Raises `OutputError` when the folder cannot be written or holds something else than a model.
@@ -217,7 +242,9 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
         clip.tokenizer.save(partial / "tokenizer" / TOKENIZER)
         scheduler = SCHEDULERS[manifest.schedule] | {"num_train_timesteps": 1000}
         is_flow = manifest.schedule == "linear"
-        scheduler |= {"shift": manifest.shift} if is_flow else {"prediction_type": PREDICTIONS[manifest.prediction]}
+        scheduler |= (
+            {"shift": manifest.shift} if is_flow else {"prediction_type": PREDICTIONS[manifest.prediction]}
+        )
         (partial / "scheduler").mkdir()
         write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
         write_json(
@@ -231,7 +258,9 @@ def save_model(folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest,
                 "vae": ["diffusers", "AutoencoderKLWan"],
             },
         )
-        manifest = replace(manifest, sha256={name: sha256_of(partial / name) for name in files_below(partial)})
+        manifest = replace(
+            manifest, sha256={name: sha256_of(partial / name) for name in files_below(partial)}
+        )
         write_json(partial / MANIFEST, to_dict(manifest))
     return manifest
 
@@ -252,7 +281,12 @@ def save_component(
 
 
 def load_component(
-    folder: Path, kind: type[M], *, device: torch.device | None = None, dtype: torch.dtype = torch.float32, subfolder: str | None = None
+    folder: Path,
+    kind: type[M],
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    subfolder: str | None = None,
 ) -> M:
     """The network of class `kind` that lies in `folder`, or in its subfolder when `folder` is a model; in eval mode.
 
@@ -270,7 +304,11 @@ def load_component(
         with torch.device("meta"):
             module = part.build(values, folder)
     except (KeyError, TypeError, ValueError) as error:  # our own errors are ValueErrors
-        raise ModelError(f"{config_file}: {error!r}" if isinstance(error, KeyError | TypeError) else f"{config_file}: {error}") from None
+        raise ModelError(
+            f"{config_file}: {error!r}"
+            if isinstance(error, KeyError | TypeError)
+            else f"{config_file}: {error}"
+        ) from None
     assert isinstance(module, kind), "each part builds its own class"
     tensors = read_tensors(folder, part.weights, part.to_file(module, module.state_dict()), dtype=None)
     return with_weights(module, part.from_file(module, tensors), device, dtype)
@@ -330,7 +368,11 @@ def verify(folder: Path) -> int:
     listed = load_manifest(folder).sha256
     present = set(files_below(folder)) - {MANIFEST}
     changed = [name for name in sorted(present & set(listed)) if sha256_of(folder / name) != listed[name]]
-    problems = {"missing": sorted(set(listed) - present), "changed": changed, "not listed": sorted(present - set(listed))}
+    problems = {
+        "missing": sorted(set(listed) - present),
+        "changed": changed,
+        "not listed": sorted(present - set(listed)),
+    }
     if any(problems.values()) or not listed:
         found = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
         raise ModelError(f"{folder} is not as {MANIFEST} says: {found or 'no hashes'}")
@@ -352,7 +394,10 @@ def sha256_of(file: Path) -> str:
 def _write_part(folder: Path, module: nn.Module, dtype: torch.dtype) -> None:
     part = PARTS[type(module)]
     folder.mkdir(exist_ok=True)
-    state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in part.to_file(module, module.state_dict()).items()}
+    state = {
+        name: tensor.detach().to(dtype).contiguous()
+        for name, tensor in part.to_file(module, module.state_dict()).items()
+    }
     save_file(state, folder / part.weights, metadata={"format": "pt"})
     write_json(folder / CONFIG, part.config(module))
 

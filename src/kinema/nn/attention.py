@@ -39,7 +39,9 @@ def attention_kernel(name: str) -> Iterator[None]:
     except RuntimeError as error:
         if not any(words in str(error) for words in ("No available kernel", "No viable backend")):
             raise
-        raise ConfigError(f"the attention kernel '{name}' does not work on this device for these sizes: use auto") from error
+        raise ConfigError(
+            f"the attention kernel '{name}' does not work on this device for these sizes: use auto"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,11 @@ class Segments:
 
     @classmethod
     def of(
-        cls, q_lengths: tuple[int, ...], kv_lengths: tuple[int, ...], device: torch.device, bias: Float[Tensor, " m"] | None = None
+        cls,
+        q_lengths: tuple[int, ...],
+        kv_lengths: tuple[int, ...],
+        device: torch.device,
+        bias: Float[Tensor, " m"] | None = None,
     ) -> "Segments":
         """Segment i of the queries sees segment i of the keys; `bias` is added to the scores of each key.
 
@@ -130,7 +136,9 @@ def attend_within(
     return out if query_rows is None else out.index_select(0, query_rows)
 
 
-def attend_causal(q: Float[Tensor, "b n k dh"], k: Float[Tensor, "b n k dh"], v: Float[Tensor, "b n k dh"]) -> Float[Tensor, "b n k dh"]:
+def attend_causal(
+    q: Float[Tensor, "b n k dh"], k: Float[Tensor, "b n k dh"], v: Float[Tensor, "b n k dh"]
+) -> Float[Tensor, "b n k dh"]:
     """Attention in which every token of a sequence sees itself and those before it, scaled by 1/sqrt(dh)."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
@@ -144,7 +152,9 @@ def _pad(x: Float[Tensor, "m k dh"], rows: Int[Tensor, " m"], num_rows: int) -> 
 def _rows(lengths: tuple[int, ...], device: torch.device) -> Int[Tensor, " m"]:
     """Where the rows of the segments are once these are padded to the longest length."""
     longest = max(lengths)
-    return torch.tensor([i * longest + j for i, length in enumerate(lengths) for j in range(length)], device=device)
+    return torch.tensor(
+        [i * longest + j for i, length in enumerate(lengths) for j in range(length)], device=device
+    )
 
 
 def _key_mask(lengths: tuple[int, ...], device: torch.device) -> Bool[Tensor, "b longest"]:

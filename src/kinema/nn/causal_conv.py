@@ -97,7 +97,10 @@ def conv3d(
 
     def convolved(first: int, stop: int) -> Tensor:
         """Those of the frames that are left."""
-        slices = [frames[:, k + stride_time * first : k + min(last, stride_time * stop) : stride_time] for k in range(kf)]
+        slices = [
+            frames[:, k + stride_time * first : k + min(last, stride_time * stop) : stride_time]
+            for k in range(kf)
+        ]
         stacked = rearrange(torch.cat(slices, dim=-1) if kf > 1 else slices[0], "b f h w c -> (b f) c h w")
         return rearrange(F.conv2d(stacked, flat, bias, padding=padding), "(b f) c h w -> b f h w c", b=b)
 
@@ -121,7 +124,9 @@ class CausalConv3d(nn.Conv3d):
         super().__init__(in_channels, out_channels, kernel_size)
         self.num_past = self.kernel_size[0] - 1
 
-    def forward(self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None) -> Float[Tensor, "b c_out f h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
+    ) -> Float[Tensor, "b c_out f h w"]:
         """`x` convolved, after the frames that `cache` holds if there is one."""
         assert self.bias is not None, "causal convolutions have a bias"
         if cache is None or not self.num_past:

@@ -15,6 +15,8 @@ def sinusoid(positions: Float[Tensor, " u"], d: int, max_period: float = MAX_PER
 
     From Vaswani et al. 2017, with the cosines in front, as Wan has them.
     """
-    exponent = torch.arange(d // 2, dtype=torch.float32, device=positions.device) * (-math.log(max_period) / (d // 2))
+    exponent = torch.arange(d // 2, dtype=torch.float32, device=positions.device) * (
+        -math.log(max_period) / (d // 2)
+    )
     angle = positions.float()[:, None] * exponent.exp()
     return torch.cat([angle.cos(), angle.sin()], dim=-1)

@@ -36,15 +36,21 @@ PARTS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
 }
 
 
-def load_part(recipe: Path, *, steps: int | None = None, assignments: Sequence[str] = (), init_from: Path | None = None) -> Part:
+def load_part(
+    recipe: Path, *, steps: int | None = None, assignments: Sequence[str] = (), init_from: Path | None = None
+) -> Part:
     """The part that a recipe file describes, with fresh weights or those of `init_from`. Raises `ConfigError` for anything wrong in it."""
     tables = override(read_toml(recipe), assignments)
     if steps is not None:
         tables = override(tables, [f"run.steps={steps}"])
     if "part" not in tables:
-        raise ConfigError(f"{recipe} does not say what it trains: write part = {' | '.join(map(repr, PARTS))}")
+        raise ConfigError(
+            f"{recipe} does not say what it trains: write part = {' | '.join(map(repr, PARTS))}"
+        )
     if init_from is not None and tables["part"] == "dit" and tables.get("dataset"):
-        tables = merge(tables, {"model": sizes_of(init_from)})  # a fine-tune has the sizes of what it starts from
+        tables = merge(
+            tables, {"model": sizes_of(init_from)}
+        )  # a fine-tune has the sizes of what it starts from
     config_type, part_type = lookup(PARTS, str(tables["part"]), kind="part")
     try:
         config = from_dict(config_type, tables)
@@ -54,9 +60,13 @@ def load_part(recipe: Path, *, steps: int | None = None, assignments: Sequence[s
     if init_from is not None:
         try:
             part.init_from(init_from)
-        except RuntimeError as error:  # load_state_dict lists every tensor of another name or shape, a line each
+        except (
+            RuntimeError
+        ) as error:  # load_state_dict lists every tensor of another name or shape, a line each
             lines = [line.strip() for line in str(error).splitlines()]
-            raise ConfigError(f"{init_from} does not fit {recipe}: {' '.join(lines[1:3]) or lines[0]}") from error
+            raise ConfigError(
+                f"{init_from} does not fit {recipe}: {' '.join(lines[1:3]) or lines[0]}"
+            ) from error
     if config.frozen is not None:
         freeze(part.model, config.frozen)
     return part
@@ -74,6 +84,8 @@ def plan_lines(part: Part) -> list[str]:
         )
     times = [row["seconds"] * part.recipe.run.steps / 60 for row in rows]
     lines.append(
-        f"the whole run: {min(times):.0f} to {max(times):.0f} minutes" if len(times) > 1 else f"the whole run: {times[0]:.0f} minutes"
+        f"the whole run: {min(times):.0f} to {max(times):.0f} minutes"
+        if len(times) > 1
+        else f"the whole run: {times[0]:.0f} minutes"
     )
     return lines

@@ -30,7 +30,9 @@ def text_only(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"
 def beginning(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"]:
     """The first latent, or the first few: image to video, extension forwards. Half of the time just one."""
     known = torch.zeros(grid, dtype=torch.bool)
-    known[: 1 if torch.rand((), generator=generator) < 0.5 else _integer(1, max(1, grid[0] - 1), generator)] = True
+    known[
+        : 1 if torch.rand((), generator=generator) < 0.5 else _integer(1, max(1, grid[0] - 1), generator)
+    ] = True
     return known & (grid[0] > 1)
 
 
@@ -102,7 +104,13 @@ class CanvasMix:
     )
     windows: float = 0.1
     window_tasks: Mapping[str, float] = field(
-        default_factory=lambda: {"text": 0.25, "beginning": 0.25, "ending": 0.35, "both_ends": 0.1, "noise_per_frame": 0.05}
+        default_factory=lambda: {
+            "text": 0.25,
+            "beginning": 0.25,
+            "ending": 0.35,
+            "both_ends": 0.1,
+            "noise_per_frame": 0.05,
+        }
     )
 
     def __post_init__(self) -> None:
@@ -110,7 +118,9 @@ class CanvasMix:
             for name in shares:
                 lookup(TASKS, name, kind="canvas task")
             if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
-                raise ConfigError(f"the shares of the canvas tasks add up to {sum(shares.values()):g}; they must add up to 1")
+                raise ConfigError(
+                    f"the shares of the canvas tasks add up to {sum(shares.values()):g}; they must add up to 1"
+                )
         if not 0 <= self.windows <= 1:
             raise ConfigError(f"windows = {self.windows} is a share: use 0 to 1")
 

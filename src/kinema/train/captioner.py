@@ -38,7 +38,20 @@ from kinema.worlds import CAPTION_KEYS, WORLDS, StageConfig
 
 log = logging.getLogger(__name__)
 
-TOLD = ("seed", "noun", "other", "verb", "direction", "count", "size", "ground", "sky", "camera", "camera_stops", "tail")
+TOLD = (
+    "seed",
+    "noun",
+    "other",
+    "verb",
+    "direction",
+    "count",
+    "size",
+    "ground",
+    "sky",
+    "camera",
+    "camera_stops",
+    "tail",
+)
 """What a caption is written from, of all that is true of a clip."""
 
 
@@ -75,7 +88,9 @@ class CaptionerData:
         if min(self.batch, self.num_clips, self.shard_clips, self.held_out_clips) < 1:
             raise ConfigError("batch, num_clips, shard_clips and held_out_clips must be positive")
         if not self.lengths or min(self.lengths) < LEAST_FRAMES:
-            raise ConfigError(f"lengths = {list(self.lengths)} must be at least {LEAST_FRAMES}, or motion cannot be seen")
+            raise ConfigError(
+                f"lengths = {list(self.lengths)} must be at least {LEAST_FRAMES}, or motion cannot be seen"
+            )
         for name in ("degraded", "hidden"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
@@ -110,12 +125,18 @@ class CaptionerPart:
     def __init__(self, recipe: CaptionerRecipe):
         self.recipe = recipe
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
-        self.oracle = load_component(shipped_oracle() if recipe.oracle == SHIPPED else Path(recipe.oracle), Oracle)
+        self.oracle = load_component(
+            shipped_oracle() if recipe.oracle == SHIPPED else Path(recipe.oracle), Oracle
+        )
         if max(recipe.data.lengths) > recipe.model.num_frames:
-            raise ConfigError(f"data.lengths = {list(recipe.data.lengths)} exceed model.num_frames = {recipe.model.num_frames}")
+            raise ConfigError(
+                f"data.lengths = {list(recipe.data.lengths)} exceed model.num_frames = {recipe.model.num_frames}"
+            )
         unknown = set(self.world.vocabulary().nouns) - set(self.oracle.config.slots["noun"])
         if unknown:
-            raise ConfigError(f"the oracle does not know {', '.join(sorted(unknown))}: train it on this [stage] and give it as oracle")
+            raise ConfigError(
+                f"the oracle does not know {', '.join(sorted(unknown))}: train it on this [stage] and give it as oracle"
+            )
         deep = 4 * self.oracle.config.width
         self.config = dataclasses.replace(
             recipe.model,
@@ -133,14 +154,25 @@ class CaptionerPart:
         """Look at the clips once; what is in the run folder already is not looked at again."""
         data = self.recipe.data
         self.oracle.to(device)
-        identity = [self.config.oracle, to_dict(self.recipe.stage), to_dict(data)["shapes"], data.lengths, data.degraded, data.shard_clips]
-        folder = out / f"seen-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
+        identity = [
+            self.config.oracle,
+            to_dict(self.recipe.stage),
+            to_dict(data)["shapes"],
+            data.lengths,
+            data.degraded,
+            data.shard_clips,
+        ]
+        folder = (
+            out / f"seen-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
+        )
         found: dict[int, list[tuple[Seen, list[dict[str, Any]]]]] = {}
         for first in range(0, data.num_clips, data.shard_clips):
             shard = self._shard(folder, first)
             found.setdefault(shard[0].frames.shape[1], []).append(shard)
         for length, shards in found.items():
-            together = Seen(torch.cat([seen.frames for seen, _ in shards]), torch.cat([seen.wholes for seen, _ in shards]))
+            together = Seen(
+                torch.cat([seen.frames for seen, _ in shards]), torch.cat([seen.wholes for seen, _ in shards])
+            )
             self.seen[length] = together, [truth for _, truths in shards for truth in truths]
 
     @torch.no_grad()
@@ -152,7 +184,13 @@ class CaptionerPart:
             shape = data.shapes[choose([shape.share for shape in data.shapes], float(rng.random()))]
             length = int(rng.choice(data.lengths))
             sizes = {"height": shape.height, "width": shape.width, "num_frames": length}
-            clips = draw_clips(self.world, "captioner", range(first, first + data.shard_clips), **sizes, fps=self.oracle.config.fps)
+            clips = draw_clips(
+                self.world,
+                "captioner",
+                range(first, first + data.shard_clips),
+                **sizes,
+                fps=self.oracle.config.fps,
+            )
             video = self.oracle.prepare(to_tensor(clips))
             worse = torch.from_numpy(rng.random(len(video)) < data.degraded)
             if worse.any():
@@ -166,7 +204,9 @@ class CaptionerPart:
             partial.replace(path)
             log.info("%s: %d clips looked at", path.name, len(clips))
         with safe_open(path, "pt") as file:
-            return Seen(file.get_tensor("frames"), file.get_tensor("wholes")), json.loads(file.metadata()["truths"])
+            return Seen(file.get_tensor("frames"), file.get_tensor("wholes")), json.loads(
+                file.metadata()["truths"]
+            )
 
     def batch(self, step: int) -> Batch:
         """What is seen of some clips of one length, and a caption of each with the id of its form before it.
@@ -175,13 +215,28 @@ class CaptionerPart:
         """
         recipe, rng = self.recipe, numpy_rng(self.recipe.run.seed, "batch", step)
         lengths = sorted(self.seen)
-        length = lengths[choose([len(self.seen[n][1]) for n in lengths], float(rng.random()))] if len(lengths) > 1 else lengths[0]
+        length = (
+            lengths[choose([len(self.seen[n][1]) for n in lengths], float(rng.random()))]
+            if len(lengths) > 1
+            else lengths[0]
+        )
         seen, truths = self.seen[length]
         rows = rng.integers(len(truths), size=recipe.data.batch)
-        mix = next(stage.captions for stage in recipe.stages if step < stage.until * recipe.run.steps or stage.until == 1)
+        mix = next(
+            stage.captions
+            for stage in recipe.stages
+            if step < stage.until * recipe.run.steps or stage.until == 1
+        )
         key = mix.draw({key: key for key in CAPTION_KEYS}, rng)
-        texts = [self._caption(truths[row], key, derive_seed(recipe.run.seed, step, i)) for i, row in enumerate(rows)]
-        return {"frames": seen.frames[rows], "wholes": seen.wholes[rows], "ids": self._ids([key] * len(rows), texts)}
+        texts = [
+            self._caption(truths[row], key, derive_seed(recipe.run.seed, step, i))
+            for i, row in enumerate(rows)
+        ]
+        return {
+            "frames": seen.frames[rows],
+            "wholes": seen.wholes[rows],
+            "ids": self._ids([key] * len(rows), texts),
+        }
 
     def _caption(self, truth: Mapping[str, Any], key: str, seed: int) -> str:
         form, _, language = key.partition("_")
@@ -190,20 +245,29 @@ class CaptionerPart:
     def _ids(self, keys: Sequence[str], texts: Sequence[str]) -> Tensor:
         """Form, words and end of every caption, padded to the longest. Raises `ConfigError` when one is too long."""
         speller = self.model.speller
-        rows = [[speller.form_ids[key], *speller.encode(text), END] for key, text in zip(keys, texts, strict=True)]
+        rows = [
+            [speller.form_ids[key], *speller.encode(text), END] for key, text in zip(keys, texts, strict=True)
+        ]
         longest = max(map(len, rows))
         if longest > self.config.max_length + 1:
-            raise ConfigError(f"model.max_length = {self.config.max_length} is too short for a caption of {longest - 1} tokens")
+            raise ConfigError(
+                f"model.max_length = {self.config.max_length} is too short for a caption of {longest - 1} tokens"
+            )
         return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
 
-    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Cross-entropy of every next token, some of those before it hidden."""
         assert isinstance(model, Captioner), "the captioner part trains a Captioner"
         ids = batch["ids"]
         is_hidden = torch.rand(ids.shape, generator=generator).to(ids.device) < self.recipe.data.hidden
         is_hidden[:, 0] = False  # the form
         given = ids.masked_fill(is_hidden, PAD)[:, :-1]
-        logits, targets = model(Seen(batch["frames"], batch["wholes"]), given).flatten(0, 1).float(), ids[:, 1:].flatten()
+        logits, targets = (
+            model(Seen(batch["frames"], batch["wholes"]), given).flatten(0, 1).float(),
+            ids[:, 1:].flatten(),
+        )
         loss = F.cross_entropy(logits, targets, ignore_index=PAD)
         right = (logits.argmax(dim=-1) == targets)[targets != PAD].float().mean()
         return loss, {"right": right.detach()}
@@ -216,7 +280,13 @@ class CaptionerPart:
         scores = {}
         for split in ("held_out", "train"):
             world = type(self.world)(dataclasses.replace(self.recipe.stage, split=split))
-            clips = draw_clips(world, f"captioner-{split}-measured", range(data.held_out_clips), **sizes, fps=self.oracle.config.fps)
+            clips = draw_clips(
+                world,
+                f"captioner-{split}-measured",
+                range(data.held_out_clips),
+                **sizes,
+                fps=self.oracle.config.fps,
+            )
             seen = [look(self.oracle, clip.frames, clip.fps, most=self.config.num_frames) for clip in clips]
             together = Seen(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
             for key in MEASURED:
@@ -235,7 +305,10 @@ class CaptionerPart:
         clips = draw_clips(self.world, "captioner-sample", range(6), **sizes, fps=self.oracle.config.fps)
         seen = [look(self.oracle, clip.frames, clip.fps, most=self.config.num_frames) for clip in clips]
         titles = [model.write(one, [key])[0].text for one, key in zip(seen, CAPTION_KEYS)]
-        save_image(path, contact_sheet([Video(c.frames, c.fps) for c in clips], titles, columns=1, frames_per_video=5))
+        save_image(
+            path,
+            contact_sheet([Video(c.frames, c.fps) for c in clips], titles, columns=1, frames_per_video=5),
+        )
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The captioner in bfloat16, and what it captions rightly when it is loaded from there."""

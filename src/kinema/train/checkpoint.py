@@ -58,7 +58,9 @@ def save(
         raise OutputError(f"cannot save the checkpoint {final}: {error}") from error
     if read_state(final) is None:
         raise OutputError(f"{final} does not read back as it was written; older checkpoints are kept")
-    whole = [path for path in _all(folder) if path <= final and (path == final or read_state(path) is not None)]
+    whole = [
+        path for path in _all(folder) if path <= final and (path == final or read_state(path) is not None)
+    ]
     for old in whole[:-keep]:
         shutil.rmtree(old)
     return final
@@ -94,13 +96,19 @@ def load(path: Path, model: nn.Module, ema: nn.Module, optimizers: list[torch.op
         for optimizer, state in zip(optimizers, states, strict=True):
             optimizer.load_state_dict(state)
     except (RuntimeError, ValueError, SafetensorError) as error:
-        raise TrainingError(f"{path} is of another model than the recipe's: {str(error).splitlines()[0]}") from error
+        raise TrainingError(
+            f"{path} is of another model than the recipe's: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _plain(model: nn.Module) -> dict[str, Tensor]:
     """All tensors but those that are read from a released model again."""
     state = model.state_dict(keep_vars=True)
-    return {name: value.detach().contiguous() for name, value in state.items() if not getattr(value, "is_released", False)}
+    return {
+        name: value.detach().contiguous()
+        for name, value in state.items()
+        if not getattr(value, "is_released", False)
+    }
 
 
 def _all(folder: Path) -> list[Path]:

@@ -46,11 +46,15 @@ class CLIPData:
 
     def __post_init__(self) -> None:
         if min(self.batch, self.num_frames) < 1 or self.duration_s <= 0:
-            raise ConfigError(f"batch = {self.batch}, num_frames = {self.num_frames} and duration_s = {self.duration_s} must be positive")
+            raise ConfigError(
+                f"batch = {self.batch}, num_frames = {self.num_frames} and duration_s = {self.duration_s} must be positive"
+            )
         if self.held_out_clips < 32 or self.held_out_clips % 32:
             raise ConfigError(f"held_out_clips = {self.held_out_clips} must be a multiple of 32")
         if not 0 <= self.image_share <= 1 or not 0 <= self.paired <= 1:
-            raise ConfigError(f"image_share = {self.image_share} and paired = {self.paired} are shares: use 0 to 1")
+            raise ConfigError(
+                f"image_share = {self.image_share} and paired = {self.paired} are shares: use 0 to 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -77,17 +81,28 @@ class CLIPAndReader(nn.Module):
     def __init__(self, clip: CLIP, slots: Mapping[str, tuple[str, ...]]) -> None:
         super().__init__()
         self.clip = clip
-        sizes = {name: len(words) for name, words in slots.items()} | ({"places": 2 * clip.config.num_frames} if slots else {})
-        self.heads = nn.ModuleDict({name: nn.Linear(clip.config.video_width, size) for name, size in sizes.items()})
+        sizes = {name: len(words) for name, words in slots.items()} | (
+            {"places": 2 * clip.config.num_frames} if slots else {}
+        )
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(clip.config.video_width, size) for name, size in sizes.items()}
+        )
 
     def read(self, pooled: Tensor, truth: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean cross-entropy of the slots plus the error of the places where the subject is seen, and what is read rightly."""
         logits = {name: self.heads[name](pooled) for name in self.heads if name != "places"}
-        entropy = torch.stack([F.cross_entropy(logits[name], truth[f"slot_{name}"]) for name in logits]).mean()
+        entropy = torch.stack(
+            [F.cross_entropy(logits[name], truth[f"slot_{name}"]) for name in logits]
+        ).mean()
         places = rearrange(self.heads["places"](pooled), "b (f xy) -> b f xy", xy=2)
         seen = (truth["visible"][:, :, 0] > SEEN_SHARE).float()
-        missed = ((places - truth["places"][:, :, 0]).abs().sum(dim=-1) * seen).sum() / seen.sum().clamp(min=1)
-        right = {name: (logits[name].argmax(dim=1) == truth[f"slot_{name}"]).float().mean() for name in ("verb", "direction")}
+        missed = ((places - truth["places"][:, :, 0]).abs().sum(dim=-1) * seen).sum() / seen.sum().clamp(
+            min=1
+        )
+        right = {
+            name: (logits[name].argmax(dim=1) == truth[f"slot_{name}"]).float().mean()
+            for name in ("verb", "direction")
+        }
         return entropy + PLACE_WEIGHT * missed, {"slots": entropy.detach(), "place": missed.detach(), **right}
 
 
@@ -109,13 +124,17 @@ class CLIPPart:
     def _draw(self, split: str, indices: list[int], num_frames: int, captions: CaptionMix) -> Batch:
         data, size = self.recipe.data, self.recipe.model.video_size
         fps = (data.num_frames - 1) / data.duration_s
-        clips = draw_clips(self.world, split, indices, height=size, width=size, num_frames=num_frames, fps=fps)
+        clips = draw_clips(
+            self.world, split, indices, height=size, width=size, num_frames=num_frames, fps=fps
+        )
         rngs = [numpy_rng(split, "caption", i) for i in indices]
         return {
             "video": to_tensor(clips),
             "captions": [captions.draw(clip.captions, rng) for clip, rng in zip(clips, rngs)],
             "matched": [clip.captions["medium"] for clip in clips],
-            "foils": [self.world.foil(clip, derive_seed(split, "foil", i)) for clip, i in zip(clips, indices)],
+            "foils": [
+                self.world.foil(clip, derive_seed(split, "foil", i)) for clip, i in zip(clips, indices)
+            ],
             "truth": targets(clips, OracleConfig(self.slots)) if self.slots else {},
         }
 
@@ -126,10 +145,15 @@ class CLIPPart:
         indices = [int(i) for i in rng.integers(2**40, size=self.recipe.data.batch)]
         batch = self._draw("clip", indices, num_frames, self.recipe.data.captions)
         is_paired = rng.random(len(indices)) < self.recipe.data.paired
-        batch["captions"] = [matched if pair else drawn for pair, matched, drawn in zip(is_paired, batch["matched"], batch["captions"])]
+        batch["captions"] = [
+            matched if pair else drawn
+            for pair, matched, drawn in zip(is_paired, batch["matched"], batch["captions"])
+        ]
         return batch
 
-    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The symmetric contrastive loss, and the slots' cross-entropies.
 
         A single frame cannot tell motion, so foils stand among the candidates of clips only, and slots are read from clips only.
@@ -147,7 +171,9 @@ class CLIPPart:
             loss, metrics = loss + self.recipe.ways * ways, metrics | {"ways": ways.detach()}
         if not self.slots or not foils:
             return loss, metrics
-        reading, read = model.read(pooled, {name: value.to(video.device) for name, value in batch["truth"].items()})
+        reading, read = model.read(
+            pooled, {name: value.to(video.device) for name, value in batch["truth"].items()}
+        )
         return loss + self.recipe.slots * reading, metrics | read
 
     @torch.no_grad()
@@ -156,7 +182,12 @@ class CLIPPart:
         right: dict[str, list[bool]] = {}
         retrieved = []
         for start in range(0, self.recipe.data.held_out_clips, 32):
-            batch = self._draw("clip-held-out", list(range(start, start + 32)), self.recipe.data.num_frames, CaptionMix(dropped=0.0))
+            batch = self._draw(
+                "clip-held-out",
+                list(range(start, start + 32)),
+                self.recipe.data.num_frames,
+                CaptionMix(dropped=0.0),
+            )
             video = model.encode_video(batch["video"].to(device))
             texts = model.encode_text(batch["matched"])[1]
             wrong = model.encode_text([caption for caption, _ in batch["foils"]])[1]
@@ -166,18 +197,28 @@ class CLIPPart:
                 right.setdefault(slot, []).append(is_right)
         answers = [answer for slot in right.values() for answer in slot]
         scores = {f"foil_{slot}": sum(values) / len(values) for slot, values in sorted(right.items())}
-        return {"retrieval_of_32": sum(retrieved) / len(retrieved), "foil": sum(answers) / len(answers), **scores}
+        return {
+            "retrieval_of_32": sum(retrieved) / len(retrieved),
+            "foil": sum(answers) / len(answers),
+            **scores,
+        }
 
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
         """Held-out clips, each with the caption of the sheet that fits it best."""
         assert isinstance(model, CLIPAndReader), "the CLIP part trains CLIPAndReader"
-        batch = self._draw("clip-held-out", list(range(8)), self.recipe.data.num_frames, CaptionMix(dropped=0.0))
+        batch = self._draw(
+            "clip-held-out", list(range(8)), self.recipe.data.num_frames, CaptionMix(dropped=0.0)
+        )
         best = model.clip.similarity(batch["video"].to(device), batch["matched"]).argmax(dim=1).tolist()
-        titles = [f"{'right' if i == found else 'wrong'}: {batch['matched'][found]}" for i, found in enumerate(best)]
+        titles = [
+            f"{'right' if i == found else 'wrong'}: {batch['matched'][found]}" for i, found in enumerate(best)
+        ]
         videos = [Video(to_uint8(clip), 8.0) for clip in batch["video"]]
         save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
-        path.with_suffix(".json").write_text(json.dumps(self.measure(model.clip, device), indent=1), encoding="utf-8")
+        path.with_suffix(".json").write_text(
+            json.dumps(self.measure(model.clip, device), indent=1), encoding="utf-8"
+        )
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The CLIP with its tokenizer, and what it scores on held-out clips."""
@@ -191,7 +232,18 @@ class CLIPPart:
     def plan(self) -> list[tuple[str, Batch, int]]:
         """A clip step."""
         data, model = self.recipe.data, self.recipe.model
-        video = torch.rand(data.batch, 3, data.num_frames, model.video_size, model.video_size, generator=torch_rng("plan")) * 2 - 1
+        video = (
+            torch.rand(
+                data.batch,
+                3,
+                data.num_frames,
+                model.video_size,
+                model.video_size,
+                generator=torch_rng("plan"),
+            )
+            * 2
+            - 1
+        )
         clips = draw_clips(self.world, "plan", range(data.batch), height=16, width=16, num_frames=1)
         batch = {
             "video": video,
@@ -201,4 +253,6 @@ class CLIPPart:
             "truth": targets(clips, OracleConfig(self.slots)) if self.slots else {},
         }
         tokens = data.batch * data.num_frames * (model.video_size // model.patch) ** 2
-        return [(f"{data.batch} clips {model.video_size}x{model.video_size}x{data.num_frames}", batch, tokens)]
+        return [
+            (f"{data.batch} clips {model.video_size}x{model.video_size}x{data.num_frames}", batch, tokens)
+        ]

@@ -25,7 +25,17 @@ from kinema.models.clip import CLIP
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 from kinema.models.text import TextStates
 from kinema.models.vae import VAE
-from kinema.models.weights import MANIFEST, Manifest, load_card, load_clip, load_dit, load_manifest, load_vae, resolve_model, save_model
+from kinema.models.weights import (
+    MANIFEST,
+    Manifest,
+    load_card,
+    load_clip,
+    load_dit,
+    load_manifest,
+    load_vae,
+    resolve_model,
+    save_model,
+)
 from kinema.train.canvas_mix import TASKS, CanvasMix
 from kinema.train.part import Recipe
 from kinema.video import contact_sheet, save_image
@@ -129,13 +139,18 @@ class DiTPart:
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         self.vae: VAE = load_vae(resolve_model(recipe.vae)).eval().requires_grad_(False)
         self.clip: CLIP = load_clip(resolve_model(recipe.clip)).eval().requires_grad_(False)
-        self.cards = {"vae": _card(resolve_model(recipe.vae), "vae"), "clip": _card(resolve_model(recipe.clip), "clip")}
+        self.cards = {
+            "vae": _card(resolve_model(recipe.vae), "vae"),
+            "clip": _card(resolve_model(recipe.clip), "clip"),
+        }
         if recipe.dataset is None:
             self.clip.tokenizer = self.clip.tokenizer.limited(self.world.vocabulary().words)
         self.schedule = lookup(SCHEDULES, recipe.diffusion.schedule, kind="noise schedule")()
         longest = 1 + (recipe.data.num_frames - 1) // self.vae.config.temporal_factor
         if recipe.dataset is None and max(stage.latent_frames for stage in recipe.stages) > longest:
-            raise ConfigError(f"a stage has more latent frames than clips of {recipe.data.num_frames} frames have ({longest})")
+            raise ConfigError(
+                f"a stage has more latent frames than clips of {recipe.data.num_frames} frames have ({longest})"
+            )
         sizes = recipe.model
         config = DiTConfig(
             in_channels=self.vae.config.z_dim,
@@ -173,7 +188,11 @@ class DiTPart:
 
     def stage_at(self, step: int) -> Stage:
         """The stage that a step belongs to."""
-        return next(stage for stage in self.recipe.stages if step < stage.until * self.recipe.run.steps or stage is self.recipe.stages[-1])
+        return next(
+            stage
+            for stage in self.recipe.stages
+            if step < stage.until * self.recipe.run.steps or stage is self.recipe.stages[-1]
+        )
 
     def batch(self, step: int) -> Batch:
         """Latents with captions, all of one shape: {"latents", "tails", "tail_lengths", "captions", "first_frame"}."""
@@ -183,17 +202,26 @@ class DiTPart:
         source = self.cached["images" if stage.latent_frames == 1 else "clips", shape_index]
         indices = rng.integers(len(source), size=stage.batch)
         latents, first = source.latents[indices].float(), 0
-        batch: Batch = {"captions": [self.recipe.captions.draw(source.captions[i], rng) for i in indices], "step": step}
+        batch: Batch = {
+            "captions": [self.recipe.captions.draw(source.captions[i], rng) for i in indices],
+            "step": step,
+        }
         total = latents.shape[2]
         if stage.latent_frames > 2 and rng.random() < self.recipe.mix.windows:
             latents, first = latents[:, :, max(1, total - stage.latent_frames) :], int(rng.integers(1, 9))
         else:
             latents = latents[:, :, : stage.latent_frames]
-        if source.tails is not None and source.tail_lengths is not None and (first or stage.latent_frames == total):
+        if (
+            source.tails is not None
+            and source.tail_lengths is not None
+            and (first or stage.latent_frames == total)
+        ):
             batch |= {"tails": source.tails[indices].float(), "tail_lengths": source.tail_lengths[indices]}
         return {"latents": latents, "first_frame": first, **batch}
 
-    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Mean squared error of the prediction over unknown latents; `text` is the error of clips in which nothing was known."""
         assert isinstance(model, DiT), "the DiT part trains a DiT"
         config, x0 = self.recipe.diffusion, batch["latents"]
@@ -219,7 +247,9 @@ class DiTPart:
         config = self.recipe.diffusion
         return draw_times(count, generator, law=config.time_law, shift=config.time_shift)
 
-    def _paint(self, batch: Batch, generator: torch.Generator, patch: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+    def _paint(
+        self, batch: Batch, generator: torch.Generator, patch: tuple[int, int, int]
+    ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
         """For each clip a task: which latents are known (b, 1, lf, lh, lw), what they hold, and the time of each latent."""
         x0 = batch["latents"].cpu()
         b, _, lf, lh, lw = x0.shape
@@ -258,7 +288,13 @@ class DiTPart:
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The whole model: the averaged DiT with the VAE and the CLIP it was trained with."""
         assert isinstance(model, DiT), "the DiT part trains a DiT"
-        save_model(folder, model, self.vae, self.clip, self._manifest({"notes": self.recipe.notes, "dit": training, **self.cards}))
+        save_model(
+            folder,
+            model,
+            self.vae,
+            self.clip,
+            self._manifest({"notes": self.recipe.notes, "dit": training, **self.cards}),
+        )
 
     def _manifest(self, card: dict[str, Any]) -> Manifest:
         """What the model says of itself: the sizes and lengths it saw, its words, its defaults."""
@@ -266,7 +302,9 @@ class DiTPart:
         sides = [side for shape in recipe.data.shapes for side in (shape.height, shape.width)]
         factor = self.vae.config.spatial_factor
         first = max(recipe.data.shapes, key=lambda shape: shape.share)
-        longest = 1 + (max(stage.latent_frames for stage in recipe.stages) - 1) * self.vae.config.temporal_factor
+        longest = (
+            1 + (max(stage.latent_frames for stage in recipe.stages) - 1) * self.vae.config.temporal_factor
+        )
         kinds = ("nouns", "verbs", "grounds", "skies", "cameras", "directions", "sizes")
         return Manifest(
             name=recipe.name,
@@ -295,14 +333,30 @@ class DiTPart:
         self.clip.to(next(self.model.parameters()).device)
         shape, factor = self.recipe.data.shapes[0], self.vae.config.spatial_factor
         grid = (shape.height // factor, shape.width // factor)
-        captions = [clip.captions["medium"] for clip in draw_clips(self.world, "plan", range(8), height=16, width=16, num_frames=1)]
+        captions = [
+            clip.captions["medium"]
+            for clip in draw_clips(self.world, "plan", range(8), height=16, width=16, num_frames=1)
+        ]
         rows = []
         for stage in self.recipe.stages:
-            latents = torch.randn(stage.batch, self.vae.config.z_dim, stage.latent_frames, *grid, generator=torch_rng("plan"))
-            batch = {"latents": latents, "captions": [captions[i % 8] for i in range(stage.batch)], "first_frame": 0, "step": 0}
+            latents = torch.randn(
+                stage.batch, self.vae.config.z_dim, stage.latent_frames, *grid, generator=torch_rng("plan")
+            )
+            batch = {
+                "latents": latents,
+                "captions": [captions[i % 8] for i in range(stage.batch)],
+                "first_frame": 0,
+                "step": 0,
+            }
             pt, ph, pw = self.recipe.model.patch
             tokens = stage.batch * (stage.latent_frames // pt) * -(-grid[0] // ph) * -(-grid[1] // pw)
-            rows.append((f"{stage.batch} x {stage.latent_frames} latent frames of {shape.height}x{shape.width}", batch, tokens))
+            rows.append(
+                (
+                    f"{stage.batch} x {stage.latent_frames} latent frames of {shape.height}x{shape.width}",
+                    batch,
+                    tokens,
+                )
+            )
         return rows
 
 

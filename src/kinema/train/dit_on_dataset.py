@@ -45,7 +45,9 @@ class DatasetDiTPart(DiTPart):
         if not len(self.dataset):
             raise DataError(f"{recipe.dataset} has no clip to train on")
         names = ("latent_frames", "latent_height", "latent_width")
-        self.shapes = [tuple(map(int, shape)) for shape in zip(*(self.dataset.column(name) for name in names))]
+        self.shapes = [
+            tuple(map(int, shape)) for shape in zip(*(self.dataset.column(name) for name in names))
+        ]
         patch = recipe.model.patch
         for shape in set(self.shapes):
             if any(size % p for size, p in zip(shape, patch)):
@@ -73,8 +75,12 @@ class DatasetDiTPart(DiTPart):
             log.info("%s", line)
         without = sum(not self.dataset.captions(i) for i in range(len(self.dataset)))
         if without:
-            log.warning("%d of %d clips have no caption and are trained on without words", without, len(self.dataset))
-        self._check_latents(torch.cat([self.dataset.latents(i).float().flatten() for i in range(min(64, len(self.dataset)))]))
+            log.warning(
+                "%d of %d clips have no caption and are trained on without words", without, len(self.dataset)
+            )
+        self._check_latents(
+            torch.cat([self.dataset.latents(i).float().flatten() for i in range(min(64, len(self.dataset)))])
+        )
 
     def batch(self, step: int) -> Batch:
         """Latents of each clip (z, lf, lh, lw), their captions and first frames: {"clips", "captions", "first_frames", "step"}."""
@@ -89,13 +95,17 @@ class DatasetDiTPart(DiTPart):
             batch["first_frames"].append(first)
         return batch
 
-    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Mean squared error of the prediction over the unknown latents of all clips, each latent counting alike."""
         assert isinstance(model, DiT), "the DiT part trains a DiT"
         config, device = self.recipe.diffusion, next(model.parameters()).device
         noisy, times, unknown, wanted = [], [], [], []
         for clip, first in zip(batch["clips"], batch["first_frames"], strict=True):
-            known, clean, t, _ = self._paint({"latents": clip[None], "first_frame": first}, generator, model.config.patch)
+            known, clean, t, _ = self._paint(
+                {"latents": clip[None], "first_frame": first}, generator, model.config.patch
+            )
             noise = torch.randn(clip[None].shape, generator=generator)
             x0, noise, known, clean, t = (value.to(device) for value in (clip[None], noise, known, clean, t))
             noisy.append(torch.where(known, clean, add_noise(x0, noise, t, self.schedule))[0])
@@ -104,7 +114,10 @@ class DatasetDiTPart(DiTPart):
             wanted.append(target(config.prediction, x0, noise, t, self.schedule)[0])
         text = self._text(batch)
         outputs = apply_to_grids(model, noisy, times, text.to(device), batch["first_frames"])
-        errors = [reduce((output.float() - w).square(), "c lf lh lw -> 1 lf lh lw", "mean") for output, w in zip(outputs, wanted)]
+        errors = [
+            reduce((output.float() - w).square(), "c lf lh lw -> 1 lf lh lw", "mean")
+            for output, w in zip(outputs, wanted)
+        ]
         total = sum((error * mask).sum() for error, mask in zip(errors, unknown))
         count = sum(int(mask.sum()) for mask in unknown)
         assert isinstance(total, Tensor), "a batch has at least one clip"
@@ -120,12 +133,18 @@ class DatasetDiTPart(DiTPart):
 
     def _prompts(self) -> list[str]:
         """Captions of the first clips that have one."""
-        texts = [text for i in range(min(64, len(self.dataset))) for text in list(self.dataset.captions(i).values())[:1]]
+        texts = [
+            text
+            for i in range(min(64, len(self.dataset)))
+            for text in list(self.dataset.captions(i).values())[:1]
+        ]
         return (texts or [""])[:SAMPLES]
 
     def _manifest(self, card: dict[str, Any]) -> Manifest:
         recipe, factor = self.recipe, self.vae.config
-        pixels = [(shape[1] * factor.spatial_factor, shape[2] * factor.spatial_factor) for shape in self.shapes]
+        pixels = [
+            (shape[1] * factor.spatial_factor, shape[2] * factor.spatial_factor) for shape in self.shapes
+        ]
         frames = [1 + (shape[0] - 1) * factor.temporal_factor for shape in self.shapes]
         sides = [side for size in pixels for side in size]
         return Manifest(

@@ -55,7 +55,9 @@ class ExpanderData:
             raise ConfigError("batch, truths, num_frames, held_out and fps must be positive")
         shares = (self.chinese, self.image, self.edit, self.left_out, self.unknown)
         if not all(0 <= share <= 1 for share in shares) or self.image + self.edit > 1:
-            raise ConfigError(f"chinese, image, edit, left_out and unknown = {shares} are shares, and image + edit at most 1")
+            raise ConfigError(
+                f"chinese, image, edit, left_out and unknown = {shares} are shares, and image + edit at most 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ class ExpanderPart:
         self.recipe = recipe
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         # `an` is `a` before a vowel, which is spelling: see `kinema.models.expander.spell`.
-        words = tuple(sorted({piece for word in self.world.vocabulary().words for piece in pieces(word)} - {"an"}))
+        words = tuple(
+            sorted({piece for word in self.world.vocabulary().words for piece in pieces(word)} - {"an"})
+        )
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         self.model = Expander(dataclasses.replace(recipe.model, words=words))
         self.truths: list[Mapping[str, Any]] = []
@@ -87,13 +91,19 @@ class ExpanderPart:
 
     def _draw(self, split: str, count: int) -> list[Mapping[str, Any]]:
         data = self.recipe.data
-        return [self.world.truth(derive_seed(split, i), num_frames=data.num_frames, fps=data.fps) for i in range(count)]
+        return [
+            self.world.truth(derive_seed(split, i), num_frames=data.num_frames, fps=data.fps)
+            for i in range(count)
+        ]
 
     def batch(self, step: int) -> Batch:
         """Sources and the steps that make their targets."""
         if not self.truths:
             self.prepare(Path(), torch.device("meta"))
-        data, seeds = self.recipe.data, numpy_rng(self.recipe.run.seed, "batch", step).integers(2**40, size=self.recipe.data.batch)
+        data, seeds = (
+            self.recipe.data,
+            numpy_rng(self.recipe.run.seed, "batch", step).integers(2**40, size=self.recipe.data.batch),
+        )
         batch: Batch = {"sources": [], "steps": []}
         for seed in seeds.tolist():
             rng = random.Random(seed)
@@ -102,31 +112,43 @@ class ExpanderPart:
             prompt, target = pair(rng.choice(self.truths), kind, language, rng, data.left_out)
             readings, steps = align(self.model, prompt, target)
             if rng.random() < data.unknown:
-                readings = [self.model.ids[UNKNOWN] if rng.random() < 0.2 else reading for reading in readings]
+                readings = [
+                    self.model.ids[UNKNOWN] if rng.random() < 0.2 else reading for reading in readings
+                ]
             if rng.random() < data.unknown:
                 readings, steps = self._disturbed(readings, steps, rng)
             batch["sources"].append(self.model.source(kind, readings))
             batch["steps"].append(steps)
         return batch
 
-    def _disturbed(self, readings: list[int], steps: list[int], rng: random.Random) -> tuple[list[int], list[int]]:
+    def _disturbed(
+        self, readings: list[int], steps: list[int], rng: random.Random
+    ) -> tuple[list[int], list[int]]:
         """With one to three words put in, which are copied like the others."""
         readings, steps = list(readings), list(steps)
         for _ in range(rng.randint(1, 3)):
             at = rng.randrange(len(readings) + 1)
-            word = self.model.ids[UNKNOWN] if rng.random() < 0.7 else rng.randrange(len(SPECIAL), len(self.model.tokens))
+            word = (
+                self.model.ids[UNKNOWN]
+                if rng.random() < 0.7
+                else rng.randrange(len(SPECIAL), len(self.model.tokens))
+            )
             copies = [index for index, step in enumerate(steps) if step == 0]
             steps.insert(copies[at], 0)
             readings.insert(at, word)
         return readings, steps
 
-    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Cross entropy of the next step, and how often the likeliest one is right."""
         assert isinstance(model, Expander), "the expander part trains an expander"
         logits, is_step = model(batch["sources"], batch["steps"])
         wanted = torch.tensor([step for steps in batch["steps"] for step in steps], device=logits.device)
         found = logits[is_step]
-        return F.cross_entropy(found, wanted), {"right": (found.argmax(dim=1) == wanted).float().mean().detach()}
+        return F.cross_entropy(found, wanted), {
+            "right": (found.argmax(dim=1) == wanted).float().mean().detach()
+        }
 
     @torch.no_grad()
     def measure(self, model: Expander) -> dict[str, float]:
@@ -146,12 +168,16 @@ class ExpanderPart:
         for index, truth in enumerate(self._draw("expander-held-out", 12)):
             short = grammar.caption(truth, "short", "zh" if index % 3 == 2 else "en", random.Random(index))
             lines += [short, *(f"  {kind}: {model.expand(short, kind=kind, seed=index)}" for kind in KINDS)]
-        path.with_suffix(".txt").write_text("\n".join([*lines, json.dumps(self.measure(model))]) + "\n", encoding="utf-8")
+        path.with_suffix(".txt").write_text(
+            "\n".join([*lines, json.dumps(self.measure(model))]) + "\n", encoding="utf-8"
+        )
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The expander in bfloat16, and what it scores."""
         assert isinstance(model, Expander), "the expander part trains an expander"
-        save_component(folder, model, card={**training, "held_out": self.measure(model)}, dtype=torch.bfloat16)
+        save_component(
+            folder, model, card={**training, "held_out": self.measure(model)}, dtype=torch.bfloat16
+        )
 
     def init_from(self, folder: Path) -> None:
         """The weights of a released expander of the same words."""
@@ -163,7 +189,9 @@ class ExpanderPart:
         return [(f"{len(batch['sources'])} prompts", batch, sum(map(len, batch["steps"])))]
 
 
-def pair(truth: Mapping[str, Any], kind: str, language: str, rng: random.Random, left_out: float) -> tuple[str, str]:
+def pair(
+    truth: Mapping[str, Any], kind: str, language: str, rng: random.Random, left_out: float
+) -> tuple[str, str]:
     """A prompt and the expansion that holds every word of it, in the same order, from one truth."""
     while True:
         wording = rng.getrandbits(32)
@@ -204,7 +232,9 @@ def without(caption: str, slots: Sequence[str], language: str) -> str:
         for phrase in grammar.optional_phrases(language)[slot]:
             caption, count = _as_words(phrase, language).subn("", caption, count=1)
             if count:
-                caption = caption if language == "zh" else re.sub(" +", " ", caption).replace(" ,", ",").strip()
+                caption = (
+                    caption if language == "zh" else re.sub(" +", " ", caption).replace(" ,", ",").strip()
+                )
                 break
     return caption
 
@@ -225,11 +255,15 @@ def _as_words(phrase: str, language: str) -> re.Pattern[str]:
     """The phrase as words of its own, and not of the camera: `在草地上` is not in `在草地上空飞行`, nor `向左` in `镜头向左平移`."""
     if language == "zh":
         return re.compile(re.escape(phrase) + "(?!空|平移)")
-    return re.compile(("" if phrase.startswith(",") else r"(?<!pans )(?<![\w-])") + re.escape(phrase) + r"(?![\w-])")
+    return re.compile(
+        ("" if phrase.startswith(",") else r"(?<!pans )(?<![\w-])") + re.escape(phrase) + r"(?![\w-])"
+    )
 
 
 def _is_inside(prompt: str, full: str) -> bool:
     """Whether the words of `prompt` are words of `full`, in the same order; of Chinese the characters."""
     split = list if not prompt.isascii() else str.split
     rest = iter(split(full.replace(" an ", " a ")))
-    return all(any(word == other for other in rest) for word in split(f" {prompt} ".replace(" an ", " a ").strip()))
+    return all(
+        any(word == other for other in rest) for word in split(f" {prompt} ".replace(" an ", " a ").strip())
+    )

@@ -80,15 +80,27 @@ def train(part: Part, out: Path) -> bool:
                 consecutive = 0
             else:
                 bad_steps, consecutive = bad_steps + 1, consecutive + 1
-                log.warning("step %d is not finite (loss %s, gradient norm %s) and is skipped", step + 1, loss.item(), norm.item())
+                log.warning(
+                    "step %d is not finite (loss %s, gradient norm %s) and is skipped",
+                    step + 1,
+                    loss.item(),
+                    norm.item(),
+                )
                 if consecutive >= run.max_bad_steps:
-                    raise TrainingError(f"{consecutive} steps in a row were not finite, the last is step {step + 1}; lower optimizer.lr")
+                    raise TrainingError(
+                        f"{consecutive} steps in a row were not finite, the last is step {step + 1}; lower optimizer.lr"
+                    )
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             step += 1
             seconds += time.perf_counter() - started
             if finite:
-                report.add(step, {"loss": loss.detach(), **metrics}, norm=norm.item(), lr=factor * part.recipe.optimizer.lr)
+                report.add(
+                    step,
+                    {"loss": loss.detach(), **metrics},
+                    norm=norm.item(),
+                    lr=factor * part.recipe.optimizer.lr,
+                )
             if step % run.save_every == 0 or step == run.steps or stop.asked:
                 save()
                 saved_at = step
@@ -98,9 +110,17 @@ def train(part: Part, out: Path) -> bool:
                 report.flush(step)
                 break
     if step < run.steps:
-        log.info("stopped and saved at step %d of %d; the same command goes on from there", saved_at, run.steps)
+        log.info(
+            "stopped and saved at step %d of %d; the same command goes on from there", saved_at, run.steps
+        )
         return False
-    training = {"steps": step, "seconds": round(seconds, 1), "seed": run.seed, "skipped_steps": bad_steps, "recipe": recipe}
+    training = {
+        "steps": step,
+        "seconds": round(seconds, 1),
+        "seed": run.seed,
+        "skipped_steps": bad_steps,
+        "recipe": recipe,
+    }
     part.export(ema.model, out / "export", device, training)
     log.info("done: %s (%.0f s of training)", out / "export", seconds)
     return True
@@ -126,7 +146,14 @@ def measure(part: Part, *, repeats: int = 2) -> list[dict[str, Any]]:
                 optimizer.zero_grad(set_to_none=True)
             synchronize(device)
             times.append(time.perf_counter() - started)
-        rows.append({"name": name, "tokens": tokens, "seconds": min(times[1:]), "peak_bytes": peak_memory_bytes(device)})
+        rows.append(
+            {
+                "name": name,
+                "tokens": tokens,
+                "seconds": min(times[1:]),
+                "peak_bytes": peak_memory_bytes(device),
+            }
+        )
     return rows
 
 
@@ -145,7 +172,16 @@ def _claim(out: Path) -> None:
 
 MAY_CHANGE = tuple(
     f"run.{name}"
-    for name in ("steps", "log_every", "save_every", "sample_every", "keep_checkpoints", "max_bad_steps", "num_workers", "device")
+    for name in (
+        "steps",
+        "log_every",
+        "save_every",
+        "sample_every",
+        "keep_checkpoints",
+        "max_bad_steps",
+        "num_workers",
+        "device",
+    )
 )
 """Settings that a run may go on with in another value: they do not say what a step does."""
 

@@ -41,7 +41,9 @@ class LoRAPart(DiTPart):
 
     def __init__(self, recipe: LoRARecipe):
         if is_wan(Path(recipe.base)):
-            raise ConfigError(f"{recipe.base} is a model of the Wan family: its adapters are trained with recipes/lora_wan.toml")
+            raise ConfigError(
+                f"{recipe.base} is a model of the Wan family: its adapters are trained with recipes/lora_wan.toml"
+            )
         dit = load_dit(resolve_model(recipe.base))
         sizes = dit.config
         own = DiTSizes(sizes.d, sizes.num_layers, sizes.num_heads, sizes.ffn_dim, sizes.patch)

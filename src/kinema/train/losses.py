@@ -29,7 +29,9 @@ class ReconstructionConfig:
             raise ConfigError("loss weights must not be negative, and gradient_scales must be at least 1")
 
 
-def gradient_difference(a: Float[Tensor, "b c f h w"], b: Float[Tensor, "b c f h w"], num_scales: int) -> Tensor:
+def gradient_difference(
+    a: Float[Tensor, "b c f h w"], b: Float[Tensor, "b c f h w"], num_scales: int
+) -> Tensor:
     """Mean absolute difference of neighbouring-pixel differences, in x, y and time, over `num_scales` halvings of the picture.
 
     The edge term of Mathieu et al. 2016 (eq. 6) on a pyramid: errors of edges count at each size, errors of flat colour do not.
@@ -56,7 +58,10 @@ class Discriminator(nn.Module):
         widths = (3, dim, 2 * dim, 4 * dim)
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [nn.utils.parametrizations.spectral_norm(nn.Conv2d(before, after, 4, 2, 1)), nn.LeakyReLU(0.2)]
+            layers += [
+                nn.utils.parametrizations.spectral_norm(nn.Conv2d(before, after, 4, 2, 1)),
+                nn.LeakyReLU(0.2),
+            ]
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, 1, 1))
 
     def forward(self, video: Float[Tensor, "b c f h w"]) -> Tensor:
@@ -72,7 +77,9 @@ def adversarial_losses(discriminator: Discriminator, real: Tensor, fake: Tensor)
     """
     frozen = {name: value.detach() for name, value in discriminator.state_dict(keep_vars=True).items()}
     generator_loss = -functional_call(discriminator, frozen, (fake,)).mean()
-    discriminator_loss = F.relu(1 - discriminator(real)).mean() + F.relu(1 + discriminator(fake.detach())).mean()
+    discriminator_loss = (
+        F.relu(1 - discriminator(real)).mean() + F.relu(1 + discriminator(fake.detach())).mean()
+    )
     return generator_loss, discriminator_loss
 
 

@@ -51,7 +51,9 @@ class Muon(torch.optim.Optimizer):
     this one iterates in float32 there, and takes all matrices of one shape in one batched product.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -73,7 +75,9 @@ class Muon(torch.optim.Optimizer):
                     updates.append(param.grad.lerp(momentum, group["momentum"]).flatten(1))
                 scale = group["lr"] * 0.2 * max(rows, columns) ** 0.5
                 for param, update in zip(params, orthogonalise(torch.stack(updates))):
-                    param.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(param).to(param.dtype), alpha=-scale)
+                    param.mul_(1 - group["lr"] * group["weight_decay"]).add_(
+                        update.view_as(param).to(param.dtype), alpha=-scale
+                    )
 
 
 def orthogonalise(matrices: Tensor, num_steps: int = 5) -> Tensor:
@@ -91,10 +95,16 @@ def orthogonalise(matrices: Tensor, num_steps: int = 5) -> Tensor:
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """The optimizers of a model. With Muon, matrices and kernels inside blocks go to Muon and everything else to AdamW."""
     trained = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
-    matrices = [p for name, p in trained if config.name == "muon" and "block" in name and p.ndim > 1 and min(p.flatten(1).shape) > 1]
+    matrices = [
+        p
+        for name, p in trained
+        if config.name == "muon" and "block" in name and p.ndim > 1 and min(p.flatten(1).shape) > 1
+    ]
     taken = {id(p) for p in matrices}
     rest = [p for _, p in trained if id(p) not in taken]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+    ]
     if matrices:
         optimizers.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
     for optimizer in optimizers:

@@ -112,7 +112,10 @@ def slots_of(vocabulary: Vocabulary, max_objects: int) -> dict[str, tuple[str, .
 
 def targets(clips: Sequence[Clip], config: OracleConfig) -> dict[str, Tensor]:
     """What the oracle should say of clips: an index per slot, and places, log sizes and visible shares as `OracleOutput` has them."""
-    out = {f"slot_{name}": torch.tensor([config.slots[name].index(str(clip.truth[name])) for clip in clips]) for name in SLOTS}
+    out = {
+        f"slot_{name}": torch.tensor([config.slots[name].index(str(clip.truth[name])) for clip in clips])
+        for name in SLOTS
+    }
     rows: dict[str, list[np.ndarray]] = {"places": [], "log_sizes": [], "visible": []}
     for clip in clips:
         aspect, frames = clip.truth["aspect"], len(clip.frames)
@@ -140,7 +143,9 @@ class OraclePart:
         self.recipe = recipe
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         if abs(sum(shape.share for shape in recipe.data.shapes) - 1) > 1e-6:
-            raise ConfigError(f"the shares of shapes add up to {sum(s.share for s in recipe.data.shapes):g}; they must add up to 1")
+            raise ConfigError(
+                f"the shares of shapes add up to {sum(s.share for s in recipe.data.shapes):g}; they must add up to 1"
+            )
         slots = slots_of(self.world.vocabulary(), recipe.stage.max_objects)
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         self.config = dataclasses.replace(recipe.model, slots=slots)
@@ -151,16 +156,35 @@ class OraclePart:
     def prepare(self, out: Path, device: torch.device) -> None:
         """Send clips through the VAE once; what is in the run folder already is not made again."""
         data = self.recipe.data
-        counts = {"train": data.round_trips if data.round_trip_share else 0, "held-out": data.held_out_round_trips}
+        counts = {
+            "train": data.round_trips if data.round_trip_share else 0,
+            "held-out": data.held_out_round_trips,
+        }
         if not any(counts.values()):
             return
-        vae = load_component(shipped_model() if self.recipe.vae == SHIPPED else Path(self.recipe.vae), VAE, device=device)
-        identity = [weights_hash(vae), to_dict(self.recipe.stage), to_dict(self.config), to_dict(data.shapes[0]), data.num_frames]
-        folder = out / f"round_trips-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
+        vae = load_component(
+            shipped_model() if self.recipe.vae == SHIPPED else Path(self.recipe.vae), VAE, device=device
+        )
+        identity = [
+            weights_hash(vae),
+            to_dict(self.recipe.stage),
+            to_dict(self.config),
+            to_dict(data.shapes[0]),
+            data.num_frames,
+        ]
+        folder = (
+            out
+            / f"round_trips-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
+        )
         for split, count in counts.items():
-            shards = [self._round_trips(folder, vae, split, i, min(SHARD_CLIPS, count - i)) for i in range(0, count, SHARD_CLIPS)]
+            shards = [
+                self._round_trips(folder, vae, split, i, min(SHARD_CLIPS, count - i))
+                for i in range(0, count, SHARD_CLIPS)
+            ]
             if shards:
-                self.round_trips[split] = {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+                self.round_trips[split] = {
+                    name: torch.cat([shard[name] for shard in shards]) for name in shards[0]
+                }
 
     @torch.no_grad()
     def _round_trips(self, folder: Path, vae: VAE, split: str, first: int, count: int) -> Batch:
@@ -173,7 +197,12 @@ class OraclePart:
         num_frames += -(num_frames - 1) % vae.config.temporal_factor
         shape = self.recipe.data.shapes[0]
         indices = range(first, first + count)
-        sizes = {"height": shape.height, "width": shape.width, "num_frames": num_frames, "fps": ROUND_TRIP_FPS}
+        sizes = {
+            "height": shape.height,
+            "width": shape.width,
+            "num_frames": num_frames,
+            "fps": ROUND_TRIP_FPS,
+        }
         clips = draw_clips(self.world, f"oracle-{split}-round-trip", indices, **sizes)  # type: ignore[arg-type]
         device = next(vae.parameters()).device
         kept = slice(0, (self.recipe.data.num_frames - 1) * pace + 1, pace)
@@ -211,10 +240,14 @@ class OraclePart:
             batch = {name: torch.cat([values, taken[name]]) for name, values in batch.items()}
         worse = torch.from_numpy(rng.random(len(batch["video"])) < data.degraded)
         if worse.any():
-            batch["video"][worse] = degrade(batch["video"][worse], torch_rng(self.recipe.run.seed, "degrade", step))
+            batch["video"][worse] = degrade(
+                batch["video"][worse], torch_rng(self.recipe.run.seed, "degrade", step)
+            )
         return batch
 
-    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Cross-entropies of the slots, and what the tracks miss where the object is seen."""
         assert isinstance(model, Oracle), "the oracle part trains an Oracle"
         weights, video = self.recipe.loss, batch["video"]
@@ -236,9 +269,15 @@ class OraclePart:
         ]
         loss = slots + sum(weight * value for weight, value in tracks) + weights.visible * seen
         right = {
-            name: (out.logits[name].argmax(dim=1) == batch[f"slot_{name}"]).float().mean() for name in ("noun", "verb", "direction", "size")
+            name: (out.logits[name].argmax(dim=1) == batch[f"slot_{name}"]).float().mean()
+            for name in ("noun", "verb", "direction", "size")
         }
-        return loss, {"slots": slots.detach(), "place": tracks[1][1].detach(), "log_size": tracks[2][1].detach(), **right}
+        return loss, {
+            "slots": slots.detach(),
+            "place": tracks[1][1].detach(),
+            "log_size": tracks[2][1].detach(),
+            **right,
+        }
 
     @torch.no_grad()
     def measure(self, model: Oracle, device: torch.device) -> dict[str, dict[str, float]]:
@@ -249,7 +288,8 @@ class OraclePart:
         for index, shape in enumerate(data.shapes):
             count = round(data.held_out_clips * shape.share)
             kinds["fresh"] += [
-                self._render(f"oracle-held-out-{index}", range(i, min(i + data.batch, count)), shape) for i in range(0, count, data.batch)
+                self._render(f"oracle-held-out-{index}", range(i, min(i + data.batch, count)), shape)
+                for i in range(0, count, data.batch)
             ]
         if "held-out" in self.round_trips:
             trips = self.round_trips["held-out"]
@@ -276,10 +316,13 @@ class OraclePart:
         videos = [Video(to_uint8(clip), self.config.fps) for clip in batch["video"]]
         readings = model.read([video.frames for video in videos], self.config.fps)
         titles = [
-            " ".join(reading.answers[name] for name in ("noun", "verb", "direction", "ground", "sky", "size")) for reading in readings
+            " ".join(reading.answers[name] for name in ("noun", "verb", "direction", "ground", "sky", "size"))
+            for reading in readings
         ]
         save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
-        path.with_suffix(".json").write_text(json.dumps(self.measure(model, device), indent=1), encoding="utf-8")
+        path.with_suffix(".json").write_text(
+            json.dumps(self.measure(model, device), indent=1), encoding="utf-8"
+        )
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The oracle in bfloat16, and what it reads rightly of held-out clips when it is loaded from there."""

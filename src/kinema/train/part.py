@@ -36,7 +36,9 @@ class RunConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         if self.num_workers < 0:
-            raise ConfigError(f"num_workers = {self.num_workers} must not be negative; 0 draws batches in the run's own process")
+            raise ConfigError(
+                f"num_workers = {self.num_workers} must not be negative; 0 draws batches in the run's own process"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay = {self.ema_decay} must lie in [0, 1)")
 
@@ -66,7 +68,9 @@ class Part(Protocol):
     def batch(self, step: int) -> Batch:
         """The batch of a step: a pure function of the recipe and the step."""
 
-    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The scalar to minimise and what to log; `generator` (on the CPU) belongs to the step."""
 
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
@@ -88,7 +92,9 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
     for name in names:
         inside = [weight for key, weight in weights.items() if key == name or key.startswith(f"{name}.")]
         if not inside:
-            raise ConfigError(f"frozen: {unknown('module', name, sorted({key.rpartition('.')[0] for key in weights}))}")
+            raise ConfigError(
+                f"frozen: {unknown('module', name, sorted({key.rpartition('.')[0] for key in weights}))}"
+            )
         for weight in inside:
             weight.requires_grad_(False)
     if not any(weight.requires_grad for weight in weights.values()):
@@ -97,4 +103,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on `device`."""
-    return {name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }

@@ -32,7 +32,13 @@ class Report:
         if sys.stderr.isatty() and importlib.util.find_spec("rich"):
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+            columns = (
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
             self.bar = Progress(*columns)
             self.task = self.bar.add_task("", total=num_steps, completed=start)
             self.bar.start()
@@ -53,7 +59,9 @@ class Report:
         count = max(len(values) for values in self.sums.values())
         means = {name: torch.stack(values).mean().item() for name, values in self.sums.items()}
         means["seconds_per_step"] = (time.perf_counter() - self.since) / count
-        self.file.write(json.dumps({"step": step, **{name: round(value, 6) for name, value in means.items()}}) + "\n")
+        self.file.write(
+            json.dumps({"step": step, **{name: round(value, 6) for name, value in means.items()}}) + "\n"
+        )
         self.file.flush()
         line = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
         if self.board:
@@ -68,7 +76,9 @@ class Report:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.file.close()
         if self.bar:
             self.bar.stop()

@@ -16,7 +16,13 @@ from kinema.lookup import lookup
 from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE, VAEConfig
 from kinema.models.weights import load_component, save_component
-from kinema.train.losses import Discriminator, ReconstructionConfig, adversarial_losses, gradient_difference, psnr
+from kinema.train.losses import (
+    Discriminator,
+    ReconstructionConfig,
+    adversarial_losses,
+    gradient_difference,
+    psnr,
+)
 from kinema.train.part import Recipe
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import WORLDS, StageConfig
@@ -39,7 +45,9 @@ class VAEData:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         if self.crop > self.size or not 0 <= self.image_share <= 1:
-            raise ConfigError(f"crop = {self.crop} must be at most size = {self.size}, and image_share = {self.image_share} in 0 to 1")
+            raise ConfigError(
+                f"crop = {self.crop} must be at most size = {self.size}, and image_share = {self.image_share} in 0 to 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -89,14 +97,18 @@ class VAEPart:
         count = data.image_batch if is_image else data.clip_batch
         indices = [int(i) for i in rng.integers(2**40, size=count)]
         num_frames = 1 if is_image else data.num_frames
-        video = to_tensor(draw_clips(self.world, "vae", indices, height=data.size, width=data.size, num_frames=num_frames))
+        video = to_tensor(
+            draw_clips(self.world, "vae", indices, height=data.size, width=data.size, num_frames=num_frames)
+        )
         if data.crop < data.size:
             corners = rng.integers(data.size - data.crop + 1, size=(count, 2))
             crops = [clip[:, :, y : y + data.crop, x : x + data.crop] for clip, (y, x) in zip(video, corners)]
             video = torch.stack(crops)
         return {"video": video, "step": step}
 
-    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Absolute error + gradients + KL, and the adversarial pair once it has begun."""
         assert isinstance(model, VAEAndDiscriminator), "the VAE part trains VAEAndDiscriminator"
         config, video = self.recipe.loss, batch["video"]
@@ -106,7 +118,12 @@ class VAEPart:
         gradient = gradient_difference(fake, video, config.gradient_scales)
         kl = posterior.kl().mean()
         loss = absolute + config.gradient * gradient + config.kl * kl
-        metrics = {"l1": absolute.detach(), "gradient": gradient.detach(), "kl": kl.detach(), "psnr": psnr(fake.detach(), video)}
+        metrics = {
+            "l1": absolute.detach(),
+            "gradient": gradient.detach(),
+            "kl": kl.detach(),
+            "psnr": psnr(fake.detach(), video),
+        }
         if model.discriminator is not None and batch["step"] >= config.adversarial_from:
             generator_loss, discriminator_loss = adversarial_losses(model.discriminator, video, fake)
             loss = loss + config.adversarial * generator_loss + discriminator_loss
@@ -116,7 +133,14 @@ class VAEPart:
     def _held_out(self, count: int) -> Tensor:
         data = self.recipe.data
         return to_tensor(
-            draw_clips(self.world, "vae-held-out", range(count), height=data.size, width=data.size, num_frames=data.num_frames)
+            draw_clips(
+                self.world,
+                "vae-held-out",
+                range(count),
+                height=data.size,
+                width=data.size,
+                num_frames=data.num_frames,
+            )
         )
 
     @torch.no_grad()
@@ -144,12 +168,19 @@ class VAEPart:
             scores += [psnr(b, a).item() for a, b in zip(clip.to(device), back)]
             latents.append(z.float().cpu())
         mean, std = _mean_and_std(torch.cat(latents))
-        if self.released is not None and not any(weight.requires_grad for weight in self.model.vae.encoder.parameters()):
-            mean, std = self.released.latents_mean, self.released.latents_std  # a DiT was trained on these latents
+        if self.released is not None and not any(
+            weight.requires_grad for weight in self.model.vae.encoder.parameters()
+        ):
+            mean, std = (
+                self.released.latents_mean,
+                self.released.latents_std,
+            )  # a DiT was trained on these latents
         config = dataclasses.replace(self.recipe.model, latents_mean=mean, latents_std=std)
         measured = VAE(config)
         measured.load_state_dict(model.vae.state_dict())
-        save_component(folder, measured, card={**training, "psnr_held_out_db": round(sum(scores) / len(scores), 2)})
+        save_component(
+            folder, measured, card={**training, "psnr_held_out_db": round(sum(scores) / len(scores), 2)}
+        )
 
     def init_from(self, folder: Path) -> None:
         """The VAE's weights of a released folder."""
@@ -164,11 +195,17 @@ class VAEPart:
         rows: list[tuple[str, Batch, int]] = []
         for name, count, frames in (
             (f"{data.image_batch} images {data.crop}x{data.crop}", data.image_batch, 1),
-            (f"{data.clip_batch} clips {data.crop}x{data.crop}x{data.num_frames}", data.clip_batch, data.num_frames),
+            (
+                f"{data.clip_batch} clips {data.crop}x{data.crop}x{data.num_frames}",
+                data.clip_batch,
+                data.num_frames,
+            ),
         ):
             video = torch.rand(count, 3, frames, data.crop, data.crop, generator=torch_rng("plan")) * 2 - 1
             positions = (
-                count * (1 + (frames - 1) // self.recipe.model.temporal_factor) * (data.crop // self.recipe.model.spatial_factor) ** 2
+                count
+                * (1 + (frames - 1) // self.recipe.model.temporal_factor)
+                * (data.crop // self.recipe.model.spatial_factor) ** 2
             )
             rows.append((name, {"video": video, "step": self.recipe.loss.adversarial_from}, positions))
         return rows

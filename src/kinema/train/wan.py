@@ -34,7 +34,15 @@ from kinema.train.lora import LORA, LoRARecipe
 from kinema.video import contact_sheet, save_image
 from kinema.wan.convert import write_as
 from kinema.wan.files import Backbone, find
-from kinema.wan.model import NEGATIVE_PROMPT, VARIANTS, Wan, describe, fingerprint, load_encoder, read_tokenizer
+from kinema.wan.model import (
+    NEGATIVE_PROMPT,
+    VARIANTS,
+    Wan,
+    describe,
+    fingerprint,
+    load_encoder,
+    read_tokenizer,
+)
 from kinema.wan.umt5 import UMT5
 
 log = logging.getLogger(__name__)
@@ -67,17 +75,27 @@ class WanPart(DatasetDiTPart):
         if recipe.dataset is None:
             raise ConfigError("a model of the Wan family is trained on a data set: give one with --data")
         if recipe.rank == 0 and recipe.matrices == "bf16":
-            raise ConfigError("matrices = 'bf16' is for frozen matrices, and with rank = 0 all are trained: leave it out")
+            raise ConfigError(
+                "matrices = 'bf16' is for frozen matrices, and with rank = 0 all are trained: leave it out"
+            )
         if not recipe.base:
             raise ConfigError("no model to start from: name its folder or file with --set base=DIR")
         self.files = find(Path(recipe.base))
         self.variant, self.manifest = describe(self.files, name=Path(recipe.base).resolve().stem)
         config = self.files.backbones[0].config
         if config.in_channels != self.files.vae.config.z_dim:
-            raise ConfigError(f"{recipe.base} is shown images in its own channels: only text-to-video models and TI2V are trained so far")
+            raise ConfigError(
+                f"{recipe.base} is shown images in its own channels: only text-to-video models and TI2V are trained so far"
+            )
         if (recipe.expert is None) == (len(self.files.backbones) == 2):
-            with_two = "has two experts: say which with --set expert=high or =low" if recipe.expert is None else "has one backbone"
-            raise ConfigError(f"{recipe.base} {with_two}{'' if recipe.expert is None else ': leave expert out'}")
+            with_two = (
+                "has two experts: say which with --set expert=high or =low"
+                if recipe.expert is None
+                else "has one backbone"
+            )
+            raise ConfigError(
+                f"{recipe.base} {with_two}{'' if recipe.expert is None else ': leave expert out'}"
+            )
         if not self.manifest.time_per_token and recipe.mix.tasks.get("text") != 1:
             raise ConfigError(f"{recipe.base} has one time for all tokens: mix.tasks must be {{text = 1.0}}")
         self.sizes = DiTSizes(config.d, config.num_layers, config.num_heads, config.ffn_dim, config.patch)
@@ -85,7 +103,9 @@ class WanPart(DatasetDiTPart):
         rates = set(map(float, self.dataset.column("fps")))
         if rates != {self.manifest.fps}:
             given = ", ".join(f"{rate:g}" for rate in sorted(rates))
-            log.warning("%s has %s fps, and the model was trained with %g", recipe.dataset, given, self.manifest.fps)
+            log.warning(
+                "%s has %s fps, and the model was trained with %g", recipe.dataset, given, self.manifest.fps
+            )
 
     def _load(self) -> None:
         recipe = self.recipe
@@ -93,7 +113,9 @@ class WanPart(DatasetDiTPart):
         with torch.device("meta"):
             vae, dit = VAE(self.files.vae.config), DiT(self.backbone.config)
         self.vae = with_weights(vae, self.files.vae.state, None, torch.float32).requires_grad_(False)
-        wants_bf16 = recipe.matrices == "bf16" or (recipe.matrices == "auto" and has_fast_bf16(pick_device(recipe.run.device)))
+        wants_bf16 = recipe.matrices == "bf16" or (
+            recipe.matrices == "auto" and has_fast_bf16(pick_device(recipe.run.device))
+        )
         dtype = torch.bfloat16 if recipe.rank and wants_bf16 else torch.float32
         self.model = with_weights(dit, self.backbone.state, None, dtype)
         self.model.recompute = recipe.recompute
@@ -111,9 +133,13 @@ class WanPart(DatasetDiTPart):
         """Say what there is to train on, and encode its captions into the folder `cache` beside the run."""
         self._describe_data()
         text, recipe = self.files.text, self.recipe
-        captions = [caption for i in range(len(self.dataset)) for caption in self.dataset.captions(i).values()]
+        captions = [
+            caption for i in range(len(self.dataset)) for caption in self.dataset.captions(i).values()
+        ]
         encoder = UMT5(
-            lambda: load_encoder(text, "UMT5EncoderModel", device, torch.bfloat16 if has_fast_bf16(device) else torch.float32),
+            lambda: load_encoder(
+                text, "UMT5EncoderModel", device, torch.bfloat16 if has_fast_bf16(device) else torch.float32
+            ),
             read_tokenizer(self.files.tokenizer),
             self.backbone.config.text_dim,
             max_length=self.backbone.config.text_length,
@@ -141,14 +167,18 @@ class WanPart(DatasetDiTPart):
             wrong = ~is_high if self.recipe.expert == "high" else is_high
             if not wrong.any():
                 return times
-            times[wrong] = draw_times(int(wrong.sum()), generator, law=config.time_law, shift=config.time_shift)
+            times[wrong] = draw_times(
+                int(wrong.sum()), generator, law=config.time_law, shift=config.time_shift
+            )
 
     def plan(self) -> list[tuple[str, Batch, int]]:
         """The first batch of the data set, with random latents and states of text."""
         batch = self.batch(0)
         batch["clips"] = [torch.randn(clip.shape, generator=torch_rng("plan")) for clip in batch["clips"]]
         lengths = (64,) * len(batch["clips"])
-        batch["states"] = TextStates(torch.randn(sum(lengths), self.backbone.config.text_dim, generator=torch_rng("plan")), lengths)
+        batch["states"] = TextStates(
+            torch.randn(sum(lengths), self.backbone.config.text_dim, generator=torch_rng("plan")), lengths
+        )
         tokens = int(self.packing.tokens[self.packing.batch(0)].sum())
         return [(f"{len(batch['clips'])} clips of {self.recipe.dataset}", batch, tokens)]
 
@@ -157,11 +187,17 @@ class WanPart(DatasetDiTPart):
         """Clips of the data set's most common size from its own captions."""
         assert isinstance(model, DiT), "the DiT part trains a DiT"
         if self.recipe.expert is not None:
-            raise TrainingError("one of two experts makes no video alone: try the adapter with --lora FILE:1:" + self.recipe.expert)
+            raise TrainingError(
+                "one of two experts makes no video alone: try the adapter with --lora FILE:1:"
+                + self.recipe.expert
+            )
         wan = Wan(self.variant, self.manifest, model, self.vae, self.texts)
         pipeline = WanPipeline(wan, model=self.recipe.base, model_hash="training")
         shape, factor = Counter(self.shapes).most_common(1)[0][0], self.vae.config
-        size: dict[str, Any] = {"width": shape[2] * factor.spatial_factor, "height": shape[1] * factor.spatial_factor}
+        size: dict[str, Any] = {
+            "width": shape[2] * factor.spatial_factor,
+            "height": shape[1] * factor.spatial_factor,
+        }
         size["frames"] = 1 + (shape[0] - 1) * factor.temporal_factor
         prompts = self._prompts()[:SAMPLES]
         fields = {**size, "steps": self.recipe.defaults.steps, "beyond_trained": True}
@@ -180,8 +216,12 @@ class WanPart(DatasetDiTPart):
                 write_json(partial / CARD, card)
             return
         before = self.backbone.state
-        trained = {name: tensor.detach().to(CPU, before[name].dtype) for name, tensor in model.state_dict().items()}
-        backbones = [replace(part, state=trained) if part is self.backbone else part for part in self.files.backbones]
+        trained = {
+            name: tensor.detach().to(CPU, before[name].dtype) for name, tensor in model.state_dict().items()
+        }
+        backbones = [
+            replace(part, state=trained) if part is self.backbone else part for part in self.files.backbones
+        ]
         write_as(replace(self.files, backbones=tuple(backbones)), folder, "diffusers")
         write_json(folder / CARD, card)
 
@@ -189,7 +229,9 @@ class WanPart(DatasetDiTPart):
         """The adapter of an exported folder, of the same rank and targets; or the backbone of another model of this structure."""
         if not self.recipe.rank:
             part = find(folder).backbones[-1 if self.recipe.expert == "low" else 0]
-            self.model.load_state_dict({name: part.state[name].to(dtype_of(name, torch.float32)) for name in part.state})
+            self.model.load_state_dict(
+                {name: part.state[name].to(dtype_of(name, torch.float32)) for name in part.state}
+            )
             return
         with torch.device("meta"):
             adapters = read_lora(folder / LORA, DiT(self.backbone.config))

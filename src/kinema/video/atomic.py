@@ -57,7 +57,9 @@ def atomic_output(path: Path) -> Iterator[Path]:
         with output_errors(path):
             _sync(partial)
             os.replace(partial, path)
-            if os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is synced with the file
+            if (
+                os.name == "posix"
+            ):  # elsewhere a folder cannot be opened, and the rename is synced with the file
                 _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)

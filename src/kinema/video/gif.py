@@ -38,7 +38,9 @@ def save_gif(path: Path, frames: np.ndarray, fps: float, metadata: Mapping[str, 
     Frames start at the hundredth of a second nearest to their time. Raises `VideoError` above 50 frames a second.
     """
     if fps > MAX_FPS:
-        raise VideoError(f"cannot write {path}: a .gif shows at most {MAX_FPS:g} frames a second, not {fps:g}; resample, or write .mp4")
+        raise VideoError(
+            f"cannot write {path}: a .gif shows at most {MAX_FPS:g} frames a second, not {fps:g}; resample, or write .mp4"
+        )
     if max(frames.shape[1:3]) > MAX_SIDE_PX:
         raise VideoError(f"cannot write {path}: a .gif has at most {MAX_SIDE_PX} pixels a side")
     colours = _few_colours(frames)
@@ -82,7 +84,9 @@ def _few_colours(frames: np.ndarray) -> np.ndarray | None:
 
 def _palette(frames: np.ndarray) -> Image.Image:
     sample = _sample(frames)
-    settled = 1 + sample.width * sample.height // 20  # k-means runs until fewer pixels than this change their colour
+    settled = (
+        1 + sample.width * sample.height // 20
+    )  # k-means runs until fewer pixels than this change their colour
     return sample.quantize(MAX_COLOURS, method=Image.Quantize.MEDIANCUT, kmeans=settled)
 
 
@@ -98,7 +102,10 @@ def _dither_pattern(frames: np.ndarray, palette: Image.Image) -> np.ndarray:
     Error diffusion looks finer in one picture, but carries each change down and to the right of it: the rest would flicker.
     """
     sample = _sample(frames)
-    error = np.abs(np.asarray(sample).astype(float) - np.asarray(sample.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB")))
+    error = np.abs(
+        np.asarray(sample).astype(float)
+        - np.asarray(sample.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB"))
+    )
     height, width = frames.shape[1:3]
     repeats = -(-height // BAYER.shape[0]), -(-width // BAYER.shape[1])
     return np.tile(BAYER, repeats)[:height, :width, np.newaxis] * 2 * error.mean()

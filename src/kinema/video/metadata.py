@@ -9,7 +9,16 @@ from kinema.errors import VideoError
 KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
 # Written by the containers themselves, or understood by them as something else than text.
 CONTAINER_KEYS = frozenset(
-    {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "timecode", "language", "duration"}
+    {
+        "major_brand",
+        "minor_version",
+        "compatible_brands",
+        "encoder",
+        "creation_time",
+        "timecode",
+        "language",
+        "duration",
+    }
 )
 
 
@@ -24,8 +33,15 @@ def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
                 f"metadata key {key!r} cannot be written: use at most 64 lower case letters, digits and underscores, "
                 f"and none of {', '.join(sorted(CONTAINER_KEYS))}"
             )
-        if not isinstance(value, str) or not value or "\0" in value or value.encode(errors="ignore").decode() != value:
-            raise VideoError(f"metadata '{key}' cannot be written: give it text, not empty and without NUL, not {value!r:.60}")
+        if (
+            not isinstance(value, str)
+            or not value
+            or "\0" in value
+            or value.encode(errors="ignore").decode() != value
+        ):
+            raise VideoError(
+                f"metadata '{key}' cannot be written: give it text, not empty and without NUL, not {value!r:.60}"
+            )
     return dict(metadata or {})
 
 

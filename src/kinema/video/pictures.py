@@ -25,7 +25,9 @@ PICTURE_FORMATS: dict[str, tuple[str, dict[str, int | bool]]] = {
     ".webp": ("WEBP", {"lossless": True}),
 }
 STILL_FPS = 1.0  # a picture lasts one second
-BROWSER_FRAME_MS = 100.0  # what browsers show for frames of 10 ms or less, which old files use for "as fast as you can"
+BROWSER_FRAME_MS = (
+    100.0  # what browsers show for frames of 10 ms or less, which old files use for "as fast as you can"
+)
 
 
 @contextmanager
@@ -97,7 +99,9 @@ def png_bytes(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def save_image(path: str | PathLike[str], array: np.ndarray, *, metadata: Mapping[str, str] | None = None) -> Path:
+def save_image(
+    path: str | PathLike[str], array: np.ndarray, *, metadata: Mapping[str, str] | None = None
+) -> Path:
     """The path of the picture written from `array`, uint8 (h, w, 3), in the format that the ending of `path` names.
 
     .png and .webp are lossless; only .png carries `metadata`. The file appears complete or not at all.

@@ -29,7 +29,9 @@ DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,live_flv,asf,ogg,h264,hevc,obu,av1,ivf,m4v,mpegvideo,mjpeg,"
     "mxf,gxf,nut,rm,dv,yuv4mpegpipe,wtv,swf,avif"
 )
-MAX_DECLARED_FPS = 240  # above, the "rate" is as a rule the clock of a browser's recording, and is measured instead
+MAX_DECLARED_FPS = (
+    240  # above, the "rate" is as a rule the clock of a browser's recording, and is measured instead
+)
 MAX_BYTES = 8 << 30  # frames in memory without a word from the caller
 ROUNDING_S = 0.0105  # containers round times: Matroska to 1 ms, GIF to 10 ms
 HD_HEIGHT_PX = 720  # from here on players take colours that carry no tag for BT.709, below for BT.601
@@ -46,7 +48,9 @@ def read_frames(
     with open_picture(checked_file(path)) as picture:
         if picture is not None:
             count = num_frames(picture)
-            _check_memory(path, min(count, max_frames or count), picture.height * picture.width * 3, max_frames)
+            _check_memory(
+                path, min(count, max_frames or count), picture.height * picture.width * 3, max_frames
+            )
             timed = list(timed_frames(picture))
             source_fps = STILL_FPS if count == 1 else count / sum(duration_s for _, duration_s, _ in timed)
             rate = (fps or source_fps) if count > 1 else STILL_FPS
@@ -87,13 +91,17 @@ def open_video(path: Path) -> "Iterator[tuple[av.container.InputContainer, av.Vi
             if not streams:
                 raise VideoError(f"cannot read {path}: it has no video, only {_kinds(container)}")
             if streams[0].codec_context is None:
-                raise VideoError(f"cannot read {path}: not a video, or damaged (no decoder for what it declares)")
+                raise VideoError(
+                    f"cannot read {path}: not a video, or damaged (no decoder for what it declares)"
+                )
             yield container, streams[0]
     except av.FFmpegError as error:
         raise VideoError(f"cannot read {path}: not a video, or damaged ({error.strerror})") from error
 
 
-def at_constant_rate(timed: Iterable[tuple[float, float, T]], fps: float | Fraction, source_fps: float | Fraction) -> Iterator[T]:
+def at_constant_rate(
+    timed: Iterable[tuple[float, float, T]], fps: float | Fraction, source_fps: float | Fraction
+) -> Iterator[T]:
     """The item to show at 0, 1/fps, 2/fps... from items with a start and a duration in seconds: the last one that has started.
 
     An item counts as started when it is at most `ROUNDING_S` late, or half an interval of the faster of the two rates if that
@@ -142,7 +150,9 @@ class Damage:
 
     def add(self, what: str) -> None:
         if not self.is_allowed:
-            raise VideoError(f"cannot read {self.path}: damaged ({what}); allow_damaged=True reads what is left")
+            raise VideoError(
+                f"cannot read {self.path}: damaged ({what}); allow_damaged=True reads what is left"
+            )
         self.found.append(what)
 
     def report(self) -> None:
@@ -173,7 +183,10 @@ def _is_cover(stream: "av.VideoStream") -> bool:
 
 
 def _kinds(container: "av.container.InputContainer") -> str:
-    return " and ".join(sorted({stream.type for stream in container.streams if stream.type != "video"})) or "a cover picture"
+    return (
+        " and ".join(sorted({stream.type for stream in container.streams if stream.type != "video"}))
+        or "a cover picture"
+    )
 
 
 def frame_rate(path: Path, stream: "av.VideoStream") -> Fraction:
@@ -203,7 +216,9 @@ def decode_timed(
     av = pyav.load()
     decoder = stream.codec_context
     if stream.metadata.get("alpha_mode") == "1" and decoder.name in ("vp8", "vp9"):
-        decoder = av.CodecContext.create({"vp8": "libvpx", "vp9": "libvpx-vp9"}[decoder.name], "r")  # FFmpeg's own drop the alpha
+        decoder = av.CodecContext.create(
+            {"vp8": "libvpx", "vp9": "libvpx-vp9"}[decoder.name], "r"
+        )  # FFmpeg's own drop the alpha
     decoder.thread_count = 1  # one per reader: parallel over files costs less than parallel within one
     time_base = float(stream.time_base or 0)
     next_s = 0.0
@@ -220,7 +235,11 @@ def decode_timed(
         for frame in frames:
             if frame.is_corrupt:
                 damage.add(f"frame {num_decoded} decodes with errors")
-            time_s = next_s if frame.pts is None else max(frame.pts * time_base, next_s - interval_s if num_decoded else -math.inf)
+            time_s = (
+                next_s
+                if frame.pts is None
+                else max(frame.pts * time_base, next_s - interval_s if num_decoded else -math.inf)
+            )
             duration_s = frame.duration * time_base if frame.duration else interval_s
             next_s = time_s + interval_s
             num_decoded += 1
@@ -233,7 +252,9 @@ def decode_timed(
         raise VideoError(f"cannot read {damage.path}: it holds no frame")
 
 
-def _packets(container: "av.container.InputContainer", stream: "av.VideoStream", damage: Damage) -> "Iterator[av.Packet | None]":
+def _packets(
+    container: "av.container.InputContainer", stream: "av.VideoStream", damage: Damage
+) -> "Iterator[av.Packet | None]":
     """The packets of `stream`, then None, which empties the decoder."""
     av = pyav.load()
     packets = container.demux(stream)
@@ -296,7 +317,9 @@ def upright(frame: "av.VideoFrame", rotate_tag: str, max_side: int | None = None
 def _rgb(frame: "av.VideoFrame", max_side: int | None) -> np.ndarray:
     is_yuv = not frame.format.is_rgb and not frame.format.has_palette
     is_untagged_hd = is_yuv and frame.colorspace == pyav.UNSPECIFIED and frame.height >= HD_HEIGHT_PX
-    is_transparent = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+    is_transparent = frame.format.has_palette or any(
+        component.is_alpha for component in frame.format.components
+    )
     is_shrunk = max_side is not None and max(frame.width, frame.height) > max_side
     shrunk = max_side / max(frame.width, frame.height) if max_side is not None and is_shrunk else 1.0
     plain = frame.reformat(
@@ -311,7 +334,9 @@ def _rgb(frame: "av.VideoFrame", max_side: int | None) -> np.ndarray:
 
 def _check_memory(path: Path, count: int, frame_bytes: int, max_frames: int | None) -> None:
     if max_frames is None and count * frame_bytes > MAX_BYTES:
-        raise VideoError(f"cannot read {path} whole: its frames take more than {MAX_BYTES >> 30} GiB; read a part with max_frames")
+        raise VideoError(
+            f"cannot read {path} whole: its frames take more than {MAX_BYTES >> 30} GiB; read a part with max_frames"
+        )
 
 
 def _collect(path: Path, pictures: Iterator[np.ndarray], max_frames: int | None) -> np.ndarray:

@@ -12,7 +12,15 @@ import numpy as np
 from kinema.errors import VideoError
 from kinema.video import pyav
 from kinema.video.pictures import STILL_FPS, num_frames, open_picture, timed_frames
-from kinema.video.reading import Damage, checked_file, decode_timed, frame_rate, open_video, rotation_tag, upright
+from kinema.video.reading import (
+    Damage,
+    checked_file,
+    decode_timed,
+    frame_rate,
+    open_video,
+    rotation_tag,
+    upright,
+)
 
 Shrink = Callable[[int, np.ndarray], np.ndarray]
 """From the index of a span and the full pixels of one of its frames to what is kept of them."""
@@ -53,10 +61,22 @@ def probe(path: Path) -> Probe:
         if picture is not None:
             count = num_frames(picture)
             kind = str(picture.format).lower()
-            return Probe(kind, kind, picture.mode, picture.width, picture.height, STILL_FPS, 0.0, count, is_still=count == 1)
+            return Probe(
+                kind,
+                kind,
+                picture.mode,
+                picture.width,
+                picture.height,
+                STILL_FPS,
+                0.0,
+                count,
+                is_still=count == 1,
+            )
     with open_video(path) as (container, stream):
         duration = (
-            stream.duration * (stream.time_base or 0) if stream.duration else Fraction(container.duration or 0, pyav.load().time_base)
+            stream.duration * (stream.time_base or 0)
+            if stream.duration
+            else Fraction(container.duration or 0, pyav.load().time_base)
         )
         codec = stream.codec_context
         return Probe(
@@ -85,17 +105,23 @@ def scan(path: Path, *, max_side: int | None = None) -> Iterator[ScannedFrame]:
         interval_s = 1 / float(frame_rate(path, stream))
         tag = rotation_tag(stream)
         size: tuple[int, int] | None = None
-        for index, (time_s, duration_s, frame) in enumerate(decode_timed(container, stream, interval_s, Damage(path, is_allowed=False))):
+        for index, (time_s, duration_s, frame) in enumerate(
+            decode_timed(container, stream, interval_s, Damage(path, is_allowed=False))
+        ):
             pixels = upright(frame, tag, max_side)
             is_turned = (pixels.shape[0] >= pixels.shape[1]) != (frame.height >= frame.width)
             full = (frame.width, frame.height) if is_turned else (frame.height, frame.width)
             if size not in (None, full):
-                raise VideoError(f"cannot read {path}: its size changes from {size[1]}x{size[0]} to {full[1]}x{full[0]} at frame {index}")
+                raise VideoError(
+                    f"cannot read {path}: its size changes from {size[1]}x{size[0]} to {full[1]}x{full[0]} at frame {index}"
+                )
             size = full
             yield ScannedFrame(time_s, duration_s, pixels, *full)
 
 
-def read_spans(path: Path, spans: Sequence[tuple[float, float]], shrink: Shrink) -> Iterator[list[ScannedFrame]]:
+def read_spans(
+    path: Path, spans: Sequence[tuple[float, float]], shrink: Shrink
+) -> Iterator[list[ScannedFrame]]:
     """For each span (start, end) in seconds, in rising order and apart, the frames that start in it, each as `shrink` leaves it.
 
     Memory is that of one span of shrunk frames.
@@ -103,13 +129,19 @@ def read_spans(path: Path, spans: Sequence[tuple[float, float]], shrink: Shrink)
     Gaps longer than `SEEK_S` are jumped over, forwards only, and the first frame after a jump is checked to lie before the span;
     where a file cannot be sought so, it is decoded from its beginning. Raises `VideoError` when a span holds no frame.
     """
-    if any(end <= start for start, end in spans) or any(first[1] > second[0] + 1e-6 for first, second in pairwise(spans)):
+    if any(end <= start for start, end in spans) or any(
+        first[1] > second[0] + 1e-6 for first, second in pairwise(spans)
+    ):
         raise VideoError(f"cannot read {path} in spans that overlap or run backwards")
     with open_picture(checked_file(path)) as picture:
         if picture is not None:
             timed = list(timed_frames(picture))
             for index, span in enumerate(spans):
-                frames = [ScannedFrame(t, d, shrink(index, pixels), *pixels.shape[:2]) for t, d, pixels in timed if _is_in(t, span)]
+                frames = [
+                    ScannedFrame(t, d, shrink(index, pixels), *pixels.shape[:2])
+                    for t, d, pixels in timed
+                    if _is_in(t, span)
+                ]
                 yield _checked(path, frames, span)
             return
     first = 0
@@ -119,7 +151,9 @@ def read_spans(path: Path, spans: Sequence[tuple[float, float]], shrink: Shrink)
             first = after
 
 
-def _run_of_spans(path: Path, spans: Sequence[tuple[float, float]], run: range, shrink: Shrink) -> Iterator[list[ScannedFrame]]:
+def _run_of_spans(
+    path: Path, spans: Sequence[tuple[float, float]], run: range, shrink: Shrink
+) -> Iterator[list[ScannedFrame]]:
     """The spans of `run`, which are close to each other, decoded in one go from the keyframe before the first."""
     start_s = spans[run[0]][0]
     for seeks in (True, False) if start_s > SEEK_S else (False,):
@@ -129,7 +163,9 @@ def _run_of_spans(path: Path, spans: Sequence[tuple[float, float]], run: range, 
             interval_s, tag = 1 / float(frame_rate(path, stream)), rotation_tag(stream)
             waiting, found, is_first = list(run), list[ScannedFrame](), True
             # The file was decoded whole before: what is flawed in it was told then.
-            for time_s, duration_s, frame in decode_timed(container, stream, interval_s, Damage(path, is_allowed=True)):
+            for time_s, duration_s, frame in decode_timed(
+                container, stream, interval_s, Damage(path, is_allowed=True)
+            ):
                 if is_first and seeks and (frame.pts is None or time_s > start_s + 1e-4):
                     break
                 is_first = False
@@ -140,7 +176,9 @@ def _run_of_spans(path: Path, spans: Sequence[tuple[float, float]], run: range, 
                     return
                 if _is_in(time_s, spans[waiting[0]]):
                     pixels = upright(frame, tag)
-                    found.append(ScannedFrame(time_s, duration_s, shrink(waiting[0], pixels), *pixels.shape[:2]))
+                    found.append(
+                        ScannedFrame(time_s, duration_s, shrink(waiting[0], pixels), *pixels.shape[:2])
+                    )
             else:
                 for index in waiting:
                     yield _checked(path, found, spans[index])

@@ -14,7 +14,14 @@ MARGIN_PX = 20  # around the page and between videos
 TITLE_PX = 17
 MAX_TITLE_LINES = 2
 # Faces with Chinese glyphs on common systems; Pillow's own face, which is always there, has none.
-CHINESE_FACES = ("NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "wqy-microhei.ttc", "wqy-zenhei.ttc", "PingFang.ttc", "msyh.ttc")
+CHINESE_FACES = (
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansSC-Regular.otf",
+    "wqy-microhei.ttc",
+    "wqy-zenhei.ttc",
+    "PingFang.ttc",
+    "msyh.ttc",
+)
 
 Face = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -38,15 +45,25 @@ def contact_sheet(
     if titles is not None and len(titles) != len(videos):
         raise VideoError(f"a contact sheet needs one title per video; got {len(titles)} for {len(videos)}")
     if min(columns, frames_per_video, cell_height_px) < 1:
-        raise VideoError(f"columns={columns}, frames_per_video={frames_per_video}, cell_height_px={cell_height_px}: each must be 1 or more")
+        raise VideoError(
+            f"columns={columns}, frames_per_video={frames_per_video}, cell_height_px={cell_height_px}: each must be 1 or more"
+        )
     columns = min(columns, len(videos))
     strips = [_strip(video, frames_per_video, cell_height_px) for video in videos]
     widths = [max(strip.width for strip in strips[column::columns]) for column in range(columns)]
-    lines = [_title_lines(title, f"video {index + 1}", widths[index % columns]) for index, title in enumerate(titles or [])]
+    lines = [
+        _title_lines(title, f"video {index + 1}", widths[index % columns])
+        for index, title in enumerate(titles or [])
+    ]
     face_height_px = TITLE_PX + 6
     rows = range(0, len(videos), columns)
-    titles_px = [max((len(wrapped) for wrapped, _ in lines[row : row + columns]), default=0) * face_height_px for row in rows]
-    tops = [MARGIN_PX + sum(titles_px[:row]) + row * (cell_height_px + MARGIN_PX) for row in range(len(rows) + 1)]
+    titles_px = [
+        max((len(wrapped) for wrapped, _ in lines[row : row + columns]), default=0) * face_height_px
+        for row in rows
+    ]
+    tops = [
+        MARGIN_PX + sum(titles_px[:row]) + row * (cell_height_px + MARGIN_PX) for row in range(len(rows) + 1)
+    ]
     page = Image.new("RGB", (sum(widths) + MARGIN_PX * (columns + 1), tops[-1]), PAPER)
     draw = ImageDraw.Draw(page)
     for index, strip in enumerate(strips):
@@ -68,7 +85,10 @@ def _strip(video: Video, num_frames: int, height_px: int) -> Image.Image:
     strip = Image.new("RGB", (len(indices) * (width_px + GAP_PX) - GAP_PX, height_px), PAPER)
     for position, index in enumerate(indices):
         picture = Image.fromarray(np.ascontiguousarray(video.frames[index]))
-        strip.paste(picture.resize((width_px, height_px), Image.Resampling.LANCZOS), (position * (width_px + GAP_PX), 0))
+        strip.paste(
+            picture.resize((width_px, height_px), Image.Resampling.LANCZOS),
+            (position * (width_px + GAP_PX), 0),
+        )
     return strip
 
 
@@ -83,12 +103,16 @@ def _title_lines(title: str, instead: str, width_px: int) -> tuple[list[str], Fa
         face = ImageFont.load_default(TITLE_PX)
         lost = _missing(title, face)
         is_lost = not any(character.isalnum() and character not in lost for character in title)
-        title = instead if is_lost else "".join("?" if character in lost else character for character in title)
+        title = (
+            instead if is_lost else "".join("?" if character in lost else character for character in title)
+        )
     lines, rest = list[str](), title
     while rest and len(lines) < MAX_TITLE_LINES:
         is_last = len(lines) == MAX_TITLE_LINES - 1
         end = len(rest)
-        while end > 1 and face.getlength(rest[:end] + ("..." if is_last and end < len(rest) else "")) > width_px:
+        while (
+            end > 1 and face.getlength(rest[:end] + ("..." if is_last and end < len(rest) else "")) > width_px
+        ):
             end -= 1
         if end < len(rest) and not is_last and " " in rest[1:end]:
             end = rest.rindex(" ", 1, end)
@@ -110,7 +134,11 @@ def _faces(title: str) -> list[Face]:
 def _missing(text: str, face: Face) -> set[str]:
     """The characters of `text` that `face` draws as the box that stands for no glyph, or refuses."""
     box = _mask("\U0010fffe", face)
-    return {character for character in set(text) if not character.isspace() and _mask(character, face) in (box, None)}
+    return {
+        character
+        for character in set(text)
+        if not character.isspace() and _mask(character, face) in (box, None)
+    }
 
 
 def _mask(character: str, face: Face) -> bytes | None:

@@ -31,7 +31,9 @@ class Video:
             given = getattr(self.frames, "dtype", type(self.frames).__name__)
             raise VideoError(f"the frames of a video are a NumPy array of uint8, 0 to 255; got {given}")
         if self.frames.ndim != 4 or self.frames.shape[3] != 3 or 0 in self.frames.shape:
-            raise VideoError(f"the frames of a video have the shape (f, h, w, 3), none of them 0; got {self.frames.shape}")
+            raise VideoError(
+                f"the frames of a video have the shape (f, h, w, 3), none of them 0; got {self.frames.shape}"
+            )
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise VideoError(f"fps={self.fps} is no rate: use a number above 0")
 
@@ -57,7 +59,12 @@ class Video:
 
     @classmethod
     def read(
-        cls, path: str | PathLike[str], *, max_frames: int | None = None, fps: float | None = None, allow_damaged: bool = False
+        cls,
+        path: str | PathLike[str],
+        *,
+        max_frames: int | None = None,
+        fps: float | None = None,
+        allow_damaged: bool = False,
     ) -> "Video":
         """The video in a file of any common container and codec, or a picture as a video of one frame (1 frame a second).
 
@@ -89,7 +96,9 @@ class Video:
         kind = lookup(ENDINGS, target.suffix.lower(), kind="video ending")
         if kind == "gif":
             if lossless:
-                raise VideoError(f"cannot write {target}: a .gif has 256 colours and is not lossless; use .mkv")
+                raise VideoError(
+                    f"cannot write {target}: a .gif has 256 colours and is not lossless; use .mkv"
+                )
             save_gif(target, self.frames, self.fps, checked_metadata(metadata))
         elif kind == "png":
             if self.num_frames > 1:
@@ -100,7 +109,9 @@ class Video:
             save_image(target, self.frames[0], metadata=metadata)
         else:
             size = self.width, self.height
-            with VideoWriter(target, self.fps, *size, lossless=lossless, quality=quality, metadata=metadata) as writer:
+            with VideoWriter(
+                target, self.fps, *size, lossless=lossless, quality=quality, metadata=metadata
+            ) as writer:
                 writer.write(self.frames)
         return target
 

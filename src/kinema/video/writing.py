@@ -58,7 +58,9 @@ LOSSY = {
 }
 LOSSLESS = {
     ".mp4": Encoding("mp4", "libx264rgb", "rgb24", lambda _: {"qp": "0"}),
-    ".webm": Encoding("webm", "libvpx-vp9", "gbrp", lambda _: {"lossless": "1", "row-mt": "1", "cpu-used": "4"}),
+    ".webm": Encoding(
+        "webm", "libvpx-vp9", "gbrp", lambda _: {"lossless": "1", "row-mt": "1", "cpu-used": "4"}
+    ),
     ".mkv": _FFV1,
 }
 
@@ -99,7 +101,9 @@ class VideoWriter:
             raise VideoError(f"quality={quality} is out of range: use 0 (best) to {MAX_QUALITY} (worst)")
         self.rate = Fraction(fps).limit_denominator(1001)
         if not self.rate:
-            raise VideoError(f"fps={fps} is too slow for a video file: use a frame every 1001 seconds or more often")
+            raise VideoError(
+                f"fps={fps} is too slow for a video file: use a frame every 1001 seconds or more often"
+            )
         self.width, self.height, self.quality = width, height, quality
         self.metadata = checked_metadata(metadata)
         self.num_frames = 0
@@ -109,14 +113,18 @@ class VideoWriter:
         self._container, self._stream = self._session.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._session.__exit__(kind, error, trace)
 
     def write(self, frames: np.ndarray) -> None:
         """Appends `frames`, uint8 (f, h, w, 3) of the writer's size. Raises `VideoError` for another shape or type."""
         av = pyav.load()
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (self.height, self.width, 3):
-            raise VideoError(f"{self.path} takes frames of uint8 (f, {self.height}, {self.width}, 3); got {frames.dtype} {frames.shape}")
+            raise VideoError(
+                f"{self.path} takes frames of uint8 (f, {self.height}, {self.width}, 3); got {frames.dtype} {frames.shape}"
+            )
         for pixels in frames:
             if self.encoding.halves_chroma:
                 pixels = np.pad(pixels, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
@@ -151,7 +159,9 @@ class VideoWriter:
                 with self._encoder_errors():
                     container.mux(stream.encode(None))
             except BaseException:
-                with suppress(av.FFmpegError):  # the file is thrown away, and the first error is the one to show
+                with suppress(
+                    av.FFmpegError
+                ):  # the file is thrown away, and the first error is the one to show
                     container.close()
                 raise
             with self._encoder_errors():
@@ -159,7 +169,10 @@ class VideoWriter:
 
     def _add_stream(self, container: "av.container.OutputContainer") -> "av.VideoStream":
         encoding = self.encoding
-        stream = cast("av.VideoStream", container.add_stream(encoding.codec, rate=self.rate, options=encoding.options(self.quality)))
+        stream = cast(
+            "av.VideoStream",
+            container.add_stream(encoding.codec, rate=self.rate, options=encoding.options(self.quality)),
+        )
         odd = 1 if encoding.halves_chroma else 0
         stream.width, stream.height = self.width + (self.width & odd), self.height + (self.height & odd)
         stream.pix_fmt = encoding.pixel_format
@@ -182,6 +195,10 @@ class VideoWriter:
                 yield
         except av.FFmpegError as error:
             if error.errno in DISK_ERRORS:
-                raise OutputError(f"cannot write {self.path}: {reason(OSError(error.errno, error.strerror))}") from error
+                raise OutputError(
+                    f"cannot write {self.path}: {reason(OSError(error.errno, error.strerror))}"
+                ) from error
             size = f"{self.width}x{self.height} at {float(self.rate):g} frames a second"
-            raise VideoError(f"cannot write {self.path}: {self.encoding.codec} refuses {size} ({error.strerror})") from error
+            raise VideoError(
+                f"cannot write {self.path}: {self.encoding.codec} refuses {size} ({error.strerror})"
+            ) from error

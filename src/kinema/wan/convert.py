@@ -13,15 +13,35 @@ from torch import Tensor
 from kinema.config import to_dict
 from kinema.errors import ModelError
 from kinema.lookup import lookup
-from kinema.models.layouts import PATCH_WEIGHT, dit_diffusers_config, dit_keys, num_blocks, umt5_keys, vae_original_name
+from kinema.models.layouts import (
+    PATCH_WEIGHT,
+    dit_diffusers_config,
+    dit_keys,
+    num_blocks,
+    umt5_keys,
+    vae_original_name,
+)
 from kinema.models.tensors import write_shards
 from kinema.models.vae import vae_diffusers_config
-from kinema.models.weights import CONFIG, DIFFUSERS_WEIGHTS, INDEX, MANIFEST, files_below, sha256_of, written_beside
+from kinema.models.weights import (
+    CONFIG,
+    DIFFUSERS_WEIGHTS,
+    INDEX,
+    MANIFEST,
+    files_below,
+    sha256_of,
+    written_beside,
+)
 from kinema.wan.files import EXPERTS, TEXT_WEIGHTS, Backbone, Layout, Renamed, WanFiles, find
 from kinema.wan.model import VARIANTS, describe
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
-TOKENIZER_CONFIG = {"tokenizer_class": "T5TokenizerFast", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "T5TokenizerFast",
+    "eos_token": "</s>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+}
 UNIPC = {
     "_class_name": "UniPCMultistepScheduler",
     "num_train_timesteps": 1000,
@@ -50,7 +70,11 @@ def write_as(files: WanFiles, target: Path, layout: str) -> WanFiles:
     write, mark = lookup(WRITERS, layout, kind="layout")
     with written_beside(target, mark) as partial:
         write(files, partial)
-    return find(target if layout != "comfy" else next(iter(sorted((target / "diffusion_models").glob("*.safetensors")))))
+    return find(
+        target
+        if layout != "comfy"
+        else next(iter(sorted((target / "diffusion_models").glob("*.safetensors"))))
+    )
 
 
 def _diffusers(files: WanFiles, folder: Path) -> None:
@@ -78,7 +102,9 @@ def _diffusers(files: WanFiles, folder: Path) -> None:
         "text_encoder": ["transformers", "UMT5EncoderModel"],
         "tokenizer": ["transformers", "T5TokenizerFast"],
         "transformer": ["diffusers", "WanTransformer3DModel"],
-        "transformer_2": ["diffusers", "WanTransformer3DModel"] if len(files.backbones) == 2 else [None, None],
+        "transformer_2": ["diffusers", "WanTransformer3DModel"]
+        if len(files.backbones) == 2
+        else [None, None],
         "vae": ["diffusers", "AutoencoderKLWan"],
     }
     if takes_image:
@@ -87,7 +113,10 @@ def _diffusers(files: WanFiles, folder: Path) -> None:
         index["image_processor"] = ["transformers", "CLIPImageProcessor"] if is_tower else [None, None]
         if is_tower:
             (folder / "image_processor").mkdir()
-            _write_json(folder / "image_processor" / "preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor"})
+            _write_json(
+                folder / "image_processor" / "preprocessor_config.json",
+                {"image_processor_type": "CLIPImageProcessor"},
+            )
     _write_json(folder / INDEX, index)
 
 
@@ -100,20 +129,41 @@ def _kinema(files: WanFiles, folder: Path) -> None:
 
 def _original(files: WanFiles, folder: Path) -> None:
     _no_tower(files, "wan")
-    kind = "ti2v" if files.has_token_times else "t2v" if files.backbones[0].config.in_channels == files.vae.config.z_dim else "i2v"
+    kind = (
+        "ti2v"
+        if files.has_token_times
+        else "t2v"
+        if files.backbones[0].config.in_channels == files.vae.config.z_dim
+        else "i2v"
+    )
     places = [folder] if len(files.backbones) == 1 else [folder / expert for expert in EXPERTS]
     for place, backbone in zip(places, files.backbones):
         write_shards(place, DIFFUSERS_WEIGHTS, _renamed_backbone(backbone, "wan"))
         config = backbone.config
-        values = {"_class_name": "WanModel", "model_type": kind, "dim": config.d, "ffn_dim": config.ffn_dim, "freq_dim": config.freq_dim}
-        values |= {"in_dim": config.in_channels, "out_dim": config.out_channels, "num_heads": config.num_heads}
+        values = {
+            "_class_name": "WanModel",
+            "model_type": kind,
+            "dim": config.d,
+            "ffn_dim": config.ffn_dim,
+            "freq_dim": config.freq_dim,
+        }
+        values |= {
+            "in_dim": config.in_channels,
+            "out_dim": config.out_channels,
+            "num_heads": config.num_heads,
+        }
         values |= {"num_layers": config.num_layers, "text_len": config.text_length, "eps": config.eps}
         _write_json(place / CONFIG, values)
     if len(places) == 2:  # so that the folder says what it is
         _write_json(folder / "configuration.json", {"framework": "Pytorch", "task": "text-to-video"})
-    torch.save(_renamed_vae(files), folder / ("Wan2.2_VAE.pth" if files.vae.config.residual else "Wan2.1_VAE.pth"))
+    torch.save(
+        _renamed_vae(files), folder / ("Wan2.2_VAE.pth" if files.vae.config.residual else "Wan2.1_VAE.pth")
+    )
     names = umt5_keys(num_blocks(files.text.state, "encoder.block"))
-    torch.save({theirs: files.text.state[ours] for ours, theirs in names.items()}, folder / "models_t5_umt5-xxl-enc-bf16.pth")
+    torch.save(
+        {theirs: files.text.state[ours] for ours, theirs in names.items()},
+        folder / "models_t5_umt5-xxl-enc-bf16.pth",
+    )
     _copy_tokenizer(files, folder / "google" / "umt5-xxl")
 
 
@@ -122,9 +172,20 @@ def _comfy(files: WanFiles, folder: Path) -> None:
     name = files.path.resolve().stem
     suffixes = [""] if len(files.backbones) == 1 else ["_high_noise", "_low_noise"]
     for suffix, backbone in zip(suffixes, files.backbones):
-        write_shards(folder / "diffusion_models", f"{name}{suffix}.safetensors", _renamed_backbone(backbone, "wan"), most_bytes=10**12)
-    write_shards(folder / "vae", "wan_2.2_vae.safetensors" if files.vae.config.residual else "wan_2.1_vae.safetensors", _renamed_vae(files))
-    text = {name: tensor for name, tensor in files.text.state.items() if name != "encoder.embed_tokens.weight"}
+        write_shards(
+            folder / "diffusion_models",
+            f"{name}{suffix}.safetensors",
+            _renamed_backbone(backbone, "wan"),
+            most_bytes=10**12,
+        )
+    write_shards(
+        folder / "vae",
+        "wan_2.2_vae.safetensors" if files.vae.config.residual else "wan_2.1_vae.safetensors",
+        _renamed_vae(files),
+    )
+    text = {
+        name: tensor for name, tensor in files.text.state.items() if name != "encoder.embed_tokens.weight"
+    }
     write_shards(folder / "text_encoders", "umt5_xxl.safetensors", text, most_bytes=10**12)
     _copy_tokenizer(files, folder / "text_encoders")
 
@@ -142,7 +203,9 @@ def _renamed_backbone(backbone: Backbone, naming: Any) -> Mapping[str, Tensor]:
     config = backbone.config
     names = {theirs: ours for ours, theirs in dit_keys(config, naming).items()}
     kernel = dit_keys(config, naming)[PATCH_WEIGHT]
-    return Renamed(backbone.state, names, {kernel: lambda rows: rows.unflatten(1, (config.in_channels, *config.patch))})
+    return Renamed(
+        backbone.state, names, {kernel: lambda rows: rows.unflatten(1, (config.in_channels, *config.patch))}
+    )
 
 
 def _renamed_vae(files: WanFiles) -> dict[str, Tensor]:
@@ -155,7 +218,9 @@ def _renamed_vae(files: WanFiles) -> dict[str, Tensor]:
 
 def _no_tower(files: WanFiles, layout: Layout) -> None:
     if files.images is not None:
-        raise ModelError(f"{files.path} has an image tower, which the layout '{layout}' is not written with: use diffusers or kinema")
+        raise ModelError(
+            f"{files.path} has an image tower, which the layout '{layout}' is not written with: use diffusers or kinema"
+        )
 
 
 def _copy_tokenizer(files: WanFiles, folder: Path) -> None:

@@ -30,7 +30,9 @@ IMAGE_TOKENS = 257
 def dit_flops(config: DiTConfig, tokens: int) -> float:
     """Operations (two for a product and its sum) of one forward pass of one clip, the text's keys and values being there already."""
     d, text = config.d, config.text_length + (0 if config.image_dim is None else IMAGE_TOKENS)
-    linear = 2.0 * tokens * (6 * d * d + 2 * d * config.ffn_dim)  # q, k, v, o of self-attention, q and o of cross-attention, the MLP
+    linear = (
+        2.0 * tokens * (6 * d * d + 2 * d * config.ffn_dim)
+    )  # q, k, v, o of self-attention, q and o of cross-attention, the MLP
     attention = 4.0 * tokens * d * (tokens + text)
     edges = 2.0 * tokens * d * (config.token_in + config.token_out)
     return config.num_layers * (linear + attention) + edges
@@ -43,7 +45,9 @@ def keys_bytes(config: DiTConfig, dtype: torch.dtype) -> int:
 
 
 @lru_cache
-def dit_peak_bytes(config: DiTConfig, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32, batch: int = 1) -> int:
+def dit_peak_bytes(
+    config: DiTConfig, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32, batch: int = 1
+) -> int:
     """Most memory above weights and text while the backbone looks at `batch` clips once."""
     with _without_contents(), torch.no_grad():
         dit = DiT(replace(config, num_layers=1))
@@ -52,10 +56,15 @@ def dit_peak_bytes(config: DiTConfig, grid: tuple[int, int, int], dtype: torch.d
         images = (
             None
             if config.image_dim is None
-            else TextStates(torch.empty(batch * IMAGE_TOKENS, config.image_dim, dtype=dtype), (IMAGE_TOKENS,) * batch)
+            else TextStates(
+                torch.empty(batch * IMAGE_TOKENS, config.image_dim, dtype=dtype), (IMAGE_TOKENS,) * batch
+            )
         )
         if config.image_positions is not None:
-            images = TextStates(torch.empty(batch * config.image_positions, config.image_dim or 1), (config.image_positions,) * batch)
+            images = TextStates(
+                torch.empty(batch * config.image_positions, config.image_dim or 1),
+                (config.image_positions,) * batch,
+            )
         text = dit.prepare_text(states, images)
         x, t = torch.empty(batch, config.in_channels, *grid), torch.empty(batch)
         with Peak() as peak:
@@ -90,12 +99,17 @@ def _decoded(config: VAEConfig, pieces: tuple[int, ...], lh: int, lw: int) -> tu
 
 
 @lru_cache
-def encode_cost(config: VAEConfig, width: int, height: int, frames: int, at_once: int = IMAGE_FRAMES) -> tuple[float, int]:
+def encode_cost(
+    config: VAEConfig, width: int, height: int, frames: int, at_once: int = IMAGE_FRAMES
+) -> tuple[float, int]:
     """Operations of encoding, and most memory above the weights while it streams."""
     shown = min(frames, 1 + config.temporal_factor + 2 * at_once)
     with _without_contents(), torch.no_grad():
         vae = VAE(config)
-        pieces = (torch.empty(1, 3, min(at_once, shown - start), height, width) for start in range(0, shown, at_once))
+        pieces = (
+            torch.empty(1, 3, min(at_once, shown - start), height, width)
+            for start in range(0, shown, at_once)
+        )
         with Peak() as peak, FlopCounterMode(display=False) as counter:
             means = [posterior.mean for posterior in vae.stream_encode(pieces, at_once=at_once)]
     assert means, "a video has frames"

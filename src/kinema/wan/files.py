@@ -20,7 +20,14 @@ from torch import Tensor
 
 from kinema.errors import ConfigError, KinemaError, ModelError
 from kinema.models.dit import DiT, DiTConfig
-from kinema.models.layouts import COMFY_PREFIX, PATCH_WEIGHT, dit_keys, num_blocks, umt5_keys, vae_original_name
+from kinema.models.layouts import (
+    COMFY_PREFIX,
+    PATCH_WEIGHT,
+    dit_keys,
+    num_blocks,
+    umt5_keys,
+    vae_original_name,
+)
 from kinema.models.tensors import TensorFiles, component_files, read_json
 from kinema.models.vae import VAE, VAES, VAEConfig, vae_from_diffusers_config
 from kinema.models.weights import CONFIG, DIFFUSERS_WEIGHTS, INDEX, MANIFEST, dit_config_from_diffusers
@@ -30,7 +37,11 @@ LAYOUTS: tuple[Layout, ...] = ("kinema", "diffusers", "wan", "comfy")
 PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
 EXPERTS = ("high_noise_model", "low_noise_model")
 HEAD_DIM = 128  # of every published model; a file without a configuration does not say it
-COMFY_FOLDERS = {"vae": ("vae", "*vae*"), "text": ("text_encoders", "*umt5*"), "images": ("clip_vision", "*clip_vision*")}
+COMFY_FOLDERS = {
+    "vae": ("vae", "*vae*"),
+    "text": ("text_encoders", "*umt5*"),
+    "images": ("clip_vision", "*clip_vision*"),
+}
 TEXT_WEIGHTS = "model.safetensors"
 
 
@@ -38,7 +49,10 @@ class Renamed(Mapping[str, Tensor]):
     """Tensors of files under other names (`names`: theirs by ours), reshaped by `change` where it has the name."""
 
     def __init__(
-        self, files: Mapping[str, Tensor], names: Mapping[str, str], change: Mapping[str, Callable[[Tensor], Tensor]] | None = None
+        self,
+        files: Mapping[str, Tensor],
+        names: Mapping[str, str],
+        change: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ):
         self.files, self.names, self.change = files, names, change or {}
 
@@ -104,7 +118,11 @@ class WanFiles:
     @property
     def parts(self) -> dict[str, TensorFiles]:
         """The files of every part by its name in a diffusers folder."""
-        named = {"transformer": self.backbones[0].files, "vae": self.vae.files, "text_encoder": self.text.files}
+        named = {
+            "transformer": self.backbones[0].files,
+            "vae": self.vae.files,
+            "text_encoder": self.text.files,
+        }
         if len(self.backbones) == 2:
             named["transformer_2"] = self.backbones[1].files
         return named if self.images is None else named | {"image_encoder": self.images.files}
@@ -117,7 +135,9 @@ def layout_of(path: Path) -> Layout | None:
     if (path / INDEX).is_file():
         is_family = read_json(path / INDEX).get("_class_name") in PIPELINES
         return ("kinema" if (path / MANIFEST).is_file() else "diffusers") if is_family else None
-    if all((path / expert / CONFIG).is_file() for expert in EXPERTS) or ((path / CONFIG).is_file() and list(path.glob("*VAE.pth"))):
+    if all((path / expert / CONFIG).is_file() for expert in EXPERTS) or (
+        (path / CONFIG).is_file() and list(path.glob("*VAE.pth"))
+    ):
         return "wan"
     return None
 
@@ -126,8 +146,12 @@ def find(path: Path) -> WanFiles:
     """The model of the family at `path`, every tensor accounted for. Raises `ModelError` that names what is missing or wrong."""
     layout = layout_of(path)
     if layout is None:
-        raise ModelError(f"{path} is in none of the layouts {', '.join(LAYOUTS)}: it needs {INDEX}, an original config.json, or be a file")
-    return {"kinema": _diffusers, "diffusers": _diffusers, "wan": _original, "comfy": _comfy}[layout](path, layout)
+        raise ModelError(
+            f"{path} is in none of the layouts {', '.join(LAYOUTS)}: it needs {INDEX}, an original config.json, or be a file"
+        )
+    return {"kinema": _diffusers, "diffusers": _diffusers, "wan": _original, "comfy": _comfy}[layout](
+        path, layout
+    )
 
 
 def _diffusers(folder: Path, layout: Layout) -> WanFiles:
@@ -140,7 +164,9 @@ def _diffusers(folder: Path, layout: Layout) -> WanFiles:
         files = TensorFiles(component_files(folder / part, TEXT_WEIGHTS))
         return Encoder(read_json(folder / part / CONFIG), files, files)
 
-    backbones = tuple(_backbone_of_diffusers(folder / part) for part in ("transformer", "transformer_2") if has(part))
+    backbones = tuple(
+        _backbone_of_diffusers(folder / part) for part in ("transformer", "transformer_2") if has(part)
+    )
     if not backbones:
         raise ModelError(f"{folder / INDEX} names no transformer")
     if backbones[0].config.image_dim is not None and not has("image_encoder"):
@@ -165,7 +191,9 @@ def _diffusers(folder: Path, layout: Layout) -> WanFiles:
 
 def _original(folder: Path, layout: Layout) -> WanFiles:
     folders = [folder / expert for expert in EXPERTS] if (folder / EXPERTS[0]).is_dir() else [folder]
-    backbones = tuple(_backbone_of_original(component_files(each, DIFFUSERS_WEIGHTS), each / CONFIG) for each in folders)
+    backbones = tuple(
+        _backbone_of_original(component_files(each, DIFFUSERS_WEIGHTS), each / CONFIG) for each in folders
+    )
     values = read_json(folders[0] / CONFIG)
     _refuse_tower(folder, backbones[0].config)
     return WanFiles(
@@ -188,15 +216,23 @@ def _comfy(file: Path, layout: Layout) -> WanFiles:
 
     def companion(part: str) -> Path:
         folder, pattern = COMFY_FOLDERS[part]
-        places = [place for place in (models / folder, file.parent) if place.is_dir() and list(place.glob(f"{pattern}.safetensors"))]
+        places = [
+            place
+            for place in (models / folder, file.parent)
+            if place.is_dir() and list(place.glob(f"{pattern}.safetensors"))
+        ]
         if not places:
-            raise ModelError(f"{file} has no companion {folder}/{pattern}.safetensors in {models}: put it there")
+            raise ModelError(
+                f"{file} has no companion {folder}/{pattern}.safetensors in {models}: put it there"
+            )
         return _only(places[0], f"{pattern}.safetensors")
 
     vae = _codec_of_original(companion("vae"))
     files = TensorFiles([companion("text")])
     ignored = {"spiece_model", "encoder.embed_tokens.weight"}
-    config = umt5_config({name: shape for name, shape in files.shapes.items() if name not in ignored}, str(files.files[0]))
+    config = umt5_config(
+        {name: shape for name, shape in files.shapes.items() if name not in ignored}, str(files.files[0])
+    )
     text = Encoder(config, Renamed(files, {name: name for name in files if name not in ignored}), files)
     _refuse_tower(file, backbone.config)
     return WanFiles(
@@ -213,7 +249,9 @@ def _comfy(file: Path, layout: Layout) -> WanFiles:
 def _other_expert(file: Path) -> Path | None:
     """The file of the low-noise expert beside that of the high-noise one. Raises `ModelError` when it should be there and is not."""
     if "low_noise" in file.name:
-        raise ModelError(f"{file} is the expert for low noise: give the file of the other one, with high_noise in its name")
+        raise ModelError(
+            f"{file} is the expert for low noise: give the file of the other one, with high_noise in its name"
+        )
     if "high_noise" not in file.name:
         return None
     other = file.with_name(file.name.replace("high_noise", "low_noise"))
@@ -224,7 +262,9 @@ def _other_expert(file: Path) -> Path | None:
 
 def _refuse_tower(path: Path, config: DiTConfig) -> None:
     if config.image_dim is not None:
-        raise ModelError(f"{path}: the image tower of Wan 2.1 is read in the diffusers layout only: take the folder of that layout")
+        raise ModelError(
+            f"{path}: the image tower of Wan 2.1 is read in the diffusers layout only: take the folder of that layout"
+        )
 
 
 def _backbone_of_diffusers(folder: Path) -> Backbone:
@@ -239,17 +279,31 @@ def _backbone_of_original(paths: list[Path], config_file: Path | None, prefix: s
         raise ModelError(f"{paths[0]} holds scaled 8-bit weights ({scaled[0]}): take the bf16 or fp16 file")
     values: Mapping[str, Any] = {} if config_file is None else read_json(config_file)
     config = dit_config_from_tensors(
-        files.shapes, str(paths[0]), num_heads=values.get("num_heads"), text_length=values.get("text_len", 512)
+        files.shapes,
+        str(paths[0]),
+        num_heads=values.get("num_heads"),
+        text_length=values.get("text_len", 512),
     )
     if config_file is not None:
-        said = {"dim": config.d, "ffn_dim": config.ffn_dim, "freq_dim": config.freq_dim, "num_layers": config.num_layers}
+        said = {
+            "dim": config.d,
+            "ffn_dim": config.ffn_dim,
+            "freq_dim": config.freq_dim,
+            "num_layers": config.num_layers,
+        }
         said |= {"in_dim": config.in_channels, "out_dim": config.out_channels}
-        if wrong := [f"{key} is {values[key]}, the tensors have {have}" for key, have in said.items() if values.get(key, have) != have]:
+        if wrong := [
+            f"{key} is {values[key]}, the tensors have {have}"
+            for key, have in said.items()
+            if values.get(key, have) != have
+        ]:
             raise ModelError(f"{config_file} contradicts the tensors: {'; '.join(wrong)}")
     return _backbone(files, config, "wan", str(config_file or paths[0]))
 
 
-def _backbone(files: TensorFiles, config: DiTConfig, naming: Literal["diffusers", "wan"], what: str) -> Backbone:
+def _backbone(
+    files: TensorFiles, config: DiTConfig, naming: Literal["diffusers", "wan"], what: str
+) -> Backbone:
     names = dit_keys(config, naming)
     with torch.device("meta"):
         shapes = {names[name]: tuple(tensor.shape) for name, tensor in DiT(config).state_dict().items()}
@@ -261,7 +315,10 @@ def _backbone(files: TensorFiles, config: DiTConfig, naming: Literal["diffusers"
 def _codec_of_original(file: Path) -> Codec:
     files = TensorFiles([file])
     config = vae_config_from_tensors(files.shapes, str(file))
-    names = {name: vae_original_name(name, num_res_blocks=config.num_res_blocks, residual=config.residual) for name in vae_shapes(config)}
+    names = {
+        name: vae_original_name(name, num_res_blocks=config.num_res_blocks, residual=config.residual)
+        for name in vae_shapes(config)
+    }
     files.account({names[name]: shape for name, shape in vae_shapes(config).items()}, str(file))
     return Codec(config, Renamed(files, names), files)
 
@@ -270,7 +327,9 @@ def _text_of_original(file: Path, text_length: int) -> Encoder:
     files = TensorFiles([file])
     names = umt5_keys(num_blocks(files, "blocks"))
     if missing := sorted(set(names.values()) - set(files)):
-        raise ModelError(f"{file}: not the encoder of UMT5, {len(missing)} tensors are missing, {missing[0]} first")
+        raise ModelError(
+            f"{file}: not the encoder of UMT5, {len(missing)} tensors are missing, {missing[0]} first"
+        )
     shapes = {ours: files.shapes[theirs] for ours, theirs in names.items()}
     files.account({theirs: files.shapes[theirs] for theirs in names.values()}, str(file))
     return Encoder(umt5_config(shapes, str(file)), Renamed(files, names), files)
@@ -373,8 +432,14 @@ def vae_config_from_tensors(shapes: Mapping[str, tuple[int, ...]], what: str) ->
 
 def _flat_parts(shapes: Mapping[str, Any], residual: bool) -> list[str]:
     """The encoder's blocks and downsamplers in the order in which a video meets them."""
-    pattern = r"encoder\.downsamples\.(\d+)\.downsamples\.(\d+)\." if residual else r"encoder\.downsamples\.(\d+)\."
-    found = {match[0][:-1]: tuple(map(int, match.groups())) for name in shapes if (match := re.match(pattern, name))}
+    pattern = (
+        r"encoder\.downsamples\.(\d+)\.downsamples\.(\d+)\." if residual else r"encoder\.downsamples\.(\d+)\."
+    )
+    found = {
+        match[0][:-1]: tuple(map(int, match.groups()))
+        for name in shapes
+        if (match := re.match(pattern, name))
+    }
     return sorted(found, key=lambda part: found[part])
 
 

@@ -23,7 +23,9 @@ class ImageEncoder:
         parameter = next(self.tower.parameters())
         pixels = torch.cat([self.pixels(image) for image in images]).to(parameter.device, parameter.dtype)
         with torch.no_grad():
-            states: Tensor = self.tower(pixels, output_hidden_states=True).hidden_states[-2].flatten(0, 1).float()
+            states: Tensor = (
+                self.tower(pixels, output_hidden_states=True).hidden_states[-2].flatten(0, 1).float()
+            )
         return TextStates(states, (len(states),))
 
     def pixels(self, image: np.ndarray) -> Tensor:
@@ -31,9 +33,15 @@ class ImageEncoder:
         from PIL import Image
 
         height, width = image.shape[:2]
-        sides = (self.size, int(self.size * height / width)) if width <= height else (int(self.size * width / height), self.size)
+        sides = (
+            (self.size, int(self.size * height / width))
+            if width <= height
+            else (int(self.size * width / height), self.size)
+        )
         scaled = Image.fromarray(image).resize(sides, Image.Resampling.BICUBIC)
         left, top = (sides[0] - self.size) // 2, (sides[1] - self.size) // 2
-        cropped = np.asarray(scaled.crop((left, top, left + self.size, top + self.size)), dtype=np.float32) / 255
+        cropped = (
+            np.asarray(scaled.crop((left, top, left + self.size, top + self.size)), dtype=np.float32) / 255
+        )
         normalised = (cropped - np.array(MEAN, dtype=np.float32)) / np.array(STD, dtype=np.float32)
         return torch.from_numpy(normalised).permute(2, 0, 1).unsqueeze(0).contiguous()

@@ -62,7 +62,9 @@ class Transformer(nn.Module):
         times, time_index = (of_tokens.float() / TIMESTEPS).unique(return_inverse=True)
         coordinates = torch.cat([grid_coordinates(*grid, patch, 0, tokens.device)] * b)
         # The padding of the prompts has come with them, as zeros.
-        text = self.dit.prepare_text(_packed(encoder_hidden_states, b), _packed(encoder_hidden_states_image, b))
+        text = self.dit.prepare_text(
+            _packed(encoder_hidden_states, b), _packed(encoder_hidden_states_image, b)
+        )
         out = self.dit(tokens, coordinates, times, time_index, text, (num_tokens,) * b)
         return (unpatchify(out, grid, patch).to(hidden_states.dtype),)
 
@@ -88,7 +90,9 @@ class Codec(nn.Module):
     def encode(self, video: Tensor) -> SimpleNamespace:
         """The posterior of a video, as `latent_dist` with its `mode` and `sample`."""
         posterior = self.vae.encode(video)
-        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: posterior.mean, sample=posterior.sample))
+        return SimpleNamespace(
+            latent_dist=SimpleNamespace(mode=lambda: posterior.mean, sample=posterior.sample)
+        )
 
     def decode(self, latents: Tensor, return_dict: bool = True) -> tuple[Tensor]:
         """The video in a tuple, within [-1, 1]."""

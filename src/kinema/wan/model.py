@@ -108,7 +108,9 @@ def variant_of(dit: DiTConfig, vae: VAEConfig, *, num_experts: int, has_token_ti
     return "wan-2.1-i2v" if beside else "wan-2.1-t2v"
 
 
-def manifest_of(variant: str, dit: DiTConfig, vae: VAEConfig, *, name: str, shift: float | None = None) -> Manifest:
+def manifest_of(
+    variant: str, dit: DiTConfig, vae: VAEConfig, *, name: str, shift: float | None = None
+) -> Manifest:
     """What a folder of the family does when nothing is asked for; `shift` replaces the variant's."""
     values = lookup(VARIANTS, variant, kind="variant of Wan")
     multiple = vae.spatial_factor * max(dit.patch[1:])
@@ -136,7 +138,9 @@ def is_wan(path: Path) -> bool:
 def describe(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
     """The variant of a model in files, and what it does when nothing is asked for."""
     config = files.backbones[0].config
-    variant = variant_of(config, files.vae.config, num_experts=len(files.backbones), has_token_times=files.has_token_times)
+    variant = variant_of(
+        config, files.vae.config, num_experts=len(files.backbones), has_token_times=files.has_token_times
+    )
     if files.layout == "kinema":
         return variant, load_manifest(files.path)
     # The published folders of 2.1 differ in their shift by resolution; those of 2.2 all carry 3 or 5, which is not what Wan samples with.
@@ -144,7 +148,9 @@ def describe(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
     return variant, manifest_of(variant, config, files.vae.config, name=name, shift=shift)
 
 
-def load_wan_model(path: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, offload: Offload = "text") -> Wan:
+def load_wan_model(
+    path: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, offload: Offload = "text"
+) -> Wan:
     """The model of the family that lies at `path`. Matrices are of `dtype`. Raises `ModelError` that names the culprit.
 
     With `offload` "none" everything stays on the device once it is there; with "text" the text encoder is there only while a prompt is
@@ -159,7 +165,9 @@ def load_wan_model(path: Path, device: torch.device, dtype: torch.dtype = torch.
             dit = DiT(part.config)
         if offload != "layers":
             return with_weights(dit, part.state, device, dtype)
-        return with_streamed_blocks(dit, "blocks", part.state, device, lambda name, tensor: tensor.to(dtype_of(name, dtype)))
+        return with_streamed_blocks(
+            dit, "blocks", part.state, device, lambda name, tensor: tensor.to(dtype_of(name, dtype))
+        )
 
     with torch.device("meta"):
         vae = VAE(files.vae.config)
@@ -171,23 +179,38 @@ def load_wan_model(path: Path, device: torch.device, dtype: torch.dtype = torch.
         dit=dits[0],
         vae=with_weights(vae, files.vae.state, device, torch.float32),
         text=UMT5(
-            lambda: load_encoder(text, "UMT5EncoderModel", device, dtype, blocks="encoder.block" if offload == "layers" else None),
+            lambda: load_encoder(
+                text,
+                "UMT5EncoderModel",
+                device,
+                dtype,
+                blocks="encoder.block" if offload == "layers" else None,
+            ),
             tokenizer,
             text.config["d_model"],
             max_length=dits[0].config.text_length,
             keep=offload == "none",
         ),
         low_dit=dits[1] if len(dits) == 2 else None,
-        boundary=files.boundary if files.boundary is not None or len(dits) == 1 else VARIANTS[variant].boundary,
-        images=None if files.images is None else ImageEncoder(load_encoder(files.images, "CLIPVisionModel", device, dtype)),
+        boundary=files.boundary
+        if files.boundary is not None or len(dits) == 1
+        else VARIANTS[variant].boundary,
+        images=None
+        if files.images is None
+        else ImageEncoder(load_encoder(files.images, "CLIPVisionModel", device, dtype)),
     )
 
 
-TIED = {"UMT5EncoderModel": ("encoder.embed_tokens.weight",), "CLIPVisionModel": ("vision_model.embeddings.position_ids",)}
+TIED = {
+    "UMT5EncoderModel": ("encoder.embed_tokens.weight",),
+    "CLIPVisionModel": ("vision_model.embeddings.position_ids",),
+}
 """Names that a file may hold besides the tensors: copies, and numbers that follow from the sizes."""
 
 
-def load_encoder(part: Encoder, kind: EncoderKind, device: torch.device, dtype: torch.dtype, *, blocks: str | None = None) -> nn.Module:
+def load_encoder(
+    part: Encoder, kind: EncoderKind, device: torch.device, dtype: torch.dtype, *, blocks: str | None = None
+) -> nn.Module:
     """transformers' network of class `kind` with the weights of `part`, every tensor accounted for; the list `blocks` of it is streamed."""
     transformers = transformers_module()
     config = getattr(transformers, kind).config_class.from_dict(part.config)
@@ -196,7 +219,9 @@ def load_encoder(part: Encoder, kind: EncoderKind, device: torch.device, dtype: 
     expected = {name: tensor.shape for name, tensor in module.state_dict().items() if name not in TIED[kind]}
     names = part.state.names if isinstance(part.state, Renamed) else {name: name for name in part.files}
     if surplus := sorted(set(names) - expected.keys() - set(TIED[kind])):
-        raise ModelError(f"{part.files.files[0]}: {len(surplus)} tensors are not those of {kind}, {surplus[0]} first")
+        raise ModelError(
+            f"{part.files.files[0]}: {len(surplus)} tensors are not those of {kind}, {surplus[0]} first"
+        )
     part.files.account(
         {names.get(name, name): shape for name, shape in expected.items()},
         kind,
@@ -215,7 +240,9 @@ def load_encoder(part: Encoder, kind: EncoderKind, device: torch.device, dtype: 
         for name, buffer in list(owner.named_buffers(recurse=False)):
             if buffer.is_meta:
                 assert name == "position_ids", f"the buffer {name} is not known here"
-                owner.register_buffer(name, torch.arange(buffer.shape[-1], device=device).expand(buffer.shape), persistent=False)
+                owner.register_buffer(
+                    name, torch.arange(buffer.shape[-1], device=device).expand(buffer.shape), persistent=False
+                )
     return module.eval().requires_grad_(False)
 
 

@@ -68,7 +68,9 @@ class Sizes:
         return cls(backbone, files.vae.config, variant, len(files.backbones), TextSizes.of(files.text), tower)
 
 
-def _wan(d: int, heads: int, ffn_dim: int, layers: int, z: int = 16, beside: int = 0, image_dim: int | None = None) -> DiTConfig:
+def _wan(
+    d: int, heads: int, ffn_dim: int, layers: int, z: int = 16, beside: int = 0, image_dim: int | None = None
+) -> DiTConfig:
     sizes = {"d": d, "num_heads": heads, "ffn_dim": ffn_dim, "num_layers": layers, "image_dim": image_dim}
     return DiTConfig(in_channels=z + beside, out_channels=z, text_dim=4096, text_padding="zeros", **sizes)  # type: ignore[arg-type]
 
@@ -77,7 +79,9 @@ _14B = (5120, 40, 13824, 40)
 MODELS = {
     "wan-2.1-1.3b": Sizes(_wan(1536, 12, 8960, 30), VAES["wan-2.1"], "wan-2.1-t2v"),
     "wan-2.1-14b": Sizes(_wan(*_14B), VAES["wan-2.1"], "wan-2.1-t2v"),
-    "wan-2.1-i2v-14b": Sizes(_wan(*_14B, beside=20, image_dim=1280), VAES["wan-2.1"], "wan-2.1-i2v", tower=TOWER),
+    "wan-2.1-i2v-14b": Sizes(
+        _wan(*_14B, beside=20, image_dim=1280), VAES["wan-2.1"], "wan-2.1-i2v", tower=TOWER
+    ),
     "wan-2.2-t2v-a14b": Sizes(_wan(*_14B), VAES["wan-2.1"], "wan-2.2-t2v-a14b", 2),
     "wan-2.2-i2v-a14b": Sizes(_wan(*_14B, beside=20), VAES["wan-2.1"], "wan-2.2-i2v-a14b", 2),
     "wan-2.2-5b": Sizes(_wan(3072, 24, 14336, 30, z=48), VAES["wan-2.2"], "wan-2.2-ti2v-5b"),
@@ -153,9 +157,13 @@ def estimate(sizes: Sizes, canvas: Canvas) -> Estimate:
     multiple = space * max(sizes.dit.patch[1:])
     if width % multiple or height % multiple:
         near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in (width, height))
-        raise ConfigError(f"{width}x{height} pixels do not fit the model: use multiples of {multiple}, e.g. {near}")
+        raise ConfigError(
+            f"{width}x{height} pixels do not fit the model: use multiples of {multiple}, e.g. {near}"
+        )
     if frames % pace != 1 % pace:
-        raise ConfigError(f"{frames} frames do not fit the model: use {pace}k+1, e.g. {frames // pace * pace + 1}")
+        raise ConfigError(
+            f"{frames} frames do not fit the model: use {pace}k+1, e.g. {frames // pace * pace + 1}"
+        )
     grid = ((frames - 1) // pace + 1, height // space, width // space)
     seen = (min(grid[0], canvas.window or grid[0]), *grid[1:])
     tokens = prod(grid) // prod(sizes.dit.patch)
@@ -163,10 +171,25 @@ def estimate(sizes: Sizes, canvas: Canvas) -> Estimate:
     kept = _kept(sizes, canvas)
     dtype = DTYPES[canvas.bytes_each]
     text = sizes.text
-    read = {"none": 0, "text": text.numbers, "layers": text.table + 2 * (text.numbers - text.table) // text.blocks}[canvas.offload]
+    read = {
+        "none": 0,
+        "text": text.numbers,
+        "layers": text.table + 2 * (text.numbers - text.table) // text.blocks,
+    }[canvas.offload]
     # Beside what goes through a block, the scores of every head with their softmax, and the two halves of the gated MLP.
-    states = PROMPT_TOKENS * canvas.bytes_each * (3 * text.heads * PROMPT_TOKENS + 3 * text.hidden + 4 * sizes.dit.text_dim)
-    stages = [Stage("text encoder", 2 * 2.0 * (text.numbers - text.table) * PROMPT_TOKENS, kept.resting + canvas.bytes_each * read, states)]
+    states = (
+        PROMPT_TOKENS
+        * canvas.bytes_each
+        * (3 * text.heads * PROMPT_TOKENS + 3 * text.hidden + 4 * sizes.dit.text_dim)
+    )
+    stages = [
+        Stage(
+            "text encoder",
+            2 * 2.0 * (text.numbers - text.table) * PROMPT_TOKENS,
+            kept.resting + canvas.bytes_each * read,
+            states,
+        )
+    ]
     latents = LATENT_COPIES * 4 * sizes.vae.z_dim * prod(grid)
     if sizes.dit.in_channels != sizes.vae.z_dim:
         flops, peak = encode_cost(sizes.vae, width, height, frames)
@@ -236,7 +259,9 @@ def _first_that_fits(sizes: Sizes, ways: Iterator[tuple[str, Canvas]], memory_by
 def _smaller(sizes: Sizes, canvas: Canvas, words: str) -> Iterator[tuple[str, Canvas]]:
     multiple = sizes.vae.spatial_factor * max(sizes.dit.patch[1:])
     for share in (Fraction(3, 4), Fraction(1, 2), Fraction(3, 8), Fraction(1, 4)):
-        width, height = (max(multiple, int(side * share) // multiple * multiple) for side in (canvas.width, canvas.height))
+        width, height = (
+            max(multiple, int(side * share) // multiple * multiple) for side in (canvas.width, canvas.height)
+        )
         smaller = replace(canvas, width=width, height=height)
         yield words.format(smaller), smaller
 
@@ -259,5 +284,7 @@ def compared(plan: Estimate, names: Sequence[str]) -> list[str]:
     for name in names:
         title, flops, steps = lookup(IMAGES, name, kind="image model")
         whole = 2 * steps * flops
-        lines.append(f"{title}: {whole / 1e12:.0f} TFLOP in {steps} guided steps; the video is {plan.flops / whole:.0f} times as much")
+        lines.append(
+            f"{title}: {whole / 1e12:.0f} TFLOP in {steps} guided steps; the video is {plan.flops / whole:.0f} times as much"
+        )
     return lines

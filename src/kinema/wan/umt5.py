@@ -34,7 +34,13 @@ class UMT5:
     """
 
     def __init__(
-        self, load: Callable[[], nn.Module], tokenizer: Tokenizes, text_width: int, *, max_length: int = 512, keep: bool = False
+        self,
+        load: Callable[[], nn.Module],
+        tokenizer: Tokenizes,
+        text_width: int,
+        *,
+        max_length: int = 512,
+        keep: bool = False,
     ) -> None:
         self.text_width = text_width
         self.max_length = max_length
@@ -85,5 +91,7 @@ def transformers_module() -> Any:
     try:
         import transformers
     except ImportError:
-        raise ConfigError("models of the Wan family need transformers for their text encoder: pip install 'kinema[wan]'") from None
+        raise ConfigError(
+            "models of the Wan family need transformers for their text encoder: pip install 'kinema[wan]'"
+        ) from None
     return transformers

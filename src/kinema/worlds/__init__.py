@@ -5,4 +5,13 @@ from kinema.worlds.stage import StageConfig, StageWorld, is_held_out
 
 WORLDS: dict[str, type] = {"stage": StageWorld}
 
-__all__ = ["CAPTION_KEYS", "WORLDS", "Clip", "StageConfig", "StageWorld", "Vocabulary", "World", "is_held_out"]
+__all__ = [
+    "CAPTION_KEYS",
+    "WORLDS",
+    "Clip",
+    "StageConfig",
+    "StageWorld",
+    "Vocabulary",
+    "World",
+    "is_held_out",
+]

@@ -11,7 +11,22 @@ from kinema.worlds.clip import FORMS, LANGUAGES
 from kinema.worlds.nouns import NOUNS, Noun
 
 SLOTS = ("noun", "verb", "direction", "ground", "sky", "size", "count", "camera")
-CHOICES = ("noun", "other", "verb", "direction", "ground", "sky", "size", "camera", "tail", "order", "detail", "style", "drop", "drop_b")
+CHOICES = (
+    "noun",
+    "other",
+    "verb",
+    "direction",
+    "ground",
+    "sky",
+    "size",
+    "camera",
+    "tail",
+    "order",
+    "detail",
+    "style",
+    "drop",
+    "drop_b",
+)
 
 VERBS: dict[str, tuple[tuple[str, str], ...]] = {
     "roll": (("rolls", "roll"), ("rolls along", "roll along")),
@@ -26,7 +41,10 @@ VERBS: dict[str, tuple[tuple[str, str], ...]] = {
     "grow": (("grows bigger", "grow bigger"), ("grows larger", "grow larger")),
     "shrink": (("shrinks", "shrink"), ("gets smaller", "get smaller")),
     "slide": (("slides", "slide"), ("glides", "glide")),
-    "pass": (("passes behind {other}", "pass behind {other}"), ("moves behind {other}", "move behind {other}")),
+    "pass": (
+        ("passes behind {other}", "pass behind {other}"),
+        ("moves behind {other}", "move behind {other}"),
+    ),
     "knock": (("knocks {other} away", "knock {other} away"), ("bumps {other} away", "bump {other} away")),
     "chase": (("chases {other}", "chase {other}"), ("runs after {other}", "run after {other}")),
 }
@@ -55,7 +73,11 @@ SKY_WORDS: dict[str, tuple[str, ...]] = {
     "dawn": ("at dawn", "under a pink dawn sky"),
 }
 INTO_SKY = {"day": "blue", "sunset": "sunset", "night": "night", "cloudy": "cloudy", "dawn": "pink dawn"}
-SIZES: dict[str, tuple[str, ...]] = {"small": ("small", "little"), "regular": ("medium-sized",), "large": ("large", "big")}
+SIZES: dict[str, tuple[str, ...]] = {
+    "small": ("small", "little"),
+    "regular": ("medium-sized",),
+    "large": ("large", "big"),
+}
 COUNTS = {2: "two", 3: "three"}
 CAMERAS: dict[str, tuple[str, ...]] = {
     "still": ("the camera is still", "the camera does not move"),
@@ -77,7 +99,10 @@ TAILS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 DETAILS: dict[str, tuple[str, ...]] = {
     "roll": ("It turns as it goes, without slipping.", "It rolls smoothly on the ground."),
-    "bounce": ("Each bounce is lower than the one before.", "It drops from above and every bounce loses height."),
+    "bounce": (
+        "Each bounce is lower than the one before.",
+        "It drops from above and every bounce loses height.",
+    ),
     "fall": ("It speeds up until it hits the ground.", "It drops from above and lands on the ground."),
     "drive": ("It moves at a steady speed.", "Its wheels stay on the ground."),
     "walk": ("It sways gently with every step.", "It takes steady steps."),
@@ -88,12 +113,33 @@ DETAILS: dict[str, tuple[str, ...]] = {
     "grow": ("It stays in place and becomes bigger.",),
     "shrink": ("It stays in place and becomes smaller.",),
     "slide": ("It slows down from friction.", "It does not turn as it slides."),
-    "pass": ("It is hidden for a moment and appears again.", "It vanishes from view and comes out on the other side."),
+    "pass": (
+        "It is hidden for a moment and appears again.",
+        "It vanishes from view and comes out on the other side.",
+    ),
     "knock": ("The hit pushes it off.", "After the hit both slow down."),
     "chase": ("It stays close behind.", "Both move at the same speed."),
 }
 STYLES = ("Flat cartoon style.", "Simple flat cartoon style.")
-FIXED = ["a", "an", "the", "at", "under", "on", "over", "onto", "in", "into", "the", "sky", "scene", "is", "it", "them", "they"]
+FIXED = [
+    "a",
+    "an",
+    "the",
+    "at",
+    "under",
+    "on",
+    "over",
+    "onto",
+    "in",
+    "into",
+    "the",
+    "sky",
+    "scene",
+    "is",
+    "it",
+    "them",
+    "they",
+]
 
 VERBS_ZH: dict[str, tuple[str, ...]] = {
     "roll": ("{at}{to}滚动", "{at}{to}滚去"),
@@ -197,7 +243,11 @@ class _Draws:
     def pick(self, name: str, options: tuple[Any, ...]) -> Any:
         value = self.value[name]
         # Half of the time the first, usual, option; so the plainest wording is the best learnt.
-        return options[0] if value < 0.5 else options[min(int((value - 0.5) * 2 * len(options)), len(options) - 1)]
+        return (
+            options[0]
+            if value < 0.5
+            else options[min(int((value - 0.5) * 2 * len(options)), len(options) - 1)]
+        )
 
 
 def caption(truth: Mapping[str, Any], form: str, language: str, rng: random.Random) -> str:
@@ -207,7 +257,9 @@ def caption(truth: Mapping[str, Any], form: str, language: str, rng: random.Rand
     plain value (one object, regular size, still camera); detailed is a few sentences that name all of them.
     """
     if form not in FORMS or language not in LANGUAGES:
-        raise RequestError(f"no caption '{form}' in '{language}': forms are {', '.join(FORMS)}; languages are {', '.join(LANGUAGES)}")
+        raise RequestError(
+            f"no caption '{form}' in '{language}': forms are {', '.join(FORMS)}; languages are {', '.join(LANGUAGES)}"
+        )
     draws = _Draws(rng)
     return (_english if language == "en" else _chinese)(truth, form, draws)
 
@@ -221,7 +273,13 @@ def _phrase(noun: Noun, count: int, size: str, draws: _Draws, slot: str) -> str:
 def _english(truth: Mapping[str, Any], form: str, draws: _Draws) -> str:
     verb, count, size, camera = truth["verb"], truth["count"], truth["size"], truth["camera"]
     number = 0 if count == 1 else 1
-    said_size = size if form == "detailed" else "" if size == "regular" or (form == "short" and draws.value["drop"] < 0.5) else size
+    said_size = (
+        size
+        if form == "detailed"
+        else ""
+        if size == "regular" or (form == "short" and draws.value["drop"] < 0.5)
+        else size
+    )
     subject = _phrase(NOUNS[truth["noun"]], count, said_size, draws, "noun")
     action = draws.pick("verb", VERBS[verb])[number]
     if truth["other"]:
@@ -261,8 +319,19 @@ def _capital(text: str) -> str:
 def _chinese(truth: Mapping[str, Any], form: str, draws: _Draws) -> str:
     verb, size, camera = truth["verb"], truth["size"], truth["camera"]
     noun = NOUNS[truth["noun"]]
-    said_size = size if form == "detailed" else "" if size == "regular" or (form == "short" and draws.value["drop"] < 0.5) else size
-    subject = COUNTS_ZH[truth["count"]] + noun.measure + (draws.pick("size", SIZES_ZH[said_size]) if said_size else "") + noun.chinese
+    said_size = (
+        size
+        if form == "detailed"
+        else ""
+        if size == "regular" or (form == "short" and draws.value["drop"] < 0.5)
+        else size
+    )
+    subject = (
+        COUNTS_ZH[truth["count"]]
+        + noun.measure
+        + (draws.pick("size", SIZES_ZH[said_size]) if said_size else "")
+        + noun.chinese
+    )
     other = NOUNS[truth["other"]] if truth["other"] else None
     ground = draws.pick("ground", GROUND_WORDS_ZH[truth["ground"]])
     sky = draws.pick("sky", SKY_WORDS_ZH[truth["sky"]])
@@ -276,7 +345,9 @@ def _chinese(truth: Mapping[str, Any], form: str, draws: _Draws) -> str:
     if form == "short":
         return f"{sky}，{subject}{action}" if 0.25 <= place < 0.45 else subject + action
     tail = draws.pick("tail", TAILS_ZH[truth["tail"]]) if truth["tail"] else ""
-    shown = "，" + draws.pick("camera", CAMERAS_ZH[camera]) + (CAMERA_STOPS_ZH if truth["camera_stops"] else "")
+    shown = (
+        "，" + draws.pick("camera", CAMERAS_ZH[camera]) + (CAMERA_STOPS_ZH if truth["camera_stops"] else "")
+    )
     if form == "medium":
         return f"{sky}，{subject}{action}{tail}{'' if camera == 'still' else shown}"
     return f"{sky}，{subject}{action}{tail}{shown}。{draws.pick('style', STYLES_ZH)}。"
@@ -299,7 +370,11 @@ def words_of(nouns: list[str]) -> tuple[str, ...]:
         noun = NOUNS[name]
         english += [text for word in noun.words for text in (word, plural(word))]
         chinese += [noun.measure, noun.chinese]
-    split = [word for text in english for word in re.findall(r"[a-z]+(?:-[a-z]+)*", re.sub(r"\{\w+\}", " ", text).lower())]
+    split = [
+        word
+        for text in english
+        for word in re.findall(r"[a-z]+(?:-[a-z]+)*", re.sub(r"\{\w+\}", " ", text).lower())
+    ]
     marks = [word for text in chinese for word in re.sub(r"\{\w+\}|，", " ", text).split()]
     return tuple(dict.fromkeys([*split, "，", *marks]))
 
@@ -310,13 +385,24 @@ def optional_phrases(language: str) -> dict[str, tuple[str, ...]]:
     if language == "en":
         found = {
             "ground": [
-                f"{preposition} {text}" for preposition in ("onto", "over", "on") for names in GROUND_WORDS.values() for text in names
+                f"{preposition} {text}"
+                for preposition in ("onto", "over", "on")
+                for names in GROUND_WORDS.values()
+                for text in names
             ],
-            "sky": [*(text for names in SKY_WORDS.values() for text in names), *(f"into the {name} sky" for name in INTO_SKY.values())],
+            "sky": [
+                *(text for names in SKY_WORDS.values() for text in names),
+                *(f"into the {name} sky" for name in INTO_SKY.values()),
+            ],
             "direction": [text for names in DIRECTIONS.values() for text in names if text],
             "tail": [text for pairs in TAILS.values() for pair in pairs for text in pair],
             "size": [text for names in SIZES.values() for text in names],
-            "camera": [f", {text.format(it=it)}" for names in CAMERAS.values() for text in names for it in ("it", "them")],
+            "camera": [
+                f", {text.format(it=it)}"
+                for names in CAMERAS.values()
+                for text in names
+                for it in ("it", "them")
+            ],
         }
         found["camera"] += [text + CAMERA_STOPS for text in found["camera"]]
     else:
@@ -329,4 +415,6 @@ def optional_phrases(language: str) -> dict[str, tuple[str, ...]]:
             "camera": [f"，{text}" for names in CAMERAS_ZH.values() for text in names],
         }
         found["camera"] += [text + CAMERA_STOPS_ZH for text in found["camera"]]
-    return {slot: tuple(sorted(set(texts), key=lambda text: (-len(text), text))) for slot, texts in found.items()}
+    return {
+        slot: tuple(sorted(set(texts), key=lambda text: (-len(text), text))) for slot, texts in found.items()
+    }

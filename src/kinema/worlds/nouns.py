@@ -41,7 +41,13 @@ class Noun:
     @property
     def locomotion(self) -> str | None:
         """The verb by which it gets along on its own or when pushed, None if it cannot."""
-        for trait, verb in (("wheels", "drive"), ("round", "roll"), ("legs", "walk"), ("hops", "hop"), ("flies", "fly")):
+        for trait, verb in (
+            ("wheels", "drive"),
+            ("round", "roll"),
+            ("legs", "walk"),
+            ("hops", "hop"),
+            ("flies", "fly"),
+        ):
             if trait in self.traits:
                 return verb
         return None
@@ -70,7 +76,9 @@ class Noun:
         return tuple(verb for verb, can in able.items() if can)
 
 
-def _row(name: str, sprite: str, chinese: str, facing: Facing, traits: str, *synonyms: str, turn: float = 0.0) -> Noun:
+def _row(
+    name: str, sprite: str, chinese: str, facing: Facing, traits: str, *synonyms: str, turn: float = 0.0
+) -> Noun:
     return Noun(name, sprite, chinese[1:], chinese[0], facing, frozenset(traits.split()), synonyms, turn)
 
 

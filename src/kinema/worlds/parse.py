@@ -44,16 +44,23 @@ def judge(caption: str, truth: Mapping[str, Any], slots: Sequence[str] = SLOTS) 
 @cache
 def _english() -> tuple[dict[str, Options], re.Pattern[str], str]:
     """Words by value and slot, what is left out before they are looked for, and what ends the sentence that counts."""
-    skies = {name: [*words, f"into the {grammar.INTO_SKY[name]} sky"] for name, words in grammar.SKY_WORDS.items()}
+    skies = {
+        name: [*words, f"into the {grammar.INTO_SKY[name]} sky"] for name, words in grammar.SKY_WORDS.items()
+    }
     slots: Mapping[str, Mapping[str, Iterable[str]]] = {
-        "noun": {name: [form for word in noun.words for form in (word, grammar.plural(word))] for name, noun in NOUNS.items()},
+        "noun": {
+            name: [form for word in noun.words for form in (word, grammar.plural(word))]
+            for name, noun in NOUNS.items()
+        },
         "verb": {name: [form for forms in words for form in forms] for name, words in grammar.VERBS.items()},
         "direction": {name: grammar.DIRECTIONS[name] for name in WAYS},
         "ground": grammar.GROUND_WORDS,
         "sky": skies,
     }
     tails = [tail for options in grammar.TAILS.values() for forms in options for tail in forms]
-    patterns = {slot: {name: _any(options, r"\b") for name, options in table.items()} for slot, table in slots.items()}
+    patterns = {
+        slot: {name: _any(options, r"\b") for name, options in table.items()} for slot, table in slots.items()
+    }
     return patterns, re.compile(rf", the camera .*|\b({'|'.join(tails)})$"), "."
 
 
@@ -67,17 +74,26 @@ def _chinese() -> tuple[dict[str, Options], re.Pattern[str], str]:
         "sky": grammar.SKY_WORDS_ZH,
     }
     tails = [tail for options in grammar.TAILS_ZH.values() for tail in options]
-    patterns = {slot: {name: _any(options, "") for name, options in table.items()} for slot, table in slots.items()}
+    patterns = {
+        slot: {name: _any(options, "") for name, options in table.items()} for slot, table in slots.items()
+    }
     return patterns, re.compile(rf"，镜头.*|({'|'.join(tails)})$"), "。"
 
 
 def _any(templates: Iterable[str], edge: str) -> re.Pattern[str]:
     """One expression for all templates, the longest first, with anything in their open places."""
-    options = [".*?".join(re.escape(part) for part in re.split(r"\{\w+\}", text)) for text in sorted(templates, key=len, reverse=True)]
+    options = [
+        ".*?".join(re.escape(part) for part in re.split(r"\{\w+\}", text))
+        for text in sorted(templates, key=len, reverse=True)
+    ]
     return re.compile(f"{edge}(?:{'|'.join(options)}){edge}")
 
 
 def _first(table: Options, text: str) -> tuple[str | None, str]:
     """The name whose words come first in `text`, and those words; of those at one place the longest."""
-    matches = [(match.start(), -len(match.group()), name, match.group()) for name, words in table.items() if (match := words.search(text))]
+    matches = [
+        (match.start(), -len(match.group()), name, match.group())
+        for name, words in table.items()
+        if (match := words.search(text))
+    ]
     return min(matches)[2:] if matches else (None, "")

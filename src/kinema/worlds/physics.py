@@ -29,7 +29,9 @@ def uniform(speed: float) -> tuple[Piece, ...]:
     return ((0.0, 0.0, speed, 0.0),)
 
 
-def braked(speed: float, friction: float, *, start: float = 0.0, distance: float = 0.0) -> tuple[Piece, Piece]:
+def braked(
+    speed: float, friction: float, *, start: float = 0.0, distance: float = 0.0
+) -> tuple[Piece, Piece]:
     """A path that slows down by `friction` from `start` until it rests. `speed` may be negative: it then goes backwards."""
     duration = abs(speed) / friction
     brake = -float(np.sign(speed)) * friction
@@ -44,7 +46,9 @@ def reflect(position: np.ndarray, low: float, high: float) -> tuple[np.ndarray, 
     return low + np.where(forward, folded, 2 * span - folded), np.where(forward, 1.0, -1.0)
 
 
-def impact_times(height: float, restitution: float, gravity: float = GRAVITY, minimum: float = 0.004) -> tuple[float, ...]:
+def impact_times(
+    height: float, restitution: float, gravity: float = GRAVITY, minimum: float = 0.004
+) -> tuple[float, ...]:
     """The times at which a body dropped from `height` meets the ground, until a bounce would be lower than `minimum`.
 
     Bounce k reaches `height * restitution**(2 k)` and lasts `2 * sqrt(2 * that / gravity)`.

@@ -18,7 +18,11 @@ def on_screen(scene: Scene, motion: Motion, times: np.ndarray) -> tuple[np.ndarr
     """Centre and size in the frame, after the zoom, in stage units."""
     zoom = scene.camera.zoom_at(times)
     middle = scene.aspect / 2
-    return (motion.x - middle) * zoom + middle, (motion.y - ZOOM_LEVEL) * zoom + ZOOM_LEVEL, motion.size * zoom
+    return (
+        (motion.x - middle) * zoom + middle,
+        (motion.y - ZOOM_LEVEL) * zoom + ZOOM_LEVEL,
+        motion.size * zoom,
+    )
 
 
 def is_mirrored(noun: str, facing: float) -> bool:
@@ -60,7 +64,10 @@ def render(scene: Scene, motions: list[Motion], times: np.ndarray, height: int, 
         for _, _, (x, _, _, _, _, feet, across, strength) in views:
             darken(frame, shadow, strength[i], (x[i], feet[i]), (across[i], 0.2 * across[i]))
         for noun, drawn, (x, y, size, degrees, facing, _, _, _) in views:
-            extent = (-drawn.width if is_mirrored(noun, facing[i]) else drawn.width) * size[i], drawn.height * size[i]
+            extent = (
+                (-drawn.width if is_mirrored(noun, facing[i]) else drawn.width) * size[i],
+                drawn.height * size[i],
+            )
             composite(frame, drawn.level(size[i]), (x[i], y[i]), extent, degrees[i])
         cv2.convertScaleAbs(frame, dst=out[i])
     return out
@@ -71,7 +78,12 @@ class _Backdrop:
 
     def __init__(self, scene: Scene, height: int, width: int):
         place, camera = scene.scenery, scene.camera
-        self.height, self.width, self.moves, self.zooms = height, width, camera.speed != 0, camera.zoom != (1.0, 1.0)
+        self.height, self.width, self.moves, self.zooms = (
+            height,
+            width,
+            camera.speed != 0,
+            camera.zoom != (1.0, 1.0),
+        )
         scale = max(camera.zoom)
         self.density = height * scale
         wide, low = scene.aspect, min(camera.zoom)
@@ -95,10 +107,16 @@ class _Backdrop:
 
     def draw(self, frame: np.ndarray, pan: float, zoom: float) -> None:
         if self.moves:
-            for layer, share, part in ((self.far, FAR_SHARE, frame[: self.split]), (self.near, 1.0, frame[self.split :])):
+            for layer, share, part in (
+                (self.far, FAR_SHARE, frame[: self.split]),
+                (self.near, 1.0, frame[self.split :]),
+            ):
                 shift = (pan * share * self.density) % self.period
                 whole = int(shift)
-                here, beside = layer[:, whole : whole + self.width], layer[:, whole + 1 : whole + 1 + self.width]
+                here, beside = (
+                    layer[:, whole : whole + self.width],
+                    layer[:, whole + 1 : whole + 1 + self.width],
+                )
                 part[:] = cv2.addWeighted(here, 1.0 - (shift - whole), beside, shift - whole, 0.0)
         elif self.zooms:
             s = zoom * self.height / self.density
@@ -110,6 +128,8 @@ class _Backdrop:
                     [0.0, s, middle_y - (world_y - self.top) * self.density * s + 0.5 * s - 0.5],
                 ]
             )
-            frame[:] = cv2.warpAffine(self.whole, matrix, (self.width, self.height), borderMode=cv2.BORDER_REPLICATE)
+            frame[:] = cv2.warpAffine(
+                self.whole, matrix, (self.width, self.height), borderMode=cv2.BORDER_REPLICATE
+            )
         else:
             frame[:] = self.whole

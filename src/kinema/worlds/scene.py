@@ -15,7 +15,10 @@ HORIZONTAL = ("roll", "bounce", "drive", "walk", "hop", "fly", "slide")
 PAIRED = ("pass", "knock", "chase")
 STILL_CAMERAS = ("still", "pan_left", "pan_right", "zoom_in", "zoom_out")
 CAMERAS_OF = {
-    **{verb: (*STILL_CAMERAS, "follow") for verb in ("roll", "bounce", "drive", "walk", "hop", "fly", "chase")},
+    **{
+        verb: (*STILL_CAMERAS, "follow")
+        for verb in ("roll", "bounce", "drive", "walk", "hop", "fly", "chase")
+    },
     **{verb: STILL_CAMERAS for verb in ("fall", "rise", "spin")},
     **{verb: ("still", "pan_left", "pan_right") for verb in ("grow", "shrink")},
     **{verb: ("still", "zoom_in", "zoom_out") for verb in ("slide", "pass")},
@@ -156,7 +159,15 @@ def move(actor: Actor, camera: Camera, times: np.ndarray) -> Motion:
 
 
 def sample_scene(
-    verb: str, noun: str, other: str | None, count: int, size: str, camera: str, scenery: Scenery, aspect: float, rng: random.Random
+    verb: str,
+    noun: str,
+    other: str | None,
+    count: int,
+    size: str,
+    camera: str,
+    scenery: Scenery,
+    aspect: float,
+    rng: random.Random,
 ) -> Scene:
     """The scene in which `count` of `noun` do `verb` (to `other`): every length, speed and place is drawn from `rng`."""
     unit = min(1.0, aspect)
@@ -171,7 +182,9 @@ def sample_scene(
     edge = (aspect - reach) / 2
     make = {"pass": _pass, "knock": _knock, "chase": _chase}.get(verb)
     if make is not None and other is not None:
-        return make(Scene(verb, noun, other, 1, direction, size, aspect, scenery, view, ()), sense, unit, edge, rng)
+        return make(
+            Scene(verb, noun, other, 1, direction, size, aspect, scenery, view, ()), sense, unit, edge, rng
+        )
     length = BASE_SIZE[count] * SIZE_FACTOR[size] * rng.uniform(0.97, 1.03) * unit
     feet = rng.uniform(0.85, 0.92)
     actor = Actor(noun, "subject", length, feet, aspect / 2, sense, 0.0, aspect, physics.uniform(0.0))
@@ -183,13 +196,19 @@ def sample_scene(
     room = max(high - low, 0.02)
     top = 0.08 if camera.startswith("zoom") else 0.03
     ceiling = feet - tall - top
-    actor = replace(actor, vertical=verb if verb in ("bounce", "fall", "hop", "walk", "fly", "rise", "spin") else "ground")
+    actor = replace(
+        actor, vertical=verb if verb in ("bounce", "fall", "hop", "walk", "fly", "rise", "spin") else "ground"
+    )
     if verb == "bounce":
-        actor = replace(actor, height=ceiling * rng.uniform(0.85, 1.0), restitution=rng.uniform(0.74, 0.86), rolls=True)
+        actor = replace(
+            actor, height=ceiling * rng.uniform(0.85, 1.0), restitution=rng.uniform(0.74, 0.86), rolls=True
+        )
     elif verb == "fall":
         bouncy = "round" in NOUNS[noun].traits
         actor = replace(
-            actor, height=ceiling * rng.uniform(0.92, 1.0), restitution=rng.uniform(0.4, 0.5) if bouncy else rng.uniform(0.15, 0.25)
+            actor,
+            height=ceiling * rng.uniform(0.92, 1.0),
+            restitution=rng.uniform(0.4, 0.5) if bouncy else rng.uniform(0.15, 0.25),
         )
     elif verb == "hop":
         actor = replace(actor, height=min(rng.uniform(0.13, 0.19), ceiling))
@@ -223,7 +242,9 @@ def sample_scene(
         start = rng.uniform(0, max(slack, 0.0)) if camera != "follow" else room * rng.uniform(0.35, 0.65)
         x0 = low + start if sense > 0 else high - start
     else:
-        x0 = aspect / 2 + (view.speed * PAN_DURATION / 2 if view.speed else rng.uniform(-0.5, 0.5) * room * 0.7)
+        x0 = aspect / 2 + (
+            view.speed * PAN_DURATION / 2 if view.speed else rng.uniform(-0.5, 0.5) * room * 0.7
+        )
         low, high = -10.0 * aspect, 10.0 * aspect
         if view.speed:
             # Standing in the world means moving against the camera in the frame, until the camera stops.
@@ -233,7 +254,9 @@ def sample_scene(
     rng.shuffle(offsets)
     for index, (offset, depth) in enumerate(zip(offsets, depths, strict=True)):
         phase = 0.0 if index == 0 else rng.uniform(0.1, 0.9)
-        one = replace(actor, x0=x0 + offset, low=low + offset, high=high + offset, feet=feet + depth, phase=phase)
+        one = replace(
+            actor, x0=x0 + offset, low=low + offset, high=high + offset, feet=feet + depth, phase=phase
+        )
         if verb in ("bounce", "fall") and index:
             one = replace(one, height=one.height * rng.uniform(0.75, 0.95))
         actors.append(one)
@@ -262,7 +285,9 @@ def _gait(noun: str) -> tuple[str, float, bool]:
     return vertical, {"hop": 0.12, "fly": 0.3}.get(vertical, 0.0), verb == "roll"
 
 
-def _mover(noun: str, size: float, feet: float, sense: float, aspect: float, edge: float, role: str = "subject") -> Actor:
+def _mover(
+    noun: str, size: float, feet: float, sense: float, aspect: float, edge: float, role: str = "subject"
+) -> Actor:
     vertical, height, rolls = _gait(noun)
     actor = Actor(noun, role, size, feet, 0.0, sense, 0.0, aspect, (), vertical, height, rolls=rolls)
     half = max(actor.extent) / 2 if rolls else actor.extent[0] / 2
@@ -275,9 +300,15 @@ def _from_start(actor: Actor, distance: float) -> float:
 
 def _pass(scene: Scene, sense: float, unit: float, edge: float, rng: random.Random) -> Scene:
     aspect = scene.aspect
-    actor = _mover(scene.noun, 0.29 * SIZE_FACTOR[scene.size] * unit, rng.uniform(0.79, 0.82), sense, aspect, edge)
+    actor = _mover(
+        scene.noun, 0.29 * SIZE_FACTOR[scene.size] * unit, rng.uniform(0.79, 0.82), sense, aspect, edge
+    )
     room = max(actor.high - actor.low, 0.02)
-    actor = replace(actor, x0=_from_start(actor, 0.0), pieces=physics.uniform(room / (PASS_TIME * rng.uniform(1.02, 1.15))))
+    actor = replace(
+        actor,
+        x0=_from_start(actor, 0.0),
+        pieces=physics.uniform(room / (PASS_TIME * rng.uniform(1.02, 1.15))),
+    )
     front = Actor(
         str(scene.other),
         "object",
@@ -307,7 +338,9 @@ def _knock(scene: Scene, sense: float, unit: float, edge: float, rng: random.Ran
     restitution = rng.uniform(0.5, 0.7)
     after, pushed = physics.collide(actor.mass, other.mass, speed, restitution)
     friction = pushed**2 / (2 * max(0.92 * (room - touch - gap), 0.02))
-    actor = replace(actor, pieces=((0.0, 0.0, speed, 0.0), *physics.braked(after, friction, start=hit_time, distance=gap)))
+    actor = replace(
+        actor, pieces=((0.0, 0.0, speed, 0.0), *physics.braked(after, friction, start=hit_time, distance=gap))
+    )
     other = replace(other, pieces=((0.0, 0.0, 0.0, 0.0), *physics.braked(pushed, friction, start=hit_time)))
     return replace(scene, actors=(other, actor), hit_time=hit_time, hit_restitution=restitution)
 

@@ -45,11 +45,27 @@ GROUNDS: dict[str, Ground] = {
 }
 
 SKIES: dict[str, Sky] = {
-    "day": Sky((58, 142, 236), (112, 182, 246), (186, 226, 252), (1, 1, 1), (255, 226, 84), 0.075, clouds=(255, 255, 255)),
-    "sunset": Sky((124, 52, 108), (238, 98, 58), (255, 190, 72), (1.0, 0.88, 0.84), (255, 236, 150), 0.13, True),
-    "night": Sky((8, 12, 44), (18, 26, 72), (44, 58, 116), (0.54, 0.57, 0.72), (244, 240, 214), 0.07, stars=34),
-    "cloudy": Sky((146, 154, 164), (172, 179, 187), (204, 209, 214), (0.88, 0.89, 0.92), clouds=(222, 226, 230)),
-    "dawn": Sky((158, 164, 232), (246, 170, 208), (255, 226, 206), (1.0, 0.92, 0.95), (255, 246, 232), 0.1, True),
+    "day": Sky(
+        (58, 142, 236),
+        (112, 182, 246),
+        (186, 226, 252),
+        (1, 1, 1),
+        (255, 226, 84),
+        0.075,
+        clouds=(255, 255, 255),
+    ),
+    "sunset": Sky(
+        (124, 52, 108), (238, 98, 58), (255, 190, 72), (1.0, 0.88, 0.84), (255, 236, 150), 0.13, True
+    ),
+    "night": Sky(
+        (8, 12, 44), (18, 26, 72), (44, 58, 116), (0.54, 0.57, 0.72), (244, 240, 214), 0.07, stars=34
+    ),
+    "cloudy": Sky(
+        (146, 154, 164), (172, 179, 187), (204, 209, 214), (0.88, 0.89, 0.92), clouds=(222, 226, 230)
+    ),
+    "dawn": Sky(
+        (158, 164, 232), (246, 170, 208), (255, 226, 206), (1.0, 0.92, 0.95), (255, 246, 232), 0.1, True
+    ),
 }
 
 
@@ -76,19 +92,48 @@ def sample_scenery(ground: str, sky: str, aspect: float, rng: random.Random) -> 
     horizon = rng.uniform(0.57, 0.65)
     row = SKIES[sky]
     side = rng.choice((0.2, 0.8)) if not row.disc_low else rng.uniform(0.2, 0.8)
-    disc = (aspect * (side + rng.uniform(-0.06, 0.06)), horizon - 0.06 if row.disc_low else rng.uniform(0.13, 0.2))
-    stars = tuple((rng.uniform(0, period), rng.uniform(0.02, 0.5), rng.uniform(0.5, 1.0)) for _ in range(int(row.stars * period / 2)))
+    disc = (
+        aspect * (side + rng.uniform(-0.06, 0.06)),
+        horizon - 0.06 if row.disc_low else rng.uniform(0.13, 0.2),
+    )
+    stars = tuple(
+        (rng.uniform(0, period), rng.uniform(0.02, 0.5), rng.uniform(0.5, 1.0))
+        for _ in range(int(row.stars * period / 2))
+    )
     clouds: list[tuple[float, float, float, float]] = []
     for _ in range(4 if row.clouds else 0):
         x, y, r = rng.uniform(0, period), rng.uniform(0.1, 0.36), rng.uniform(0.1, 0.16)
-        clouds += [(x, y, r, r * 0.32), (x - 0.7 * r, y + 0.02, 0.7 * r, r * 0.22), (x + 0.7 * r, y + 0.015, 0.75 * r, r * 0.25)]
+        clouds += [
+            (x, y, r, r * 0.32),
+            (x - 0.7 * r, y + 0.02, 0.7 * r, r * 0.22),
+            (x + 0.7 * r, y + 0.015, 0.75 * r, r * 0.25),
+        ]
     patches = []
     for _ in range(14):
         depth = rng.uniform(0.05, 1.0)
-        patches.append((rng.uniform(0, period), horizon + depth * (1.08 - horizon), 0.06 + 0.13 * depth, 0.012 + 0.028 * depth))
+        patches.append(
+            (
+                rng.uniform(0, period),
+                horizon + depth * (1.08 - horizon),
+                0.06 + 0.13 * depth,
+                0.012 + 0.028 * depth,
+            )
+        )
     waves = tuple((k, rng.uniform(0.35, 1.0) / k**0.6, rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3, 5))
     blocks = tuple(rng.uniform(0.04, 0.2) for _ in range(round(period / 0.16)))
-    return Scenery(ground, sky, period, horizon, disc, stars, tuple(clouds), tuple(patches), waves, blocks, rng.uniform(0, 1))
+    return Scenery(
+        ground,
+        sky,
+        period,
+        horizon,
+        disc,
+        stars,
+        tuple(clouds),
+        tuple(patches),
+        waves,
+        blocks,
+        rng.uniform(0, 1),
+    )
 
 
 def _bumps(xs: np.ndarray, ys: np.ndarray, spots: np.ndarray, period: float) -> np.ndarray:
@@ -167,7 +212,10 @@ def paint_near(place: Scenery, xs: np.ndarray, ys: np.ndarray, density: float) -
     """The ground, float32 `(len(ys), len(xs), 3)`, for rows at or below the horizon."""
     ground = GROUNDS[place.ground]
     depth = np.clip((ys - place.horizon) / (1.0 - place.horizon), 0, 1).astype(np.float32)
-    picture = _rows(np.outer(ground.far, 1 - depth).astype(np.float32) + np.outer(ground.near, depth).astype(np.float32), len(xs))
+    picture = _rows(
+        np.outer(ground.far, 1 - depth).astype(np.float32) + np.outer(ground.near, depth).astype(np.float32),
+        len(xs),
+    )
     mark = _rgb(ground.patches)
     pixel = 1.0 / density
     if ground.marks == "dashes":
@@ -187,7 +235,11 @@ def paint_near(place: Scenery, xs: np.ndarray, ys: np.ndarray, density: float) -
             inside = ((ys > edges[index]) & (ys <= edges[index + 1])).astype(np.float32)
             picture *= (1 + (0.03 if index % 2 else -0.03) * inside)[:, None]
             seam = np.clip((line - np.abs(ys - edges[index])) * density + 0.5, 0, 1)[:, None]
-            cell = ((xs / place.period * repeats + place.phase + 0.37 * index) % 1 - 0.5) * place.period / repeats
+            cell = (
+                ((xs / place.period * repeats + place.phase + 0.37 * index) % 1 - 0.5)
+                * place.period
+                / repeats
+            )
             joint = np.outer(inside, np.clip((line - np.abs(cell)) * density + 0.5, 0, 1))
             _mix(picture, mark, np.maximum(0.6 * seam, 0.5 * joint).astype(np.float32))
     else:

@@ -39,7 +39,10 @@ class Sprite:
     @cached_property
     def enlarged(self) -> Picture:
         """The finest level, `ENLARGEMENT` times as large and with its outline sharpened: for frames larger than the atlas was made for."""
-        rgb, alpha = (cv2.resize(plane, None, fx=ENLARGEMENT, fy=ENLARGEMENT, interpolation=cv2.INTER_CUBIC) for plane in self._finest)
+        rgb, alpha = (
+            cv2.resize(plane, None, fx=ENLARGEMENT, fy=ENLARGEMENT, interpolation=cv2.INTER_CUBIC)
+            for plane in self._finest
+        )
         sharp = np.clip((alpha - 0.5) * ENLARGEMENT / 2 + 0.5, 0.0, 1.0)
         rgb = np.clip(rgb * (sharp / np.maximum(alpha, 1e-3))[..., None], 0.0, 255.0)
         edge = ENLARGEMENT - 1
@@ -61,7 +64,9 @@ class Sprite:
 @cache
 def _atlas() -> tuple[np.ndarray, dict[str, int]]:
     assets = files("kinema.worlds") / "assets"
-    pixels = cv2.imdecode(np.frombuffer((assets / "sprites_fluent_682_64.png").read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = cv2.imdecode(
+        np.frombuffer((assets / "sprites_fluent_682_64.png").read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED
+    )
     assert pixels is not None, "the atlas of sprites in the package is damaged"
     names = json.loads((assets / "sprites_fluent_682.json").read_text())
     return pixels, {name: index for index, name in enumerate(names)}
@@ -80,7 +85,12 @@ def sprite(noun: str) -> Sprite:
         pad = CELL // 4
         picture = np.pad(picture, ((pad, pad), (pad, pad), (0, 0)))
         middle = (CELL / 2 + pad - 0.5,) * 2
-        picture = cv2.warpAffine(picture, cv2.getRotationMatrix2D(middle, -row.turn, 1.0), picture.shape[1::-1], flags=cv2.INTER_CUBIC)
+        picture = cv2.warpAffine(
+            picture,
+            cv2.getRotationMatrix2D(middle, -row.turn, 1.0),
+            picture.shape[1::-1],
+            flags=cv2.INTER_CUBIC,
+        )
         picture = np.clip(picture, 0.0, [255.0, 255.0, 255.0, 1.0]).astype(np.float32)
     drawn = picture[..., 3] > 0.1
     rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
@@ -110,11 +120,17 @@ class Placement:
 
     def warp(self, picture: np.ndarray) -> np.ndarray:
         """The picture (or its alpha) as it lies in those pixels."""
-        return cv2.warpAffine(picture, self.matrix, (self.right - self.left, self.bottom - self.top), flags=self.flags)
+        return cv2.warpAffine(
+            picture, self.matrix, (self.right - self.left, self.bottom - self.top), flags=self.flags
+        )
 
 
 def place(
-    shape: tuple[int, ...], canvas: tuple[int, ...], centre: tuple[float, float], extent: tuple[float, float], degrees: float
+    shape: tuple[int, ...],
+    canvas: tuple[int, ...],
+    centre: tuple[float, float],
+    extent: tuple[float, float],
+    degrees: float,
 ) -> Placement | None:
     """Where a picture of `shape` lies on a canvas of shape `canvas`: `centre` and `extent` (width, height) in pixels, clockwise `degrees`.
 
@@ -132,12 +148,21 @@ def place(
     a, b, d, e = c * sx, -s * sy, s * sx, c * sy
     middle_x, middle_y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
     matrix = np.array(
-        ((a, b, centre[0] - left - 0.5 - a * middle_x - b * middle_y), (d, e, centre[1] - top - 0.5 - d * middle_x - e * middle_y))
+        (
+            (a, b, centre[0] - left - 0.5 - a * middle_x - b * middle_y),
+            (d, e, centre[1] - top - 0.5 - d * middle_x - e * middle_y),
+        )
     )
     return Placement(left, right, top, bottom, matrix, cv2.INTER_CUBIC if sy > 1.05 else cv2.INTER_LINEAR)
 
 
-def composite(canvas: np.ndarray, picture: Picture, centre: tuple[float, float], extent: tuple[float, float], degrees: float) -> None:
+def composite(
+    canvas: np.ndarray,
+    picture: Picture,
+    centre: tuple[float, float],
+    extent: tuple[float, float],
+    degrees: float,
+) -> None:
     """Draws `picture` onto `canvas` (float32 `(h, w, 3)`, 0..255) in place. Only its bounding box is touched."""
     where = place(picture.alpha.shape, canvas.shape, centre, extent, degrees)
     if where is not None:
@@ -146,7 +171,13 @@ def composite(canvas: np.ndarray, picture: Picture, centre: tuple[float, float],
         cv2.add(box, where.warp(picture.rgb), dst=box)
 
 
-def darken(canvas: np.ndarray, blob: np.ndarray, strength: float, centre: tuple[float, float], extent: tuple[float, float]) -> None:
+def darken(
+    canvas: np.ndarray,
+    blob: np.ndarray,
+    strength: float,
+    centre: tuple[float, float],
+    extent: tuple[float, float],
+) -> None:
     """Takes light away from `canvas` in place, under a soft `blob` (alpha with a clear border)."""
     where = place(blob.shape, canvas.shape, centre, extent, 0.0)
     if where is not None:

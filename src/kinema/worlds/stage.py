@@ -23,7 +23,16 @@ CAMERAS = ("still", "pan_left", "pan_right", "zoom_in", "zoom_out", "follow")
 VERBS = tuple(grammar.VERBS)
 UNDIRECTED = ("fall", "rise", "grow", "shrink")
 # What a noun does by nature is shown more often than what anything can do.
-VERB_WEIGHT = {"spin": 0.3, "grow": 0.25, "shrink": 0.2, "slide": 0.5, "fall": 0.6, "pass": 0.7, "knock": 0.7, "chase": 0.7}
+VERB_WEIGHT = {
+    "spin": 0.3,
+    "grow": 0.25,
+    "shrink": 0.2,
+    "slide": 0.5,
+    "fall": 0.6,
+    "pass": 0.7,
+    "knock": 0.7,
+    "chase": 0.7,
+}
 CAMERA_WEIGHT = {"still": 4.0, "follow": 1.5}
 COUNT_WEIGHT = {1: 0.7, 2: 0.18, 3: 0.12}
 SIZE_WEIGHT = {"small": 0.25, "regular": 0.5, "large": 0.25}
@@ -54,7 +63,9 @@ class StageConfig:
     def __post_init__(self) -> None:
         if isinstance(self.nouns, int):
             if not 1 <= self.nouns <= len(NOUNS):
-                raise ConfigError(f"nouns={self.nouns} is outside 1..{len(NOUNS)}, the number of nouns in the table")
+                raise ConfigError(
+                    f"nouns={self.nouns} is outside 1..{len(NOUNS)}, the number of nouns in the table"
+                )
         else:
             _check(self.nouns, NOUNS, "noun")
         _check(self.verbs, grammar.VERBS, "verb")
@@ -96,7 +107,9 @@ class StageWorld:
         self._grounds = config.grounds or tuple(GROUNDS)
         self._skies = config.skies or tuple(SKIES)
         self._cameras = config.cameras or CAMERAS
-        self._partners = {(noun, verb): self._partners_of(noun, verb) for noun in self._nouns for verb in PAIRED}
+        self._partners = {
+            (noun, verb): self._partners_of(noun, verb) for noun in self._nouns for verb in PAIRED
+        }
         self._plans = self._possible()
         self._verbs_of: dict[str, list[str]] = {}
         for noun, verb in self._plans:
@@ -114,12 +127,16 @@ class StageWorld:
         A clip of one frame is a picture: it shows the scene at a time drawn from the seed.
         """
         if min(height, width) < 8 or num_frames < 1 or fps <= 0:
-            raise RequestError(f"cannot show {num_frames} frames of {width}x{height} at {fps} fps: use 1 frame or more of 8x8 or larger")
+            raise RequestError(
+                f"cannot show {num_frames} frames of {width}x{height} at {fps} fps: use 1 frame or more of 8x8 or larger"
+            )
         start = random.Random(seed * 2 + 1).uniform(0, IMAGE_SPAN) if num_frames == 1 else 0.0
         times = start + np.arange(num_frames) / fps
         scene, motions, truth = self._happening(seed, width / height, times, fps)
         captions = {
-            form + suffix: self.caption(truth, form, language) for language, suffix in (("en", ""), ("zh", "_zh")) for form in grammar.FORMS
+            form + suffix: self.caption(truth, form, language)
+            for language, suffix in (("en", ""), ("zh", "_zh"))
+            for form in grammar.FORMS
         }
         return Clip(render(scene, motions, times, height, width), fps, captions, truth)
 
@@ -127,7 +144,9 @@ class StageWorld:
         """The truth of a clip of `seed`, without its frames: all that captions are made from."""
         return self._happening(seed, aspect, np.arange(num_frames) / fps, fps)[2]
 
-    def _happening(self, seed: int, aspect: float, times: np.ndarray, fps: float) -> tuple[Scene, list[Any], dict[str, Any]]:
+    def _happening(
+        self, seed: int, aspect: float, times: np.ndarray, fps: float
+    ) -> tuple[Scene, list[Any], dict[str, Any]]:
         scene = self._scene(seed, aspect)
         motions = [move(actor, scene.camera, times) for actor in scene.actors]
         return scene, motions, truth_of(scene, motions, times, seed, fps)
@@ -136,9 +155,13 @@ class StageWorld:
         """The clip of `seed` as a single frame."""
         return self.clip(seed, height=height, width=width, num_frames=1)
 
-    def caption(self, truth: Mapping[str, Any], form: str, language: str = "en", rng: random.Random | None = None) -> str:
+    def caption(
+        self, truth: Mapping[str, Any], form: str, language: str = "en", rng: random.Random | None = None
+    ) -> str:
         """The caption of a clip with that truth; without `rng` the wording is the one that the clip itself carries."""
-        return grammar.caption(truth, form, language, rng or random.Random(f"{truth['seed']}|{form}|{language}"))
+        return grammar.caption(
+            truth, form, language, rng or random.Random(f"{truth['seed']}|{form}|{language}")
+        )
 
     def foil(self, clip: Clip, seed: int, form: str = "medium") -> tuple[str, str]:
         """A caption that is wrong in one slot and otherwise worded as the clip's own, and the name of that slot.
@@ -149,7 +172,9 @@ class StageWorld:
         truth = clip.truth
         options = {slot: values for slot in grammar.SLOTS if (values := self._others(truth, slot))}
         if not options:
-            raise ConfigError("no slot of this clip has another value on this stage: allow more nouns, grounds or skies")
+            raise ConfigError(
+                "no slot of this clip has another value on this stage: allow more nouns, grounds or skies"
+            )
         slot = rng.choice(list(options))
         return self.caption({**truth, slot: rng.choice(options[slot])}, form), slot
 
@@ -173,15 +198,25 @@ class StageWorld:
         if verb == "pass":
             return tuple(n for n in self._nouns if n != noun and "big" in NOUNS[n].traits)
         if verb == "knock":
-            return tuple(n for n in self._nouns if n != noun and NOUNS[n].mass <= NOUNS[noun].mass and "rooted" not in NOUNS[n].traits)
+            return tuple(
+                n
+                for n in self._nouns
+                if n != noun and NOUNS[n].mass <= NOUNS[noun].mass and "rooted" not in NOUNS[n].traits
+            )
         if verb == "chase":
-            return tuple(n for n in self._nouns if n != noun and NOUNS[n].locomotion == NOUNS[noun].locomotion)
+            return tuple(
+                n for n in self._nouns if n != noun and NOUNS[n].locomotion == NOUNS[noun].locomotion
+            )
         return ()
 
     def _partners_on(self, noun: str, verb: str, ground: str) -> tuple[str, ...]:
         """The partners that a training clip may show on that ground; all of them in the other splits."""
         partners = self._partners[noun, verb]
-        return tuple(n for n in partners if self._allowed(n, ground, "ground")) if self.config.split == "train" else partners
+        return (
+            tuple(n for n in partners if self._allowed(n, ground, "ground"))
+            if self.config.split == "train"
+            else partners
+        )
 
     def _possible(self) -> dict[tuple[str, str], tuple[str, ...]]:
         """(noun, verb) -> the grounds on which the split lets it happen."""
@@ -195,7 +230,11 @@ class StageWorld:
                     continue
                 if held_out:
                     new_verb = is_held_out(noun, verb, kind="verb", salt=self.config.salt)
-                    grounds = tuple(g for g in self._grounds if new_verb or is_held_out(noun, g, kind="ground", salt=self.config.salt))
+                    grounds = tuple(
+                        g
+                        for g in self._grounds
+                        if new_verb or is_held_out(noun, g, kind="ground", salt=self.config.salt)
+                    )
                 elif self._allowed(noun, verb, "verb"):
                     grounds = tuple(g for g in self._grounds if self._allowed(noun, g, "ground"))
                 else:
@@ -216,7 +255,11 @@ class StageWorld:
         sky = rng.choice(self._skies)
         counts = range(1, 1 + (1 if other else self.config.max_objects))
         count = rng.choices(counts, [COUNT_WEIGHT[c] for c in counts])[0]
-        size = "regular" if verb in ("grow", "shrink") else rng.choices(list(SIZE_WEIGHT), list(SIZE_WEIGHT.values()))[0]
+        size = (
+            "regular"
+            if verb in ("grow", "shrink")
+            else rng.choices(list(SIZE_WEIGHT), list(SIZE_WEIGHT.values()))[0]
+        )
         cameras = [camera for camera in CAMERAS_OF[verb] if camera in self._cameras]
         camera = rng.choices(cameras, [CAMERA_WEIGHT.get(camera, 0.7) for camera in cameras])[0]
         scenery = sample_scenery(ground, sky, aspect, random.Random(f"{seed}|scenery"))
@@ -227,11 +270,19 @@ class StageWorld:
         noun, verb, partner, value = truth["noun"], truth["verb"], truth["other"], truth[slot]
         others: list[Any] = []
         if slot == "noun":
-            others = [n for n in self._nouns if verb in NOUNS[n].verbs and (partner is None or partner in self._partners[n, verb])]
+            others = [
+                n
+                for n in self._nouns
+                if verb in NOUNS[n].verbs and (partner is None or partner in self._partners[n, verb])
+            ]
         elif slot == "verb" and truth["tail"] is None:
             # Verbs that take the same slots: the sentence keeps its direction, its partner and its camera.
             kin = next((group for group in (HORIZONTAL, PAIRED, UNDIRECTED) if verb in group), ())
-            others = [v for v in self._verbs if v in kin and v in NOUNS[noun].verbs and truth["camera"] in CAMERAS_OF[v]]
+            others = [
+                v
+                for v in self._verbs
+                if v in kin and v in NOUNS[noun].verbs and truth["camera"] in CAMERAS_OF[v]
+            ]
             others = [v for v in others if partner is None or partner in self._partners[noun, v]]
         elif slot == "direction":
             pairs = (("left", "right"), ("clockwise", "counterclockwise"))

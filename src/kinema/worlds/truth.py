@@ -55,8 +55,15 @@ def truth_of(scene: Scene, motions: list[Motion], times: np.ndarray, seed: int, 
         "horizon": scene.scenery.horizon,
         "objects": objects,
         "contacts": contacts,
-        "physics": {"gravity": physics.GRAVITY, "hit_restitution": scene.hit_restitution, "hit_time": scene.hit_time},
-        "camera_tracks": {"x": np.round(camera.x(times), 5).tolist(), "zoom": np.round(camera.zoom_at(times), 5).tolist()},
+        "physics": {
+            "gravity": physics.GRAVITY,
+            "hit_restitution": scene.hit_restitution,
+            "hit_time": scene.hit_time,
+        },
+        "camera_tracks": {
+            "x": np.round(camera.x(times), 5).tolist(),
+            "zoom": np.round(camera.zoom_at(times), 5).tolist(),
+        },
     }
 
 
@@ -72,7 +79,9 @@ def _visible(scene: Scene, views: list[View], motions: list[Motion]) -> list[np.
         else:
             half_x = (c * drawn.width + s * drawn.height) * size / 2
             half_y = (s * drawn.width + c * drawn.height) * size / 2
-        inside_x = np.clip(np.minimum(x + half_x, scene.aspect) - np.maximum(x - half_x, 0), 0, None) / (2 * half_x)
+        inside_x = np.clip(np.minimum(x + half_x, scene.aspect) - np.maximum(x - half_x, 0), 0, None) / (
+            2 * half_x
+        )
         inside_y = np.clip(np.minimum(y + half_y, 1.0) - np.maximum(y - half_y, 0), 0, None) / (2 * half_y)
         shares.append(np.clip(inside_x * inside_y, 0, 1))
     for rank, index in enumerate(order):
@@ -86,7 +95,9 @@ def _visible(scene: Scene, views: list[View], motions: list[Motion]) -> list[np.
     return shares
 
 
-def _mask(scene: Scene, motion: Motion, index: int, view: View, i: int, window: tuple[float, float, float]) -> np.ndarray:
+def _mask(
+    scene: Scene, motion: Motion, index: int, view: View, i: int, window: tuple[float, float, float]
+) -> np.ndarray:
     """Alpha of an actor in a small window around a place in the frame, at a resolution that no rendering size changes."""
     cells = MASK_CELLS
     scale = cells / (1.5 * window[2])
@@ -94,8 +105,14 @@ def _mask(scene: Scene, motion: Motion, index: int, view: View, i: int, window: 
     noun = scene.actors[index].noun
     drawn = sprite(noun)
     size_px = float(view[2][i]) * scale
-    extent = (drawn.width * size_px * (-1 if is_mirrored(noun, motion.facing[i]) else 1), drawn.height * size_px)
-    centre = (float(view[0][i] - window[0]) * scale + cells / 2, float(view[1][i] - window[1]) * scale + cells / 2)
+    extent = (
+        drawn.width * size_px * (-1 if is_mirrored(noun, motion.facing[i]) else 1),
+        drawn.height * size_px,
+    )
+    centre = (
+        float(view[0][i] - window[0]) * scale + cells / 2,
+        float(view[1][i] - window[1]) * scale + cells / 2,
+    )
     alpha = drawn.level(size_px).alpha
     where = place(alpha.shape, mask.shape, centre, extent, float(motion.degrees[i]))
     if where is not None:
@@ -110,9 +127,12 @@ def _contacts(scene: Scene, motions: list[Motion], times: np.ndarray) -> list[di
     for index, (actor, motion) in enumerate(zip(scene.actors, motions, strict=True)):
         if actor.vertical in ("bounce", "fall"):
             impacts = physics.impact_times(actor.height, actor.restitution)
-            found += [{"time": round(t, 5), "kind": "ground", "objects": [index]} for t in impacts if t <= end]
+            found += [
+                {"time": round(t, 5), "kind": "ground", "objects": [index]} for t in impacts if t <= end
+            ]
         found += [
-            {"time": round(float(times[i + 1]), 5), "kind": "edge", "objects": [index]} for i in np.flatnonzero(np.diff(motion.facing))
+            {"time": round(float(times[i + 1]), 5), "kind": "edge", "objects": [index]}
+            for i in np.flatnonzero(np.diff(motion.facing))
         ]
     if scene.hit_time is not None and scene.hit_time <= end:
         found.append({"time": round(scene.hit_time, 5), "kind": "hit", "objects": [1, 0]})
