@@ -36,18 +36,20 @@ from trial import (
     trained,
 )
 
-from kinema.curate.captioning import chosen, fault
-from kinema.curate.describer import Describer
-from kinema.curate.recipe import Captioning
+from kinema.checkpoints.folders import load_oracle
+from kinema.data.curation.captioner_runner import Describer
+from kinema.data.curation.captioning import chosen, fault
+from kinema.data.curation.recipe import Captioning
 from kinema.data.latents import Latents
-from kinema.data.render import draw_clips
-from kinema.data.steps import derive_seed, torch_rng
-from kinema.evaluate.eye import load_oracle, scored_slots
-from kinema.generate.loading import load
-from kinema.generate.pipeline import Pipeline
-from kinema.generate.request import Request
+from kinema.data.seeds import derive_seed, torch_rng
+from kinema.data.world_clips import draw_clips
+from kinema.evaluation.trust import scored_slots
+from kinema.generation.loading import load
+from kinema.generation.pipeline import Pipeline
+from kinema.generation.request import Request
 from kinema.models.captioner import Seen, look
-from kinema.worlds import Clip, StageWorld, grammar
+from kinema.worlds import Clip, StageWorld
+from kinema.worlds.stage import grammar
 
 WEB = {"noun": 0.35, "nothing": 0.2, "short": 0.2, "another clip's": 0.15, "place": 0.1}
 """What the original captions are, and how often."""

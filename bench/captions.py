@@ -13,15 +13,16 @@ from pathlib import Path
 
 import torch
 
+from kinema.checkpoints.folders import load_card
+from kinema.checkpoints.shipped import SHIPPED, shipped_captioner
 from kinema.config import from_dict
-from kinema.curate.describer import Describer, shipped_captioner
-from kinema.data.render import draw_clips
-from kinema.evaluate.alignment import ALL
-from kinema.evaluate.captions import right_captions
+from kinema.data.curation.captioner_runner import Describer
+from kinema.data.world_clips import draw_clips
+from kinema.evaluation.alignment import ALL
+from kinema.evaluation.captions import right_captions
 from kinema.models.captioner import Seen, look
-from kinema.models.weights import SHIPPED, load_card
 from kinema.worlds import StageConfig, StageWorld
-from kinema.worlds.parse import SLOTS, WAYS
+from kinema.worlds.stage.parse import SLOTS, WAYS
 
 FORMS = ("medium", "detailed", "medium_zh", "detailed_zh")
 SHOWN = {"height": 128, "width": 128, "num_frames": 17, "fps": 8.0}

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 import kinema
-from kinema.generate import pipeline as module
-from kinema.generate.pipeline import Pipeline
-from kinema.generate.request import Request
+from kinema.generation import pipeline as module
+from kinema.generation.pipeline import Pipeline
+from kinema.generation.request import Request
 
 PROMPTS = ("a red fox hops to the left over grass", "a rocket rises into the night sky over a snowy plain")
 FULL: dict[str, Any] = {"steps": 50, "sampler": "unipc"}

@@ -10,8 +10,8 @@ import argparse
 import torch
 from torch._dynamo.utils import counters
 
+from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
-from kinema.models.text import TextStates
 
 SIZES = [
     (1, 4, 6),

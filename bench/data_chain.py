@@ -20,9 +20,9 @@ import numpy as np
 import scenedetect
 
 from kinema.config import to_dict
-from kinema.curate.recipe import DataRecipe
-from kinema.curate.scores import dhash, inside_borders, motion
-from kinema.curate.stages import look
+from kinema.data.curation.recipe import DataRecipe
+from kinema.data.curation.scores import dhash, inside_borders, motion
+from kinema.data.curation.stages import look
 from kinema.video import Video, scanning
 from kinema.video.reading import at_constant_rate
 from kinema.video.scanning import probe, read_spans

@@ -17,18 +17,19 @@ import torch
 from torch import Tensor
 from trial import RECIPE, followed, header, row, seconds_per_step, trained
 
-from kinema.data.render import draw_clips, to_tensor
-from kinema.data.steps import torch_rng
-from kinema.diffusion.objective import add_noise, to_x0
-from kinema.diffusion.schedule import Schedule, log_snr
-from kinema.evaluate.eye import load_oracle, scored_slots, through
-from kinema.generate.loading import load
-from kinema.generate.pipeline import Pipeline
-from kinema.generate.request import Request
+from kinema.checkpoints.folders import load_oracle
+from kinema.data.seeds import torch_rng
+from kinema.data.world_clips import draw_clips, to_tensor
+from kinema.diffusion.objectives import add_noise, to_x0
+from kinema.diffusion.schedules import Schedule, log_snr
+from kinema.evaluation.trust import scored_slots, through
+from kinema.generation.loading import load
+from kinema.generation.pipeline import Pipeline
+from kinema.generation.request import Request
 from kinema.models.dit import apply_to_grid
 from kinema.models.known import encode_known
-from kinema.train import load_part
-from kinema.train.dit import DiTPart
+from kinema.training import load_part
+from kinema.training.tasks.dit import DiTPart
 from kinema.worlds import Clip
 
 OBJECTIVES = {

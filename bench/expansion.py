@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from kinema.evaluate.eye import judge, load_oracle, scored_slots
-from kinema.evaluate.samples import Shown, draw_samples, stage_of, world_of
-from kinema.generate.expansion import expand, load_expander
-from kinema.generate.loading import load
-from kinema.generate.pipeline import Pipeline
-from kinema.generate.request import Request
-from kinema.worlds import grammar
-from kinema.worlds.nouns import NOUNS
+from kinema.checkpoints.folders import load_oracle
+from kinema.evaluation.samples import Shown, draw_samples, stage_of, world_of
+from kinema.evaluation.trust import judge, scored_slots
+from kinema.generation.expansion import expand, load_expander
+from kinema.generation.loading import load
+from kinema.generation.pipeline import Pipeline
+from kinema.generation.request import Request
+from kinema.worlds.stage import grammar
+from kinema.worlds.stage.nouns import NOUNS
 
 STRANGE = (
     "quokka",

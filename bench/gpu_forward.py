@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kinema.checkpoints.folders import with_weights
+from kinema.checkpoints.key_maps import dit_diffusers_config, dit_to_diffusers
 from kinema.device import describe, pick_device, synchronize
+from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
-from kinema.models.layouts import dit_diffusers_config, dit_to_diffusers
-from kinema.models.text import TextStates
-from kinema.models.weights import with_weights
 
 WAN_13B = DiTConfig(d=1536, num_layers=30, num_heads=12, ffn_dim=8960, text_dim=4096, text_padding="zeros")
 TINY = DiTConfig(d=96, num_layers=2, num_heads=2, ffn_dim=192, text_dim=32, text_padding="zeros")

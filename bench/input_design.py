@@ -24,9 +24,9 @@ from torch import Tensor
 from trial import Denoiser, encoded, header, part_of, row, seconds_per_step, trained
 
 from kinema.data.latents import Latents
-from kinema.data.render import draw_clips
-from kinema.data.steps import torch_rng
-from kinema.diffusion.objective import draw_times
+from kinema.data.seeds import torch_rng
+from kinema.data.world_clips import draw_clips
+from kinema.diffusion.objectives import draw_times
 from kinema.models.vae import VAE
 from kinema.worlds import Clip, StageWorld
 

@@ -11,8 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from kinema.data.render import draw_clips, to_tensor
-from kinema.worlds.stage import StageWorld
+from kinema.data.world_clips import draw_clips, to_tensor
+from kinema.worlds.stage.world import StageWorld
 
 NUMBERS = (24, 32, 48, 96)
 HELD_OUT_CLIPS = 32

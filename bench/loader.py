@@ -22,16 +22,17 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+from kinema.checkpoints.folders import load_vae
+from kinema.checkpoints.shipped import shipped_model
+from kinema.checkpoints.tensors import vae_hash
 from kinema.config import to_dict
-from kinema.curate.recipe import DataRecipe
+from kinema.data.curation.recipe import DataRecipe
 from kinema.data.dataset import CARD, SCHEMA_VERSION, SHARDS, Clip, parquet, to_table
-from kinema.data.latents import vae_hash
 from kinema.data.packing import PackConfig, Packing
-from kinema.data.steps import torch_rng
-from kinema.models.weights import load_vae, shipped_model
-from kinema.train import load_part
-from kinema.train.dit_on_dataset import DatasetDiTPart
-from kinema.train.optimizer import build_optimizers
+from kinema.data.seeds import torch_rng
+from kinema.training import load_part
+from kinema.training.optimizer import build_optimizers
+from kinema.training.tasks.dit_on_dataset import DatasetDiTPart
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dit_finetune.toml"
 SIDES, FRAMES = (4, 6, 8, 12), (1, 3, 4, 5)

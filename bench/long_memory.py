@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 from kinema.device import CPU, peak_memory_bytes
-from kinema.generate.layout import frames_of
-from kinema.generate.loading import load
-from kinema.generate.pipeline import Step
-from kinema.generate.request import Request
+from kinema.generation.conditioning.layout import frames_of
+from kinema.generation.loading import load
+from kinema.generation.pipeline import Step
+from kinema.generation.request import Request
 
 EDGE_SECONDS = 10.0
 

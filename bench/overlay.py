@@ -1,4 +1,4 @@
-"""How often overlaid text is found, and how often it is seen where there is none: `kinema.curate.overlay` on a generated test set.
+"""How often overlaid text is found, and how often it is seen where there is none: `kinema.data.curation.overlay` on a generated test set.
 
     python bench/overlay.py [--clips 200]
 
@@ -12,8 +12,8 @@ import random
 import cv2
 import numpy as np
 
-from kinema.curate.overlay import share
-from kinema.data.render import draw_clips
+from kinema.data.curation.overlay import share
+from kinema.data.world_clips import draw_clips
 from kinema.worlds import StageConfig, StageWorld
 
 WORDS = "subscribe LIVE 12:45 news breaking (c) 2024 www.example.com the end of a film EPISODE 7 previously on credits".split()  # noqa: SIM905

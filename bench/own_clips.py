@@ -22,17 +22,18 @@ import torch
 from torch import Tensor
 from trial import Denoiser, encoded, header, row
 
+from kinema.checkpoints.folders import load_manifest, load_vae
+from kinema.checkpoints.shipped import shipped_model
 from kinema.cli.main import main as kinema
-from kinema.data.render import draw_clips
-from kinema.data.steps import torch_rng
-from kinema.diffusion.objective import draw_times
-from kinema.evaluate import stage_of
-from kinema.generate.loading import load
-from kinema.generate.request import Request
-from kinema.models.weights import load_manifest, load_vae, shipped_model
+from kinema.data.seeds import torch_rng
+from kinema.data.world_clips import draw_clips
+from kinema.diffusion.objectives import draw_times
+from kinema.evaluation import stage_of
+from kinema.generation.loading import load
+from kinema.generation.request import Request
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import Clip, StageConfig, StageWorld
-from kinema.worlds.nouns import NOUNS
+from kinema.worlds.stage.nouns import NOUNS
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dit_finetune.toml"
 SPRITE, NAME, OLD_NAME = "taxi", "yellow car", "red car"

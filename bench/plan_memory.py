@@ -11,10 +11,10 @@ import sys
 import torch
 
 from kinema.device import CPU, peak_memory_bytes
+from kinema.generation.cost.counting import decode_cost, dit_peak_bytes, encode_cost
+from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
-from kinema.models.text import TextStates
 from kinema.models.vae import VAE, VAEConfig
-from kinema.wan.counting import decode_cost, dit_peak_bytes, encode_cost
 
 DIT = DiTConfig(
     d=512, num_layers=2, num_heads=4, ffn_dim=2048, text_dim=64, text_padding="zeros", text_length=64

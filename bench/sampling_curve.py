@@ -14,9 +14,9 @@ from pathlib import Path
 
 import kinema
 from kinema.diffusion.samplers import SAMPLERS
-from kinema.evaluate import EvaluationConfig, evaluate
-from kinema.evaluate.alignment import ALL
-from kinema.lookup import lookup
+from kinema.evaluation import EvaluationConfig, evaluate
+from kinema.evaluation.alignment import ALL
+from kinema.registry import lookup
 
 
 def numbers(text: str) -> list[float]:

@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kinema.checkpoints.folders import load_clip, load_dit, load_manifest, resolve_model
 from kinema.data.latents import Latents
-from kinema.data.render import to_tensor
-from kinema.data.steps import torch_rng
-from kinema.diffusion.objective import Prediction, add_noise, target
-from kinema.diffusion.schedule import SCHEDULES, Schedule
-from kinema.evaluate.eye import judge
+from kinema.data.seeds import torch_rng
+from kinema.data.world_clips import to_tensor
+from kinema.diffusion.objectives import Prediction, add_noise, target
+from kinema.diffusion.schedules import SCHEDULES, Schedule
+from kinema.evaluation.trust import judge
 from kinema.models.clip import CLIP
 from kinema.models.dit import DiT, apply_to_grid
 from kinema.models.known import encode_known
 from kinema.models.oracle import Oracle
 from kinema.models.vae import VAE
-from kinema.models.weights import load_clip, load_dit, load_manifest, resolve_model
-from kinema.train import load_part, train
-from kinema.train.dit import DiTPart, DiTRecipe
-from kinema.train.optimizer import build_optimizers
+from kinema.training import load_part, train
+from kinema.training.optimizer import build_optimizers
+from kinema.training.tasks.dit import DiTPart, DiTRecipe
 from kinema.worlds import Clip, StageWorld
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dit.toml"

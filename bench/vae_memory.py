@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from kinema.device import CPU, peak_memory_bytes
-from kinema.lookup import lookup
 from kinema.models.vae import VAE, VAES, VAEConfig
+from kinema.registry import lookup
 
 WIDTHS = (32, 64, 128, 128)
 SMALL = VAEConfig(

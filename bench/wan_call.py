@@ -18,12 +18,12 @@ import diffusers
 import numpy as np
 import torch
 
-from kinema.generate.loading import load
-from kinema.generate.noise import START, place_noise
-from kinema.generate.request import Request
+from kinema.generation.loading import load
+from kinema.generation.request import Request
+from kinema.generation.sampling.noise import START, place_noise
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.wan_folders import peer, with_random_weights
+from tests.checkpoints.families.wan.wan_folders import peer, with_random_weights
 
 BACKBONE = {"num_attention_heads": 6, "attention_head_dim": 128, "num_layers": 4, "ffn_dim": 3072}
 CODEC = {

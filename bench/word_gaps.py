@@ -11,11 +11,11 @@ import argparse
 import torch
 from trial import TIMES, Denoiser, encoded, foils, header, row
 
-from kinema.data.render import draw_clips
-from kinema.data.steps import torch_rng
-from kinema.evaluate import stage_of
-from kinema.models.weights import load_manifest, load_vae, resolve_model
-from kinema.worlds.stage import StageWorld
+from kinema.checkpoints.folders import load_manifest, load_vae, resolve_model
+from kinema.data.seeds import torch_rng
+from kinema.data.world_clips import draw_clips
+from kinema.evaluation import stage_of
+from kinema.worlds.stage.world import StageWorld
 
 SLOTS = ("direction", "noun", "verb", "sky")
 

@@ -11,7 +11,7 @@ except ImportError:
     shapes_are_checked = False
 else:
     install_import_hook(
-        ["kinema.nn", "kinema.models", "kinema.diffusion", "kinema.generate"],
+        ["kinema.nn", "kinema.models", "kinema.diffusion", "kinema.generation"],
         # As text, because the hook wants it so. With the numeric tower an int is a float, as it is to other type checkers.
         "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
     )
@@ -33,11 +33,11 @@ def pytest_report_header() -> str:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     """A whole model folder with tiny random networks."""
+    from kinema.checkpoints.folders import Manifest, save_model
     from kinema.models.clip import CLIP, CLIPConfig
     from kinema.models.dit import DiT, DiTConfig
-    from kinema.models.tokenizer import Tokenizer
     from kinema.models.vae import VAE, VAEConfig
-    from kinema.models.weights import Manifest, save_model
+    from kinema.prompts.tokenizer import Tokenizer
 
     torch.manual_seed(0)
     tokenizer = Tokenizer(WORDS, max_length=16)

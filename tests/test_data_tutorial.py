@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.curate.films import film, shot
+from tests.data.curation.films import film, shot
 
+from kinema.checkpoints.folders import load_manifest
 from kinema.cli.main import main
-from kinema.models.weights import load_manifest
 
 ROOT = Path(__file__).parents[1]
 

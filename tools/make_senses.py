@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
-from kinema.models.tokenizer import other_forms, pieces
+from kinema.prompts.tokenizer import other_forms, pieces
 from kinema.worlds import StageConfig, StageWorld
-from kinema.worlds.nouns import NOUNS
+from kinema.worlds.stage.nouns import NOUNS
 
 LEAST = 0.6
 """Cosine below which two words are company, not kin: by eye, 4 of 5 pairs above it are ones a person would accept, at 0.5 it is 2 of 5."""
@@ -94,7 +94,7 @@ def main() -> None:
         rows[word] = sorted(near, key=lambda phrase: -near[phrase])[
             : MOST_OF_NOUNS if is_noun else MOST_PHRASES
         ]
-    out = Path(__file__).parents[1] / "src" / "kinema" / "models" / "assets" / "senses.tsv"
+    out = Path(__file__).parents[1] / "src" / "kinema" / "prompts" / "assets" / "senses.tsv"
     out.write_text(
         HEADER + "".join(f"{word}\t{','.join(phrases)}\n" for word, phrases in rows.items()), encoding="utf-8"
     )

@@ -134,7 +134,7 @@ def make_inputs(checkout: Path, folder: Path) -> None:
         (clips / f"{name}.txt").write_text(prompt)
     recipe = ("--set", "clips.min_frames=5", "--set", "licence=CC0")
     python(checkout, folder, "-m", "kinema", "data", "build", "clips", "-o", "dataset", *recipe)
-    wan = "import sys; from tests.wan_folders import peer; peer('2.1-t2v').save_pretrained(sys.argv[1], safe_serialization=True)"
+    wan = "import sys; from tests.checkpoints.families.wan.wan_folders import peer; peer('2.1-t2v').save_pretrained(sys.argv[1], safe_serialization=True)"
     python(checkout, folder, "-c", wan, "WAN")
     python(
         checkout,

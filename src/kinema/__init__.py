@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kinema.generate.asking import animate, connect, edit, extend, generate, loop, storyboard
-    from kinema.generate.loading import load
-    from kinema.generate.request import Request
+    from kinema.api import animate, connect, edit, extend, generate, loop, storyboard
+    from kinema.generation.loading import load
+    from kinema.generation.request import Request
     from kinema.video import Video
 
 __all__ = [
@@ -29,19 +29,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("animate", "connect", "edit", "extend", "loop", "storyboard"), "kinema.generate.asking"),
-    "load": "kinema.generate.loading",
-    "Request": "kinema.generate.request",
+    **dict.fromkeys(("animate", "connect", "edit", "extend", "generate", "loop", "storyboard"), "kinema.api"),
+    "load": "kinema.generation.loading",
+    "Request": "kinema.generation.request",
     "Video": "kinema.video",
 }
 
 
 def __getattr__(name: str) -> object:
     """The public object called `name`, from the module that defines it."""
-    if (
-        name == "generate"
-    ):  # the name of a subpackage too, which is callable: whichever was there first, it is the same object
-        return import_module("kinema.generate")
     if name not in _HOMES:
         raise AttributeError(f"module 'kinema' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from kinema.errors import ConfigError
-from kinema.lookup import unknown
+from kinema.registry import unknown
 
 C = TypeVar("C")
 

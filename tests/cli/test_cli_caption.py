@@ -7,7 +7,7 @@ import pytest
 from kinema.cli.main import main
 from kinema.video import Video, save_image
 from kinema.worlds import StageConfig, StageWorld
-from kinema.worlds.parse import judge
+from kinema.worlds.stage.parse import judge
 
 NOUNS = ("penguin", "rocket", "car")
 

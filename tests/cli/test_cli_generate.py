@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kinema.cli.main import main
-from kinema.generate.provenance import read_provenance
+from kinema.generation.output.provenance import read_provenance
 from kinema.video import Video, VideoWriter
 
 
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     generate, out, line, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setattr(
-        "kinema.generate.pipeline.Pipeline.write", lambda *a, **b: pytest.fail("the work was begun")
+        "kinema.generation.pipeline.Pipeline.write", lambda *a, **b: pytest.fail("the work was begun")
     )
     Path(tmp_path / "file").write_text("in the way")
     if not out:
@@ -127,7 +127,7 @@ def test_a_sheet_replaces_a_sheet_but_no_picture_of_the_users(generate, tmp_path
 
 def test_a_sheet_that_cannot_be_written_is_refused_before_the_work(generate, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(
-        "kinema.generate.pipeline.Pipeline.write", lambda *a, **b: pytest.fail("the work was begun")
+        "kinema.generation.pipeline.Pipeline.write", lambda *a, **b: pytest.fail("the work was begun")
     )
     (tmp_path / "video.png").mkdir()
     assert generate("a fox", out="video.mp4") == 2

@@ -1,7 +1,7 @@
 import shutil
 
+from kinema.checkpoints.folders import load_dit, model_hash
 from kinema.cli.main import main
-from kinema.models.weights import load_dit, model_hash
 
 
 def test_inspect_tells_what_a_model_is(model_folder, capsys):

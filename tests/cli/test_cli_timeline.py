@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from kinema.checkpoints.adapters import LoRALinear, add_lora, save_lora
+from kinema.checkpoints.folders import load_dit
 from kinema.cli.main import main
-from kinema.models.lora import LoRALinear, add_lora, save_lora
-from kinema.models.weights import load_dit
 from kinema.video import Video, VideoWriter
 
 
@@ -181,7 +181,7 @@ def test_a_stopped_run_is_continued(kinema, files, model_folder, monkeypatch, ca
     words = ["a fox runs", "--seconds", "3", "--job", "job"]
     assert kinema("generate", *words, out="whole.mkv") == 0
     real, count = (
-        __import__("kinema.generate.pipeline", fromlist=["apply_to_grid"]).apply_to_grid,
+        __import__("kinema.generation.pipeline", fromlist=["apply_to_grid"]).apply_to_grid,
         iter(range(99)),
     )
 
@@ -191,7 +191,7 @@ def test_a_stopped_run_is_continued(kinema, files, model_folder, monkeypatch, ca
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("kinema.generate.pipeline.apply_to_grid", stopped)
+        patch.setattr("kinema.generation.pipeline.apply_to_grid", stopped)
         assert kinema("generate", *words) == 130
     assert "'kinema continue job -o out.mkv' goes on from here" in capsys.readouterr().out
     assert not (files / "out.mkv").exists()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-import kinema.train
+import kinema.training
 from kinema.cli.main import main
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "vae_tiny.toml")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kinema.data.latents import LatentCache, LatentData, Shape, choose
-from kinema.data.render import CaptionMix, draw_clips, to_tensor
-from kinema.data.steps import batches, derive_seed, numpy_rng
+from kinema.data.seeds import batches, derive_seed, numpy_rng
+from kinema.data.world_clips import CaptionMix, draw_clips, to_tensor
 from kinema.errors import ConfigError, TrainingError
 from kinema.models.known import encode_known
 from kinema.models.pixels import to_uint8

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kinema.diffusion.canvas import Canvas, with_canvas
 from kinema.diffusion.samplers import SAMPLERS, ddim
-from kinema.diffusion.schedule import SCHEDULES, Cosine, Linear, Schedule, time_grid
+from kinema.diffusion.schedules import SCHEDULES, Cosine, Linear, Schedule, time_grid
 
 SHAPE = (2, 3, 4, 5, 6)
 ALL = [pytest.param(schedule(), id=name) for name, schedule in SCHEDULES.items()]

@@ -18,7 +18,7 @@ from kinema.diffusion.samplers import (
     heun,
     unipc,
 )
-from kinema.diffusion.schedule import SCHEDULES, Cosine, Linear, Schedule, time_grid
+from kinema.diffusion.schedules import SCHEDULES, Cosine, Linear, Schedule, time_grid
 from kinema.errors import ConfigError
 
 MEAN, STD = 2.0, 0.5

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinema.diffusion.objective import Prediction, target, to_x0
+from kinema.diffusion.objectives import Prediction, target, to_x0
 from kinema.diffusion.samplers import ddim, ddpm, dpmpp_2m, euler, unipc
-from kinema.diffusion.schedule import DDPMTable, Linear, Schedule, time_grid
+from kinema.diffusion.schedules import DDPMTable, Linear, Schedule, time_grid
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kinema.diffusion.samplers import ddim
-from kinema.diffusion.schedule import Linear, time_grid
+from kinema.diffusion.schedules import Linear, time_grid
 from kinema.diffusion.step_cache import CacheState, with_cache
 from kinema.errors import ConfigError
 

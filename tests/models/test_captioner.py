@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kinema.checkpoints.folders import load_component, save_component
 from kinema.errors import ConfigError, RequestError
 from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, Seen, look
 from kinema.models.oracle import SLOTS, Oracle, OracleConfig
-from kinema.models.weights import load_component, save_component
 from kinema.worlds import CAPTION_KEYS, StageConfig, StageWorld
 
 WORLD = StageWorld(StageConfig(nouns=24, split="all"))

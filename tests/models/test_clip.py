@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from kinema.errors import ConfigError
 from kinema.models.clip import CLIP, CLIPConfig, chosen_frames, clip_loss
-from kinema.models.tokenizer import Tokenizer
+from kinema.prompts.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(["a", "dog", "ball", "rolls", "left", "right", "球"], max_length=12, table={})
 CONFIG = CLIPConfig(

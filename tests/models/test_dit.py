@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from kinema.checkpoints.key_maps import dit_diffusers_config, dit_to_diffusers
 from kinema.errors import ConfigError, RequestError
+from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
-from kinema.models.layouts import dit_diffusers_config, dit_to_diffusers
 from kinema.models.patches import grid_coordinates
-from kinema.models.text import TextStates
 
 TINY = DiTConfig(
     in_channels=4,

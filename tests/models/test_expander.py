@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from kinema.checkpoints.folders import load_component, save_component
 from kinema.errors import ConfigError
 from kinema.models.expander import COPY, KINDS, UNKNOWN, Expander, ExpanderConfig, Token, spell
-from kinema.models.weights import load_component, save_component
 
 WORDS = (
     "a",

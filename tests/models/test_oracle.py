@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from kinema.checkpoints.folders import load_component, save_component
 from kinema.errors import ConfigError, RequestError
 from kinema.models.oracle import HEAT_STRIDE, SLOTS, Oracle, OracleConfig, expectation, heat_target
-from kinema.models.weights import load_component, save_component
 
 
 def oracle(**sizes) -> Oracle:

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.curate.describer import Describer
+    from kinema.data.curation.captioner_runner import Describer
     from kinema.errors import RequestError, VideoError
     from kinema.video import Video
     from kinema.video.scanning import probe

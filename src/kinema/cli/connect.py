@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.making import add_fields, add_fit, add_output, make, read_input
+from kinema.cli.options import add_fields, add_fit, add_output, make, read_input
 
 if TYPE_CHECKING:
-    from kinema.generate.tasks import Task
+    from kinema.generation.conditioning.tasks import Task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.generate.tasks import connect
+    from kinema.generation.conditioning.tasks import connect
 
     def fill(fields: dict[str, Any], fps: float) -> "Task":
         between_s = fields.pop("seconds")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kinema.cli.making import add_output, check_output, finish, load_model, watching
+from kinema.cli.options import add_output, check_output, finish, load_model, watching
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from kinema.generate.job import Job
+    from kinema.generation.job import Job
 
     job = Job(arguments.job)
     request = job.request()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kinema.cli.arguments import positive
 
 if TYPE_CHECKING:
-    from kinema.curate.engine import Engine
+    from kinema.data.curation.engine import Engine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,14 +91,14 @@ def build(arguments: argparse.Namespace) -> None:
     in, what was taken out and why.
     """
     from kinema.config import load
-    from kinema.curate.build import build as build_dataset
-    from kinema.curate.engine import Pool
-    from kinema.curate.recipe import DataRecipe
+    from kinema.data.curation.build import build as build_dataset
+    from kinema.data.curation.engine import Pool
+    from kinema.data.curation.recipe import DataRecipe
 
     recipe = load(DataRecipe, arguments.recipe, arguments.set)
     engine: Engine = Pool(arguments.workers)
     if arguments.ray is not None:
-        from kinema.curate.on_ray import RayEngine
+        from kinema.data.curation.ray_engine import RayEngine
 
         engine = RayEngine(arguments.ray or None)
     with _Bars() as bars:
@@ -111,7 +111,7 @@ def build(arguments: argparse.Namespace) -> None:
 
 def validate(arguments: argparse.Namespace) -> int:
     """Reads every shard and table of a data set and says what is wrong with it, a line each; exit code 1 when something is."""
-    from kinema.curate.validate import findings
+    from kinema.data.curation.validate import findings
 
     lines = list(findings(arguments.dataset))
     print("\n".join(lines) or f"{arguments.dataset} is whole")
@@ -120,7 +120,7 @@ def validate(arguments: argparse.Namespace) -> int:
 
 def show(arguments: argparse.Namespace) -> None:
     """Prints the lineage of a clip: its file, its time span, its scores, and tool, version and parameters of every stage."""
-    from kinema.curate.validate import clip_of, source_of
+    from kinema.data.curation.validate import clip_of, source_of
     from kinema.data.dataset import Dataset
 
     dataset = Dataset(arguments.dataset)
@@ -139,7 +139,7 @@ def show(arguments: argparse.Namespace) -> None:
 
 def report(arguments: argparse.Namespace) -> None:
     """Writes one HTML page that needs nothing else: funnel, distributions, caption statistics, and clips kept and dropped, to play."""
-    from kinema.curate.report import write_report
+    from kinema.data.curation.report import write_report
 
     print(
         write_report(

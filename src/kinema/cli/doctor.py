@@ -173,7 +173,8 @@ def video() -> Finding:
 
 def model() -> Finding:
     """Whether every file of the model inside the package is as it was written."""
-    from kinema.models.weights import load_manifest, model_hash, shipped_model, verify
+    from kinema.checkpoints.folders import load_manifest, model_hash, verify
+    from kinema.checkpoints.shipped import shipped_model
 
     num_files = verify(shipped_model())
     return (

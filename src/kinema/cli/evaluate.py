@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from kinema.cli.arguments import positive, size
 
 if TYPE_CHECKING:
-    from kinema.evaluate.suite import OnProgress
-    from kinema.generate.pipeline import Pipeline
+    from kinema.evaluation.prompts import OnProgress
+    from kinema.generation.pipeline import Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from kinema.errors import RequestError
-    from kinema.generate.loading import load
+    from kinema.generation.loading import load
 
     is_timeline = arguments.tasks or arguments.task
     # An option of the other kind would be ignored in silence.
@@ -115,7 +115,7 @@ def _prompts(
     arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_progress: "OnProgress"
 ) -> tuple[Path, str]:
     """The page and the table of how well prompts are followed."""
-    from kinema.evaluate import EvaluationConfig, evaluate, table, write_page
+    from kinema.evaluation import EvaluationConfig, evaluate, table, write_page
 
     config = EvaluationConfig(
         prompts=arguments.prompts or 200,
@@ -132,8 +132,8 @@ def _timeline(
     arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_progress: "OnProgress"
 ) -> tuple[Path, str]:
     """The page and the table of the timeline's tasks."""
-    from kinema.evaluate import TimelineConfig, evaluate_timeline, timeline_table, write_timeline_page
-    from kinema.evaluate.cases import TASKS
+    from kinema.evaluation import TimelineConfig, evaluate_timeline, timeline_table, write_timeline_page
+    from kinema.evaluation.timeline_cases import TASKS
 
     chosen = tuple(dict.fromkeys(arguments.task or TASKS))
     config = TimelineConfig(

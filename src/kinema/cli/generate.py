@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.making import (
+from kinema.cli.options import (
     add_expansion,
     add_fields,
     add_fit,
@@ -16,7 +16,7 @@ from kinema.cli.making import (
 )
 
 if TYPE_CHECKING:
-    from kinema.generate.tasks import Task
+    from kinema.generation.conditioning.tasks import Task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.generate.request import Request
-    from kinema.generate.tasks import pictures
+    from kinema.generation.conditioning.tasks import pictures
+    from kinema.generation.request import Request
 
     def fill(fields: dict[str, Any], fps: float) -> "Task":
         fields = expand_prompt(arguments, fields, "image" if arguments.image else "text", arguments.image)

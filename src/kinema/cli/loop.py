@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.making import add_fields, add_fit, add_length, add_output, make, read_input
+from kinema.cli.options import add_fields, add_fit, add_length, add_output, make, read_input
 
 if TYPE_CHECKING:
-    from kinema.generate.tasks import Task
+    from kinema.generation.conditioning.tasks import Task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from kinema.errors import RequestError
-    from kinema.generate.tasks import loop
+    from kinema.generation.conditioning.tasks import loop
 
     if arguments.prompt and arguments.clip is None and Path(arguments.prompt).is_file():
         arguments.clip, arguments.prompt = Path(arguments.prompt), ""

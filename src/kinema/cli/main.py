@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from kinema.errors import KinemaError
-from kinema.lookup import lookup
+from kinema.registry import lookup
 
 # verb: (module, one-line help). A module has `add_arguments(parser)` and `run(arguments) -> int`, and is imported when its verb is called.
 VERBS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kinema.models.weights import Manifest
+    from kinema.checkpoints.folders import Manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.models.weights import resolve_model
-    from kinema.wan.model import is_wan
+    from kinema.checkpoints.families.wan.model import is_wan
+    from kinema.checkpoints.folders import resolve_model
 
     if arguments.act is None:
         convert(arguments.source, arguments.target, arguments.layout)
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def convert(source: Path, target: Path, layout: str) -> None:
     """Writes a model of the Wan family in another layout, tensors bit for bit."""
-    from kinema.wan.convert import convert as write
+    from kinema.checkpoints.families.wan.convert import convert as write
 
     files = write(source, target, layout)
     num_tensors = sum(len(part) for part in files.parts.values())
@@ -63,8 +63,8 @@ def convert(source: Path, target: Path, layout: str) -> None:
 
 def inspect_wan(path: Path) -> None:
     """Prints what a model of the Wan family can do and is made of; no weights are loaded."""
-    from kinema.wan.files import find
-    from kinema.wan.model import describe, fingerprint
+    from kinema.checkpoints.families.wan.files import find
+    from kinema.checkpoints.families.wan.model import describe, fingerprint
 
     files = find(path)
     variant, manifest = describe(files, name=path.resolve().name)
@@ -93,7 +93,7 @@ def inspect_wan(path: Path) -> None:
 
 def verify(folder: Path) -> None:
     """Reads every file of a model and compares its hash with the one in kinema.json."""
-    from kinema.models import weights
+    from kinema.checkpoints import folders as weights
 
     num_files = weights.verify(folder)
     print(f"{folder}: {num_files} files as they were written, model {weights.model_hash(folder)}")
@@ -101,7 +101,7 @@ def verify(folder: Path) -> None:
 
 def inspect(folder: Path) -> None:
     """Prints what a model can do and what it is made of; no weights are loaded."""
-    from kinema.models.weights import load_manifest, model_hash
+    from kinema.checkpoints.folders import load_manifest, model_hash
 
     manifest = load_manifest(folder)
     rows = {
@@ -136,7 +136,7 @@ def _abilities(manifest: "Manifest") -> dict[str, str]:
 
 def _components(folder: Path) -> Iterator[tuple[str, str]]:
     """(name, parameters and size) of every subfolder that holds weights, read from the files' headers."""
-    from kinema.models.tensors import opened
+    from kinema.checkpoints.tensors import opened
 
     for component in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = sorted(component.glob("*.safetensors"))

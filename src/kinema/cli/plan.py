@@ -58,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from kinema.checkpoints.families.wan.model import VARIANTS
     from kinema.errors import RequestError
-    from kinema.wan.model import VARIANTS
-    from kinema.wan.plan import Canvas, alternatives, compared, estimate, gib
+    from kinema.generation.cost.estimate import Canvas, alternatives, compared, estimate, gib
 
     for name, least in (
         ("seconds", 0.01),
@@ -130,10 +130,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _sizes(model: str):  # type: ignore[no-untyped-def]
-    from kinema.lookup import lookup
-    from kinema.wan.files import find
-    from kinema.wan.model import describe, is_wan
-    from kinema.wan.plan import MODELS, Sizes
+    from kinema.checkpoints.families.wan.files import find
+    from kinema.checkpoints.families.wan.model import describe, is_wan
+    from kinema.generation.cost.estimate import MODELS, Sizes
+    from kinema.registry import lookup
 
     if model in MODELS or not is_wan(Path(model)):
         return lookup(MODELS, model, kind="model to plan for")

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.making import add_fields, add_fit, add_length, add_output, make
+from kinema.cli.options import add_fields, add_fit, add_length, add_output, make
 
 if TYPE_CHECKING:
-    from kinema.generate.tasks import Task
+    from kinema.generation.conditioning.tasks import Task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.generate.board import read_board
-    from kinema.generate.tasks import storyboard
+    from kinema.generation.conditioning.storyboard_file import read_board
+    from kinema.generation.conditioning.tasks import storyboard
 
     def fill(fields: dict[str, Any], fps: float) -> "Task":
         own, shots = read_board(arguments.board, fps)

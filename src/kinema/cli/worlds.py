@@ -82,7 +82,7 @@ def list_worlds(arguments: argparse.Namespace) -> None:
 def preview(arguments: argparse.Namespace) -> None:
     """Draws clips of a world into a contact sheet or, by the ending of FILE, into one video in which they play side by side."""
     from kinema.config import from_dict, override
-    from kinema.lookup import lookup
+    from kinema.registry import lookup
     from kinema.video import Video, contact_sheet, save_image
     from kinema.video.video import ENDINGS
     from kinema.worlds import CAPTION_KEYS, WORLDS

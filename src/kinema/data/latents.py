@@ -19,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kinema.checkpoints.tensors import vae_hash
 from kinema.config import to_dict
-from kinema.data.render import draw_clips
-from kinema.data.steps import Batch, batches
+from kinema.data.seeds import Batch, batches
+from kinema.data.world_clips import draw_clips
 from kinema.errors import ConfigError, OutputError, TrainingError
 from kinema.models.known import encode_known
 from kinema.models.pixels import from_uint8
@@ -205,22 +206,6 @@ class LatentCache:
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
             raise OutputError(f"cannot write {path}: {error}") from error
-
-
-def weights_hash(module: torch.nn.Module) -> str:
-    """SHA-256 of all weights, names and shapes of a module (16 hexadecimal digits)."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def vae_hash(vae: VAE) -> str:
-    """A hash of all that normalised latents depend on: the weights, and the configuration with its means and deviations."""
-    return hashlib.sha256(
-        json.dumps([to_dict(vae.config), weights_hash(vae)], sort_keys=True).encode()
-    ).hexdigest()[:16]
 
 
 def choose(shares: Sequence[float], draw: float) -> int:

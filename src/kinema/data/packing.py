@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from kinema.data.steps import numpy_rng
+from kinema.data.seeds import numpy_rng
 from kinema.errors import ConfigError, DataError
 
 WINDOW = 1024

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kinema.device import CPU
 from kinema.errors import OutputError, TrainingError
-from kinema.models.text import TextEncoder, TextStates
+from kinema.models.conditioning import TextEncoder, TextStates
 
 log = logging.getLogger(__name__)
 

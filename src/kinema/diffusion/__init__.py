@@ -2,7 +2,7 @@
 
 from kinema.diffusion.canvas import Canvas, Network, with_canvas
 from kinema.diffusion.guidance import Pair, classifier_free, guide
-from kinema.diffusion.objective import (
+from kinema.diffusion.objectives import (
     OBJECTIVES,
     TIME_LAWS,
     WEIGHTINGS,
@@ -18,7 +18,7 @@ from kinema.diffusion.objective import (
     to_x0,
 )
 from kinema.diffusion.samplers import SAMPLERS, Denoise, Noise, OnStep, Sampler, SamplerState
-from kinema.diffusion.schedule import (
+from kinema.diffusion.schedules import (
     DDPM,
     SCHEDULES,
     Cosine,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kinema.diffusion.samplers import Denoise
-from kinema.diffusion.schedule import Schedule
+from kinema.diffusion.schedules import Schedule
 from kinema.shapes import Bool, Float
 
 Network = Callable[[Tensor, Tensor], Tensor]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kinema.device import CPU
-from kinema.diffusion.schedule import Schedule
+from kinema.diffusion.schedules import Schedule
 from kinema.errors import ConfigError
 from kinema.shapes import Float
 

@@ -17,11 +17,11 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from kinema.errors import ConfigError
-from kinema.models.text import TextStates
-from kinema.models.tokenizer import Tokenizer
+from kinema.models.conditioning import TextStates
 from kinema.nn.attention import attend
 from kinema.nn.mlp import MLP
 from kinema.nn.norms import LayerNorm
+from kinema.prompts.tokenizer import Tokenizer
 from kinema.shapes import Float
 
 MOST_SCALE = 100.0

@@ -23,13 +23,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from kinema.errors import ConfigError, RequestError
+from kinema.models.conditioning import TextStates
 from kinema.models.patches import grid_coordinates, patchify, unpatchify
-from kinema.models.text import TextStates
 from kinema.nn.attention import Segments, attend_within
 from kinema.nn.embeddings import sinusoid
 from kinema.nn.mlp import MLP
 from kinema.nn.norms import LayerNorm, RMSNorm
-from kinema.nn.rope import rotate, rotations
+from kinema.nn.rotary import rotate, rotations
 from kinema.shapes import Float, Int
 
 TIMESTEPS = 1000.0  # Wan's time embedding takes timestep = 1000 * t

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from kinema.errors import ConfigError
 from kinema.models.clip import Block
-from kinema.models.tokenizer import CHINESE, NUMBERS, Tokenizer
 from kinema.nn.norms import LayerNorm
+from kinema.prompts.tokenizer import CHINESE, NUMBERS, Tokenizer
+from kinema.prompts.words import CLAUSE_ENDS, NEGATIONS, NEGATIONS_ZH, QUOTES
 from kinema.shapes import Bool, Float
 
 KINDS = ("text", "image", "edit")
@@ -24,21 +25,13 @@ KINDS = ("text", "image", "edit")
 COPY, UNKNOWN, END = "<copy>", "<unknown>", "<end>"
 SPECIAL = (COPY, UNKNOWN, END, *(f"<{kind}>" for kind in KINDS))
 MARKS = (",", ".", "，", "。")
-QUOTES = {'"': '"', "“": "”", "‘": "’", "「": "」", "『": "』", "«": "»", "《": "》"}
 TOKEN = re.compile(
     rf"(?P<space>\s*)(?P<text>[{CHINESE}]+|[^\W\d_{CHINESE}]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*|\S)"
 )
-NEGATIONS = frozenset(
-    """
-    no not without never none nobody nothing neither nor cannot dont doesnt isnt arent wasnt werent wont cant didnt shouldnt
-    """.split()  # noqa: SIM905
-)
-NEGATIONS_ZH = ("没有", "不要", "不许", "不能", "没", "不", "无", "别", "勿", "未")
 PREPOSITIONS = frozenset(
     ("at", "on", "in", "into", "onto", "over", "under", "to", "from", "with", "of", "by", "behind", "through")
 )
 WORD_STARTS = ("在", "从", "向", "往")
-CLAUSE_ENDS = frozenset(",.;:!?，。；：！？")
 MOST_INSERTED = 48
 MOST_IN_A_ROW = 20
 """Words of its own that the expander adds in all, and between two words of the user's: the longest that training shows is shorter."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kinema.errors import ConfigError
-from kinema.lookup import lookup
+from kinema.registry import lookup
 from kinema.shapes import Bool, Float, Int
 
 SHORT = 32  # queries up to which padding is cheaper than a kernel for each segment; on a CPU they cross between 25 and 80

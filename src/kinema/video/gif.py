@@ -7,7 +7,7 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from kinema.errors import VideoError
-from kinema.video.atomic import atomic_output, output_errors
+from kinema.files import atomic_output, output_errors
 from kinema.video.metadata import to_comment
 
 MAX_COLOURS = 256

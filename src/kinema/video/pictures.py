@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from kinema.errors import VideoError
-from kinema.lookup import lookup
-from kinema.video.atomic import atomic_output, output_errors
+from kinema.files import atomic_output, output_errors
+from kinema.registry import lookup
 from kinema.video.metadata import checked_metadata, from_comment
 
 READABLE = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kinema.errors import VideoError
-from kinema.lookup import lookup
+from kinema.registry import lookup
 from kinema.video.gif import save_gif
 from kinema.video.metadata import checked_metadata
 from kinema.video.pictures import save_image

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from kinema.errors import OutputError, VideoError
-from kinema.lookup import lookup
+from kinema.files import DISK_ERRORS, atomic_output, output_errors, reason
+from kinema.registry import lookup
 from kinema.video import pyav
-from kinema.video.atomic import DISK_ERRORS, atomic_output, output_errors, reason
 from kinema.video.metadata import checked_metadata
 
 if TYPE_CHECKING:

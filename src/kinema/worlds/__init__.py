@@ -1,7 +1,7 @@
 """Worlds: endless procedural clips whose captions and truth are exact."""
 
-from kinema.worlds.clip import CAPTION_KEYS, Clip, Vocabulary, World
-from kinema.worlds.stage import StageConfig, StageWorld, is_held_out
+from kinema.worlds.base import CAPTION_KEYS, Clip, Vocabulary, World
+from kinema.worlds.stage.world import StageConfig, StageWorld, is_held_out
 
 WORLDS: dict[str, type] = {"stage": StageWorld}
 

@@ -1,0 +1,239 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021): read in every naming that is in use, merged into a backbone, trained and written.
+
+A pair (down, up) adds `scale * alpha / rank * up @ down` to the matrix of a linear layer. Files name the layers as diffusers or as the
+original code does, with one of `PREFIXES` in front or none, with dots or (kohya, musubi) underscores, and the pair as one of `SUFFIXES`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kinema.checkpoints.key_maps import dit_keys
+from kinema.checkpoints.offload import StreamedBlocks
+from kinema.checkpoints.tensors import MOST_LISTED, TensorFiles
+from kinema.errors import ConfigError, ModelError
+from kinema.models.dit import DiT, DiTConfig
+
+PREFIXES = (
+    "base_model.model.",
+    "transformer_2.",
+    "transformer.",
+    "diffusion_model.",
+    "model.diffusion_model.",
+    "lora_unet_",
+    "unet.",
+)
+SUFFIXES = {
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    ".alpha": "alpha",
+}
+EXPERTS = ("high", "low")
+TARGETS = ("to_q", "to_k", "to_v", "to_out", "mlp.expand", "mlp.project")
+"""What is adapted unless a recipe says otherwise: all linear layers of the blocks."""
+
+
+@dataclass(frozen=True)
+class LoRAFile:
+    """An adapter to apply: `FILE[:scale[:high|low]]`; the last names the one expert it is for, of a model that has two."""
+
+    path: Path
+    scale: float = 1.0
+    expert: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "LoRAFile":
+        """The adapter that a word of the command line names. Raises `ConfigError`."""
+        found = re.fullmatch(r"(.+?)(?::([-+]?[\d.]+(?:e[-+]?\d+)?))?(?::(\w+))?", text)
+        if found is None or (found[3] is not None and found[3] not in EXPERTS):
+            raise ConfigError(f"'{text}' is no adapter: write FILE, FILE:0.8 or FILE:0.8:high (or :low)")
+        try:
+            scale = 1.0 if found[2] is None else float(found[2])
+        except ValueError:
+            raise ConfigError(f"'{found[2]}' in '{text}' is no scale: write a number, e.g. 0.8") from None
+        return cls(Path(found[1]), scale, found[3])
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """The pair of one linear layer: down (r, d_in), up (d_out, r)."""
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    def delta(self) -> Tensor:
+        """What is added to the layer's matrix, in float32."""
+        return (self.alpha / len(self.down)) * (self.up.float() @ self.down.float())
+
+
+def layer_names(config: DiTConfig) -> dict[str, str]:
+    """Our name of every linear layer of a backbone, by each name that files have for it."""
+    names: dict[str, str] = {}
+    for layout in ("diffusers", "wan"):
+        for ours, theirs in dit_keys(config, layout).items():
+            if ours.endswith(".weight") and "norm" not in ours:
+                layer, other = ours.removesuffix(".weight"), theirs.removesuffix(".weight")
+                names |= {other: layer, other.replace(".", "_"): layer}
+    return names
+
+
+def read_lora(file: Path, dit: DiT) -> dict[str, Adapter]:
+    """The adapters in a file by our names of the layers of `dit`.
+
+    Raises `ModelError` that lists what does not fit: names of no layer, pairs that are not whole, shapes of another backbone.
+    """
+    files = TensorFiles([file])
+    names = layer_names(dit.config)
+    found: dict[str, dict[str, Tensor]] = {}
+    strange = []
+    for name in files:
+        suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+        layer = None if suffix is None else _layer(name.removesuffix(suffix), names)
+        if suffix is None or layer is None:
+            strange.append(name)
+        else:
+            found.setdefault(layer, {})[SUFFIXES[suffix]] = files[name]
+    adapters = {}
+    for layer, parts in found.items():
+        weight = _linear(dit, layer).weight
+        if "down" not in parts or "up" not in parts:
+            strange.append(f"{layer} has no {'down' if 'down' not in parts else 'up'} matrix")
+            continue
+        down, up = parts["down"].flatten(1), parts["up"].flatten(1)
+        if (len(up), down.shape[1]) != tuple(weight.shape) or up.shape[1] != len(down):
+            strange.append(
+                f"{layer} is {len(up)}x{up.shape[1]} by {len(down)}x{down.shape[1]}, not for {tuple(weight.shape)}"
+            )
+            continue
+        adapters[layer] = Adapter(down, up, float(parts["alpha"]) if "alpha" in parts else float(len(down)))
+    if strange or not adapters:
+        listed = "; ".join(strange[:MOST_LISTED]) + (
+            f" and {len(strange) - MOST_LISTED} more" if len(strange) > MOST_LISTED else ""
+        )
+        total = len(adapters) + len(strange)
+        raise ModelError(
+            f"{file} is not for this model: {len(adapters)}/{total} fit, these do not: {listed or 'it holds no adapter'}"
+        )
+    return adapters
+
+
+def _layer(name: str, names: Mapping[str, str]) -> str | None:
+    """Our name for the layer that a file calls `name`, or None."""
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            return (
+                _layer(name.removeprefix(prefix), names)
+                if name.removeprefix(prefix) not in names
+                else names[name.removeprefix(prefix)]
+            )
+    return names.get(name)
+
+
+def _linear(dit: DiT, layer: str) -> nn.Linear:
+    module = dit.get_submodule(layer)
+    assert isinstance(module, nn.Linear), f"{layer} is a linear layer"
+    return module
+
+
+@torch.no_grad()
+def merge_lora(dit: DiT, adapters: Mapping[str, Adapter], scale: float = 1.0) -> None:
+    """Add adapters to the matrices of `dit`, each sum rounded once; with `-scale` they are taken off again, up to rounding."""
+    for layer, adapter in adapters.items():
+        if isinstance(dit.blocks, StreamedBlocks) and layer.startswith("blocks."):
+            dit.blocks.change(f"{layer.removeprefix('blocks.')}.weight", partial(_merged, adapter, scale))
+        else:
+            weight = _linear(dit, layer).weight
+            weight.copy_(_merged(adapter, scale, weight))
+
+
+def _merged(adapter: Adapter, scale: float, weight: Tensor) -> Tensor:
+    return (weight.float() + scale * adapter.delta().to(weight.device)).to(weight.dtype)
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer plus a trained pair; `up` begins at zero, so that nothing changes at first."""
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.scale = alpha / rank
+        self.down = nn.Parameter(torch.empty(rank, base.in_features, device=base.weight.device))
+        self.up = nn.Parameter(torch.zeros(base.out_features, rank, device=base.weight.device))
+        if not self.down.is_meta:
+            nn.init.kaiming_uniform_(self.down, a=5**0.5)
+
+    def take(self, adapter: Adapter) -> None:
+        """Begin with the pair of `adapter`, of the same rank."""
+        scale = adapter.alpha / len(adapter.down) / self.scale
+        self.load_state_dict({"down": adapter.down.float(), "up": scale * adapter.up.float()}, strict=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen matrix, whose dtype the layers around go by."""
+        return self.base.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        added = F.linear(F.linear(x.to(self.down.dtype), self.down), self.up)
+        return self.base(x) + (self.scale * added).to(self.base.weight.dtype)
+
+
+def add_lora(dit: DiT, rank: int, alpha: float, targets: Sequence[str] = TARGETS) -> DiT:
+    """`dit` itself, frozen, with a trained pair at every linear layer of its blocks whose name ends with one of `targets`.
+
+    Its own parameters are marked `is_released`: a checkpoint leaves out what is read from the released model again.
+    Raises `ConfigError` when a target is the end of no layer's name.
+    """
+    if rank < 1 or alpha <= 0:
+        raise ConfigError(f"rank={rank} and alpha={alpha:g} of an adapter must be positive")
+    dit.requires_grad_(False)
+    for parameter in dit.parameters():
+        parameter.is_released = True  # type: ignore[attr-defined]
+    layers = [
+        name
+        for name, module in dit.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith("blocks.")
+    ]
+    if idle := [target for target in targets if not any(name.endswith(target) for name in layers)]:
+        known = sorted({name.split(".", 2)[2] for name in layers})
+        raise ConfigError(
+            f"no layer ends with {', '.join(map(repr, idle))}: the layers of a block are {', '.join(known)}"
+        )
+    for name in layers:
+        if name.endswith(tuple(targets)):
+            parent, _, leaf = name.rpartition(".")
+            setattr(dit.get_submodule(parent), leaf, LoRALinear(_linear(dit, name), rank, alpha))
+    return dit
+
+
+def lora_state(dit: DiT) -> dict[str, Tensor]:
+    """The adapters of `dit` under diffusers' names, `transformer.LAYER.lora_A.weight`.
+
+    The scale is in the second matrix, so that no reader has to know of an alpha: diffusers itself would leave one in the file unread.
+    """
+    theirs = {ours: name for ours, name in dit_keys(dit.config, "diffusers").items()}
+    state = {}
+    for name, module in dit.named_modules():
+        if isinstance(module, LoRALinear):
+            layer = "transformer." + theirs[f"{name}.weight"].removesuffix(".weight")
+            state[f"{layer}.lora_A.weight"] = module.down.detach().cpu().contiguous()
+            state[f"{layer}.lora_B.weight"] = (module.scale * module.up.detach()).cpu().contiguous()
+    return state
+
+
+def save_lora(file: Path, dit: DiT) -> None:
+    """Write the adapters of `dit`."""
+    save_file(lora_state(dit), file, metadata={"format": "pt"})

@@ -1,0 +1,474 @@
+"""Where a model of the Wan family lies: the files of every part in the four layouts, found and described from their headers.
+
+    diffusers   model_index.json, and a folder for each part                     names of diffusers and transformers
+    kinema      the same with kinema.json beside: defaults and hashes
+    wan         config.json (or high_noise_model/ and low_noise_model/), *_VAE.pth, models_t5*.pth    original names
+    comfy       one file of the backbone, its companions in folders beside it    original names, transformers' for the text encoder
+
+`find` reads no tensor. A part then gives its tensors under our names, one at a time.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from kinema.checkpoints.folders import CONFIG, DIFFUSERS_WEIGHTS, INDEX, MANIFEST, dit_config_from_diffusers
+from kinema.checkpoints.key_maps import (
+    COMFY_PREFIX,
+    PATCH_WEIGHT,
+    dit_keys,
+    num_blocks,
+    umt5_keys,
+    vae_original_name,
+)
+from kinema.checkpoints.tensors import TensorFiles, component_files
+from kinema.errors import ConfigError, KinemaError, ModelError
+from kinema.files import read_json
+from kinema.models.dit import DiT, DiTConfig
+from kinema.models.vae import VAE, VAES, VAEConfig, vae_from_diffusers_config
+
+Layout = Literal["kinema", "diffusers", "wan", "comfy"]
+LAYOUTS: tuple[Layout, ...] = ("kinema", "diffusers", "wan", "comfy")
+PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
+EXPERTS = ("high_noise_model", "low_noise_model")
+HEAD_DIM = 128  # of every published model; a file without a configuration does not say it
+COMFY_FOLDERS = {
+    "vae": ("vae", "*vae*"),
+    "text": ("text_encoders", "*umt5*"),
+    "images": ("clip_vision", "*clip_vision*"),
+}
+TEXT_WEIGHTS = "model.safetensors"
+
+
+class Renamed(Mapping[str, Tensor]):
+    """Tensors of files under other names (`names`: theirs by ours), reshaped by `change` where it has the name."""
+
+    def __init__(
+        self,
+        files: Mapping[str, Tensor],
+        names: Mapping[str, str],
+        change: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    ):
+        self.files, self.names, self.change = files, names, change or {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self.files[self.names[name]]
+        return self.change[name](tensor) if name in self.change else tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A DiT in files."""
+
+    config: DiTConfig
+    state: Mapping[str, Tensor]
+    """Under our names."""
+    files: TensorFiles
+
+
+@dataclass(frozen=True, eq=False)
+class Codec:
+    """A VAE in files."""
+
+    config: VAEConfig
+    state: Mapping[str, Tensor]
+    files: TensorFiles
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A network of transformers in files."""
+
+    config: dict[str, Any]
+    state: Mapping[str, Tensor]
+    """Under transformers' names."""
+    files: TensorFiles
+
+
+@dataclass(frozen=True, eq=False)
+class WanFiles:
+    """A model of the family as it lies on the disk."""
+
+    path: Path
+    layout: Layout
+    backbones: tuple[Backbone, ...]
+    """One, or the expert for high noise and that for low noise."""
+    vae: Codec
+    text: Encoder
+    tokenizer: Path
+    """The tokenizer.json."""
+    images: Encoder | None = None
+    has_token_times: bool = False
+    boundary: float | None = None
+    shift: float | None = None
+    other: Mapping[str, Any] = field(default_factory=dict)
+    """What else a layout said, for writing it again."""
+
+    @property
+    def parts(self) -> dict[str, TensorFiles]:
+        """The files of every part by its name in a diffusers folder."""
+        named = {
+            "transformer": self.backbones[0].files,
+            "vae": self.vae.files,
+            "text_encoder": self.text.files,
+        }
+        if len(self.backbones) == 2:
+            named["transformer_2"] = self.backbones[1].files
+        return named if self.images is None else named | {"image_encoder": self.images.files}
+
+
+def layout_of(path: Path) -> Layout | None:
+    """The layout of the family in which `path` lies, or None when it is in none."""
+    if path.is_file():
+        return "comfy" if path.suffix == ".safetensors" else None
+    if (path / INDEX).is_file():
+        is_family = read_json(path / INDEX).get("_class_name") in PIPELINES
+        return ("kinema" if (path / MANIFEST).is_file() else "diffusers") if is_family else None
+    if all((path / expert / CONFIG).is_file() for expert in EXPERTS) or (
+        (path / CONFIG).is_file() and list(path.glob("*VAE.pth"))
+    ):
+        return "wan"
+    return None
+
+
+def find(path: Path) -> WanFiles:
+    """The model of the family at `path`, every tensor accounted for. Raises `ModelError` that names what is missing or wrong."""
+    layout = layout_of(path)
+    if layout is None:
+        raise ModelError(
+            f"{path} is in none of the layouts {', '.join(LAYOUTS)}: it needs {INDEX}, an original config.json, or be a file"
+        )
+    return {"kinema": _diffusers, "diffusers": _diffusers, "wan": _original, "comfy": _comfy}[layout](
+        path, layout
+    )
+
+
+def _diffusers(folder: Path, layout: Layout) -> WanFiles:
+    index = read_json(folder / INDEX)
+
+    def has(part: str) -> bool:
+        return isinstance(index.get(part), list) and index[part][0] is not None
+
+    def encoder(part: str) -> Encoder:
+        files = TensorFiles(component_files(folder / part, TEXT_WEIGHTS))
+        return Encoder(read_json(folder / part / CONFIG), files, files)
+
+    backbones = tuple(
+        _backbone_of_diffusers(folder / part) for part in ("transformer", "transformer_2") if has(part)
+    )
+    if not backbones:
+        raise ModelError(f"{folder / INDEX} names no transformer")
+    if backbones[0].config.image_dim is not None and not has("image_encoder"):
+        raise ModelError(f"{folder}: the backbone takes image states, but {INDEX} names no image_encoder")
+    config = _read_config(folder / "vae" / CONFIG, vae_from_diffusers_config)
+    files = TensorFiles(component_files(folder / "vae", DIFFUSERS_WEIGHTS))
+    files.account(vae_shapes(config), f"{folder / 'vae' / CONFIG}")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    return WanFiles(
+        folder,
+        layout,
+        backbones,
+        Codec(config, files, files),
+        encoder("text_encoder"),
+        folder / "tokenizer" / "tokenizer.json",
+        images=encoder("image_encoder") if has("image_encoder") else None,
+        has_token_times=bool(index.get("expand_timesteps")),
+        boundary=index.get("boundary_ratio"),
+        shift=scheduler.get("flow_shift", scheduler.get("shift")),
+    )
+
+
+def _original(folder: Path, layout: Layout) -> WanFiles:
+    folders = [folder / expert for expert in EXPERTS] if (folder / EXPERTS[0]).is_dir() else [folder]
+    backbones = tuple(
+        _backbone_of_original(component_files(each, DIFFUSERS_WEIGHTS), each / CONFIG) for each in folders
+    )
+    values = read_json(folders[0] / CONFIG)
+    _refuse_tower(folder, backbones[0].config)
+    return WanFiles(
+        folder,
+        layout,
+        backbones,
+        _codec_of_original(_only(folder, "*VAE.pth")),
+        _text_of_original(_only(folder, "models_t5*.pth"), values.get("text_len", 512)),
+        _tokenizer(folder, "google/umt5-xxl/tokenizer.json", "umt5-xxl/tokenizer.json"),
+        has_token_times=values.get("model_type") == "ti2v",
+    )
+
+
+def _comfy(file: Path, layout: Layout) -> WanFiles:
+    with_prefix = TensorFiles([file], prefix=COMFY_PREFIX)
+    backbone = _backbone_of_original([file], None, prefix=COMFY_PREFIX if len(with_prefix) else "")
+    second = _other_expert(file)
+    backbones = (backbone,) if second is None else (backbone, _backbone_of_original([second], None))
+    models = file.parent.parent if file.parent.name in ("diffusion_models", "unet") else file.parent
+
+    def companion(part: str) -> Path:
+        folder, pattern = COMFY_FOLDERS[part]
+        places = [
+            place
+            for place in (models / folder, file.parent)
+            if place.is_dir() and list(place.glob(f"{pattern}.safetensors"))
+        ]
+        if not places:
+            raise ModelError(
+                f"{file} has no companion {folder}/{pattern}.safetensors in {models}: put it there"
+            )
+        return _only(places[0], f"{pattern}.safetensors")
+
+    vae = _codec_of_original(companion("vae"))
+    files = TensorFiles([companion("text")])
+    ignored = {"spiece_model", "encoder.embed_tokens.weight"}
+    config = umt5_config(
+        {name: shape for name, shape in files.shapes.items() if name not in ignored}, str(files.files[0])
+    )
+    text = Encoder(config, Renamed(files, {name: name for name in files if name not in ignored}), files)
+    _refuse_tower(file, backbone.config)
+    return WanFiles(
+        file,
+        layout,
+        backbones,
+        vae,
+        text,
+        _tokenizer(models, "text_encoders/tokenizer.json", "tokenizer.json"),
+        has_token_times=vae.config.residual,
+    )
+
+
+def _other_expert(file: Path) -> Path | None:
+    """The file of the low-noise expert beside that of the high-noise one. Raises `ModelError` when it should be there and is not."""
+    if "low_noise" in file.name:
+        raise ModelError(
+            f"{file} is the expert for low noise: give the file of the other one, with high_noise in its name"
+        )
+    if "high_noise" not in file.name:
+        return None
+    other = file.with_name(file.name.replace("high_noise", "low_noise"))
+    if not other.is_file():
+        raise ModelError(f"{file} is the expert for high noise, but {other.name} is not beside it")
+    return other
+
+
+def _refuse_tower(path: Path, config: DiTConfig) -> None:
+    if config.image_dim is not None:
+        raise ModelError(
+            f"{path}: the image tower of Wan 2.1 is read in the diffusers layout only: take the folder of that layout"
+        )
+
+
+def _backbone_of_diffusers(folder: Path) -> Backbone:
+    config = _read_config(folder / CONFIG, dit_config_from_diffusers)
+    files = TensorFiles(component_files(folder, DIFFUSERS_WEIGHTS))
+    return _backbone(files, config, "diffusers", str(folder / CONFIG))
+
+
+def _backbone_of_original(paths: list[Path], config_file: Path | None, prefix: str = "") -> Backbone:
+    files = TensorFiles(paths, prefix=prefix)
+    if scaled := [name for name in files if name.endswith(("scale_weight", "scaled_fp8"))]:
+        raise ModelError(f"{paths[0]} holds scaled 8-bit weights ({scaled[0]}): take the bf16 or fp16 file")
+    values: Mapping[str, Any] = {} if config_file is None else read_json(config_file)
+    config = dit_config_from_tensors(
+        files.shapes,
+        str(paths[0]),
+        num_heads=values.get("num_heads"),
+        text_length=values.get("text_len", 512),
+    )
+    if config_file is not None:
+        said = {
+            "dim": config.d,
+            "ffn_dim": config.ffn_dim,
+            "freq_dim": config.freq_dim,
+            "num_layers": config.num_layers,
+        }
+        said |= {"in_dim": config.in_channels, "out_dim": config.out_channels}
+        if wrong := [
+            f"{key} is {values[key]}, the tensors have {have}"
+            for key, have in said.items()
+            if values.get(key, have) != have
+        ]:
+            raise ModelError(f"{config_file} contradicts the tensors: {'; '.join(wrong)}")
+    return _backbone(files, config, "wan", str(config_file or paths[0]))
+
+
+def _backbone(
+    files: TensorFiles, config: DiTConfig, naming: Literal["diffusers", "wan"], what: str
+) -> Backbone:
+    names = dit_keys(config, naming)
+    with torch.device("meta"):
+        shapes = {names[name]: tuple(tensor.shape) for name, tensor in DiT(config).state_dict().items()}
+    shapes[names[PATCH_WEIGHT]] = (config.d, config.in_channels, *config.patch)
+    files.account(shapes, what)
+    return Backbone(config, Renamed(files, names, {PATCH_WEIGHT: lambda kernel: kernel.flatten(1)}), files)
+
+
+def _codec_of_original(file: Path) -> Codec:
+    files = TensorFiles([file])
+    config = vae_config_from_tensors(files.shapes, str(file))
+    names = {
+        name: vae_original_name(name, num_res_blocks=config.num_res_blocks, residual=config.residual)
+        for name in vae_shapes(config)
+    }
+    files.account({names[name]: shape for name, shape in vae_shapes(config).items()}, str(file))
+    return Codec(config, Renamed(files, names), files)
+
+
+def _text_of_original(file: Path, text_length: int) -> Encoder:
+    files = TensorFiles([file])
+    names = umt5_keys(num_blocks(files, "blocks"))
+    if missing := sorted(set(names.values()) - set(files)):
+        raise ModelError(
+            f"{file}: not the encoder of UMT5, {len(missing)} tensors are missing, {missing[0]} first"
+        )
+    shapes = {ours: files.shapes[theirs] for ours, theirs in names.items()}
+    files.account({theirs: files.shapes[theirs] for theirs in names.values()}, str(file))
+    return Encoder(umt5_config(shapes, str(file)), Renamed(files, names), files)
+
+
+def umt5_config(shapes: Mapping[str, tuple[int, ...]], what: str) -> dict[str, Any]:
+    """The configuration of the UMT5 encoder whose tensors have these shapes, by transformers' names."""
+    try:
+        vocabulary, d = shapes["shared.weight"]
+        num_buckets, heads = shapes["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+        inner = shapes["encoder.block.0.layer.0.SelfAttention.q.weight"][0]
+        hidden = shapes["encoder.block.0.layer.1.DenseReluDense.wi_0.weight"][0]
+    except KeyError as error:
+        raise ModelError(f"{what}: not the encoder of UMT5, {error.args[0]} is missing") from None
+    return {
+        "architectures": ["UMT5EncoderModel"],
+        "model_type": "umt5",
+        "vocab_size": vocabulary,
+        "d_model": d,
+        "d_kv": inner // heads,
+        "d_ff": hidden,
+        "num_layers": num_blocks(shapes, "encoder.block"),
+        "num_decoder_layers": num_blocks(shapes, "encoder.block"),
+        "num_heads": heads,
+        "relative_attention_num_buckets": num_buckets,
+        "feed_forward_proj": "gated-gelu",
+        "is_encoder_decoder": False,
+        "tie_word_embeddings": False,
+    }
+
+
+def dit_config_from_tensors(
+    shapes: Mapping[str, tuple[int, ...]], what: str, *, num_heads: int | None = None, text_length: int = 512
+) -> DiTConfig:
+    """The sizes of a backbone whose tensors have the original names; heads are of 128 channels when `num_heads` is not given."""
+    try:
+        d, in_channels, *patch = shapes["patch_embedding.weight"]
+        image = shapes.get("img_emb.proj.0.weight")
+        positions = shapes.get("img_emb.emb_pos")
+        return DiTConfig(
+            in_channels=in_channels,
+            out_channels=shapes["head.head.weight"][0] // prod(patch),
+            d=d,
+            num_layers=num_blocks(shapes, "blocks"),
+            num_heads=d // HEAD_DIM if num_heads is None else num_heads,
+            ffn_dim=shapes["blocks.0.ffn.0.weight"][0],
+            text_dim=shapes["text_embedding.0.weight"][1],
+            freq_dim=shapes["time_embedding.0.weight"][1],
+            patch=tuple(patch),  # type: ignore[arg-type]
+            text_padding="zeros",
+            text_length=text_length,
+            image_dim=None if image is None else image[0],
+            image_positions=None if positions is None else positions[1],
+        )
+    except (KeyError, ValueError) as error:
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+        raise ModelError(f"{what}: not a backbone of the Wan family, {reason}") from None
+
+
+def vae_config_from_tensors(shapes: Mapping[str, tuple[int, ...]], what: str) -> VAEConfig:
+    """The sizes of a VAE whose tensors have the original names; statistics are those of the published one with as many channels."""
+    try:
+        residual = any(name.startswith("encoder.downsamples.0.downsamples.") for name in shapes)
+        base, pixels = shapes["encoder.conv1.weight"][:2]
+        z = shapes["conv2.weight"][0]
+        widths: list[int] = []
+        in_time: list[bool] = []
+        num_res, width, blocks = 0, base, 0
+        for part in _flat_parts(shapes, residual):
+            if f"{part}.residual.2.weight" in shapes:
+                width, num_res = shapes[f"{part}.residual.2.weight"][0], num_res + 1
+            else:
+                widths.append(width)
+                in_time.append(f"{part}.time_conv.weight" in shapes)
+                blocks, num_res = num_res, 0
+        widths.append(width)
+        mult = tuple(width // base for width in widths)
+        decoder_base = shapes["decoder.conv1.weight"][0] // mult[-1]
+        published = next((VAES[name] for name in ("wan-2.1", "wan-2.2") if VAES[name].z_dim == z), None)
+        if published is None:
+            raise ModelError(
+                f"{what}: latents of {z} channels; those of the published VAEs have 16 or 48, and others' statistics are not in it"
+            )
+        return VAEConfig(
+            base_dim=base,
+            decoder_base_dim=None if decoder_base == base else decoder_base,
+            dim_mult=mult,
+            num_res_blocks=blocks,
+            z_dim=z,
+            temporal_downsample=tuple(in_time),
+            fold={3: 1, 12: 2, 48: 4}[pixels],
+            residual=residual,
+            latents_mean=published.latents_mean,
+            latents_std=published.latents_std,
+        )
+    except (KeyError, ConfigError, ZeroDivisionError) as error:
+        reason = f"{error.args[0]} is missing or wrong" if isinstance(error, KeyError) else str(error)
+        raise ModelError(f"{what}: not a VAE of the Wan family, {reason}") from None
+
+
+def _flat_parts(shapes: Mapping[str, Any], residual: bool) -> list[str]:
+    """The encoder's blocks and downsamplers in the order in which a video meets them."""
+    pattern = (
+        r"encoder\.downsamples\.(\d+)\.downsamples\.(\d+)\." if residual else r"encoder\.downsamples\.(\d+)\."
+    )
+    found = {
+        match[0][:-1]: tuple(map(int, match.groups()))
+        for name in shapes
+        if (match := re.match(pattern, name))
+    }
+    return sorted(found, key=lambda part: found[part])
+
+
+def vae_shapes(config: VAEConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a VAE and its shape."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in VAE(config).state_dict().items()}
+
+
+def _read_config(file: Path, read: Callable[[Mapping[str, Any]], Any]) -> Any:
+    try:
+        return read(read_json(file))
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{file}: {error!r}") from None
+    except KinemaError as error:
+        raise ModelError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    files = sorted(folder.glob(pattern))
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise ModelError(f"{folder} must hold one file {pattern}, and holds {found}")
+    return files[0]
+
+
+def _tokenizer(folder: Path, *places: str) -> Path:
+    for place in places:
+        if (folder / place).is_file():
+            return folder / place
+    raise ModelError(f"{folder} has no {' or '.join(places)}: put the tokenizer of google/umt5-xxl there")

@@ -1,0 +1,279 @@
+"""The Wan family (Wan Team 2025, arXiv 2503.20314; code Apache-2.0): its variants, their sampling defaults, and how a folder becomes one.
+
+Which variant a folder holds follows from the structure: what the backbone takes beside the noisy latents, whether there are two
+experts, whether every token has its own time.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import nn
+
+from kinema.checkpoints.families.wan.files import Backbone, Encoder, Renamed, WanFiles, find, layout_of
+from kinema.checkpoints.families.wan.image_encoder import ImageEncoder
+from kinema.checkpoints.families.wan.umt5 import UMT5, Tokenizes, transformers_module
+from kinema.checkpoints.folders import Manifest, dtype_of, load_manifest, with_weights
+from kinema.checkpoints.offload import with_streamed_blocks
+from kinema.errors import ModelError
+from kinema.models.conditioning import TextEncoder
+from kinema.models.dit import DiT, DiTConfig
+from kinema.models.vae import VAE, VAEConfig
+from kinema.registry import lookup
+
+Offload = Literal["none", "text", "layers"]
+OFFLOADS: tuple[Offload, ...] = ("none", "text", "layers")
+EncoderKind = Literal["UMT5EncoderModel", "CLIPVisionModel"]
+IMAGE_FRAMES = 8
+"""Frames that are encoded at once of a clip of images and grey: all 81 of a published size would take tens of gigabytes."""
+LICENCE = "Apache-2.0"
+NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"
+    "多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""What Wan's own code moves away from when nothing else is said (wan/configs/shared_config.py): its models expect this and not nothing."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the published models of one kind sample with (wan/configs of the Wan 2.1 and 2.2 code). Sizes are height and width."""
+
+    fps: float
+    frames: int
+    size: tuple[int, int]
+    steps: int
+    shift: float
+    guidance: float
+    low_guidance: float | None = None
+    """Guidance of the low-noise expert, where there are two."""
+    boundary: float | None = None
+    """The share of the timesteps from which on the high-noise expert answers."""
+    last_image: bool = False
+    """Whether the last image is given as well as the first."""
+    time_per_token: bool = False
+    """Whether every token may have its own time, so that a first image is told by its tokens' time."""
+
+
+VARIANTS = {
+    "wan-2.1-t2v": Variant(16, 81, (480, 832), 50, 5.0, 5.0),
+    "wan-2.1-i2v": Variant(16, 81, (480, 832), 40, 3.0, 5.0),
+    "wan-2.1-flf2v": Variant(16, 81, (720, 1280), 50, 16.0, 5.0, last_image=True),
+    "wan-2.2-t2v-a14b": Variant(16, 81, (720, 1280), 40, 12.0, 4.0, 3.0, 0.875),
+    "wan-2.2-i2v-a14b": Variant(16, 81, (720, 1280), 40, 5.0, 3.5, 3.5, 0.9),
+    "wan-2.2-ti2v-5b": Variant(24, 121, (704, 1280), 50, 5.0, 5.0, time_per_token=True),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Wan:
+    """A loaded model of the family."""
+
+    variant: str
+    manifest: Manifest
+    dit: DiT
+    vae: VAE
+    text: TextEncoder
+    low_dit: DiT | None = None
+    """The expert for low noise, where there are two."""
+    boundary: float | None = None
+    images: ImageEncoder | None = None
+
+    @property
+    def low_guidance(self) -> float | None:
+        """Guidance of the low-noise expert when none is asked for."""
+        return VARIANTS[self.variant].low_guidance
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether an image is shown to the backbone in channels of its own."""
+        return self.dit.config.in_channels != self.vae.config.z_dim
+
+
+def variant_of(dit: DiTConfig, vae: VAEConfig, *, num_experts: int, has_token_times: bool) -> str:
+    """The variant that has this structure. Raises `ModelError` when none has."""
+    beside = dit.in_channels - vae.z_dim
+    if beside not in (0, vae.z_dim + vae.temporal_factor):
+        raise ModelError(
+            f"the backbone takes {dit.in_channels} channels, but latents of the VAE have {vae.z_dim}: "
+            f"{vae.z_dim} are needed, or {2 * vae.z_dim + vae.temporal_factor} with an image beside them"
+        )
+    if num_experts == 2:
+        return "wan-2.2-i2v-a14b" if beside else "wan-2.2-t2v-a14b"
+    if has_token_times:
+        return "wan-2.2-ti2v-5b"
+    if dit.image_positions is not None:
+        return "wan-2.1-flf2v"
+    return "wan-2.1-i2v" if beside else "wan-2.1-t2v"
+
+
+def manifest_of(
+    variant: str, dit: DiTConfig, vae: VAEConfig, *, name: str, shift: float | None = None
+) -> Manifest:
+    """What a folder of the family does when nothing is asked for; `shift` replaces the variant's."""
+    values = lookup(VARIANTS, variant, kind="variant of Wan")
+    multiple = vae.spatial_factor * max(dit.patch[1:])
+    return Manifest(
+        name=name,
+        licence=LICENCE,
+        fps=values.fps,
+        sides=(multiple * -(-128 // multiple), multiple * (1280 // multiple), multiple),
+        frames=(1, values.frames),
+        default_size=cast(tuple[int, int], tuple(multiple * (side // multiple) for side in values.size)),
+        default_frames=values.frames,
+        sampler="unipc",
+        steps=values.steps,
+        guidance=values.guidance,
+        shift=values.shift if shift is None else shift,
+        time_per_token=values.time_per_token,
+    )
+
+
+def is_wan(path: Path) -> bool:
+    """Whether `path` is a model of the family, in any of its layouts."""
+    return path.exists() and layout_of(path) is not None
+
+
+def describe(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
+    """The variant of a model in files, and what it does when nothing is asked for."""
+    config = files.backbones[0].config
+    variant = variant_of(
+        config, files.vae.config, num_experts=len(files.backbones), has_token_times=files.has_token_times
+    )
+    if files.layout == "kinema":
+        return variant, load_manifest(files.path)
+    # The published folders of 2.1 differ in their shift by resolution; those of 2.2 all carry 3 or 5, which is not what Wan samples with.
+    shift = files.shift if variant.startswith("wan-2.1") else None
+    return variant, manifest_of(variant, config, files.vae.config, name=name, shift=shift)
+
+
+def load_wan_model(
+    path: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, offload: Offload = "text"
+) -> Wan:
+    """The model of the family that lies at `path`. Matrices are of `dtype`. Raises `ModelError` that names the culprit.
+
+    With `offload` "none" everything stays on the device once it is there; with "text" the text encoder is there only while a prompt is
+    encoded; with "layers" the blocks of the backbone and of the text encoder come one after the other too (`StreamedBlocks`).
+    """
+    files = find(path)
+    variant, manifest = describe(files, name=path.resolve().name if path.is_dir() else path.stem)
+    tokenizer = read_tokenizer(files.tokenizer)
+
+    def backbone(part: Backbone) -> DiT:
+        with torch.device("meta"):
+            dit = DiT(part.config)
+        if offload != "layers":
+            return with_weights(dit, part.state, device, dtype)
+        return with_streamed_blocks(
+            dit, "blocks", part.state, device, lambda name, tensor: tensor.to(dtype_of(name, dtype))
+        )
+
+    with torch.device("meta"):
+        vae = VAE(files.vae.config)
+    dits = [backbone(part) for part in files.backbones]
+    text = files.text
+    return Wan(
+        variant=variant,
+        manifest=manifest,
+        dit=dits[0],
+        vae=with_weights(vae, files.vae.state, device, torch.float32),
+        text=UMT5(
+            lambda: load_encoder(
+                text,
+                "UMT5EncoderModel",
+                device,
+                dtype,
+                blocks="encoder.block" if offload == "layers" else None,
+            ),
+            tokenizer,
+            text.config["d_model"],
+            max_length=dits[0].config.text_length,
+            keep=offload == "none",
+        ),
+        low_dit=dits[1] if len(dits) == 2 else None,
+        boundary=files.boundary
+        if files.boundary is not None or len(dits) == 1
+        else VARIANTS[variant].boundary,
+        images=None
+        if files.images is None
+        else ImageEncoder(load_encoder(files.images, "CLIPVisionModel", device, dtype)),
+    )
+
+
+TIED = {
+    "UMT5EncoderModel": ("encoder.embed_tokens.weight",),
+    "CLIPVisionModel": ("vision_model.embeddings.position_ids",),
+}
+"""Names that a file may hold besides the tensors: copies, and numbers that follow from the sizes."""
+
+
+def load_encoder(
+    part: Encoder, kind: EncoderKind, device: torch.device, dtype: torch.dtype, *, blocks: str | None = None
+) -> nn.Module:
+    """transformers' network of class `kind` with the weights of `part`, every tensor accounted for; the list `blocks` of it is streamed."""
+    transformers = transformers_module()
+    config = getattr(transformers, kind).config_class.from_dict(part.config)
+    with torch.device("meta"):
+        module: nn.Module = getattr(transformers, kind)(config)
+    expected = {name: tensor.shape for name, tensor in module.state_dict().items() if name not in TIED[kind]}
+    names = part.state.names if isinstance(part.state, Renamed) else {name: name for name in part.files}
+    if surplus := sorted(set(names) - expected.keys() - set(TIED[kind])):
+        raise ModelError(
+            f"{part.files.files[0]}: {len(surplus)} tensors are not those of {kind}, {surplus[0]} first"
+        )
+    part.files.account(
+        {names.get(name, name): shape for name, shape in expected.items()},
+        kind,
+        ignored=set(part.files) - set(names.values()) | set(TIED[kind]),
+    )
+    if kind == "UMT5EncoderModel":
+        module.set_submodule("encoder.embed_tokens", module.get_submodule("shared"))
+    state = Renamed(part.state, {name: name for name in expected})
+    if blocks is not None:
+        with_streamed_blocks(module, blocks, state, device, lambda name, tensor: tensor.to(dtype))
+    else:
+        there = {name: tensor.to(device, dtype) for name, tensor in state.items()}
+        _, unexpected = module.load_state_dict(there, strict=False, assign=True)
+        assert not unexpected, "the tensors have been accounted for"
+    for owner in module.modules():  # what is computed and not stored
+        for name, buffer in list(owner.named_buffers(recurse=False)):
+            if buffer.is_meta:
+                assert name == "position_ids", f"the buffer {name} is not known here"
+                owner.register_buffer(
+                    name, torch.arange(buffer.shape[-1], device=device).expand(buffer.shape), persistent=False
+                )
+    return module.eval().requires_grad_(False)
+
+
+def read_tokenizer(file: Path) -> Tokenizes:
+    """The tokenizer of a tokenizer.json. Raises `ModelError` that names it."""
+    transformers_module()  # tokenizers comes with it
+    from tokenizers import Tokenizer
+
+    if not file.is_file():
+        raise ModelError(f"{file} is missing")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare exceptions
+        raise ModelError(f"{file} is damaged: {error}") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return cast(Tokenizes, tokenizer)
+
+
+def fingerprint(path: Path) -> str:
+    """Twelve hexadecimal digits that stand for a model without a manifest: names, sizes, and the first and last 64 KiB of every file.
+
+    Reading tens of gigabytes for a hash would take longer than loading; `kinema models verify` is for folders with a manifest.
+    """
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path) if path.is_dir() else file.name} {size}\n".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(65536))
+            stream.seek(max(0, size - 65536))
+            digest.update(stream.read(65536))
+    return digest.hexdigest()[:12]

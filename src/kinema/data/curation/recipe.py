@@ -1,0 +1,267 @@
+"""The recipe of a data set: each threshold once, with its unit. `kinema data build --recipe data.toml` reads it strictly."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kinema.endpoint import Endpoint
+from kinema.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """How a file is cut into shots. See `kinema.data.curation.cuts`.
+
+    `threshold` is the mean change of hue, saturation and value (0 to 255) from one frame to the next that makes a cut (PySceneDetect's
+    ContentDetector and its default). A change that is undone within `flash_s` is a flash and no cut. Frames whose mean brightness is
+    below `black` (0 to 1) belong to no shot, which is how fades to black end one. The `detector` "transnetv2", or one called
+    "module:function", decides in place of the threshold; see `kinema.data.curation.plug_ins`.
+    """
+
+    detector: str = "content"
+    threshold: float = 27.0
+    flash_s: float = 0.2
+    black: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.detector not in ("content", "none", "transnetv2") and ":" not in self.detector:
+            raise ConfigError(
+                f"detector={self.detector!r} is not 'content', 'transnetv2', 'none' or a function called module:function"
+            )
+        if self.threshold <= 0 or self.flash_s < 0 or not 0 <= self.black < 1:
+            raise ConfigError(
+                f"threshold={self.threshold:g} must be positive, flash_s={self.flash_s:g} not negative, black a share below 1"
+            )
+
+    @property
+    def function(self) -> str | None:
+        """The function that decides, as "module:function"; None for the threshold."""
+        if self.detector == "transnetv2":
+            return "kinema.data.curation.transnet:cuts"
+        return self.detector if ":" in self.detector else None
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips that shots are cut into: at `fps`, the longest possible up to `max_frames`, and how large.
+
+    A clip keeps the shape of its source and has about `area` pixels, never more than the source, unless `crop` gives one fixed
+    (height, width): then the middle of that shape is kept. Lengths and sides are rounded down to what the VAE takes.
+    """
+
+    fps: float = 8.0
+    min_frames: int = 9
+    max_frames: int = 17
+    area: int = 128 * 128
+    crop: tuple[int, int] | None = None
+    borders: Literal["crop", "drop", "keep"] = "crop"
+
+    def __post_init__(self) -> None:
+        if self.fps <= 0 or not 1 <= self.min_frames <= self.max_frames:
+            raise ConfigError(
+                f"fps={self.fps:g} must be positive and 1 <= min_frames={self.min_frames} <= max_frames={self.max_frames}"
+            )
+        if self.area < 1 or (self.crop is not None and min(self.crop) < 1):
+            raise ConfigError(f"area={self.area} and crop={self.crop} are pixels: at least 1")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a clip must reach. Shares are of 0 to 1; see `kinema.data.curation.scores` for what each number measures.
+
+    Pictures are held to those that concern a single frame.
+    """
+
+    min_side: int = 64
+    """Pixels of the shorter side of the source, borders taken off."""
+    min_motion: float = 0.005
+    """Diagonals a second: below, a clip is static."""
+    max_motion: float = 1.5
+    min_sharpness: float = 20.0
+    min_fps: float = 6.0
+    """Rate of the source: below, frames would come twice."""
+    min_brightness: float = 0.06
+    max_brightness: float = 0.94
+    min_contrast: float = 0.03
+    max_border: float = 0.5
+    """Share of the picture that black borders may take."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_brightness", "max_brightness", "min_contrast", "max_border"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name):g} is a share: use 0 to 1")
+        if self.min_motion > self.max_motion or self.min_brightness > self.max_brightness:
+            raise ConfigError(
+                "a least value is above its greatest: min_motion <= max_motion and min_brightness <= max_brightness"
+            )
+
+
+@dataclass(frozen=True)
+class Dedup:
+    """When two clips of different shots show the same thing.
+
+    They do when the hashes of their middle frames differ in at most `max_bits` of 64 and no cell of their 16 x 16 thumbnails by more
+    than `max_difference` of 255. `max_bits = -1` keeps all.
+    """
+
+    max_bits: int = 10
+    max_difference: float = 14.0
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.max_bits <= 64 or not 0 <= self.max_difference <= 255:
+            raise ConfigError(
+                f"max_bits={self.max_bits} lies in -1 to 64, max_difference={self.max_difference:g} in 0 to 255"
+            )
+
+
+@dataclass(frozen=True)
+class Captioning:
+    """Who writes captions, beside those that come with the files, and what they must be like. See `kinema.data.curation.captioning`.
+
+    `writer` is "model" (the captioner `model`: "shipped" or a folder), "endpoint" (the vision model called `model` at the address
+    `endpoint`, which gets `pictures` frames of at most `side` pixels, `parallel` clips at a time) or "file" (a .csv or .jsonl with the
+    columns path and caption). Each clip gets `tries` captions of every form, drawn at `temperature`; the first without a fault is taken.
+    Where a clip has captions of both kinds, the written ones are used in a `share` of clips: 0.95 in DALL-E 3.
+    """
+
+    writer: Literal["none", "model", "endpoint", "file"] = "none"
+    model: str = "shipped"
+    endpoint: str = ""
+    file: str = ""
+    forms: tuple[Literal["short", "medium", "detailed"], ...] = ("short", "medium", "detailed")
+    language: Literal["en", "zh"] = "en"
+    share: float = 0.95
+    temperature: float = 0.7
+    tries: int = 2
+    seed: int = 0
+    min_words: int = 3
+    max_words: int = 150
+    max_repeats: int = 2
+    """How often the same three words in a row may come."""
+    max_same: float = 0.05
+    """A caption of more than this share of the clips, and of more than `always_same`, is refused."""
+    always_same: int = 10
+    min_confidence: float = 0.5
+    """Geometric mean of the probabilities of the words; where the writer tells it."""
+    min_agreement: float = 0.5
+    """Cosine of clip and caption by the CLIP of the model `clip`, where it knows all words; -1 asks for none."""
+    clip: str = "shipped"
+    pictures: int = 4
+    side: int = 512
+    timeout_s: float = 60.0
+    parallel: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("share", "max_same", "min_confidence"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name):g} is a share: use 0 to 1")
+        if (
+            min(self.tries, self.max_repeats, self.pictures, self.parallel, self.min_words) < 1
+            or self.side < 32
+            or not self.forms
+        ):
+            raise ConfigError(
+                "tries, max_repeats, pictures, parallel and min_words are at least 1, side at least 32, forms not empty"
+            )
+        if (
+            not -1 <= self.min_agreement <= 1
+            or self.temperature < 0
+            or self.timeout_s <= 0
+            or self.max_words < self.min_words
+        ):
+            raise ConfigError(
+                "min_agreement lies in -1 to 1, temperature is not negative, timeout_s positive, max_words >= min_words"
+            )
+        for writer, name in (("endpoint", "endpoint"), ("file", "file")):
+            if (self.writer == writer) != bool(getattr(self, name)):
+                raise ConfigError(
+                    f"writer='{self.writer}' and {name}='{getattr(self, name)}' do not go together: give both or neither"
+                )
+        if self.writer == "endpoint":
+            self.ask()
+
+    def ask(self) -> Endpoint:
+        """The endpoint that is asked. Raises `ConfigError` when its address is none."""
+        return Endpoint(
+            self.endpoint, model=self.model, temperature=self.temperature, timeout_s=self.timeout_s
+        )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a CLIP says of clips; it looks at them only when `min_caption` or `max_same` is given.
+
+    `min_caption` is the least cosine of a clip and its best caption. Of two clips of different files whose cosine is above `max_same` one
+    is dropped: they show the same thing, though not in the same pixels. Both depend on the CLIP: the column `scores` has what it gives.
+    """
+
+    clip: str = "shipped"
+    min_caption: float | None = None
+    max_same: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("min_caption", "max_same"):
+            value = getattr(self, name)
+            if value is not None and not -1 <= value <= 1:
+                raise ConfigError(f"{name}={value:g} is a cosine: use -1 to 1")
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the CLIP is needed."""
+        return self.min_caption is not None or self.max_same is not None
+
+
+@dataclass(frozen=True)
+class ScorerRule:
+    """The function of a scorer, as "module:function" (see `kinema.data.curation.plug_ins`), and between what its number must lie."""
+
+    function: str
+    min: float | None = None
+    max: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ConfigError(f"min={self.min:g} is above max={self.max:g}")
+
+
+@dataclass(frozen=True)
+class Work:
+    """How the work is done; nothing here changes what comes out, but for files that a longer deadline saves.
+
+    A file may take `deadline_s` and as long again as it plays; then its child is killed. The build stops when more than `error_budget`
+    of all files (and more than three) cannot be used.
+    """
+
+    deadline_s: float = 60.0
+    error_budget: float = 0.25
+    shard_clips: int = 256
+
+    def __post_init__(self) -> None:
+        if self.deadline_s <= 0 or not 0 <= self.error_budget <= 1 or self.shard_clips < 1:
+            raise ConfigError(
+                f"deadline_s={self.deadline_s:g} must be positive, error_budget={self.error_budget:g} a share, shards not empty"
+            )
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Everything of a build. `vae` is "shipped", a model folder or an export; `licence` is that of files that do not say their own."""
+
+    vae: str = "shipped"
+    licence: str = "unknown"
+    device: str = "auto"
+    side: int = 256
+    """Longest side, in pixels, of the frames that are looked at."""
+    cuts: Cuts = field(default_factory=Cuts)
+    clips: Clips = field(default_factory=Clips)
+    filters: Filters = field(default_factory=Filters)
+    dedup: Dedup = field(default_factory=Dedup)
+    captions: Captioning = field(default_factory=Captioning)
+    agreement: Agreement = field(default_factory=Agreement)
+    scorers: Mapping[str, ScorerRule] = field(default_factory=dict)
+    """Further scores, by the name that reasons give them."""
+    work: Work = field(default_factory=Work)
+
+    def __post_init__(self) -> None:
+        if self.side < 64:
+            raise ConfigError(f"side={self.side} is too small to see anything: use 64 or more")

@@ -1,0 +1,83 @@
+"""What has been done, by content: each result is a file named by a hash of all that it depends on, and appears whole or not at all.
+
+A build that was killed finds every result it had, and nothing that changed is mistaken for what it was.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kinema.errors import DataError
+from kinema.files import atomic_output, output_errors
+
+WORK = "work"
+
+
+class Store:
+    """Results under a folder, by kind and key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / WORK
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The stored object, or None."""
+        try:
+            value = json.loads(self._path(kind, key, ".json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def put(self, kind: str, key: str, value: dict[str, Any]) -> None:
+        """Store a plain object."""
+        self._write(self._path(kind, key, ".json"), json.dumps(value).encode())
+
+    def get_array(self, kind: str, key: str) -> np.ndarray | None:
+        """The stored array, or None."""
+        try:
+            return np.load(self._path(kind, key, ".npy"))
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def put_array(self, kind: str, key: str, value: np.ndarray) -> None:
+        """Store an array."""
+        path = self._path(kind, key, ".npy")
+        with atomic_output(path) as partial, output_errors(path), partial.open("wb") as file:
+            np.save(file, value)
+
+    def has_array(self, kind: str, key: str) -> bool:
+        """Whether there is an array of that key."""
+        return self._path(kind, key, ".npy").exists()
+
+    def _path(self, kind: str, key: str, ending: str) -> Path:
+        return self.folder / kind / key[:2] / f"{key}{ending}"
+
+    def _write(self, path: Path, data: bytes) -> None:
+        with atomic_output(path) as partial, output_errors(path):
+            partial.write_bytes(data)
+
+
+@contextmanager
+def only_builder(folder: Path) -> Iterator[None]:
+    """Holds the folder of a data set for one build, and clears what a killed one left half written. The lock ends with the process.
+
+    Raises `DataError` when another build has it, `OutputError` when nothing can be written there.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(f"{folder} is being built by another process: wait for it, or stop it") from error
+        for partial in folder.rglob(".kinema-*.partial"):
+            partial.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,70 @@
+"""Clips of a world as tensors, drawn by index: index i of a split is the same clip for ever."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from kinema.data.seeds import derive_seed
+from kinema.errors import ConfigError
+from kinema.models.pixels import from_uint8
+from kinema.shapes import Float
+from kinema.worlds import Clip, World
+
+
+@dataclass(frozen=True)
+class CaptionMix:
+    """How often each form of a caption is drawn, and how often the Chinese one; the rest is left out for guidance."""
+
+    short: float = 0.3
+    medium: float = 0.45
+    detailed: float = 0.25
+    chinese: float = 0.1
+    dropped: float = 0.1
+
+    def __post_init__(self) -> None:
+        if abs(self.short + self.medium + self.detailed - 1) > 1e-6:
+            raise ConfigError(
+                f"short + medium + detailed = {self.short + self.medium + self.detailed:g}; they must add up to 1"
+            )
+        for name in ("chinese", "dropped"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
+
+    def draw_any(self, captions: dict[str, str], rng: np.random.Generator) -> str:
+        """One caption of a clip that may have other forms than a world's, each alike; the empty one when it has none."""
+        if {"short", "medium", "detailed"} <= set(captions) and (
+            not self.chinese or {"short_zh", "medium_zh", "detailed_zh"} <= set(captions)
+        ):
+            return self.draw(captions, rng)
+        text = str(rng.choice(sorted(captions.values()))) if captions else ""
+        return "" if rng.random() < self.dropped else text
+
+    def draw(self, captions: dict[str, str], rng: np.random.Generator) -> str:
+        """One caption of a clip; the empty one with probability `dropped`."""
+        form = str(rng.choice(["short", "medium", "detailed"], p=[self.short, self.medium, self.detailed]))
+        language = "_zh" if rng.random() < self.chinese else ""
+        return "" if rng.random() < self.dropped else captions[form + language]
+
+
+def draw_clips(
+    world: World,
+    split: str,
+    indices: Sequence[int],
+    *,
+    height: int,
+    width: int,
+    num_frames: int,
+    fps: float = 8.0,
+) -> list[Clip]:
+    """The clips of a split by index; height and width in pixels."""
+    return [
+        world.clip(derive_seed(split, i), height=height, width=width, num_frames=num_frames, fps=fps)
+        for i in indices
+    ]
+
+
+def to_tensor(clips: Sequence[Clip]) -> Float[Tensor, "b c f h w"]:
+    """Pixels in [-1, 1]."""
+    return from_uint8([clip.frames for clip in clips])

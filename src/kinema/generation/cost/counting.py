@@ -1,0 +1,153 @@
+"""What networks take, counted and not guessed: they run on tensors without contents, and what is alive at a time is added up."""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from kinema.checkpoints.families.wan.model import IMAGE_FRAMES
+from kinema.checkpoints.folders import with_weights
+from kinema.models.conditioning import TextStates
+from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.models.vae import VAE, VAEConfig
+from kinema.nn.causal_conv import FeatureCache
+
+PROMPT_TOKENS = 128
+"""Text tokens of a prompt that is counted with; Wan's own negative prompt has about as many."""
+IMAGE_TOKENS = 257
+"""States of one image: those of a ViT with 16x16 patches and the class token."""
+
+
+def dit_flops(config: DiTConfig, tokens: int) -> float:
+    """Operations (two for a product and its sum) of one forward pass of one clip, the text's keys and values being there already."""
+    d, text = config.d, config.text_length + (0 if config.image_dim is None else IMAGE_TOKENS)
+    linear = (
+        2.0 * tokens * (6 * d * d + 2 * d * config.ffn_dim)
+    )  # q, k, v, o of self-attention, q and o of cross-attention, the MLP
+    attention = 4.0 * tokens * d * (tokens + text)
+    edges = 2.0 * tokens * d * (config.token_in + config.token_out)
+    return config.num_layers * (linear + attention) + edges
+
+
+def keys_bytes(config: DiTConfig, dtype: torch.dtype) -> int:
+    """Memory of the cross-attention keys and values of one prompt of `PROMPT_TOKENS` tokens, and of an image where one is taken."""
+    rows = PROMPT_TOKENS + (0 if config.image_dim is None else config.image_positions or IMAGE_TOKENS)
+    return 2 * config.num_layers * rows * config.d * dtype.itemsize
+
+
+@lru_cache
+def dit_peak_bytes(
+    config: DiTConfig, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32, batch: int = 1
+) -> int:
+    """Most memory above weights and text while the backbone looks at `batch` clips once."""
+    with _without_contents(), torch.no_grad():
+        dit = DiT(replace(config, num_layers=1))
+        dit = with_weights(dit, dit.state_dict(), None, dtype)
+        states = TextStates(torch.empty(batch * 8, config.text_dim, dtype=dtype), (8,) * batch)
+        images = (
+            None
+            if config.image_dim is None
+            else TextStates(
+                torch.empty(batch * IMAGE_TOKENS, config.image_dim, dtype=dtype), (IMAGE_TOKENS,) * batch
+            )
+        )
+        if config.image_positions is not None:
+            images = TextStates(
+                torch.empty(batch * config.image_positions, config.image_dim or 1),
+                (config.image_positions,) * batch,
+            )
+        text = dit.prepare_text(states, images)
+        x, t = torch.empty(batch, config.in_channels, *grid), torch.empty(batch)
+        with Peak() as peak:
+            apply_to_grid(dit, x, t, text)
+    return peak.most_bytes
+
+
+def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2) -> tuple[float, int]:
+    """Operations of decoding, and most memory above the weights while it streams, without the uint8 frames that it leaves."""
+    lf, lh, lw = grid
+    whole = min(2, (lf - 1) // at_once)
+    pieces = (1, *([at_once] * whole or [lf - 1][: lf - 1]))
+    flops, peak = _decoded(config, pieces, lh, lw)
+    rest = lf - sum(pieces)
+    return sum(flops) + flops[-1] * rest / pieces[-1], peak
+
+
+@lru_cache
+def _decoded(config: VAEConfig, pieces: tuple[int, ...], lh: int, lw: int) -> tuple[list[float], int]:
+    """Operations of decoding each of some pieces of latent frames, and most memory meanwhile."""
+    cache = FeatureCache()
+    flops = []
+    with _without_contents(), torch.no_grad():
+        vae = VAE(config)
+        with Peak() as peak:
+            for size in pieces:
+                with FlopCounterMode(display=False) as counter:
+                    vae._decode(torch.empty(1, config.z_dim, size, lh, lw), cache)
+                cache.is_first = False
+                flops.append(float(counter.get_total_flops()))
+    return flops, peak.most_bytes
+
+
+@lru_cache
+def encode_cost(
+    config: VAEConfig, width: int, height: int, frames: int, at_once: int = IMAGE_FRAMES
+) -> tuple[float, int]:
+    """Operations of encoding, and most memory above the weights while it streams."""
+    shown = min(frames, 1 + config.temporal_factor + 2 * at_once)
+    with _without_contents(), torch.no_grad():
+        vae = VAE(config)
+        pieces = (
+            torch.empty(1, 3, min(at_once, shown - start), height, width)
+            for start in range(0, shown, at_once)
+        )
+        with Peak() as peak, FlopCounterMode(display=False) as counter:
+            means = [posterior.mean for posterior in vae.stream_encode(pieces, at_once=at_once)]
+    assert means, "a video has frames"
+    return counter.get_total_flops() * frames / shown, peak.most_bytes
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of tensors that are made while it is entered, and the most that were alive at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.most_bytes = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._add(tensor)
+        return result
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.bytes += size
+        self.most_bytes = max(self.most_bytes, self.bytes)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.bytes -= size
+
+
+@contextmanager
+def _without_contents() -> Iterator[None]:
+    """Tensors that are made inside have sizes and no contents, and kernels do nothing."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield

@@ -1,0 +1,60 @@
+"""How a video was made, kept inside its file: drop the mp4 on the tool and it can be made again."""
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from kinema.checkpoints.shipped import SHIPPED
+from kinema.errors import VideoError
+from kinema.generation.request import Plan
+from kinema.video import read_metadata
+
+KEY = "kinema"
+
+
+def package_version() -> str:
+    """The version of the installed package, or "source" when it runs without having been installed."""
+    try:
+        return version("kinema")
+    except PackageNotFoundError:
+        return "source"
+
+
+def provenance(plan: Plan, *, model_name: str, model_hash: str) -> dict[str, Any]:
+    """What is needed to make the video of `plan` again, as plain JSON values.
+
+    The model is named by its name and hash and never by a path, in the request too: the request alone finds only the shipped model again.
+    """
+    request = plan.request.to_dict()
+    if plan.request.model != SHIPPED:
+        request["model"] = model_name
+    return {
+        "kinema": package_version(),
+        "model": model_name,
+        "model_hash": model_hash,
+        "request": request,
+        "size": [plan.width, plan.height],
+        "frames": plan.frames,
+        "fps": plan.fps,
+        "canvas": {"size": [plan.canvas_width, plan.canvas_height], "frames": plan.canvas_frames},
+    }
+
+
+def metadata(values: dict[str, Any]) -> dict[str, str]:
+    """`values` of `provenance` as the metadata of a video file: one entry called `kinema`."""
+    return {KEY: json.dumps(values, ensure_ascii=False, sort_keys=True)}
+
+
+def read_provenance(path: Path) -> dict[str, Any] | None:
+    """The values of `provenance` that a video file holds, or None when it holds none. Raises `VideoError` when they cannot be read."""
+    text = read_metadata(path).get(KEY)
+    if text is None:
+        return None
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise VideoError(f"{path}: its '{KEY}' entry is not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise VideoError(f"{path}: its '{KEY}' entry is not a JSON object")
+    return values

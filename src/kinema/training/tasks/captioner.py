@@ -1,0 +1,334 @@
+"""Training the captioner on clips of a world: first short captions, then detailed ones, each time in other words.
+
+The recipe of DALL-E 3 (Betker et al. 2023, section 2.1). What the oracle sees of the clips is kept, so a step costs the language model
+alone; captions are written anew from the truth at every step.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kinema.checkpoints.folders import load_component, save_component
+from kinema.checkpoints.shipped import SHIPPED, shipped_oracle
+from kinema.checkpoints.tensors import weights_hash
+from kinema.config import to_dict
+from kinema.data.augment import degrade
+from kinema.data.latents import Shape, choose
+from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
+from kinema.data.world_clips import CaptionMix, draw_clips, to_tensor
+from kinema.errors import ConfigError
+from kinema.evaluation.captions import right_captions
+from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, Seen, look
+from kinema.models.oracle import LEAST_FRAMES, Oracle
+from kinema.registry import lookup
+from kinema.training.task import Recipe
+from kinema.video import Video, contact_sheet, save_image
+from kinema.worlds import CAPTION_KEYS, WORLDS, StageConfig
+
+log = logging.getLogger(__name__)
+
+TOLD = (
+    "seed",
+    "noun",
+    "other",
+    "verb",
+    "direction",
+    "count",
+    "size",
+    "ground",
+    "sky",
+    "camera",
+    "camera_stops",
+    "tail",
+)
+"""What a caption is written from, of all that is true of a clip."""
+
+
+MEASURED = ("medium", "medium_zh")
+"""Forms that name every slot in the fewest words. `bench/captions.py` measures all."""
+
+
+@dataclass(frozen=True)
+class CaptionStage:
+    """Which captions are learnt until that share of the steps."""
+
+    until: float
+    captions: CaptionMix
+
+
+@dataclass(frozen=True)
+class CaptionerData:
+    """`num_clips` clips, looked at once, in shards of `shard_clips` of one of `shapes` and one of `lengths` (frames at the oracle's rate).
+
+    A clip is degraded with probability `degraded`. Of the words that the next one follows on, a share `hidden` is hidden, so that a word is
+    read from the clip and not guessed from the others (Bowman et al. 2016, section 3.1): a crab may hop although most crabs walk.
+    """
+
+    batch: int = 32
+    num_clips: int = 960
+    shard_clips: int = 32
+    shapes: tuple[Shape, ...] = (Shape(128, 128, 0.8), Shape(96, 160, 0.1), Shape(160, 96, 0.1))
+    lengths: tuple[int, ...] = (9, 9, 9, 5)
+    degraded: float = 0.5
+    hidden: float = 0.25
+    held_out_clips: int = 64
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.num_clips, self.shard_clips, self.held_out_clips) < 1:
+            raise ConfigError("batch, num_clips, shard_clips and held_out_clips must be positive")
+        if not self.lengths or min(self.lengths) < LEAST_FRAMES:
+            raise ConfigError(
+                f"lengths = {list(self.lengths)} must be at least {LEAST_FRAMES}, or motion cannot be seen"
+            )
+        for name in ("degraded", "hidden"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
+
+
+@dataclass(frozen=True)
+class CaptionerRecipe(Recipe):
+    """Everything of a captioner run. `oracle` is a released folder or "shipped"."""
+
+    part: str = "captioner"
+    world: str = "stage"
+    oracle: str = SHIPPED
+    stage: StageConfig = field(default_factory=lambda: StageConfig(split="all"))
+    model: CaptionerConfig = field(default_factory=CaptionerConfig)
+    data: CaptionerData = field(default_factory=CaptionerData)
+    stages: tuple[CaptionStage, ...] = (
+        CaptionStage(0.25, CaptionMix(short=1.0, medium=0.0, detailed=0.0, chinese=0.3, dropped=0.0)),
+        CaptionStage(1.0, CaptionMix(short=0.2, medium=0.35, detailed=0.45, chinese=0.3, dropped=0.0)),
+    )
+
+    def __post_init__(self) -> None:
+        ends = [stage.until for stage in self.stages]
+        if not ends or ends != sorted(ends) or ends[-1] != 1:
+            raise ConfigError(f"stages end at {ends}: shares of the steps that rise to 1")
+        if any(stage.captions.dropped for stage in self.stages):
+            raise ConfigError("a captioner learns no empty captions: set dropped = 0 in its stages")
+
+
+class CaptionerPart:
+    """See `kinema.training.task.Part`."""
+
+    def __init__(self, recipe: CaptionerRecipe):
+        self.recipe = recipe
+        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
+        self.oracle = load_component(
+            shipped_oracle() if recipe.oracle == SHIPPED else Path(recipe.oracle), Oracle
+        )
+        if max(recipe.data.lengths) > recipe.model.num_frames:
+            raise ConfigError(
+                f"data.lengths = {list(recipe.data.lengths)} exceed model.num_frames = {recipe.model.num_frames}"
+            )
+        unknown = set(self.world.vocabulary().nouns) - set(self.oracle.config.slots["noun"])
+        if unknown:
+            raise ConfigError(
+                f"the oracle does not know {', '.join(sorted(unknown))}: train it on this [stage] and give it as oracle"
+            )
+        deep = 4 * self.oracle.config.width
+        self.config = dataclasses.replace(
+            recipe.model,
+            words=(*self.world.vocabulary().words, *".,"),
+            forms=CAPTION_KEYS,
+            frame_width=deep + 6 * self.oracle.config.num_tracks,
+            whole_width=deep,
+            oracle=weights_hash(self.oracle),
+        )
+        torch.manual_seed(derive_seed(recipe.run.seed, "init"))
+        self.model = Captioner(self.config)
+        self.seen: dict[int, tuple[Seen, list[dict[str, Any]]]] = {}
+
+    def prepare(self, out: Path, device: torch.device) -> None:
+        """Look at the clips once; what is in the run folder already is not looked at again."""
+        data = self.recipe.data
+        self.oracle.to(device)
+        identity = [
+            self.config.oracle,
+            to_dict(self.recipe.stage),
+            to_dict(data)["shapes"],
+            data.lengths,
+            data.degraded,
+            data.shard_clips,
+        ]
+        folder = (
+            out / f"seen-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
+        )
+        found: dict[int, list[tuple[Seen, list[dict[str, Any]]]]] = {}
+        for first in range(0, data.num_clips, data.shard_clips):
+            shard = self._shard(folder, first)
+            found.setdefault(shard[0].frames.shape[1], []).append(shard)
+        for length, shards in found.items():
+            together = Seen(
+                torch.cat([seen.frames for seen, _ in shards]), torch.cat([seen.wholes for seen, _ in shards])
+            )
+            self.seen[length] = together, [truth for _, truths in shards for truth in truths]
+
+    @torch.no_grad()
+    def _shard(self, folder: Path, first: int) -> tuple[Seen, list[dict[str, Any]]]:
+        """Clips of one shape and length as the oracle sees them, and their truths."""
+        data, path = self.recipe.data, folder / f"{first:06d}.safetensors"
+        if not path.exists():
+            rng = numpy_rng("captioner-shard", first)
+            shape = data.shapes[choose([shape.share for shape in data.shapes], float(rng.random()))]
+            length = int(rng.choice(data.lengths))
+            sizes = {"height": shape.height, "width": shape.width, "num_frames": length}
+            clips = draw_clips(
+                self.world,
+                "captioner",
+                range(first, first + data.shard_clips),
+                **sizes,
+                fps=self.oracle.config.fps,
+            )
+            video = self.oracle.prepare(to_tensor(clips))
+            worse = torch.from_numpy(rng.random(len(video)) < data.degraded)
+            if worse.any():
+                video[worse] = degrade(video[worse], torch_rng("captioner-degrade", first))
+            out = self.oracle(video.to(next(self.oracle.parameters()).device))
+            truths = [{name: clip.truth[name] for name in TOLD} for clip in clips]
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            tensors = {"frames": out.frames.cpu().contiguous(), "wholes": out.wholes.cpu().contiguous()}
+            save_file(tensors, partial, metadata={"truths": json.dumps(truths)})
+            partial.replace(path)
+            log.info("%s: %d clips looked at", path.name, len(clips))
+        with safe_open(path, "pt") as file:
+            return Seen(file.get_tensor("frames"), file.get_tensor("wholes")), json.loads(
+                file.metadata()["truths"]
+            )
+
+    def batch(self, step: int) -> Batch:
+        """What is seen of some clips of one length, and a caption of each with the id of its form before it.
+
+        All captions of a batch are of one form and language, for padding short ones to the length of detailed ones costs twice the time.
+        """
+        recipe, rng = self.recipe, numpy_rng(self.recipe.run.seed, "batch", step)
+        lengths = sorted(self.seen)
+        length = (
+            lengths[choose([len(self.seen[n][1]) for n in lengths], float(rng.random()))]
+            if len(lengths) > 1
+            else lengths[0]
+        )
+        seen, truths = self.seen[length]
+        rows = rng.integers(len(truths), size=recipe.data.batch)
+        mix = next(
+            stage.captions
+            for stage in recipe.stages
+            if step < stage.until * recipe.run.steps or stage.until == 1
+        )
+        key = mix.draw({key: key for key in CAPTION_KEYS}, rng)
+        texts = [
+            self._caption(truths[row], key, derive_seed(recipe.run.seed, step, i))
+            for i, row in enumerate(rows)
+        ]
+        return {
+            "frames": seen.frames[rows],
+            "wholes": seen.wholes[rows],
+            "ids": self._ids([key] * len(rows), texts),
+        }
+
+    def _caption(self, truth: Mapping[str, Any], key: str, seed: int) -> str:
+        form, _, language = key.partition("_")
+        return str(self.world.caption(truth, form, language or "en", random.Random(seed)))
+
+    def _ids(self, keys: Sequence[str], texts: Sequence[str]) -> Tensor:
+        """Form, words and end of every caption, padded to the longest. Raises `ConfigError` when one is too long."""
+        speller = self.model.speller
+        rows = [
+            [speller.form_ids[key], *speller.encode(text), END] for key, text in zip(keys, texts, strict=True)
+        ]
+        longest = max(map(len, rows))
+        if longest > self.config.max_length + 1:
+            raise ConfigError(
+                f"model.max_length = {self.config.max_length} is too short for a caption of {longest - 1} tokens"
+            )
+        return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
+
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Cross-entropy of every next token, some of those before it hidden."""
+        assert isinstance(model, Captioner), "the captioner part trains a Captioner"
+        ids = batch["ids"]
+        is_hidden = torch.rand(ids.shape, generator=generator).to(ids.device) < self.recipe.data.hidden
+        is_hidden[:, 0] = False  # the form
+        given = ids.masked_fill(is_hidden, PAD)[:, :-1]
+        logits, targets = (
+            model(Seen(batch["frames"], batch["wholes"]), given).flatten(0, 1).float(),
+            ids[:, 1:].flatten(),
+        )
+        loss = F.cross_entropy(logits, targets, ignore_index=PAD)
+        right = (logits.argmax(dim=-1) == targets)[targets != PAD].float().mean()
+        return loss, {"right": right.detach()}
+
+    @torch.no_grad()
+    def measure(self, model: Captioner, device: torch.device) -> dict[str, dict[str, float]]:
+        """The share of new clips captioned rightly, slot by slot: combinations held out and seen, English and Chinese."""
+        data, shape = self.recipe.data, self.recipe.data.shapes[0]
+        sizes = {"height": shape.height, "width": shape.width, "num_frames": max(data.lengths)}
+        scores = {}
+        for split in ("held_out", "train"):
+            world = type(self.world)(dataclasses.replace(self.recipe.stage, split=split))
+            clips = draw_clips(
+                world,
+                f"captioner-{split}-measured",
+                range(data.held_out_clips),
+                **sizes,
+                fps=self.oracle.config.fps,
+            )
+            seen = [look(self.oracle, clip.frames, clip.fps, most=self.config.num_frames) for clip in clips]
+            together = Seen(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
+            for key in MEASURED:
+                captions = [written.text for written in model.write(together, [key] * len(clips))]
+                shares = right_captions(captions, [clip.truth for clip in clips])
+                scores[f"{split} {key}"] = {slot: round(share, 4) for slot, share in shares.items()}
+        return scores
+
+    @torch.no_grad()
+    def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
+        """New clips with a caption each, every one in another form."""
+        assert isinstance(model, Captioner), "the captioner part trains a Captioner"
+        model.eval()
+        shape = self.recipe.data.shapes[0]
+        sizes = {"height": shape.height, "width": shape.width, "num_frames": max(self.recipe.data.lengths)}
+        clips = draw_clips(self.world, "captioner-sample", range(6), **sizes, fps=self.oracle.config.fps)
+        seen = [look(self.oracle, clip.frames, clip.fps, most=self.config.num_frames) for clip in clips]
+        titles = [model.write(one, [key])[0].text for one, key in zip(seen, CAPTION_KEYS)]
+        save_image(
+            path,
+            contact_sheet([Video(c.frames, c.fps) for c in clips], titles, columns=1, frames_per_video=5),
+        )
+
+    def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
+        """The captioner in bfloat16, and what it captions rightly when it is loaded from there."""
+        assert isinstance(model, Captioner), "the captioner part trains a Captioner"
+        save_component(folder, model, card=training, dtype=torch.bfloat16)
+        scores = self.measure(load_component(folder, Captioner, device=device), device)
+        save_component(folder, model, card={**training, "measured": scores}, dtype=torch.bfloat16)
+
+    def init_from(self, folder: Path) -> None:
+        """The weights of a released captioner with the same words."""
+        self.model.load_state_dict(load_component(folder, Captioner).state_dict())
+
+    @torch.no_grad()
+    def plan(self) -> list[tuple[str, Batch, int]]:
+        """A step of detailed captions."""
+        data, config = self.recipe.data, self.config
+        clips = draw_clips(self.world, "plan", range(data.batch), height=16, width=16, num_frames=1)
+        ids = self._ids(["detailed"] * data.batch, [clip.captions["detailed"] for clip in clips])
+        rng = torch_rng("plan")
+        frames = torch.randn(data.batch, config.num_frames, config.frame_width, generator=rng)
+        wholes = torch.randn(data.batch, 3, config.whole_width, generator=rng)
+        return [(f"{data.batch} captions", {"frames": frames, "wholes": wholes, "ids": ids}, ids.numel())]

@@ -1,0 +1,367 @@
+"""Training the DiT on cached latents: images first, then clips, every task of the canvas mix, captions dropped for guidance."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from kinema.checkpoints.folders import (
+    MANIFEST,
+    Manifest,
+    load_card,
+    load_clip,
+    load_dit,
+    load_manifest,
+    load_vae,
+    resolve_model,
+    save_model,
+)
+from kinema.data.latents import LatentCache, LatentData, Latents, choose
+from kinema.data.packing import PackConfig
+from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
+from kinema.data.world_clips import CaptionMix, draw_clips
+from kinema.diffusion.objectives import Prediction, TimeLaw, add_noise, draw_times, target
+from kinema.diffusion.samplers import SAMPLERS
+from kinema.diffusion.schedules import SCHEDULES
+from kinema.errors import ConfigError, TrainingError
+from kinema.generation.pipeline import Pipeline
+from kinema.generation.request import Request
+from kinema.models.clip import CLIP
+from kinema.models.conditioning import TextStates
+from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.models.vae import VAE
+from kinema.registry import lookup
+from kinema.training.canvas_mix import TASKS, CanvasMix
+from kinema.training.task import Recipe
+from kinema.video import contact_sheet, save_image
+from kinema.worlds import WORLDS, StageConfig
+
+log = logging.getLogger(__name__)
+
+SAMPLES = 8
+"""Clips of a picture that shows how far a run has come."""
+
+
+@dataclass(frozen=True)
+class DiTSizes:
+    """The sizes of `DiTConfig` that a recipe sets; channels and text width are those of the VAE and the CLIP."""
+
+    d: int = 256
+    num_layers: int = 8
+    num_heads: int = 4
+    ffn_dim: int = 1024
+    patch: tuple[int, int, int] = (1, 2, 2)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the run: up to `until` (a share of all steps), batches of `batch` clips of `latent_frames` latents (1: images)."""
+
+    until: float
+    batch: int
+    latent_frames: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1 or self.batch < 1 or self.latent_frames < 1:
+            raise ConfigError(
+                f"stage until={self.until}, batch={self.batch}, latent_frames={self.latent_frames}: shares end at 1, sizes at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The noise schedule, what the network predicts, and how training times are drawn."""
+
+    schedule: str = "linear"
+    prediction: Prediction = "velocity"
+    time_law: TimeLaw = "logit_normal"
+    time_shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        lookup(SCHEDULES, self.schedule, kind="noise schedule")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the exported model samples with when a request does not say."""
+
+    sampler: str = "unipc"
+    steps: int = 20
+    guidance: float = 4.0
+    shift: float = 1.0
+
+
+@dataclass(frozen=True)
+class DiTRecipe(Recipe):
+    """Everything of a DiT run. `vae` and `clip` are "shipped", or the export folders of such runs."""
+
+    part: str = "dit"
+    name: str = "kinema-nano"
+    notes: str = ""
+    """What a user should know of the model: what it can and cannot do."""
+    vae: str = "shipped"
+    clip: str = "shipped"
+    world: str = "stage"
+    stage: StageConfig = field(default_factory=StageConfig)
+    model: DiTSizes = field(default_factory=DiTSizes)
+    data: LatentData = field(default_factory=LatentData)
+    captions: CaptionMix = field(default_factory=CaptionMix)
+    dataset: str | None = None
+    """A data set of files to train on in place of the world's clips; see `kinema.training.tasks.dit_on_dataset`."""
+    pack: PackConfig = field(default_factory=PackConfig)
+    stages: tuple[Stage, ...] = (Stage(0.15, 96, 1), Stage(1.0, 32, 5))
+    mix: CanvasMix = field(default_factory=CanvasMix)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    defaults: Defaults = field(default_factory=Defaults)
+
+    def __post_init__(self) -> None:
+        ends = [stage.until for stage in self.stages]
+        if not ends or ends != sorted(ends) or ends[-1] != 1:
+            raise ConfigError(f"stages end at {ends}: they must rise and the last must end at 1")
+
+
+class DiTPart:
+    """See `kinema.training.task.Part`."""
+
+    def __init__(self, recipe: DiTRecipe):
+        self.recipe = recipe
+        lookup(SAMPLERS, recipe.defaults.sampler, kind="sampler")
+        self._load()
+
+    def _load(self) -> None:
+        """The networks: those that are used and the one that is trained."""
+        recipe = self.recipe
+        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
+        self.vae: VAE = load_vae(resolve_model(recipe.vae)).eval().requires_grad_(False)
+        self.clip: CLIP = load_clip(resolve_model(recipe.clip)).eval().requires_grad_(False)
+        self.cards = {
+            "vae": _card(resolve_model(recipe.vae), "vae"),
+            "clip": _card(resolve_model(recipe.clip), "clip"),
+        }
+        if recipe.dataset is None:
+            self.clip.tokenizer = self.clip.tokenizer.limited(self.world.vocabulary().words)
+        self.schedule = lookup(SCHEDULES, recipe.diffusion.schedule, kind="noise schedule")()
+        longest = 1 + (recipe.data.num_frames - 1) // self.vae.config.temporal_factor
+        if recipe.dataset is None and max(stage.latent_frames for stage in recipe.stages) > longest:
+            raise ConfigError(
+                f"a stage has more latent frames than clips of {recipe.data.num_frames} frames have ({longest})"
+            )
+        sizes = recipe.model
+        config = DiTConfig(
+            in_channels=self.vae.config.z_dim,
+            out_channels=self.vae.config.z_dim,
+            d=sizes.d,
+            num_layers=sizes.num_layers,
+            num_heads=sizes.num_heads,
+            ffn_dim=sizes.ffn_dim,
+            patch=sizes.patch,
+            text_dim=self.clip.config.text_width,
+            text_length=self.clip.config.max_length,
+        )
+        torch.manual_seed(derive_seed(recipe.run.seed, "init"))
+        self.model = DiT(config)
+        self._manifest({})  # what cannot be exported is refused before the first step
+        self.cached: dict[tuple[str, int], Latents] = {}
+
+    def prepare(self, out: Path, device: torch.device) -> None:
+        """Encode what is not encoded yet into the folder `cache` beside the run, and read it."""
+        cache = LatentCache(out.parent / "cache", self.vae, self.world, self.recipe.stage, self.recipe.data)
+        cache.fill(device, self.recipe.run.num_workers)
+        for kind in ("images", "clips"):
+            for index in range(len(self.recipe.data.shapes)):
+                self.cached[kind, index] = cache.load(kind, index)
+        self._check_latents(self.cached["clips", 0].latents.float())
+        self.vae.to(device)
+        self.clip.to(device)
+
+    def _check_latents(self, values: Tensor) -> None:
+        mean, std = values.mean().item(), values.std().item()
+        if abs(mean) > 1 or not 0.4 < std < 2.5:
+            raise TrainingError(
+                f"the VAE's latents have mean {mean:.2f} and std {std:.2f}; its latents_mean and latents_std are not of this data"
+            )
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage that a step belongs to."""
+        return next(
+            stage
+            for stage in self.recipe.stages
+            if step < stage.until * self.recipe.run.steps or stage is self.recipe.stages[-1]
+        )
+
+    def batch(self, step: int) -> Batch:
+        """Latents with captions, all of one shape: {"latents", "tails", "tail_lengths", "captions", "first_frame"}."""
+        rng = numpy_rng(self.recipe.run.seed, "batch", step)
+        stage = self.stage_at(step)
+        shape_index = choose([shape.share for shape in self.recipe.data.shapes], rng.random())
+        source = self.cached["images" if stage.latent_frames == 1 else "clips", shape_index]
+        indices = rng.integers(len(source), size=stage.batch)
+        latents, first = source.latents[indices].float(), 0
+        batch: Batch = {
+            "captions": [self.recipe.captions.draw(source.captions[i], rng) for i in indices],
+            "step": step,
+        }
+        total = latents.shape[2]
+        if stage.latent_frames > 2 and rng.random() < self.recipe.mix.windows:
+            latents, first = latents[:, :, max(1, total - stage.latent_frames) :], int(rng.integers(1, 9))
+        else:
+            latents = latents[:, :, : stage.latent_frames]
+        if (
+            source.tails is not None
+            and source.tail_lengths is not None
+            and (first or stage.latent_frames == total)
+        ):
+            batch |= {"tails": source.tails[indices].float(), "tail_lengths": source.tail_lengths[indices]}
+        return {"latents": latents, "first_frame": first, **batch}
+
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Mean squared error of the prediction over unknown latents; `text` is the error of clips in which nothing was known."""
+        assert isinstance(model, DiT), "the DiT part trains a DiT"
+        config, x0 = self.recipe.diffusion, batch["latents"]
+        known, clean, t, tasks = self._paint(batch, generator, model.config.patch)
+        noise = torch.randn(x0.shape, generator=generator).to(x0.device)
+        known, clean, t = known.to(x0.device), clean.to(x0.device), t.to(x0.device)
+        x = torch.where(known, clean, add_noise(x0, noise, t, self.schedule))
+        output = apply_to_grid(model, x, t.masked_fill(known, 0), self._text(batch), batch["first_frame"])
+        wanted = target(config.prediction, x0, noise, t, self.schedule)
+        errors = reduce((output.float() - wanted).square(), "b c lf lh lw -> b 1 lf lh lw", "mean")
+        unknown = (~known).expand_as(errors).float()
+        loss = (errors * unknown).sum() / unknown.sum()
+        from_text = torch.tensor([task == "text" for task in tasks], device=x0.device)
+        per_clip = errors.detach().mean(dim=(1, 2, 3, 4))
+        return loss, {"text": per_clip[from_text].mean()} if from_text.any() else {}
+
+    @torch.no_grad()
+    def _text(self, batch: Batch) -> TextStates:
+        """The states of the captions of a batch."""
+        return self.clip.encode_text(batch["captions"])[0]
+
+    def _draw_times(self, count: int, generator: torch.Generator) -> Tensor:
+        config = self.recipe.diffusion
+        return draw_times(count, generator, law=config.time_law, shift=config.time_shift)
+
+    def _paint(
+        self, batch: Batch, generator: torch.Generator, patch: tuple[int, int, int]
+    ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+        """For each clip a task: which latents are known (b, 1, lf, lh, lw), what they hold, and the time of each latent."""
+        x0 = batch["latents"].cpu()
+        b, _, lf, lh, lw = x0.shape
+        clean, known = x0.clone(), torch.zeros(b, 1, lf, lh, lw, dtype=torch.bool)
+        times = self._draw_times(b, generator)
+        t = rearrange(times, "b -> b 1 1 1 1").expand(b, 1, lf, lh, lw).clone()
+        tasks = [self.recipe.mix.draw(generator, is_window=batch["first_frame"] > 0) for _ in range(b)]
+        for i, task in enumerate(tasks):
+            mask = TASKS[task]((lf // patch[0], -(-lh // patch[1]), -(-lw // patch[2])), generator)
+            for axis, size in enumerate(patch):
+                mask = mask.repeat_interleave(size, dim=axis)
+            known[i, 0] = mask[:lf, :lh, :lw]
+            if task == "noise_per_frame":
+                t[i, 0] = rearrange(self._draw_times(lf, generator), "lf -> lf 1 1")
+            if task in ("ending", "both_ends") and "tails" in batch:
+                tail = int(batch["tail_lengths"][i])
+                if tail and bool(known[i, 0, -tail:].all()) and not bool(known[i, 0, -tail - 1].all()):
+                    clean[i, :, -tail:] = batch["tails"][i, :, -tail:].cpu()
+        return known, clean, t, tasks
+
+    @torch.no_grad()
+    def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
+        """Clips drawn from captions of the world that no batch has had."""
+        assert isinstance(model, DiT), "the DiT part trains a DiT"
+        pipeline = Pipeline(model, self.vae, self.clip, self._manifest({}), model_hash="training")
+        prompts = self._prompts()
+        videos = [pipeline.run(Request(prompt, seed=seed)).video for seed, prompt in enumerate(prompts)]
+        save_image(path, contact_sheet(videos, prompts, columns=2, frames_per_video=5))
+        model.train()
+
+    def _prompts(self) -> list[str]:
+        """Captions that no batch has had."""
+        clips = draw_clips(self.world, "dit-held-out", range(SAMPLES), height=16, width=16, num_frames=1)
+        return [clip.captions["medium"] for clip in clips]
+
+    def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
+        """The whole model: the averaged DiT with the VAE and the CLIP it was trained with."""
+        assert isinstance(model, DiT), "the DiT part trains a DiT"
+        save_model(
+            folder,
+            model,
+            self.vae,
+            self.clip,
+            self._manifest({"notes": self.recipe.notes, "dit": training, **self.cards}),
+        )
+
+    def _manifest(self, card: dict[str, Any]) -> Manifest:
+        """What the model says of itself: the sizes and lengths it saw, its words, its defaults."""
+        recipe, words = self.recipe, self.world.vocabulary()
+        sides = [side for shape in recipe.data.shapes for side in (shape.height, shape.width)]
+        factor = self.vae.config.spatial_factor
+        first = max(recipe.data.shapes, key=lambda shape: shape.share)
+        longest = (
+            1 + (max(stage.latent_frames for stage in recipe.stages) - 1) * self.vae.config.temporal_factor
+        )
+        kinds = ("nouns", "verbs", "grounds", "skies", "cameras", "directions", "sizes")
+        return Manifest(
+            name=recipe.name,
+            licence="Apache-2.0",
+            fps=recipe.data.fps,
+            sides=(min(sides), max(sides), factor * max(recipe.model.patch[1:])),
+            frames=(1, longest),
+            default_size=(first.height, first.width),
+            default_frames=longest,
+            schedule=recipe.diffusion.schedule,
+            prediction=recipe.diffusion.prediction,
+            sampler=recipe.defaults.sampler,
+            steps=recipe.defaults.steps,
+            guidance=recipe.defaults.guidance,
+            shift=recipe.defaults.shift,
+            vocabulary={kind: getattr(words, kind) for kind in kinds},
+            card=card,
+        )
+
+    def init_from(self, folder: Path) -> None:
+        """The DiT's weights of a released model folder, or of the model "shipped"."""
+        self.model.load_state_dict(load_dit(resolve_model(str(folder))).state_dict())
+
+    def plan(self) -> list[tuple[str, Batch, int]]:
+        """A step of every stage at the first shape."""
+        self.clip.to(next(self.model.parameters()).device)
+        shape, factor = self.recipe.data.shapes[0], self.vae.config.spatial_factor
+        grid = (shape.height // factor, shape.width // factor)
+        captions = [
+            clip.captions["medium"]
+            for clip in draw_clips(self.world, "plan", range(8), height=16, width=16, num_frames=1)
+        ]
+        rows = []
+        for stage in self.recipe.stages:
+            latents = torch.randn(
+                stage.batch, self.vae.config.z_dim, stage.latent_frames, *grid, generator=torch_rng("plan")
+            )
+            batch = {
+                "latents": latents,
+                "captions": [captions[i % 8] for i in range(stage.batch)],
+                "first_frame": 0,
+                "step": 0,
+            }
+            pt, ph, pw = self.recipe.model.patch
+            tokens = stage.batch * (stage.latent_frames // pt) * -(-grid[0] // ph) * -(-grid[1] // pw)
+            rows.append(
+                (
+                    f"{stage.batch} x {stage.latent_frames} latent frames of {shape.height}x{shape.width}",
+                    batch,
+                    tokens,
+                )
+            )
+        return rows
+
+
+def _card(folder: Path, part: str) -> dict[str, Any]:
+    """What training wrote of the VAE or the CLIP in `folder`, which is one such part or a whole model."""
+    if not (folder / MANIFEST).is_file():
+        return load_card(folder)
+    return dict(load_manifest(folder).card.get(part, {}))

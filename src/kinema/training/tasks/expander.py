@@ -1,0 +1,270 @@
+"""Training the expander on a world's captions: a short one in, the one that says everything out. No clip is drawn, only its truth.
+
+What it learns depends on what the prompt is for. For words alone the medium caption is wanted, as most of the DiT's own captions.
+Beside a first picture nothing is added that the picture shows, which leaves where it goes and how it ends. A clip that is edited has all
+of that, and its prompt is given the style alone: whatever else were added would be a change that nobody asked for.
+"""
+
+import dataclasses
+import json
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kinema.checkpoints.folders import load_component, save_component
+from kinema.data.seeds import Batch, derive_seed, numpy_rng
+from kinema.errors import ConfigError
+from kinema.models.expander import KINDS, SPECIAL, UNKNOWN, Expander, ExpanderConfig
+from kinema.prompts.tokenizer import pieces
+from kinema.registry import lookup
+from kinema.training.task import Recipe
+from kinema.worlds import WORLDS, StageConfig
+from kinema.worlds.stage import grammar
+
+IN_PICTURE = ("ground", "sky", "size")
+"""What a first picture shows, so that words need not."""
+
+
+@dataclass(frozen=True)
+class ExpanderData:
+    """Pairs of captions from `truths` clips of the world; the wording of a pair is drawn anew each time."""
+
+    batch: int = 64
+    truths: int = 2000
+    num_frames: int = 17
+    fps: float = 8.0
+    chinese: float = 0.3
+    image: float = 0.2
+    edit: float = 0.15
+    """Shares of prompts that stand beside a picture, and that edit a clip; the rest is for words alone."""
+    left_out: float = 0.65
+    """How often a slot that can be left out is, in the half of the prompts that are no short captions."""
+    unknown: float = 0.3
+    """Share of prompts in which some words are read as unknown, and of those into which words were put that belong to no caption."""
+    held_out: int = 200
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.truths, self.num_frames, self.held_out) < 1 or self.fps <= 0:
+            raise ConfigError("batch, truths, num_frames, held_out and fps must be positive")
+        shares = (self.chinese, self.image, self.edit, self.left_out, self.unknown)
+        if not all(0 <= share <= 1 for share in shares) or self.image + self.edit > 1:
+            raise ConfigError(
+                f"chinese, image, edit, left_out and unknown = {shares} are shares, and image + edit at most 1"
+            )
+
+
+@dataclass(frozen=True)
+class ExpanderRecipe(Recipe):
+    """The words of the model are those of the world."""
+
+    part: str = "expander"
+    world: str = "stage"
+    stage: StageConfig = field(default_factory=StageConfig)
+    model: ExpanderConfig = field(default_factory=ExpanderConfig)
+    data: ExpanderData = field(default_factory=ExpanderData)
+
+
+class ExpanderPart:
+    """See `kinema.training.task.Part`."""
+
+    def __init__(self, recipe: ExpanderRecipe):
+        self.recipe = recipe
+        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
+        # `an` is `a` before a vowel, which is spelling: see `kinema.models.expander.spell`.
+        words = tuple(
+            sorted({piece for word in self.world.vocabulary().words for piece in pieces(word)} - {"an"})
+        )
+        torch.manual_seed(derive_seed(recipe.run.seed, "init"))
+        self.model = Expander(dataclasses.replace(recipe.model, words=words))
+        self.truths: list[Mapping[str, Any]] = []
+
+    def prepare(self, out: Path, device: torch.device) -> None:
+        """Draw the truths, some milliseconds each."""
+        self.truths = self._draw("expander", self.recipe.data.truths)
+
+    def _draw(self, split: str, count: int) -> list[Mapping[str, Any]]:
+        data = self.recipe.data
+        return [
+            self.world.truth(derive_seed(split, i), num_frames=data.num_frames, fps=data.fps)
+            for i in range(count)
+        ]
+
+    def batch(self, step: int) -> Batch:
+        """Sources and the steps that make their targets."""
+        if not self.truths:
+            self.prepare(Path(), torch.device("meta"))
+        data, seeds = (
+            self.recipe.data,
+            numpy_rng(self.recipe.run.seed, "batch", step).integers(2**40, size=self.recipe.data.batch),
+        )
+        batch: Batch = {"sources": [], "steps": []}
+        for seed in seeds.tolist():
+            rng = random.Random(seed)
+            kind = rng.choices(KINDS, [1 - data.image - data.edit, data.image, data.edit])[0]
+            language = "zh" if rng.random() < data.chinese else "en"
+            prompt, target = pair(rng.choice(self.truths), kind, language, rng, data.left_out)
+            readings, steps = align(self.model, prompt, target)
+            if rng.random() < data.unknown:
+                readings = [
+                    self.model.ids[UNKNOWN] if rng.random() < 0.2 else reading for reading in readings
+                ]
+            if rng.random() < data.unknown:
+                readings, steps = self._disturbed(readings, steps, rng)
+            batch["sources"].append(self.model.source(kind, readings))
+            batch["steps"].append(steps)
+        return batch
+
+    def _disturbed(
+        self, readings: list[int], steps: list[int], rng: random.Random
+    ) -> tuple[list[int], list[int]]:
+        """With one to three words put in, which are copied like the others."""
+        readings, steps = list(readings), list(steps)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(readings) + 1)
+            word = (
+                self.model.ids[UNKNOWN]
+                if rng.random() < 0.7
+                else rng.randrange(len(SPECIAL), len(self.model.tokens))
+            )
+            copies = [index for index, step in enumerate(steps) if step == 0]
+            steps.insert(copies[at], 0)
+            readings.insert(at, word)
+        return readings, steps
+
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Cross entropy of the next step, and how often the likeliest one is right."""
+        assert isinstance(model, Expander), "the expander part trains an expander"
+        logits, is_step = model(batch["sources"], batch["steps"])
+        wanted = torch.tensor([step for steps in batch["steps"] for step in steps], device=logits.device)
+        found = logits[is_step]
+        return F.cross_entropy(found, wanted), {
+            "right": (found.argmax(dim=1) == wanted).float().mean().detach()
+        }
+
+    @torch.no_grad()
+    def measure(self, model: Expander) -> dict[str, float]:
+        """On truths that training has not seen, of short captions for words alone: how many expansions name ground and sky, each once."""
+        complete = []
+        for index, truth in enumerate(self._draw("expander-held-out", self.recipe.data.held_out)):
+            language = "zh" if index % 3 == 2 else "en"
+            short = grammar.caption(truth, "short", language, random.Random(index))
+            expansion = model.expand(short, seed=index)
+            complete.append(all(_named(expansion, slot, language) == 1 for slot in ("ground", "sky")))
+        return {"complete": sum(complete) / len(complete)}
+
+    def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
+        """Short captions and their expansions, as text beside where a picture would be."""
+        assert isinstance(model, Expander), "the expander part trains an expander"
+        lines = []
+        for index, truth in enumerate(self._draw("expander-held-out", 12)):
+            short = grammar.caption(truth, "short", "zh" if index % 3 == 2 else "en", random.Random(index))
+            lines += [short, *(f"  {kind}: {model.expand(short, kind=kind, seed=index)}" for kind in KINDS)]
+        path.with_suffix(".txt").write_text(
+            "\n".join([*lines, json.dumps(self.measure(model))]) + "\n", encoding="utf-8"
+        )
+
+    def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
+        """The expander in bfloat16, and what it scores."""
+        assert isinstance(model, Expander), "the expander part trains an expander"
+        save_component(
+            folder, model, card={**training, "held_out": self.measure(model)}, dtype=torch.bfloat16
+        )
+
+    def init_from(self, folder: Path) -> None:
+        """The weights of a released expander of the same words."""
+        self.model.load_state_dict(load_component(folder, Expander).state_dict())
+
+    def plan(self) -> list[tuple[str, Batch, int]]:
+        """A step."""
+        batch = self.batch(0)
+        return [(f"{len(batch['sources'])} prompts", batch, sum(map(len, batch["steps"])))]
+
+
+def pair(
+    truth: Mapping[str, Any], kind: str, language: str, rng: random.Random, left_out: float
+) -> tuple[str, str]:
+    """A prompt and the expansion that holds every word of it, in the same order, from one truth."""
+    while True:
+        wording = rng.getrandbits(32)
+        full = grammar.caption(truth, "medium", language, random.Random(wording))
+        prompt = grammar.caption(truth, "short", language, random.Random(wording))
+        # A prompt is followed by what it lacks: captions that begin with the sky would put words before a capital letter.
+        if language == "zh" or not full.startswith(grammar.optional_phrases("en")["sky"]):
+            break
+    if rng.random() < 0.5 or not _is_inside(prompt, full):
+        slots = grammar.optional_phrases(language)
+        prompt = without(full, [slot for slot in slots if rng.random() < left_out], language)
+    if kind == "image":
+        full = without(full, [slot for slot in IN_PICTURE if not _named(prompt, slot, language)], language)
+    elif kind == "edit":
+        style = rng.choice(grammar.STYLES if language == "en" else grammar.STYLES_ZH)
+        full = f"{prompt}. {style}" if language == "en" else f"{prompt}。{style}"
+    if language == "en" and prompt.startswith("a ") and rng.random() < 0.1:
+        prompt = prompt.removeprefix("a ")
+    return prompt, full
+
+
+def align(model: Expander, prompt: str, target: str) -> tuple[list[int], list[int]]:
+    """How the tokens of `prompt` are read, and the steps that make `target` of it; the last of them copies the end."""
+    readings = [token.reading for token in model.read(prompt)]
+    steps, at = [], 0
+    for token in model.read(target.rstrip(".")):
+        is_next = at < len(readings) and token.reading == readings[at]
+        steps.append(0 if is_next else token.reading)
+        at += is_next
+    assert at == len(readings), f"'{prompt}' is not inside '{target}'"
+    assert model.ids[UNKNOWN] not in steps, f"'{target}' has words that the expander does not know"
+    return readings, [*steps, 0]
+
+
+def without(caption: str, slots: Sequence[str], language: str) -> str:
+    """The caption without what it says of `slots`."""
+    for slot in slots:
+        for phrase in grammar.optional_phrases(language)[slot]:
+            caption, count = _as_words(phrase, language).subn("", caption, count=1)
+            if count:
+                caption = (
+                    caption if language == "zh" else re.sub(" +", " ", caption).replace(" ,", ",").strip()
+                )
+                break
+    return caption
+
+
+def _named(text: str, slot: str, language: str) -> int:
+    """How often a text says something of a slot."""
+    count = 0
+    for phrase in grammar.optional_phrases(language)[slot]:
+        text, found = _as_words(phrase, language).subn("#", text)
+        count += found
+    if language == "zh" and slot == "ground":  # of what flies, rises or falls it is a part of the verb
+        count += sum(text.count(name) for names in grammar.GROUND_WORDS_ZH.values() for name in names[:1])
+    return count
+
+
+@cache
+def _as_words(phrase: str, language: str) -> re.Pattern[str]:
+    """The phrase as words of its own, and not of the camera: `在草地上` is not in `在草地上空飞行`, nor `向左` in `镜头向左平移`."""
+    if language == "zh":
+        return re.compile(re.escape(phrase) + "(?!空|平移)")
+    return re.compile(
+        ("" if phrase.startswith(",") else r"(?<!pans )(?<![\w-])") + re.escape(phrase) + r"(?![\w-])"
+    )
+
+
+def _is_inside(prompt: str, full: str) -> bool:
+    """Whether the words of `prompt` are words of `full`, in the same order; of Chinese the characters."""
+    split = list if not prompt.isascii() else str.split
+    rest = iter(split(full.replace(" an ", " a ")))
+    return all(
+        any(word == other for other in rest) for word in split(f" {prompt} ".replace(" an ", " a ").strip())
+    )

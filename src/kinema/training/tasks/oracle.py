@@ -1,0 +1,346 @@
+"""Training the oracle on clips of a world: fresh ones, degraded ones, and ones that a VAE has encoded and decoded."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kinema.checkpoints.folders import load_component, save_component
+from kinema.checkpoints.shipped import SHIPPED, shipped_model
+from kinema.checkpoints.tensors import weights_hash
+from kinema.config import to_dict
+from kinema.data.augment import degrade
+from kinema.data.latents import Shape, choose
+from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
+from kinema.data.world_clips import draw_clips, to_tensor
+from kinema.errors import ConfigError
+from kinema.models.oracle import SLOTS, Oracle, OracleConfig, OracleOutput, heat_target
+from kinema.models.pixels import to_uint8
+from kinema.models.vae import VAE
+from kinema.registry import lookup
+from kinema.training.task import Recipe
+from kinema.video import Video, contact_sheet, save_image
+from kinema.worlds import WORLDS, Clip, StageConfig, Vocabulary
+
+log = logging.getLogger(__name__)
+
+SHARD_CLIPS = 16
+SEEN_SHARE = 0.2
+"""How much of an object must be seen in a frame for its place to be asked for."""
+ROUND_TRIP_FPS = 8.0
+
+
+@dataclass(frozen=True)
+class OracleData:
+    """Clips of `num_frames` frames at the oracle's rate in one of `shapes` a batch.
+
+    A clip is degraded with probability `degraded`. Of the square batches, `round_trip_share` is taken from `round_trips` clips that went
+    through the VAE once, before the first step; 0 leaves the VAE out.
+    """
+
+    batch: int = 32
+    num_frames: int = 9
+    shapes: tuple[Shape, ...] = (Shape(128, 128, 0.8), Shape(96, 160, 0.1), Shape(160, 96, 0.1))
+    degraded: float = 0.5
+    round_trips: int = 160
+    round_trip_share: float = 0.25
+    held_out_clips: int = 400
+    held_out_round_trips: int = 64
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.held_out_clips) < 1 or self.num_frames < 5:
+            raise ConfigError(
+                f"batch = {self.batch} must be positive and num_frames = {self.num_frames} at least 5, or motion cannot be read"
+            )
+        if min(self.round_trips, self.held_out_round_trips) < 0:
+            raise ConfigError("numbers of round trips must not be negative")
+        for name in ("degraded", "round_trip_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
+
+
+@dataclass(frozen=True)
+class OracleLoss:
+    """Weights of the heat map, of the expected place, of the size and of being seen, beside the mean cross-entropy of the slots."""
+
+    heat: float = 0.1
+    place: float = 2.0
+    size: float = 1.0
+    visible: float = 0.1
+
+
+@dataclass(frozen=True)
+class OracleRecipe(Recipe):
+    """Everything of an oracle run. `vae` is a released folder or "shipped"."""
+
+    part: str = "oracle"
+    world: str = "stage"
+    vae: str = SHIPPED
+    stage: StageConfig = field(default_factory=lambda: StageConfig(split="all"))
+    model: OracleConfig = field(default_factory=OracleConfig)
+    data: OracleData = field(default_factory=OracleData)
+    loss: OracleLoss = field(default_factory=OracleLoss)
+
+    def __post_init__(self) -> None:
+        if self.stage.split != "all":
+            raise ConfigError(
+                f"stage.split = '{self.stage.split}': an oracle judges seen and held-out combinations alike and must be trained on 'all'"
+            )
+
+
+def slots_of(vocabulary: Vocabulary, max_objects: int) -> dict[str, tuple[str, ...]]:
+    """The possible answers of every slot in a world."""
+    return {
+        "noun": vocabulary.nouns,
+        "count": tuple(str(n) for n in range(1, max_objects + 1)),
+        "verb": vocabulary.verbs,
+        "direction": (*vocabulary.directions, "none"),
+        "ground": vocabulary.grounds,
+        "sky": vocabulary.skies,
+        "size": vocabulary.sizes,
+        "camera": vocabulary.cameras,
+    }
+
+
+def targets(clips: Sequence[Clip], config: OracleConfig) -> dict[str, Tensor]:
+    """What the oracle should say of clips: an index per slot, and places, log sizes and visible shares as `OracleOutput` has them."""
+    out = {
+        f"slot_{name}": torch.tensor([config.slots[name].index(str(clip.truth[name])) for clip in clips])
+        for name in SLOTS
+    }
+    rows: dict[str, list[np.ndarray]] = {"places": [], "log_sizes": [], "visible": []}
+    for clip in clips:
+        aspect, frames = clip.truth["aspect"], len(clip.frames)
+        places, sizes, seen = (
+            np.full((frames, config.num_tracks, 2), 0.5),
+            np.ones((frames, config.num_tracks)),
+            np.zeros((frames, config.num_tracks)),
+        )
+        for track, role in enumerate(("subject", "object")[: config.num_tracks]):
+            tracks = [one["tracks"] for one in clip.truth["objects"] if one["role"] == role]
+            if tracks:
+                places[:, track, 0] = np.mean([t["x"] for t in tracks], axis=0) / aspect
+                places[:, track, 1] = np.mean([t["y"] for t in tracks], axis=0)
+                sizes[:, track] = np.mean([t["size"] for t in tracks], axis=0) / min(1.0, aspect)
+                seen[:, track] = np.max([t["visible"] for t in tracks], axis=0)
+        for name, values in (("places", places), ("log_sizes", np.log(sizes)), ("visible", seen)):
+            rows[name].append(values.astype(np.float32))
+    return out | {name: torch.from_numpy(np.stack(values)) for name, values in rows.items()}
+
+
+class OraclePart:
+    """See `kinema.training.task.Part`."""
+
+    def __init__(self, recipe: OracleRecipe):
+        self.recipe = recipe
+        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
+        if abs(sum(shape.share for shape in recipe.data.shapes) - 1) > 1e-6:
+            raise ConfigError(
+                f"the shares of shapes add up to {sum(s.share for s in recipe.data.shapes):g}; they must add up to 1"
+            )
+        slots = slots_of(self.world.vocabulary(), recipe.stage.max_objects)
+        torch.manual_seed(derive_seed(recipe.run.seed, "init"))
+        self.config = dataclasses.replace(recipe.model, slots=slots)
+        self.model = Oracle(self.config)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
+        self.round_trips: dict[str, Batch] = {}
+
+    def prepare(self, out: Path, device: torch.device) -> None:
+        """Send clips through the VAE once; what is in the run folder already is not made again."""
+        data = self.recipe.data
+        counts = {
+            "train": data.round_trips if data.round_trip_share else 0,
+            "held-out": data.held_out_round_trips,
+        }
+        if not any(counts.values()):
+            return
+        vae = load_component(
+            shipped_model() if self.recipe.vae == SHIPPED else Path(self.recipe.vae), VAE, device=device
+        )
+        identity = [
+            weights_hash(vae),
+            to_dict(self.recipe.stage),
+            to_dict(self.config),
+            to_dict(data.shapes[0]),
+            data.num_frames,
+        ]
+        folder = (
+            out
+            / f"round_trips-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
+        )
+        for split, count in counts.items():
+            shards = [
+                self._round_trips(folder, vae, split, i, min(SHARD_CLIPS, count - i))
+                for i in range(0, count, SHARD_CLIPS)
+            ]
+            if shards:
+                self.round_trips[split] = {
+                    name: torch.cat([shard[name] for shard in shards]) for name in shards[0]
+                }
+
+    @torch.no_grad()
+    def _round_trips(self, folder: Path, vae: VAE, split: str, first: int, count: int) -> Batch:
+        """`count` square clips as the VAE gives them back at its own rate, every so many frames of them, with their targets."""
+        path = folder / f"{split}-{first:05d}-{count}.safetensors"
+        if path.exists():
+            return load_file(path)
+        pace = round(ROUND_TRIP_FPS / self.config.fps)
+        num_frames = (self.recipe.data.num_frames - 1) * pace + 1
+        num_frames += -(num_frames - 1) % vae.config.temporal_factor
+        shape = self.recipe.data.shapes[0]
+        indices = range(first, first + count)
+        sizes = {
+            "height": shape.height,
+            "width": shape.width,
+            "num_frames": num_frames,
+            "fps": ROUND_TRIP_FPS,
+        }
+        clips = draw_clips(self.world, f"oracle-{split}-round-trip", indices, **sizes)  # type: ignore[arg-type]
+        device = next(vae.parameters()).device
+        kept = slice(0, (self.recipe.data.num_frames - 1) * pace + 1, pace)
+        video = []
+        for clip in clips:
+            back = vae.decode(vae.encode(to_tensor([clip]).to(device)).mean).clamp(-1, 1)
+            video.append(self.model.prepare(back[:, :, kept]).cpu())
+        found = targets(clips, self.config)
+        found |= {name: found[name][:, kept] for name in ("places", "log_sizes", "visible")}
+        found["video"] = torch.cat(video).mul(127.5).add(127.5).round().to(torch.uint8)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({name: value.contiguous() for name, value in found.items()}, partial)
+        partial.replace(path)
+        log.info("%s: %d clips through the VAE", path.name, count)
+        return found
+
+    def _render(self, split: str, indices: Sequence[int], shape: Shape) -> Batch:
+        sizes = {"height": shape.height, "width": shape.width, "num_frames": self.recipe.data.num_frames}
+        clips = draw_clips(self.world, split, indices, **sizes, fps=self.config.fps)
+        return {"video": self.model.prepare(to_tensor(clips)), **targets(clips, self.config)}
+
+    def batch(self, step: int) -> Batch:
+        """Clips of one shape as the oracle sees them, and what it should say."""
+        data, rng = self.recipe.data, numpy_rng(self.recipe.run.seed, "batch", step)
+        which = choose([shape.share for shape in data.shapes], float(rng.random()))
+        trips = self.round_trips.get("train")
+        num_trips = round(data.batch * data.round_trip_share) if trips is not None and which == 0 else 0
+        indices = [int(i) for i in rng.integers(2**40, size=data.batch - num_trips)]
+        batch = self._render("oracle", indices, data.shapes[which])
+        if trips is not None and num_trips:
+            rows = torch.from_numpy(rng.choice(len(trips["video"]), num_trips))
+            taken = {name: values[rows] for name, values in trips.items()}
+            taken["video"] = taken["video"].float().div_(127.5).sub_(1)
+            batch = {name: torch.cat([values, taken[name]]) for name, values in batch.items()}
+        worse = torch.from_numpy(rng.random(len(batch["video"])) < data.degraded)
+        if worse.any():
+            batch["video"][worse] = degrade(
+                batch["video"][worse], torch_rng(self.recipe.run.seed, "degrade", step)
+            )
+        return batch
+
+    def loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Cross-entropies of the slots, and what the tracks miss where the object is seen."""
+        assert isinstance(model, Oracle), "the oracle part trains an Oracle"
+        weights, video = self.recipe.loss, batch["video"]
+        out = model(video)
+        entropies = {name: F.cross_entropy(out.logits[name].float(), batch[f"slot_{name}"]) for name in SLOTS}
+        visible = (batch["visible"] > SEEN_SHARE).float()
+        share = visible / visible.sum().clamp(min=1)
+        lh, lw = out.heat.shape[-2:]
+        aim = heat_target(batch["places"].flatten(0, 2), lh, lw, *video.shape[-2:]).flatten(1)
+        heat = F.cross_entropy(out.heat.flatten(0, 2).flatten(1).float(), aim, reduction="none")
+        place = (out.places - batch["places"]).abs().sum(dim=-1)
+        size = (out.log_sizes - batch["log_sizes"]).abs()
+        seen = F.binary_cross_entropy_with_logits(out.visible, visible)
+        slots = torch.stack(list(entropies.values())).mean()
+        tracks = [
+            (weights.heat, (heat * share.flatten()).sum()),
+            (weights.place, (place * share).sum()),
+            (weights.size, (size * share).sum()),
+        ]
+        loss = slots + sum(weight * value for weight, value in tracks) + weights.visible * seen
+        right = {
+            name: (out.logits[name].argmax(dim=1) == batch[f"slot_{name}"]).float().mean()
+            for name in ("noun", "verb", "direction", "size")
+        }
+        return loss, {
+            "slots": slots.detach(),
+            "place": tracks[1][1].detach(),
+            "log_size": tracks[2][1].detach(),
+            **right,
+        }
+
+    @torch.no_grad()
+    def measure(self, model: Oracle, device: torch.device) -> dict[str, dict[str, float]]:
+        """The share of held-out clips read rightly by slot, and the error of places, on fresh renders of all shapes and on round trips."""
+        model.eval()
+        kinds: dict[str, list[Batch]] = {"fresh": []}
+        data = self.recipe.data
+        for index, shape in enumerate(data.shapes):
+            count = round(data.held_out_clips * shape.share)
+            kinds["fresh"] += [
+                self._render(f"oracle-held-out-{index}", range(i, min(i + data.batch, count)), shape)
+                for i in range(0, count, data.batch)
+            ]
+        if "held-out" in self.round_trips:
+            trips = self.round_trips["held-out"]
+            kinds["round_trip"] = [trips | {"video": trips["video"].float().div(127.5).sub(1)}]
+        scores = {}
+        for kind, found in kinds.items():
+            right: dict[str, list[float]] = {}
+            for batch in found:
+                out: OracleOutput = model(batch["video"].to(device))
+                for name in SLOTS:
+                    answers = out.logits[name].argmax(dim=1).cpu()
+                    right.setdefault(name, []).extend((answers == batch[f"slot_{name}"]).float().tolist())
+                seen = batch["visible"] > SEEN_SHARE
+                missed = (out.places.cpu() - batch["places"]).norm(dim=-1)[seen]
+                right.setdefault("place_error", []).extend(missed.tolist())
+            scores[kind] = {name: round(sum(values) / len(values), 5) for name, values in right.items()}
+        return scores
+
+    @torch.no_grad()
+    def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
+        """Held-out clips with what is read from them, and the scores beside as JSON."""
+        assert isinstance(model, Oracle), "the oracle part trains an Oracle"
+        batch = self._render("oracle-held-out-0", range(8), self.recipe.data.shapes[0])
+        videos = [Video(to_uint8(clip), self.config.fps) for clip in batch["video"]]
+        readings = model.read([video.frames for video in videos], self.config.fps)
+        titles = [
+            " ".join(reading.answers[name] for name in ("noun", "verb", "direction", "ground", "sky", "size"))
+            for reading in readings
+        ]
+        save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
+        path.with_suffix(".json").write_text(
+            json.dumps(self.measure(model, device), indent=1), encoding="utf-8"
+        )
+
+    def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
+        """The oracle in bfloat16, and what it reads rightly of held-out clips when it is loaded from there."""
+        assert isinstance(model, Oracle), "the oracle part trains an Oracle"
+        save_component(folder, model, card=training, dtype=torch.bfloat16)
+        scores = self.measure(load_component(folder, Oracle, device=device), device)
+        save_component(folder, model, card={**training, "held_out": scores}, dtype=torch.bfloat16)
+
+    def init_from(self, folder: Path) -> None:
+        """The weights of a released oracle with the same answers."""
+        self.model.load_state_dict(load_component(folder, Oracle).state_dict())
+
+    def plan(self) -> list[tuple[str, Batch, int]]:
+        """A step of square clips."""
+        data = self.recipe.data
+        shape = data.shapes[0]
+        batch = self._render("plan", range(data.batch), shape)
+        num_positions = batch["video"].shape[2:].numel() * data.batch
+        return [(f"{data.batch} clips of {data.num_frames} frames", batch, num_positions)]

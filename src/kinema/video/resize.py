@@ -1,0 +1,75 @@
+"""Any clip as a clip of the result's size and rate, by one rule that the reply names."""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from kinema.video import Video
+
+Fit = Literal["crop", "pad", "stretch"]
+"""How frames of another shape become the result's: the centre, the whole between black bars, or stretched."""
+
+
+def fit_pixels(frames: np.ndarray, width: int, height: int, rule: Fit) -> np.ndarray:
+    """`frames` (f, h, w, 3) as (f, height, width, 3); frames of that size come back as they are, bit for bit.
+
+    "crop" shows the middle, "pad" all of it between black bars, "stretch" all of it out of shape. Shrinking averages over areas,
+    enlarging is bicubic.
+    """
+    _, h, w, _ = frames.shape
+    if (w, h) == (width, height):
+        return frames
+    inner_width, inner_height = _inner_size(w, h, width, height, rule)
+    shrinks = inner_width * inner_height <= w * h
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    out = np.zeros((len(frames), height, width, 3), np.uint8)
+    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    rows = slice(max(0, top), max(0, top) + min(height, inner_height))
+    columns = slice(max(0, left), max(0, left) + min(width, inner_width))
+    cut_top, cut_left = max(0, -top), max(0, -left)
+    for shown, frame in zip(out, frames):
+        scaled = cv2.resize(np.ascontiguousarray(frame), (inner_width, inner_height), interpolation=method)
+        shown[rows, columns] = scaled[cut_top : cut_top + height, cut_left : cut_left + width]
+    return out
+
+
+def fit_mask(frames: np.ndarray, width: int, height: int, rule: Fit) -> np.ndarray:
+    """A mask (f, h, w, 3) as booleans (f, height, width): white, 128 or more on average, is True."""
+    return fit_pixels(frames, width, height, rule).mean(axis=3) >= 127.5
+
+
+def describe_fit(video: Video, width: int, height: int, fps: float, rule: Fit, is_still: bool = False) -> str:
+    """One line that says what becomes of `video`."""
+    what = f"{video.width}x{video.height}" + (
+        "" if is_still else f", {video.num_frames} frames at {video.fps:.4g} fps"
+    )
+    done = []
+    if (video.width, video.height) != (width, height):
+        inner_width, inner_height = _inner_size(video.width, video.height, width, height, rule)
+        cut = 1 - (min(width, inner_width) * min(height, inner_height)) / (inner_width * inner_height)
+        bars = 1 - (min(width, inner_width) * min(height, inner_height)) / (width * height)
+        done.append(
+            f"scaled to {width}x{height}"
+            + {
+                "crop": f", with {cut:.0%} of the picture cut off" if cut else "",
+                "pad": f", with {bars:.0%} of it black bars" if bars else "",
+                "stretch": ", stretched" if video.width * height != video.height * width else "",
+            }[rule]
+        )
+    if not is_still and video.fps != fps:
+        done.append(f"taken at {fps:g} fps, {video.resampled(fps).num_frames} frames")
+    return f"{what}: {'; '.join(done) if done else 'used as it is'}"
+
+
+def _inner_size(w: int, h: int, width: int, height: int, rule: Fit) -> tuple[int, int]:
+    """What `w` x `h` is scaled to before it is cut or surrounded."""
+    if rule == "stretch":
+        return width, height
+    scale = (max if rule == "crop" else min)(width / w, height / h)
+    inner = round(w * scale), round(h * scale)
+    return (
+        (max(width, inner[0]), max(height, inner[1]))
+        if rule == "crop"
+        else (max(1, inner[0]), max(1, inner[1]))
+    )

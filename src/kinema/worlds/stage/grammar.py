@@ -1,0 +1,420 @@
+"""Captions of the stage, in English and Chinese: every string that a caption can contain lives in the tables of this file."""
+
+import random
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from kinema.errors import RequestError
+from kinema.worlds.base import FORMS, LANGUAGES
+from kinema.worlds.stage.nouns import NOUNS, Noun
+
+SLOTS = ("noun", "verb", "direction", "ground", "sky", "size", "count", "camera")
+CHOICES = (
+    "noun",
+    "other",
+    "verb",
+    "direction",
+    "ground",
+    "sky",
+    "size",
+    "camera",
+    "tail",
+    "order",
+    "detail",
+    "style",
+    "drop",
+    "drop_b",
+)
+
+VERBS: dict[str, tuple[tuple[str, str], ...]] = {
+    "roll": (("rolls", "roll"), ("rolls along", "roll along")),
+    "bounce": (("bounces", "bounce"), ("bounces along", "bounce along")),
+    "fall": (("falls down", "fall down"), ("drops down", "drop down")),
+    "drive": (("drives", "drive"), ("drives along", "drive along")),
+    "walk": (("walks", "walk"), ("strolls", "stroll")),
+    "hop": (("hops", "hop"), ("hops along", "hop along"), ("jumps along", "jump along")),
+    "fly": (("flies", "fly"), ("soars", "soar")),
+    "rise": (("rises", "rise"), ("ascends", "ascend"), ("rises up", "rise up")),
+    "spin": (("spins", "spin"), ("rotates", "rotate")),
+    "grow": (("grows bigger", "grow bigger"), ("grows larger", "grow larger")),
+    "shrink": (("shrinks", "shrink"), ("gets smaller", "get smaller")),
+    "slide": (("slides", "slide"), ("glides", "glide")),
+    "pass": (
+        ("passes behind {other}", "pass behind {other}"),
+        ("moves behind {other}", "move behind {other}"),
+    ),
+    "knock": (("knocks {other} away", "knock {other} away"), ("bumps {other} away", "bump {other} away")),
+    "chase": (("chases {other}", "chase {other}"), ("runs after {other}", "run after {other}")),
+}
+DIRECTIONS: dict[str, tuple[str, ...]] = {
+    "left": ("to the left", "leftwards"),
+    "right": ("to the right", "rightwards"),
+    "clockwise": ("clockwise",),
+    "counterclockwise": ("counterclockwise",),
+    "up": ("",),
+    "down": ("",),
+    "none": ("",),
+}
+GROUND_WORDS: dict[str, tuple[str, ...]] = {
+    "grass": ("a grassy field", "a green meadow", "a field of grass"),
+    "desert": ("a sandy desert", "the desert sand"),
+    "snow": ("a snowy plain", "a field of snow"),
+    "road": ("a city road", "a city street"),
+    "wood": ("a wooden floor", "a floor of wooden planks"),
+    "lavender": ("a lavender field", "a purple lavender field"),
+}
+SKY_WORDS: dict[str, tuple[str, ...]] = {
+    "day": ("under a blue sky", "on a sunny day"),
+    "sunset": ("at sunset", "under an orange sunset sky"),
+    "night": ("at night", "under a starry night sky"),
+    "cloudy": ("on a cloudy day", "under a grey cloudy sky"),
+    "dawn": ("at dawn", "under a pink dawn sky"),
+}
+INTO_SKY = {"day": "blue", "sunset": "sunset", "night": "night", "cloudy": "cloudy", "dawn": "pink dawn"}
+SIZES: dict[str, tuple[str, ...]] = {
+    "small": ("small", "little"),
+    "regular": ("medium-sized",),
+    "large": ("large", "big"),
+}
+COUNTS = {2: "two", 3: "three"}
+CAMERAS: dict[str, tuple[str, ...]] = {
+    "still": ("the camera is still", "the camera does not move"),
+    "pan_left": ("the camera pans left", "the camera pans to the left"),
+    "pan_right": ("the camera pans right", "the camera pans to the right"),
+    "zoom_in": ("the camera zooms in", "the camera slowly zooms in"),
+    "zoom_out": ("the camera zooms out", "the camera slowly zooms out"),
+    "follow": ("the camera follows {it}", "the camera moves along with {it}"),
+}
+CAMERA_STOPS = " and stops"
+TAILS: dict[str, tuple[tuple[str, str], ...]] = {
+    "turns_back": (
+        ("and turns back at the edge", "and turn back at the edge"),
+        ("and turns around at the edge", "and turn around at the edge"),
+    ),
+    "rolls_on": (("and then rolls on", "and then roll on"),),
+    "hovers": (("and hovers there", "and hover there"),),
+    "stops": (("and comes to a stop", "and come to a stop"),),
+}
+DETAILS: dict[str, tuple[str, ...]] = {
+    "roll": ("It turns as it goes, without slipping.", "It rolls smoothly on the ground."),
+    "bounce": (
+        "Each bounce is lower than the one before.",
+        "It drops from above and every bounce loses height.",
+    ),
+    "fall": ("It speeds up until it hits the ground.", "It drops from above and lands on the ground."),
+    "drive": ("It moves at a steady speed.", "Its wheels stay on the ground."),
+    "walk": ("It sways gently with every step.", "It takes steady steps."),
+    "hop": ("Every hop has the same height.", "It leaps again and again."),
+    "fly": ("Its shadow moves below on the ground.", "It stays high above the ground."),
+    "rise": ("It leaves the ground and goes straight up.", "Its shadow fades below as it goes up."),
+    "spin": ("It turns around in place.", "It turns at a steady rate in one spot."),
+    "grow": ("It stays in place and becomes bigger.",),
+    "shrink": ("It stays in place and becomes smaller.",),
+    "slide": ("It slows down from friction.", "It does not turn as it slides."),
+    "pass": (
+        "It is hidden for a moment and appears again.",
+        "It vanishes from view and comes out on the other side.",
+    ),
+    "knock": ("The hit pushes it off.", "After the hit both slow down."),
+    "chase": ("It stays close behind.", "Both move at the same speed."),
+}
+STYLES = ("Flat cartoon style.", "Simple flat cartoon style.")
+FIXED = [
+    "a",
+    "an",
+    "the",
+    "at",
+    "under",
+    "on",
+    "over",
+    "onto",
+    "in",
+    "into",
+    "the",
+    "sky",
+    "scene",
+    "is",
+    "it",
+    "them",
+    "they",
+]
+
+VERBS_ZH: dict[str, tuple[str, ...]] = {
+    "roll": ("{at}{to}滚动", "{at}{to}滚去"),
+    "bounce": ("{at}{to}弹跳",),
+    "fall": ("落到{ground}上", "掉到{ground}上"),
+    "drive": ("{at}{to}行驶", "{at}{to}开动"),
+    "walk": ("{at}{to}行走", "{at}{to}走动"),
+    "hop": ("{at}{to}蹦跳", "{at}{to}跳跃"),
+    "fly": ("在{ground}上空{to}飞行", "在{ground}上空{to}飞翔"),
+    "rise": ("从{ground}上升空", "从{ground}上升起"),
+    "spin": ("{at}{to}旋转", "{at}{to}转动"),
+    "grow": ("{at}变大", "{at}长大"),
+    "shrink": ("{at}变小", "{at}缩小"),
+    "slide": ("{at}{to}滑行", "{at}{to}滑动"),
+    "pass": ("{at}{to}从{other}后面经过", "{at}{to}从{other}后面穿过"),
+    "knock": ("{at}{to}撞开{other}", "{at}{to}撞走{other}"),
+    "chase": ("{at}{to}追赶{other}", "{at}{to}追逐{other}"),
+}
+DIRECTIONS_ZH: dict[str, tuple[str, ...]] = {
+    "left": ("向左", "往左"),
+    "right": ("向右", "往右"),
+    "clockwise": ("顺时针",),
+    "counterclockwise": ("逆时针",),
+    "up": ("",),
+    "down": ("",),
+    "none": ("",),
+}
+GROUND_WORDS_ZH = {
+    "grass": ("草地", "绿草地"),
+    "desert": ("沙漠", "沙地"),
+    "snow": ("雪地", "雪原"),
+    "road": ("城市马路", "城市街道"),
+    "wood": ("木地板",),
+    "lavender": ("薰衣草田", "紫色薰衣草田"),
+}
+SKY_WORDS_ZH = {
+    "day": ("蓝天下", "晴天"),
+    "sunset": ("日落时", "夕阳下"),
+    "night": ("夜晚", "星空下"),
+    "cloudy": ("阴天", "灰色的天空下"),
+    "dawn": ("黎明时", "粉色的晨光中"),
+}
+SIZES_ZH = {"small": ("很小的", "小小的"), "regular": ("中等大小的",), "large": ("很大的", "大大的")}
+COUNTS_ZH = {1: "一", 2: "两", 3: "三"}
+CAMERAS_ZH = {
+    "still": ("镜头静止", "镜头不动"),
+    "pan_left": ("镜头向左平移", "镜头左移"),
+    "pan_right": ("镜头向右平移", "镜头右移"),
+    "zoom_in": ("镜头拉近", "镜头推近"),
+    "zoom_out": ("镜头拉远", "镜头后退"),
+    "follow": ("镜头跟随", "镜头跟着移动"),
+}
+CAMERA_STOPS_ZH = "然后停下"
+TAILS_ZH = {
+    "turns_back": ("，到边缘后折返", "，在边缘掉头"),
+    "rolls_on": ("，然后继续滚动",),
+    "hovers": ("，然后停在空中",),
+    "stops": ("，然后停下",),
+}
+STYLES_ZH = ("扁平卡通风格", "简单的扁平卡通风格")
+FIXED_ZH = ("在", "上", "。", "，")
+
+IRREGULAR = {
+    "mouse": "mice",
+    "die": "dice",
+    "deer": "deer",
+    "cactus": "cacti",
+    "octopus": "octopuses",
+    "bus": "buses",
+    "dice cube": "dice cubes",
+}
+
+
+def plural(words: str) -> str:
+    """The plural of an English noun phrase, formed on its last word."""
+    if words in IRREGULAR:
+        return IRREGULAR[words]
+    head, _, last = words.rpartition(" ")
+    if last in IRREGULAR:
+        last = IRREGULAR[last]
+    elif last.endswith(("s", "x", "ch", "sh")):
+        last += "es"
+    elif last.endswith("y") and last[-2] not in "aeiou":
+        last = last[:-1] + "ies"
+    else:
+        last += "s"
+    return f"{head} {last}".strip()
+
+
+def article(words: str) -> str:
+    """The words with `a` or `an` in front."""
+    return ("an " if words[0] in "aeiou" and not words.startswith(("ufo", "uni")) else "a ") + words
+
+
+class _Draws:
+    """One number in [0, 1) per choice, drawn up front: changing one slot's value leaves the synonyms of the others as they were."""
+
+    def __init__(self, rng: random.Random):
+        self.value = {name: rng.random() for name in CHOICES}
+
+    def pick(self, name: str, options: tuple[Any, ...]) -> Any:
+        value = self.value[name]
+        # Half of the time the first, usual, option; so the plainest wording is the best learnt.
+        return (
+            options[0]
+            if value < 0.5
+            else options[min(int((value - 0.5) * 2 * len(options)), len(options) - 1)]
+        )
+
+
+def caption(truth: Mapping[str, Any], form: str, language: str, rng: random.Random) -> str:
+    """The caption of a clip with that truth: `form` short, medium or detailed, `language` en or zh. Synonyms come from `rng`.
+
+    short names the nouns and the verb, mostly the direction, and sometimes the place; medium names every slot that is not at its
+    plain value (one object, regular size, still camera); detailed is a few sentences that name all of them.
+    """
+    if form not in FORMS or language not in LANGUAGES:
+        raise RequestError(
+            f"no caption '{form}' in '{language}': forms are {', '.join(FORMS)}; languages are {', '.join(LANGUAGES)}"
+        )
+    draws = _Draws(rng)
+    return (_english if language == "en" else _chinese)(truth, form, draws)
+
+
+def _phrase(noun: Noun, count: int, size: str, draws: _Draws, slot: str) -> str:
+    word = draws.pick(slot, noun.words)
+    adjective = draws.pick("size", SIZES[size]) + " " if size else ""
+    return article(adjective + word) if count == 1 else f"{COUNTS[count]} {adjective}{plural(word)}"
+
+
+def _english(truth: Mapping[str, Any], form: str, draws: _Draws) -> str:
+    verb, count, size, camera = truth["verb"], truth["count"], truth["size"], truth["camera"]
+    number = 0 if count == 1 else 1
+    said_size = (
+        size
+        if form == "detailed"
+        else ""
+        if size == "regular" or (form == "short" and draws.value["drop"] < 0.5)
+        else size
+    )
+    subject = _phrase(NOUNS[truth["noun"]], count, said_size, draws, "noun")
+    action = draws.pick("verb", VERBS[verb])[number]
+    if truth["other"]:
+        action = action.format(other=_phrase(NOUNS[truth["other"]], 1, "", draws, "other"))
+    direction = draws.pick("direction", DIRECTIONS[truth["direction"]])
+    ground = draws.pick("ground", GROUND_WORDS[truth["ground"]])
+    sky = draws.pick("sky", SKY_WORDS[truth["sky"]])
+    preposition = {"fall": "onto", "fly": "over", "rise": "over"}.get(verb, "on")
+    tail = draws.pick("tail", TAILS[truth["tail"]])[number] if truth["tail"] else ""
+    shown = draws.pick("camera", CAMERAS[camera]).format(it="it" if count == 1 else "them")
+    shown += CAMERA_STOPS if truth["camera_stops"] else ""
+    if form == "short":
+        drop, place = draws.value["drop_b"], draws.value["order"]
+        parts = [subject, action, "" if drop < 0.15 and verb != "spin" else direction]
+        parts += [f"{preposition} {ground}"] if place < 0.25 else [sky] if place < 0.45 else []
+        return " ".join(filter(None, parts))
+    where = f"{preposition} {ground}"
+    if verb == "rise" and draws.value["order"] < 0.6:
+        parts = [subject, action, f"into the {INTO_SKY[truth['sky']]} sky", where, tail]
+    elif verb != "rise" and draws.value["order"] < 0.15:
+        parts = [f"{sky},", subject, action, direction, where, tail]
+    else:
+        parts = [subject, action, direction, where, sky, tail]
+    sentence = " ".join(filter(None, parts))
+    if form == "medium":
+        return sentence if camera == "still" else f"{sentence}, {shown}"
+    detail = draws.pick("detail", DETAILS[verb]) if count == 1 else ""
+    scene = f"The scene is {ground} {sky}."
+    style = draws.pick("style", STYLES)
+    return " ".join(filter(None, [f"{_capital(sentence)}.", detail, scene, f"{_capital(shown)}.", style]))
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _chinese(truth: Mapping[str, Any], form: str, draws: _Draws) -> str:
+    verb, size, camera = truth["verb"], truth["size"], truth["camera"]
+    noun = NOUNS[truth["noun"]]
+    said_size = (
+        size
+        if form == "detailed"
+        else ""
+        if size == "regular" or (form == "short" and draws.value["drop"] < 0.5)
+        else size
+    )
+    subject = (
+        COUNTS_ZH[truth["count"]]
+        + noun.measure
+        + (draws.pick("size", SIZES_ZH[said_size]) if said_size else "")
+        + noun.chinese
+    )
+    other = NOUNS[truth["other"]] if truth["other"] else None
+    ground = draws.pick("ground", GROUND_WORDS_ZH[truth["ground"]])
+    sky = draws.pick("sky", SKY_WORDS_ZH[truth["sky"]])
+    place = draws.value["order"]
+    action = draws.pick("verb", VERBS_ZH[verb]).format(
+        at="" if form == "short" and place >= 0.25 else f"在{ground}上",
+        ground=ground,
+        to=draws.pick("direction", DIRECTIONS_ZH[truth["direction"]]),
+        other=f"一{other.measure}{other.chinese}" if other else "",
+    )
+    if form == "short":
+        return f"{sky}，{subject}{action}" if 0.25 <= place < 0.45 else subject + action
+    tail = draws.pick("tail", TAILS_ZH[truth["tail"]]) if truth["tail"] else ""
+    shown = (
+        "，" + draws.pick("camera", CAMERAS_ZH[camera]) + (CAMERA_STOPS_ZH if truth["camera_stops"] else "")
+    )
+    if form == "medium":
+        return f"{sky}，{subject}{action}{tail}{'' if camera == 'still' else shown}"
+    return f"{sky}，{subject}{action}{tail}{shown}。{draws.pick('style', STYLES_ZH)}。"
+
+
+def words_of(nouns: list[str]) -> tuple[str, ...]:
+    """Every word that a caption about `nouns` can contain: English words in lower case, then Chinese ones, both in table order.
+
+    A Chinese caption is a chain of the Chinese words and of the marks `，` and `。`.
+    """
+    english: list[str] = [*FIXED, *CAMERA_STOPS.split(), *STYLES, *INTO_SKY.values(), *COUNTS.values()]
+    for table in (VERBS, TAILS):
+        english += [text for pairs in table.values() for pair in pairs for text in pair]
+    for names in (DIRECTIONS, GROUND_WORDS, SKY_WORDS, SIZES, CAMERAS, DETAILS):
+        english += [text for options in names.values() for text in options]
+    chinese: list[str] = [*FIXED_ZH, CAMERA_STOPS_ZH, *STYLES_ZH, *COUNTS_ZH.values()]
+    for table_zh in (VERBS_ZH, DIRECTIONS_ZH, GROUND_WORDS_ZH, SKY_WORDS_ZH, SIZES_ZH, CAMERAS_ZH, TAILS_ZH):
+        chinese += [text for options in table_zh.values() for text in options]
+    for name in nouns:
+        noun = NOUNS[name]
+        english += [text for word in noun.words for text in (word, plural(word))]
+        chinese += [noun.measure, noun.chinese]
+    split = [
+        word
+        for text in english
+        for word in re.findall(r"[a-z]+(?:-[a-z]+)*", re.sub(r"\{\w+\}", " ", text).lower())
+    ]
+    marks = [word for text in chinese for word in re.sub(r"\{\w+\}|，", " ", text).split()]
+    return tuple(dict.fromkeys([*split, "，", *marks]))
+
+
+@cache
+def optional_phrases(language: str) -> dict[str, tuple[str, ...]]:
+    """How a medium caption can name each slot that another caption of the same clip may leave out, by slot, longer ones first."""
+    if language == "en":
+        found = {
+            "ground": [
+                f"{preposition} {text}"
+                for preposition in ("onto", "over", "on")
+                for names in GROUND_WORDS.values()
+                for text in names
+            ],
+            "sky": [
+                *(text for names in SKY_WORDS.values() for text in names),
+                *(f"into the {name} sky" for name in INTO_SKY.values()),
+            ],
+            "direction": [text for names in DIRECTIONS.values() for text in names if text],
+            "tail": [text for pairs in TAILS.values() for pair in pairs for text in pair],
+            "size": [text for names in SIZES.values() for text in names],
+            "camera": [
+                f", {text.format(it=it)}"
+                for names in CAMERAS.values()
+                for text in names
+                for it in ("it", "them")
+            ],
+        }
+        found["camera"] += [text + CAMERA_STOPS for text in found["camera"]]
+    else:
+        found = {
+            "ground": [f"在{text}上" for names in GROUND_WORDS_ZH.values() for text in names],
+            "sky": [f"{text}，" for names in SKY_WORDS_ZH.values() for text in names],
+            "direction": [text for names in DIRECTIONS_ZH.values() for text in names if text],
+            "tail": [text for names in TAILS_ZH.values() for text in names],
+            "size": [text for names in SIZES_ZH.values() for text in names],
+            "camera": [f"，{text}" for names in CAMERAS_ZH.values() for text in names],
+        }
+        found["camera"] += [text + CAMERA_STOPS_ZH for text in found["camera"]]
+    return {
+        slot: tuple(sorted(set(texts), key=lambda text: (-len(text), text))) for slot, texts in found.items()
+    }

@@ -1,0 +1,80 @@
+"""A tiny model that knows words of the stage, and oracles: one that knows nothing, and readings that are the truth itself."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from kinema.checkpoints.folders import (
+    load_clip,
+    load_dit,
+    load_manifest,
+    load_vae,
+    save_component,
+    save_model,
+)
+from kinema.config import to_dict
+from kinema.models.oracle import SLOTS, Oracle, OracleConfig, Reading
+from kinema.training.tasks.oracle import slots_of
+from kinema.worlds import StageConfig, StageWorld
+
+STAGE = StageConfig(
+    nouns=8,
+    verbs=("roll", "bounce", "fall", "drive", "walk", "fly", "rise"),
+    max_objects=1,
+    cameras=("still",),
+)
+
+
+@pytest.fixture(scope="session")
+def stage() -> StageConfig:
+    return STAGE
+
+
+@pytest.fixture(scope="session")
+def stage_model(model_folder, tmp_path_factory):
+    """The tiny random model, said to have been trained on a small stage."""
+    folder = tmp_path_factory.mktemp("stage") / "tiny"
+    words = StageWorld(STAGE).vocabulary()
+    vocabulary = {
+        name: tuple(getattr(words, name))
+        for name in ("nouns", "verbs", "grounds", "skies", "cameras", "directions", "sizes")
+    }
+    manifest = dataclasses.replace(
+        load_manifest(model_folder),
+        vocabulary=vocabulary,
+        card={"dit": {"recipe": {"stage": to_dict(STAGE)}}},
+        sha256={},
+    )
+    save_model(
+        folder,
+        load_dit(model_folder),
+        load_vae(model_folder),
+        load_clip(model_folder),
+        manifest,
+        dtype=torch.float32,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untrained_oracle(tmp_path_factory):
+    """The folder of an oracle that has seen nothing."""
+    torch.manual_seed(0)
+    slots = slots_of(StageWorld(STAGE).vocabulary(), 1)
+    folder = tmp_path_factory.mktemp("oracle") / "untrained"
+    save_component(folder, Oracle(OracleConfig(slots, width=8, short_side_px=32)), dtype=torch.bfloat16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def read_truth():
+    """A function that reads a truth without fault."""
+
+    def read(truth) -> Reading:
+        tracks = truth["objects"][0]["tracks"]
+        columns = {name: np.array(tracks[name])[:, None] for name in ("x", "y", "size", "visible")}
+        return Reading({slot: str(truth[slot]) for slot in SLOTS}, **columns)
+
+    return read

@@ -1,0 +1,234 @@
+"""What is measured of a task is what it says: the truth scores as truth, a frozen picture as frozen. A folder goes on where it stopped."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kinema.checkpoints.folders import load_oracle
+from kinema.cli.main import main
+from kinema.errors import OutputError, UnknownName
+from kinema.evaluation import TimelineConfig, evaluate_timeline, timeline_table, write_timeline_page
+from kinema.evaluation import timeline_metrics as numbers
+from kinema.evaluation.samples import stage_of, world_of
+from kinema.evaluation.timeline_cases import (
+    GAP,
+    KNOWN,
+    NEW,
+    TASKS,
+    Case,
+    asked_of,
+    plain_extension,
+    region_of,
+)
+from kinema.evaluation.trust import noun_in
+from kinema.generation.loading import load
+from kinema.generation.request import Request
+from kinema.models.oracle import SLOTS, Reading
+from kinema.worlds import StageWorld
+
+SIZE: dict[str, Any] = {"width": 48, "height": 32}
+QUICK = TimelineConfig(cases=2, long_seconds=4, steps=1, **SIZE)
+
+
+@pytest.fixture(scope="module")
+def pipeline(stage_model):
+    return load(stage_model)
+
+
+@pytest.fixture(scope="module")
+def world(pipeline):
+    return world_of(stage_of(pipeline.manifest), "seen")
+
+
+@pytest.fixture(scope="module")
+def evaluated(pipeline, untrained_oracle, tmp_path_factory):
+    out = tmp_path_factory.mktemp("timeline") / "out"
+    return out, evaluate_timeline(pipeline, QUICK, out, oracle_folder=untrained_oracle)
+
+
+class TruthReader:
+    """An oracle that reads the truth of one clip, whatever it is shown."""
+
+    def __init__(self, config, truth):
+        self.config, self.truth = config, truth
+
+    def read(self, clips, fps):
+        tracks = self.truth["objects"][0]["tracks"]
+        columns = {name: np.array(tracks[name])[:, None] for name in ("x", "y", "size", "visible")}
+        return [Reading({slot: str(self.truth[slot]) for slot in SLOTS}, **columns) for _ in clips]
+
+
+@pytest.fixture
+def rolling(untrained_oracle, stage):
+    """A clip of something that rolls, and an oracle that knows all of it."""
+    world = StageWorld(stage)
+    seed = next(
+        seed
+        for seed in range(100)
+        if world.clip(seed, height=8, width=8, num_frames=2).truth["verb"] == "roll"
+    )
+    clip = world.clip(seed, height=64, width=64, num_frames=17)
+    return clip, TruthReader(load_oracle(untrained_oracle).config, clip.truth)
+
+
+def test_the_truth_moves_as_the_truth_and_a_frozen_picture_fails(rolling):
+    clip, oracle = rolling
+    known, new = [slice(0, 9)], slice(9, None)
+    true = numbers.measure_join(clip.frames, clip, known, new, oracle, round_trip=clip.frames)
+    assert true.motion_ceiling == pytest.approx(1)
+    assert (true.motion, true.truth, true.kept, true.noun, true.place) == (pytest.approx(1), 0, True, True, 0)
+    assert true.law  # what the renderer draws rolls without slipping
+    frozen = np.concatenate([clip.frames[:9], np.repeat(clip.frames[8:9], 8, axis=0)])
+    still = numbers.measure_join(frozen, clip, known, new, oracle, round_trip=clip.frames // 2)
+    assert still.motion_ceiling == pytest.approx(
+        0.5, abs=0.1
+    )  # of frames of half the contrast, not of the result
+    assert (still.motion, still.truth) == (0, pytest.approx(1))
+    assert not still.is_good
+    flash = clip.frames.copy()
+    flash[9:] = 255 - flash[9:]
+    assert numbers.measure_join(flash, clip, known, new, oracle, round_trip=clip.frames).seam > 10
+    flash[0] += 1
+    assert not numbers.measure_join(flash, clip, known, new, oracle, round_trip=clip.frames).kept
+
+
+def test_a_join_behind_the_new_part_is_measured_there(rolling):
+    clip, oracle = rolling
+    frames = clip.frames.copy()
+    frames[:8] = np.roll(frames[:8], 7, axis=2)
+    errors = [np.abs(a.astype(int) - b).mean() for a, b in pairwise(frames)]
+    measured = numbers.measure_join(frames, clip, [slice(8, 17)], slice(0, 8), oracle, round_trip=clip.frames)
+    assert measured.seam == pytest.approx(errors[7] / np.median(errors))
+    assert measured.blend == pytest.approx(max(errors[3:8]) / np.median(errors))
+
+
+def test_a_loop_that_turns_closes_and_a_clip_that_ends_elsewhere_does_not(untrained_oracle):
+    oracle = load_oracle(untrained_oracle)
+    gradient = np.tile(np.abs(np.arange(-32, 32))[None, :, None] * 8, (64, 1, 3)).astype(np.uint8)
+    turn = np.stack([np.roll(gradient, 4 * i, axis=1) for i in range(16)])
+    assert numbers.measure_loop(turn, turn, "fox", oracle).is_good
+    assert not numbers.measure_loop(turn[:8], turn, "fox", oracle).is_good
+    assert not numbers.measure_loop(np.repeat(turn[:1], 16, axis=0), turn, "fox", oracle).is_good
+
+
+def test_drift_is_compared_number_by_number():
+    assert (
+        numbers.drift_ratio(
+            {"red": 1.0, "blue": -2.0, "sharpness": 1.0}, {"red": 3.0, "blue": 8.0, "sharpness": -5.0}
+        )
+        == 4
+    )
+
+
+def test_a_yes_or_no_has_a_share_and_a_number_a_median():
+    results = [
+        numbers.Lasting(True, None, 4.0),
+        numbers.Lasting(False, True, 2.0),
+        numbers.Lasting(None, None, 6.0),
+    ]
+    row = numbers.row(results)
+    assert row["good"] == pytest.approx(2 / 3)  # a case in which the noun was never there says nothing of it
+    assert row["noun"] == {"num": 2, "share": 0.5}
+    assert row["drift"] == {"num": 3, "median": 4.0, "within": pytest.approx(2 / 3)}
+
+
+def test_edits_ask_for_what_the_clip_does_not_show_where_it_would_be(pipeline, world):
+    for index in range(8):
+        case = Case(index, world, pipeline, SIZE, KNOWN + GAP)
+        slot, asked = asked_of(case)
+        assert asked != case.clip.truth[slot]
+        x, y, w, h = region_of(case, slot)
+        assert 0 <= x < x + w <= 48
+        assert 0 <= y < y + h <= 32
+        if slot == "ground":
+            assert (x, w, y + h) == (0, 48, 32)
+
+
+def test_what_lasts_is_in_view_at_the_end(pipeline, world):
+    case = Case(0, world, pipeline, SIZE, 160, stays_in_view=True)
+    assert min(case.clip.truth["objects"][0]["tracks"]["visible"][-2 * KNOWN :]) >= numbers.SEEN
+
+
+def test_plain_extension_is_as_long_and_goes_on_from_what_it_has(pipeline, world):
+    case = Case(0, world, pipeline, {**SIZE, "steps": 1}, 36)
+    frames = plain_extension(case)
+    assert len(frames) == 36
+    assert np.array_equal(frames[:17], case.run((Request(**case.fields, frames=17), {})))
+
+
+def test_every_task_is_measured(evaluated):
+    out, report = evaluated
+    assert list(report["tasks"]) == list(TASKS)
+    assert json.loads((out / "report.json").read_text(encoding="utf-8")) == report
+    assert all(row["cases"] == 2 for row in report["tasks"].values())
+    assert all(report["tasks"][name]["kept"]["share"] == 1 for name in ("forward", "backward", "connect"))
+    assert report["tasks"]["edit"]["outside"]["share"] == 1
+    assert "extend backward" in timeline_table(report)
+
+
+def test_the_page_shows_every_case(evaluated):
+    out, report = evaluated
+    page = write_timeline_page(report, out).read_text(encoding="utf-8")
+    assert page.count("data:video/mp4;base64,") == 2 * len(TASKS)
+    assert all(case["prompt"] in page for case in report["cases"])
+
+
+def test_cases_that_are_there_are_not_made_again(evaluated, pipeline, untrained_oracle, monkeypatch):
+    out, report = evaluated
+    gone = out / "clips" / "backward-0001.mkv"
+    gone.unlink()
+    made, run = [], pipeline.run
+    monkeypatch.setattr(pipeline, "run", lambda request, **rest: made.append(request) or run(request, **rest))
+    assert evaluate_timeline(pipeline, QUICK, out, oracle_folder=untrained_oracle) == report
+    assert len(made) == 1
+    assert made[0].places[0].at_s == NEW / 8
+
+
+def test_another_way_of_sampling_and_another_task_are_refused(evaluated, pipeline, untrained_oracle):
+    out, _ = evaluated
+    with pytest.raises(OutputError, match="evaluation of another sampling and asked"):
+        evaluate_timeline(
+            pipeline,
+            TimelineConfig(cases=1, long_seconds=4, steps=2, **SIZE),
+            out,
+            oracle_folder=untrained_oracle,
+        )
+    with pytest.raises(UnknownName, match="known: backward, connect, edit, forward, long, loop"):
+        TimelineConfig(tasks=("extend",))
+
+
+def test_the_noun_of_a_single_frame_can_be_read(untrained_oracle, rolling):
+    oracle = load_oracle(untrained_oracle)
+    assert noun_in(oracle, rolling[0].frames[:1]) in oracle.config.slots["noun"]
+
+
+def test_the_verb_measures_the_tasks_that_are_named(stage_model, untrained_oracle, tmp_path, capsys):
+    words = [
+        "evaluate",
+        str(stage_model),
+        "--task",
+        "loop",
+        "--cases",
+        "1",
+        "--steps",
+        "1",
+        "--size",
+        "48x32",
+    ]
+    assert main([*words, "--oracle", str(untrained_oracle), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "loop: " in printed
+    assert "extend" not in printed
+    assert (tmp_path / "out" / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [(["--cases", "3"], "--cases needs --tasks"), (["--tasks", "--seen"], "says nothing with")],
+)
+def test_options_of_the_other_kind_are_refused(stage_model, capsys, options, line):
+    assert main(["evaluate", str(stage_model), *options]) == 2
+    assert line in capsys.readouterr().err

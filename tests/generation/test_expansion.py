@@ -1,0 +1,209 @@
+"""An expansion keeps what the user named, whoever makes it: it is asked again, put right or refused."""
+
+import json
+
+import pytest
+import torch
+from tests.endpoints import serving
+
+import kinema
+from kinema.endpoint import Endpoint
+from kinema.errors import ConfigError, ModelError, RequestError
+from kinema.generation.expansion import INSTRUCTIONS, Causal, Chat, Shipped, expand, load_expander
+from kinema.generation.request import Request
+from kinema.prompts.fidelity import lost
+
+
+class Says:
+    """An expander that gives prepared answers, the last of them for ever."""
+
+    name = "prepared"
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+        self.missing: list[list[str]] = []
+
+    def propose(self, prompt, kind, *, picture, missing, seed):
+        self.missing.append([str(item) for item in missing])
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expansion", "what"),
+    [
+        ("a dog runs", "Dogs are running in a park", []),
+        ("2 dogs run", "two dogs run in a park", []),
+        ("三只猫在奔跑", "夜晚，三只猫在草地上奔跑", []),
+        ("a dog runs", "a puppy runs in a park", ["the word 'dog'"]),
+        ("two dogs run", "dogs run in a park", ["the number 'two'"]),
+        ("two dogs run", "three dogs run", ["the number 'two', and says otherwise"]),
+        ('a sign "OPEN"', "a sign that is open", ["the quote 'OPEN'"]),
+        ("a dog, no snow", "a dog in the snow", ["the negation 'no snow', and says otherwise"]),
+        (
+            "a dog without clouds",
+            "a dog under a sky without any clouds, cloudy",
+            ["the negation 'without clouds', and says otherwise"],
+        ),
+        ("一只狗，没有雪", "一只狗在草地上", ["the negation '没有雪'", "the word '雪'"]),
+        ("三只猫", "两只猫", ["the number '三', and says otherwise"]),
+        ("Ada Lovelace walks", "Ada walks", ["the word 'lovelace'"]),
+    ],
+)
+def test_what_is_lost_is_found(prompt, expansion, what):
+    assert [str(item) for item in lost(prompt, expansion)] == what
+
+
+def test_every_prompt_has_lost_nothing_of_itself():
+    for prompt in (
+        "3 quokkas don't jump, no snow",
+        "《红楼梦》没有雪的三只狗",
+        'never "two" or 1,000.5',
+        "not without neither",
+    ):
+        assert not lost(prompt, prompt)
+        assert not lost(prompt, f"{prompt}. Something else runs on a road at dawn")
+
+
+def test_an_expander_that_loses_something_is_told_and_asked_again():
+    expander = Says("a puppy in a park", "a dog runs in a park")
+    done = expand("a dog runs", expander)
+    assert (done.prompt, done.repaired) == ("a dog runs in a park", ())
+    assert expander.missing == [[], ["the word 'dog'", "the word 'runs'"]]
+
+
+def test_what_stays_lost_is_put_in_front_and_said():
+    done = expand("a dog runs.", Says("a puppy in a park"))
+    assert done.prompt == "a dog runs. a puppy in a park"
+    assert "had lost the word 'dog', the word 'runs'" in done.lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("two dogs run", "three dogs run"),
+        ("a dog runs, no snow", "a dog runs in the snow"),
+        ("a dog runs", " "),
+    ],
+)
+def test_a_contradiction_is_refused(prompt, answer):
+    with pytest.raises(RequestError, match=r"the expansion by prepared lost .*Leave --expand out"):
+        expand(prompt, Says(answer))
+
+
+def test_nothing_to_expand_and_too_much_are_refused():
+    with pytest.raises(RequestError, match="no prompt to expand"):
+        expand("  ", Says("anything"))
+    with pytest.raises(RequestError, match="at most 2000"):
+        expand("a dog", Says("a dog " * 500))
+
+
+def test_what_language_models_put_around_an_answer_is_taken_off():
+    assert expand("a dog", Says('Rewritten: "a dog\n runs"')).prompt == "a dog runs"
+    assert expand('a sign "OPEN"', Says('a red sign "OPEN"')).prompt == 'a red sign "OPEN"'
+
+
+@pytest.mark.parametrize("kind", list(INSTRUCTIONS))
+def test_an_endpoint_gets_the_instructions_of_its_kind(kind):
+    with serving(lambda body: "a dog runs in a park") as (url, asked):
+        done = expand("a dog runs", Chat(Endpoint(url, model="m")), kind=kind, picture=b"png")
+    assert (done.prompt, done.expander) == ("a dog runs in a park", "m (endpoint)")
+    assert asked[0]["messages"][0]["content"].startswith(INSTRUCTIONS[kind])
+    assert asked[0]["messages"][1]["content"][1]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert url not in json.dumps(done.fields)
+
+
+def test_settings_of_an_endpoint_come_from_a_file(tmp_path):
+    (tmp_path / "chat.toml").write_text('url = "http://localhost:1/v1"\nmodel = "m"\nretries = 0\n')
+    expander = load_expander(str(tmp_path / "chat.toml"))
+    assert isinstance(expander, Chat)
+    assert (expander.endpoint.model, expander.endpoint.retries) == ("m", 0)
+    (tmp_path / "wrong.toml").write_text('url = "http://localhost:1/v1"\nmodell = "m"\n')
+    with pytest.raises(ConfigError, match="did you mean 'model'"):
+        load_expander(str(tmp_path / "wrong.toml"))
+    with pytest.raises(ModelError, match="is no expander"):
+        load_expander(str(tmp_path / "nowhere"))
+
+
+def test_a_causal_model_of_transformers_expands(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(
+        models.WordLevel({"<unk>": 0, "</s>": 1, "a": 2, "dog": 3, "runs": 4, "park": 5}, unk_token="<unk>")
+    )
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", eos_token="</s>"
+    ).save_pretrained(tmp_path)
+    sizes = {
+        "vocab_size": 6,
+        "n_positions": 512,
+        "n_embd": 8,
+        "n_layer": 1,
+        "n_head": 1,
+        "eos_token_id": 1,
+        "bos_token_id": 1,
+    }
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
+    with torch.no_grad():  # whatever it is asked, it says "park"
+        model.transformer.wte.weight[5] = 1.0
+        model.transformer.ln_f.bias[:] = 100.0
+    model.save_pretrained(tmp_path)
+    expander = load_expander(str(tmp_path))
+    assert isinstance(expander, Causal)
+    done = expand("a dog runs", expander)
+    assert done.prompt.startswith("a dog runs. park park")
+    assert done.expander == f"{tmp_path.name} (transformers)"
+
+
+def test_a_folder_that_is_no_language_model_is_one_line(tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+        load_expander(str(tmp_path))
+
+
+def test_the_shipped_expander_keeps_what_is_strange_and_adds_nothing_unwanted():
+    expander = Shipped()
+    for seed in range(6):
+        done = expand('three quokkas walk, no snow, "Ada 3"', expander, seed=seed)
+        assert not done.repaired
+        assert all(part in done.prompt for part in ("three quokkas walk", ", no snow", '"Ada 3"'))
+        assert done.prompt.count("snow") == 1
+
+
+def test_both_prompts_travel_with_a_request():
+    fields = expand("a dog", Says("a dog runs")).fields
+    request = Request(**fields)
+    assert (request.prompt, request.written, request.expander) == ("a dog runs", "a dog", "prepared")
+    assert Request.from_json(request.to_json()) == request
+    assert "written" not in Request("a dog").to_dict()
+    with pytest.raises(RequestError, match="the prompt as written has 3000 characters"):
+        Request("a dog", written="x" * 3000)
+
+
+def test_expansion_is_off_unless_asked_and_is_stored(model_folder, tmp_path):
+    options = {"model": str(model_folder), "frames": 1, "steps": 1}
+    assert kinema.generate("a fox runs", **options).plan.request.written is None
+    with serving(lambda body: "a red fox runs across the meadow") as (url, _):
+        result = kinema.generate("a fox runs", expand=True, expander=url, **options)
+    assert result.provenance["request"]["prompt"] == "a red fox runs across the meadow"
+    assert result.provenance["request"]["written"] == "a fox runs"
+
+
+def test_an_edit_and_a_picture_have_their_own_instructions(model_folder, tmp_path):
+    import numpy as np
+
+    options = {"model": str(model_folder), "steps": 1, "expand": True}
+    clip = kinema.Video(np.zeros((9, 32, 48, 3), np.uint8), 8.0)
+    with serving(lambda body: "a red fox runs") as (url, asked):
+        kinema.edit(clip, "a fox runs", strength=0.5, expander=url, width=48, height=32, **options)
+        kinema.animate(
+            "a fox runs", first=kinema.Video(clip.frames[:1], 8.0), frames=5, expander=url, **options
+        )
+    told = [body["messages"][0]["content"] for body in asked]
+    assert [text.startswith(INSTRUCTIONS[kind]) for text, kind in zip(told, ("edit", "image"))] == [
+        True,
+        True,
+    ]
+    assert all(body["messages"][1]["content"][1]["type"] == "image_url" for body in asked)

@@ -1,0 +1,84 @@
+"""The expander part: pairs in which the prompt stands inside its expansion, and a folder that expands."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from kinema.checkpoints.folders import load_card, load_component
+from kinema.models.expander import KINDS, UNKNOWN, Expander
+from kinema.training import load_part, train
+from kinema.training.tasks.expander import IN_PICTURE, ExpanderPart, align, pair
+from kinema.worlds.stage import grammar
+
+RECIPE = Path(__file__).parents[3] / "recipes" / "expander_tiny.toml"
+
+
+def tiny(*settings: str) -> ExpanderPart:
+    part = load_part(RECIPE, assignments=settings)
+    assert isinstance(part, ExpanderPart)
+    return part
+
+
+def test_a_tiny_expander_is_trained_and_expands(tmp_path):
+    assert train(
+        tiny("run.steps=4", "run.save_every=4", "run.sample_every=4", "data.truths=10", "data.held_out=4"),
+        tmp_path / "run",
+    )
+    expander = load_component(tmp_path / "run" / "export", Expander)
+    assert "quokka" in expander.expand("a quokka walks")
+    assert 0 <= load_card(tmp_path / "run" / "export")["held_out"]["complete"] <= 1
+    assert "text:" in (tmp_path / "run" / "samples" / "00000004.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_steps_make_the_target_of_the_prompt(kind, language):
+    part = tiny(
+        "data.truths=40",
+        "stage.nouns=24",
+        "stage.max_objects=2",
+        'stage.cameras=["still", "follow", "pan_left"]',
+        "stage.verbs=[]",
+    )
+    part.prepare(Path(), torch.device("cpu"))
+    added = 0
+    for index, truth in enumerate(part.truths):
+        prompt, target = pair(truth, kind, language, random.Random(index), 0.65)
+        readings, steps = align(part.model, prompt, target)
+        assert steps.count(0) == len(readings) + 1
+        assert steps[-1] == 0
+        assert part.model.ids[UNKNOWN] not in readings
+        wanted = [token.reading for token in part.model.read(target.rstrip("."))]
+        given = iter(readings)
+        assert [next(given) if step == 0 else step for step in steps[:-1]] == wanted
+        added += len(steps) - 1 - len(readings)
+        if kind == "image":
+            said = [
+                phrase
+                for slot in IN_PICTURE
+                for phrase in grammar.optional_phrases(language)[slot]
+                if f" {phrase} " in f" {target} "
+            ]
+            assert all(phrase in prompt for phrase in said)
+    assert added > 0
+
+
+def test_a_batch_is_a_pure_function_of_its_step():
+    first, second = tiny(), tiny()
+    assert first.batch(3) == second.batch(3)
+    assert first.batch(3) != first.batch(4)
+
+
+def test_the_loss_is_small_for_an_expander_that_is_sure():
+    part = tiny("data.truths=10", "data.batch=4", "data.unknown=0.0")
+    batch = part.batch(0)
+    optimizer = torch.optim.Adam(part.model.parameters(), lr=0.01)
+    for _ in range(60):
+        loss, metrics = part.loss(part.model, batch, torch.Generator())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.4
+    assert float(metrics["right"]) > 0.9

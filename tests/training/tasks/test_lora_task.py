@@ -1,0 +1,45 @@
+"""An adapter is trained on a released model by the loop of every other part."""
+
+from pathlib import Path
+
+import torch
+
+from kinema.checkpoints.adapters import LoRAFile, LoRALinear
+from kinema.checkpoints.folders import load_card, load_dit
+from kinema.checkpoints.shipped import shipped_model
+from kinema.generation.loading import load
+from kinema.models.dit import DiT
+from kinema.training import load_part, train
+
+RECIPE = Path(__file__).parents[3] / "recipes" / "lora_tiny.toml"
+QUICK = (
+    "run.steps=2",
+    "run.save_every=2",
+    "run.sample_every=2",
+    "run.log_every=1",
+    "data.num_clips=3",
+    "data.num_images=3",
+    "defaults.steps=2",
+)
+
+
+def test_an_adapter_is_trained_written_and_applied(tmp_path):
+    part = load_part(RECIPE, assignments=[*QUICK, "stages=[{until=1.0, batch=2, latent_frames=1}]"])
+    assert isinstance(part.model, DiT)
+    base = load_dit(shipped_model())
+    frozen = {name: tensor.clone() for name, tensor in part.model.state_dict().items() if ".base." in name}
+    assert train(part, tmp_path / "run")
+    assert all(torch.equal(part.model.state_dict()[name], tensor) for name, tensor in frozen.items())
+    assert any(module.up.abs().max() > 0 for module in part.model.modules() if isinstance(module, LoRALinear))
+    export = tmp_path / "run" / "export"
+    assert load_card(export)["rank"] == 2
+    pipeline = load()
+    unchanged = pipeline.model_hash
+    assert pipeline.add_lora(LoRAFile(export / "lora.safetensors")) == 10 * base.config.num_layers
+    assert pipeline.model_hash != unchanged
+    changed = [
+        name
+        for name, tensor in pipeline.dit.state_dict().items()
+        if not torch.equal(tensor, base.state_dict()[name])
+    ]
+    assert len(changed) == 10 * base.config.num_layers
