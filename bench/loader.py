@@ -27,12 +27,12 @@ from kinema.checkpoints.shipped import shipped_model
 from kinema.checkpoints.tensors import vae_hash
 from kinema.config import to_dict
 from kinema.data.curation.recipe import DataRecipe
-from kinema.data.dataset import CARD, SCHEMA_VERSION, SHARDS, Clip, parquet, to_table
+from kinema.data.dataset import CARD, SCHEMA_VERSION, SHARDS, ClipRow, parquet, to_table
 from kinema.data.packing import PackConfig, Packing
 from kinema.data.seeds import torch_rng
-from kinema.training import load_part
+from kinema.training import load_task
 from kinema.training.optimizer import build_optimizers
-from kinema.training.tasks.dit_on_dataset import DatasetDiTPart
+from kinema.training.tasks.dit_on_dataset import DatasetDiTTask
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dit_finetune.toml"
 SIDES, FRAMES = (4, 6, 8, 12), (1, 3, 4, 5)
@@ -47,7 +47,7 @@ def write_dataset(folder: Path, count: int) -> None:
     rng, z = np.random.default_rng(0), load_vae(shipped_model()).config.z_dim
     rows = []
     types = {str: "", int: 0, float: 0.0, bool: False}
-    empty = {field.name: types[field.type] for field in dataclasses.fields(Clip)}  # type: ignore[index]
+    empty = {field.name: types[field.type] for field in dataclasses.fields(ClipRow)}  # type: ignore[index]
     (folder / SHARDS).mkdir(parents=True)
     for first in range(0, count, SHARD_CLIPS):
         name, arrays = f"{first:06d}.safetensors", {}
@@ -66,9 +66,9 @@ def write_dataset(folder: Path, count: int) -> None:
                 "shard": name,
                 "fps": 8.0,
             }
-            rows.append(Clip(**{**empty, **said, **sizes}))
+            rows.append(ClipRow(**{**empty, **said, **sizes}))
         save_file(arrays, folder / SHARDS / name)
-    parquet().write_table(to_table(rows, Clip), folder / "clips.parquet")
+    parquet().write_table(to_table(rows, ClipRow), folder / "clips.parquet")
     card = {
         "schema_version": SCHEMA_VERSION,
         "tables": {"clips": "clips.parquet"},
@@ -79,16 +79,16 @@ def write_dataset(folder: Path, count: int) -> None:
     (folder / CARD).write_text(json.dumps(card))
 
 
-def part_of(folder: Path, *settings: str) -> DatasetDiTPart:
+def part_of(folder: Path, *settings: str) -> DatasetDiTTask:
     """The part that trains on the data set: the shipped model's sizes unless `settings` say others."""
     fixed = [f"dataset={folder}", "vae=shipped", "clip=shipped", f"pack.tokens={TOKENS}", "run.device=cpu"]
-    part = load_part(RECIPE, assignments=[*fixed, *settings])
-    assert isinstance(part, DatasetDiTPart)
+    part = load_task(RECIPE, assignments=[*fixed, *settings])
+    assert isinstance(part, DatasetDiTTask)
     return part
 
 
 def seconds_of(
-    part: DatasetDiTPart, batch: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]
+    part: DatasetDiTTask, batch: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]
 ) -> float:
     """Processor seconds of one training step."""
     begun = time.process_time()

@@ -27,7 +27,7 @@ def test_plan_measures_and_trains_nothing(tmp_path, monkeypatch, capsys):
 
 def test_a_run_goes_into_runs_and_the_recipes_name(monkeypatch):
     seen = []
-    monkeypatch.setattr(kinema.train, "load_part", lambda recipe, **options: (recipe, options))
+    monkeypatch.setattr(kinema.train, "load_task", lambda recipe, **options: (recipe, options))
     monkeypatch.setattr(kinema.train, "train", lambda part, out: seen.append((part, out)) or True)
     assert main(["train", "a/b.toml"]) == 0
     assert (
@@ -56,7 +56,7 @@ def test_a_run_goes_into_runs_and_the_recipes_name(monkeypatch):
 
 
 def test_a_run_that_was_stopped_ends_as_a_stopped_command_does(monkeypatch):
-    monkeypatch.setattr(kinema.train, "load_part", lambda recipe, **options: None)
+    monkeypatch.setattr(kinema.train, "load_task", lambda recipe, **options: None)
     monkeypatch.setattr(kinema.train, "train", lambda part, out: False)
     assert main(["train", "a.toml"]) == 130
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from kinema.errors import ConfigError, OutputError, TrainingError
-from kinema.training import checkpoint, load_part, train
+from kinema.training import checkpoint, load_task, train
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "vae_tiny.toml"
 SETTINGS = (
@@ -28,7 +28,7 @@ SETTINGS = (
 
 
 def run(out: Path, *settings: str) -> bool:
-    return train(load_part(RECIPE, assignments=[*SETTINGS, *settings]), out)
+    return train(load_task(RECIPE, assignments=[*SETTINGS, *settings]), out)
 
 
 def weights(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
@@ -58,8 +58,8 @@ def test_four_steps_are_two_and_a_kill_and_two(whole, tmp_path):
     script = f"""
 import os, signal
 from pathlib import Path
-from kinema.training import load_part, train
-part = load_part(Path({str(RECIPE)!r}), assignments={[*SETTINGS]!r})
+from kinema.training import load_task, train
+part = load_task(Path({str(RECIPE)!r}), assignments={[*SETTINGS]!r})
 draw = part.batch
 part.batch = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == 3 else draw(step)
 train(part, Path({str(out)!r}))
@@ -73,7 +73,7 @@ train(part, Path({str(out)!r}))
 
 def test_a_termination_saves_the_step_it_came_in_and_the_run_goes_on_from_it(whole, tmp_path):
     out = tmp_path / "run"
-    part = load_part(RECIPE, assignments=SETTINGS)
+    part = load_task(RECIPE, assignments=SETTINGS)
     draw = part.batch
 
     def draw_and_stop(step: int):
@@ -105,7 +105,7 @@ def test_a_run_does_not_go_on_with_other_settings(whole):
 
 def test_non_finite_steps_are_skipped_and_too_many_end_the_run(tmp_path):
     def poisoned(steps: set[int]):
-        part = load_part(RECIPE, assignments=[*SETTINGS, "run.max_bad_steps=2"])
+        part = load_task(RECIPE, assignments=[*SETTINGS, "run.max_bad_steps=2"])
         draw = part.batch
 
         def batch(step: int):
@@ -126,9 +126,9 @@ def test_non_finite_steps_are_skipped_and_too_many_end_the_run(tmp_path):
 
 def test_a_mistyped_key_is_refused_with_its_neighbour():
     with pytest.raises(ConfigError, match="did you mean 'lr'"):
-        load_part(RECIPE, assignments=["optimizer.Lr=1"])
+        load_task(RECIPE, assignments=["optimizer.Lr=1"])
     with pytest.raises(ConfigError, match="not of type int"):
-        load_part(RECIPE, assignments=["run.steps=many"])
+        load_task(RECIPE, assignments=["run.steps=many"])
 
 
 def test_a_file_in_the_place_of_the_run_folder_is_an_output_error(tmp_path):
@@ -143,14 +143,14 @@ def test_rotation_keeps_whole_checkpoints_and_drops_none_for_a_damaged_one(tmp_p
     damaged = out / "checkpoint-00000009"
     damaged.mkdir()
     (damaged / "state.json").write_text("[]")
-    part = load_part(RECIPE, assignments=[*SETTINGS, "run.steps=6", "run.keep_checkpoints=1"])
+    part = load_task(RECIPE, assignments=[*SETTINGS, "run.steps=6", "run.keep_checkpoints=1"])
     assert train(part, out)
     assert checkpoint.latest(out) == out / "checkpoint-00000006"
     assert not (out / "checkpoint-00000004").exists()
 
 
 def test_a_sample_that_fails_costs_a_line_and_not_the_run(tmp_path, caplog):
-    part = load_part(RECIPE, assignments=[*SETTINGS, "run.sample_every=2"])
+    part = load_task(RECIPE, assignments=[*SETTINGS, "run.sample_every=2"])
 
     def fail(*arguments: object) -> None:
         raise OutputError("no space left")
@@ -177,5 +177,5 @@ def test_impossible_settings_are_refused_before_the_first_step(tmp_path, setting
 
 def test_weights_of_another_size_are_refused_in_one_line(whole):
     with pytest.raises(ConfigError, match="does not fit") as error:
-        load_part(RECIPE, assignments=[*SETTINGS, "model.z_dim=6"], init_from=whole / "export")
+        load_task(RECIPE, assignments=[*SETTINGS, "model.z_dim=6"], init_from=whole / "export")
     assert "\n" not in str(error.value)

@@ -40,11 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.training import load_part, plan_lines, train
+    from kinema.training import load_task, plan_lines, train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     data = [f"dataset={json.dumps(str(arguments.data))}"] if arguments.data else []
-    part = load_part(
+    part = load_task(
         arguments.recipe,
         steps=arguments.steps,
         assignments=[*data, *arguments.set],

@@ -11,52 +11,52 @@ from kinema.config import from_dict, merge, override, read_toml
 from kinema.errors import ConfigError
 from kinema.registry import lookup
 from kinema.training.loop import measure, train
-from kinema.training.task import Part, freeze
-from kinema.training.tasks.captioner import CaptionerPart, CaptionerRecipe
-from kinema.training.tasks.clip import CLIPPart, CLIPRecipe
-from kinema.training.tasks.dit import DiTPart, DiTRecipe
-from kinema.training.tasks.dit_on_dataset import DatasetDiTPart, sizes_of
-from kinema.training.tasks.expander import ExpanderPart, ExpanderRecipe
-from kinema.training.tasks.lora import DatasetLoRAPart, LoRAPart, LoRARecipe
-from kinema.training.tasks.oracle import OraclePart, OracleRecipe
-from kinema.training.tasks.vae import VAEPart, VAERecipe
-from kinema.training.tasks.wan import WanPart, WanRecipe
+from kinema.training.task import TrainingTask, freeze
+from kinema.training.tasks.captioner import CaptionerTask, CaptionerRecipe
+from kinema.training.tasks.clip import CLIPTask, CLIPRecipe
+from kinema.training.tasks.dit import DiTTask, DiTRecipe
+from kinema.training.tasks.dit_on_dataset import DatasetDiTTask, sizes_of
+from kinema.training.tasks.expander import ExpanderTask, ExpanderRecipe
+from kinema.training.tasks.lora import DatasetLoRATask, LoRATask, LoRARecipe
+from kinema.training.tasks.oracle import OracleTask, OracleRecipe
+from kinema.training.tasks.vae import VAETask, VAERecipe
+from kinema.training.tasks.wan import WanTask, WanRecipe
 
-__all__ = ["PARTS", "load_part", "measure", "plan_lines", "train"]
+__all__ = ["TRAINING_TASKS", "load_task", "measure", "plan_lines", "train"]
 
-PARTS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
-    "vae": (VAERecipe, VAEPart),
-    "clip": (CLIPRecipe, CLIPPart),
-    "dit": (DiTRecipe, lambda recipe: DatasetDiTPart(recipe) if recipe.dataset else DiTPart(recipe)),
-    "lora": (LoRARecipe, lambda recipe: DatasetLoRAPart(recipe) if recipe.dataset else LoRAPart(recipe)),
-    "wan": (WanRecipe, WanPart),
-    "oracle": (OracleRecipe, OraclePart),
-    "captioner": (CaptionerRecipe, CaptionerPart),
-    "expander": (ExpanderRecipe, ExpanderPart),
+TRAINING_TASKS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
+    "vae": (VAERecipe, VAETask),
+    "clip": (CLIPRecipe, CLIPTask),
+    "dit": (DiTRecipe, lambda recipe: DatasetDiTTask(recipe) if recipe.dataset else DiTTask(recipe)),
+    "lora": (LoRARecipe, lambda recipe: DatasetLoRATask(recipe) if recipe.dataset else LoRATask(recipe)),
+    "wan": (WanRecipe, WanTask),
+    "oracle": (OracleRecipe, OracleTask),
+    "captioner": (CaptionerRecipe, CaptionerTask),
+    "expander": (ExpanderRecipe, ExpanderTask),
 }
 
 
-def load_part(
+def load_task(
     recipe: Path, *, steps: int | None = None, assignments: Sequence[str] = (), init_from: Path | None = None
-) -> Part:
+) -> TrainingTask:
     """The part that a recipe file describes, with fresh weights or those of `init_from`. Raises `ConfigError` for anything wrong in it."""
     tables = override(read_toml(recipe), assignments)
     if steps is not None:
         tables = override(tables, [f"run.steps={steps}"])
     if "part" not in tables:
         raise ConfigError(
-            f"{recipe} does not say what it trains: write part = {' | '.join(map(repr, PARTS))}"
+            f"{recipe} does not say what it trains: write part = {' | '.join(map(repr, TRAINING_TASKS))}"
         )
     if init_from is not None and tables["part"] == "dit" and tables.get("dataset"):
         tables = merge(
             tables, {"model": sizes_of(init_from)}
         )  # a fine-tune has the sizes of what it starts from
-    config_type, part_type = lookup(PARTS, str(tables["part"]), kind="part")
+    config_type, part_type = lookup(TRAINING_TASKS, str(tables["part"]), kind="part")
     try:
         config = from_dict(config_type, tables)
     except ConfigError as error:
         raise ConfigError(f"{recipe}: {error}") from None
-    part: Part = part_type(config)
+    part: TrainingTask = part_type(config)
     if init_from is not None:
         try:
             part.init_from(init_from)
@@ -72,7 +72,7 @@ def load_part(
     return part
 
 
-def plan_lines(part: Part) -> list[str]:
+def plan_lines(part: TrainingTask) -> list[str]:
     """What a run will take, measured by a few steps on random data: parameters, tokens, memory, seconds per step and in all."""
     params = sum(p.numel() for p in part.model.parameters() if p.requires_grad)
     lines = [f"{params / 1e6:.2f} M parameters, {part.recipe.run.steps} steps"]

@@ -72,7 +72,7 @@ def region(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"]:
     return known
 
 
-TASKS: dict[str, Callable[[Grid, torch.Generator], Tensor]] = {
+CANVAS_TASKS: dict[str, Callable[[Grid, torch.Generator], Tensor]] = {
     "text": text_only,
     "beginning": beginning,
     "ending": ending,
@@ -116,7 +116,7 @@ class CanvasMix:
     def __post_init__(self) -> None:
         for shares in (self.tasks, self.window_tasks):
             for name in shares:
-                lookup(TASKS, name, kind="canvas task")
+                lookup(CANVAS_TASKS, name, kind="canvas task")
             if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
                 raise ConfigError(
                     f"the shares of the canvas tasks add up to {sum(shares.values()):g}; they must add up to 1"

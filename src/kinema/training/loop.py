@@ -23,12 +23,12 @@ from kinema.training import checkpoint
 from kinema.training.ema import EMA
 from kinema.training.optimizer import build_optimizers
 from kinema.training.report import Report
-from kinema.training.task import Part, to_device
+from kinema.training.task import TrainingTask, to_device
 
 log = logging.getLogger(__name__)
 
 
-def train(part: Part, out: Path) -> bool:
+def train(part: TrainingTask, out: Path) -> bool:
     """Train a part into the run folder `out`; True when all steps are done, False when it was asked to stop.
 
     A run folder holds log.jsonl, samples/, the last checkpoints and, at the end, export/: the averaged model in its release form.
@@ -126,7 +126,7 @@ def train(part: Part, out: Path) -> bool:
     return True
 
 
-def measure(part: Part, *, repeats: int = 2) -> list[dict[str, Any]]:
+def measure(part: TrainingTask, *, repeats: int = 2) -> list[dict[str, Any]]:
     """For every kind of step of a part: name, tokens, seconds per step and peak memory in bytes, by taking a few on random data."""
     run = part.recipe.run
     device = pick_device(run.device)
@@ -201,7 +201,7 @@ def _same_recipe(path: Path, old: dict[str, Any], new: dict[str, Any], where: st
             )
 
 
-def _sample(part: Part, ema: EMA, out: Path, step: int, device: torch.device) -> None:
+def _sample(part: TrainingTask, ema: EMA, out: Path, step: int, device: torch.device) -> None:
     """A picture is worth no run: what goes wrong with it is said, and training goes on."""
     try:
         (out / "samples").mkdir(exist_ok=True)

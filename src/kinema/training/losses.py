@@ -81,8 +81,3 @@ def adversarial_losses(discriminator: Discriminator, real: Tensor, fake: Tensor)
         F.relu(1 - discriminator(real)).mean() + F.relu(1 + discriminator(fake.detach())).mean()
     )
     return generator_loss, discriminator_loss
-
-
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of pixels in [-1, 1]."""
-    return 10 * torch.log10(4 / (a - b).square().mean().clamp_min(1e-10))

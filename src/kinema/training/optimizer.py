@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kinema.device import has_fast_bf16
 from kinema.errors import ConfigError
+from kinema.nn.parameters import muon_parameters
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,11 @@ def orthogonalise(matrices: Tensor, num_steps: int = 5) -> Tensor:
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of a model. With Muon, matrices and kernels inside blocks go to Muon and everything else to AdamW."""
-    trained = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
-    matrices = [
-        p
-        for name, p in trained
-        if config.name == "muon" and "block" in name and p.ndim > 1 and min(p.flatten(1).shape) > 1
-    ]
+    """The optimizers of a model. With Muon, the matrices and kernels that its modules declare go to Muon, all others to AdamW."""
+    matrices = [p for p in muon_parameters(model) if p.requires_grad] if config.name == "muon" else []
     taken = {id(p) for p in matrices}
-    rest = [p for _, p in trained if id(p) not in taken]
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
     ]

@@ -56,7 +56,7 @@ class Recipe:
     frozen: tuple[str, ...] | None = None
 
 
-class Part(Protocol):
+class TrainingTask(Protocol):
     """One trainable part. `model` is all that is trained; what is exported may be a piece of it."""
 
     recipe: Any

@@ -9,8 +9,8 @@ import torch
 from kinema.checkpoints.folders import load_card, load_component
 from kinema.errors import ConfigError
 from kinema.models.captioner import PAD, Captioner
-from kinema.training import load_part, plan_lines, train
-from kinema.training.tasks.captioner import CaptionerPart
+from kinema.training import load_task, plan_lines, train
+from kinema.training.tasks.captioner import CaptionerTask
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 QUICK = (
@@ -23,13 +23,13 @@ QUICK = (
 )
 
 
-def tiny(*settings: str) -> CaptionerPart:
-    part = load_part(RECIPES / "captioner_tiny.toml", assignments=[*QUICK, *settings])
-    assert isinstance(part, CaptionerPart)
+def tiny(*settings: str) -> CaptionerTask:
+    part = load_task(RECIPES / "captioner_tiny.toml", assignments=[*QUICK, *settings])
+    assert isinstance(part, CaptionerTask)
     return part
 
 
-def texts(part: CaptionerPart, batch: dict) -> list[str]:
+def texts(part: CaptionerTask, batch: dict) -> list[str]:
     return [part.model.speller.decode([i for i in row[1:] if i > 1]) for row in batch["ids"].tolist()]
 
 

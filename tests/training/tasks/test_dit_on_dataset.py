@@ -14,7 +14,7 @@ from kinema.data.curation.recipe import DataRecipe
 from kinema.errors import DataError
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid, apply_to_grids
-from kinema.training import load_part, train
+from kinema.training import load_task, train
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "dit_tiny.toml"
 LORA = RECIPE.with_name("lora_tiny.toml")
@@ -65,7 +65,7 @@ def dataset(tmp_path_factory, model_folder) -> Path:
 def part_of(dataset: Path, *settings: str):
     model = dataset.parent / "model"
     fixed = [*QUICK, f"vae={model}", f"clip={model}", f"dataset={dataset}", "pack.tokens=128", *settings]
-    return load_part(RECIPE, steps=4, assignments=fixed)
+    return load_task(RECIPE, steps=4, assignments=fixed)
 
 
 def test_packed_clips_have_the_gradients_of_separate_ones():
@@ -173,7 +173,7 @@ def test_an_adapter_is_trained_on_a_data_set(dataset: Path, tmp_path: Path):
         "defaults.steps=2",
         "pack.tokens=128",
     ]
-    part = load_part(
+    part = load_task(
         LORA, steps=2, assignments=[*quick, f"base={dataset.parent / 'model'}", f"dataset={dataset}"]
     )
     before = {name: tensor.clone() for name, tensor in part.model.state_dict().items()}

@@ -8,16 +8,16 @@ import torch
 
 from kinema.checkpoints.folders import load_card, load_component
 from kinema.models.expander import KINDS, UNKNOWN, Expander
-from kinema.training import load_part, train
-from kinema.training.tasks.expander import IN_PICTURE, ExpanderPart, align, pair
+from kinema.training import load_task, train
+from kinema.training.tasks.expander import IN_PICTURE, ExpanderTask, align, pair
 from kinema.worlds.stage import grammar
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "expander_tiny.toml"
 
 
-def tiny(*settings: str) -> ExpanderPart:
-    part = load_part(RECIPE, assignments=settings)
-    assert isinstance(part, ExpanderPart)
+def tiny(*settings: str) -> ExpanderTask:
+    part = load_task(RECIPE, assignments=settings)
+    assert isinstance(part, ExpanderTask)
     return part
 
 

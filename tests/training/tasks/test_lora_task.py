@@ -9,7 +9,7 @@ from kinema.checkpoints.folders import load_card, load_dit
 from kinema.checkpoints.shipped import shipped_model
 from kinema.generation.loading import load
 from kinema.models.dit import DiT
-from kinema.training import load_part, train
+from kinema.training import load_task, train
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "lora_tiny.toml"
 QUICK = (
@@ -24,7 +24,7 @@ QUICK = (
 
 
 def test_an_adapter_is_trained_written_and_applied(tmp_path):
-    part = load_part(RECIPE, assignments=[*QUICK, "stages=[{until=1.0, batch=2, latent_frames=1}]"])
+    part = load_task(RECIPE, assignments=[*QUICK, "stages=[{until=1.0, batch=2, latent_frames=1}]"])
     assert isinstance(part.model, DiT)
     base = load_dit(shipped_model())
     frozen = {name: tensor.clone() for name, tensor in part.model.state_dict().items() if ".base." in name}

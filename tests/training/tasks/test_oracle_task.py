@@ -9,8 +9,8 @@ import torch
 from kinema.checkpoints.folders import load_card, load_component
 from kinema.errors import ConfigError
 from kinema.models.oracle import Oracle
-from kinema.training import load_part, plan_lines, train
-from kinema.training.tasks.oracle import OraclePart, targets
+from kinema.training import load_task, plan_lines, train
+from kinema.training.tasks.oracle import OracleTask, targets
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 QUICK = (
@@ -23,9 +23,9 @@ QUICK = (
 )
 
 
-def tiny(*settings: str) -> OraclePart:
-    part = load_part(RECIPES / "oracle_tiny.toml", assignments=[*QUICK, *settings])
-    assert isinstance(part, OraclePart)
+def tiny(*settings: str) -> OracleTask:
+    part = load_task(RECIPES / "oracle_tiny.toml", assignments=[*QUICK, *settings])
+    assert isinstance(part, OracleTask)
     return part
 
 

@@ -9,8 +9,8 @@ from kinema.checkpoints.folders import load_card, load_component, load_dit, load
 from kinema.errors import ConfigError, KinemaError
 from kinema.models.clip import CLIP
 from kinema.models.vae import VAE
-from kinema.training import PARTS, load_part, plan_lines, train
-from kinema.training.canvas_mix import TASKS
+from kinema.training import TRAINING_TASKS, load_task, plan_lines, train
+from kinema.training.canvas_mix import CANVAS_TASKS
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 QUICK = ("run.steps=2", "run.save_every=2", "run.sample_every=2", "run.log_every=1")
@@ -20,7 +20,7 @@ QUICK = ("run.steps=2", "run.save_every=2", "run.sample_every=2", "run.log_every
 def test_every_recipe_reads_and_has_a_tiny_form(recipe):
     name = recipe.stem.removesuffix("_tiny").removesuffix("_gpu")
     assert (RECIPES / f"{name}_tiny.toml").exists()
-    assert name.split("_")[0] in PARTS
+    assert name.split("_")[0] in TRAINING_TASKS
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,9 @@ def parts(tmp_path_factory) -> Path:
     """A tiny VAE and a tiny CLIP, trained for two steps."""
     folder = tmp_path_factory.mktemp("parts")
     vae = ("model.base_dim=4", "model.z_dim=4", "data.size=32", "data.stats_clips=2")
-    train(load_part(RECIPES / "vae_tiny.toml", assignments=[*QUICK, *vae]), folder / "vae")
+    train(load_task(RECIPES / "vae_tiny.toml", assignments=[*QUICK, *vae]), folder / "vae")
     clip = ("model.text_width=32", "model.video_width=32", "model.video_size=16", "data.batch=2")
-    train(load_part(RECIPES / "clip_tiny.toml", assignments=[*QUICK, *clip]), folder / "clip")
+    train(load_task(RECIPES / "clip_tiny.toml", assignments=[*QUICK, *clip]), folder / "clip")
     return folder
 
 
@@ -50,12 +50,12 @@ def dit(parts: Path, *settings: str):
         f"clip={parts / 'clip' / 'export'}",
         *settings,
     ]
-    return load_part(RECIPES / "dit_tiny.toml", assignments=assignments)
+    return load_task(RECIPES / "dit_tiny.toml", assignments=assignments)
 
 
 def test_an_exported_vae_has_latents_of_mean_zero_and_std_one(parts):
     vae = load_component(parts / "vae" / "export", VAE)
-    part = load_part(RECIPES / "vae_tiny.toml", assignments=[*QUICK, "data.size=32", "data.stats_clips=2"])
+    part = load_task(RECIPES / "vae_tiny.toml", assignments=[*QUICK, "data.size=32", "data.stats_clips=2"])
     latents = vae.normalise(vae.encode(part._held_out(2)).mean)
     assert latents.mean(dim=(0, 2, 3, 4)).abs().max() < 1e-3
     assert (latents.std(dim=(0, 2, 3, 4)) - 1).abs().max() < 1e-3
@@ -65,7 +65,7 @@ def test_an_exported_vae_has_latents_of_mean_zero_and_std_one(parts):
 def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns(parts, tmp_path):
     settings = (*QUICK, "model.base_dim=4", "model.z_dim=4", "data.size=32", "data.stats_clips=3")
     begun = parts / "vae" / "export"
-    part = load_part(
+    part = load_task(
         RECIPES / "vae_tiny.toml",
         assignments=[*settings, "frozen=['vae.encoder', 'vae.quant_conv']"],
         init_from=begun,
@@ -82,7 +82,7 @@ def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns(parts, tmp_
 )
 def test_freezing_a_module_that_is_not_there_or_all_of_them_is_refused(names, message):
     with pytest.raises(ConfigError, match=message):
-        load_part(RECIPES / "vae_tiny.toml", assignments=[f"frozen={names}"])
+        load_task(RECIPES / "vae_tiny.toml", assignments=[f"frozen={names}"])
 
 
 def test_an_exported_clip_reads_captions_and_clips(parts):
@@ -110,7 +110,7 @@ def test_weights_of_a_released_model_start_a_new_run(parts, tmp_path):
     assert all(torch.equal(value, released[name]) for name, value in part.model.state_dict().items())
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CANVAS_TASKS)
 def test_the_loss_ignores_what_is_known(parts, tmp_path, task):
     part = dit(parts, "mix.windows=0", "mix.tasks={" + f"{task}=1.0" + "}")
     part.prepare(tmp_path / "run", torch.device("cpu"))
@@ -159,7 +159,7 @@ def test_a_clip_that_reads_slots_and_keeps_to_its_captions_side_exports_the_same
         "data.batch=2",
         "data.image_share=0",
     )
-    part = load_part(
+    part = load_task(
         RECIPES / "clip_tiny.toml",
         assignments=[*QUICK, *sizes, "slots=1.0", "ways=1.0"],
         init_from=parts / "clip" / "export",

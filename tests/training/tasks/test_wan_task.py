@@ -16,16 +16,16 @@ from kinema.checkpoints.families.wan.files import find
 from kinema.checkpoints.folders import load_vae
 from kinema.checkpoints.tensors import vae_hash
 from kinema.cli.main import main
-from kinema.data.dataset import Clip, Source, parquet, to_table
+from kinema.data.dataset import ClipRow, SourceRow, parquet, to_table
 from kinema.data.text_states import TextCache
 from kinema.device import CPU
 from kinema.errors import ConfigError, TrainingError
 from kinema.generation.loading import load
 from kinema.generation.request import Request
-from kinema.generation.sampling.noise import START, place_noise
+from kinema.generation.sampling.noise import START, latent_noise
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grids
-from kinema.training import load_part, plan_lines, train
+from kinema.training import load_task, plan_lines, train
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 CAPTIONS = ["a red fox runs", "a blue ball rolls", "the fox runs in the snow"]
@@ -59,15 +59,15 @@ def write_dataset(folder, model):
     (folder / "shards").mkdir(parents=True)
     save_file(latents, folder / "shards" / "one.safetensors")
     blank = {
-        name: {str: "", int: 0, float: 0.0, bool: False}[kind] for name, kind in Clip.__annotations__.items()
+        name: {str: "", int: 0, float: 0.0, bool: False}[kind] for name, kind in ClipRow.__annotations__.items()
     }
     blank |= {"verdict": "kept", "licence": "CC0", "fps": 16.0, "shard": "one.safetensors"}
     rows = []
     for i, (caption, (lf, lh, lw)) in enumerate(zip(CAPTIONS, SHAPES)):
         own = {"captions": json.dumps({"given": caption}), "latents_key": f"clip{i}"}
-        rows.append(Clip(**blank | own | {"latent_frames": lf, "latent_height": lh, "latent_width": lw}))
-    parquet().write_table(to_table(rows, Clip), folder / "clips.parquet")
-    parquet().write_table(to_table([], Source), folder / "sources.parquet")
+        rows.append(ClipRow(**blank | own | {"latent_frames": lf, "latent_height": lh, "latent_width": lw}))
+    parquet().write_table(to_table(rows, ClipRow), folder / "clips.parquet")
+    parquet().write_table(to_table([], SourceRow), folder / "sources.parquet")
     tables = {"clips": "clips.parquet", "sources": "sources.parquet"}
     card = {"schema_version": 1, "vae": {"name": str(model), "weights": vae_hash(vae)}, "tables": tables}
     (folder / "dataset.json").write_text(json.dumps(card))
@@ -76,7 +76,7 @@ def write_dataset(folder, model):
 
 def part_of(model, dataset, *settings, recipe="lora_wan_tiny.toml"):
     fixed = (f"base={model}", f"dataset={dataset}", "pack.tokens=24", "run.num_workers=0", *settings)
-    return load_part(RECIPES / recipe, assignments=fixed)
+    return load_task(RECIPES / recipe, assignments=fixed)
 
 
 def test_an_adapter_is_trained_applied_and_read_by_diffusers(folders, tmp_path, capsys):
@@ -136,7 +136,7 @@ def test_an_adapter_is_trained_applied_and_read_by_diffusers(folders, tmp_path, 
     assert not np.array_equal(before, ours)
     theirs.load_lora_weights(tmp_path / "run" / "export", weight_name="lora.safetensors")
     theirs.set_progress_bar_config(disable=True)
-    noise = place_noise(5, START, range(2), (16, 4, 6)).unsqueeze(0)
+    noise = latent_noise(5, START, range(2), (16, 4, 6)).unsqueeze(0)
     given = {
         "prompt": CAPTIONS[0],
         "negative_prompt": "blue ball",
@@ -200,7 +200,7 @@ def test_what_cannot_be_trained_is_said(folders, kind, settings, said):
 def test_the_recipe_for_our_own_models_names_the_other(folders):
     folder, _, _ = folders("2.1-t2v")
     with pytest.raises(ConfigError, match=r"recipes/lora_wan\.toml"):
-        load_part(RECIPES / "lora_tiny.toml", assignments=[f"base={folder}"])
+        load_task(RECIPES / "lora_tiny.toml", assignments=[f"base={folder}"])
 
 
 def test_a_run_goes_on_bit_for_bit_though_its_checkpoints_hold_the_adapter_alone(folders, tmp_path):

@@ -5,7 +5,6 @@ alone; captions are written anew from the truth at every step.
 """
 
 import dataclasses
-import hashlib
 import json
 import logging
 import random
@@ -25,11 +24,12 @@ from kinema.checkpoints.shipped import SHIPPED, shipped_oracle
 from kinema.checkpoints.tensors import weights_hash
 from kinema.config import to_dict
 from kinema.data.augment import degrade
-from kinema.data.latents import Shape, choose
+from kinema.data.latents import Shape, choose_by_share
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import CaptionMix, draw_clips, to_tensor
 from kinema.errors import ConfigError
-from kinema.evaluation.captions import right_captions
+from kinema.evaluation.captions import caption_accuracies
+from kinema.files import atomic_file, content_key, output_errors
 from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, Seen, look
 from kinema.models.oracle import LEAST_FRAMES, Oracle
 from kinema.registry import lookup
@@ -120,8 +120,8 @@ class CaptionerRecipe(Recipe):
             raise ConfigError("a captioner learns no empty captions: set dropped = 0 in its stages")
 
 
-class CaptionerPart:
-    """See `kinema.training.task.Part`."""
+class CaptionerTask:
+    """See `kinema.training.task.TrainingTask`."""
 
     def __init__(self, recipe: CaptionerRecipe):
         self.recipe = recipe
@@ -163,9 +163,7 @@ class CaptionerPart:
             data.degraded,
             data.shard_clips,
         ]
-        folder = (
-            out / f"seen-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
-        )
+        folder = out / f"seen-{content_key(identity)[:16]}"
         found: dict[int, list[tuple[Seen, list[dict[str, Any]]]]] = {}
         for first in range(0, data.num_clips, data.shard_clips):
             shard = self._shard(folder, first)
@@ -182,7 +180,7 @@ class CaptionerPart:
         data, path = self.recipe.data, folder / f"{first:06d}.safetensors"
         if not path.exists():
             rng = numpy_rng("captioner-shard", first)
-            shape = data.shapes[choose([shape.share for shape in data.shapes], float(rng.random()))]
+            shape = data.shapes[choose_by_share([shape.share for shape in data.shapes], float(rng.random()))]
             length = int(rng.choice(data.lengths))
             sizes = {"height": shape.height, "width": shape.width, "num_frames": length}
             clips = draw_clips(
@@ -198,11 +196,9 @@ class CaptionerPart:
                 video[worse] = degrade(video[worse], torch_rng("captioner-degrade", first))
             out = self.oracle(video.to(next(self.oracle.parameters()).device))
             truths = [{name: clip.truth[name] for name in TOLD} for clip in clips]
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
             tensors = {"frames": out.frames.cpu().contiguous(), "wholes": out.wholes.cpu().contiguous()}
-            save_file(tensors, partial, metadata={"truths": json.dumps(truths)})
-            partial.replace(path)
+            with atomic_file(path) as partial, output_errors(path):
+                save_file(tensors, partial, metadata={"truths": json.dumps(truths)})
             log.info("%s: %d clips looked at", path.name, len(clips))
         with safe_open(path, "pt") as file:
             return Seen(file.get_tensor("frames"), file.get_tensor("wholes")), json.loads(
@@ -217,7 +213,7 @@ class CaptionerPart:
         recipe, rng = self.recipe, numpy_rng(self.recipe.run.seed, "batch", step)
         lengths = sorted(self.seen)
         length = (
-            lengths[choose([len(self.seen[n][1]) for n in lengths], float(rng.random()))]
+            lengths[choose_by_share([len(self.seen[n][1]) for n in lengths], float(rng.random()))]
             if len(lengths) > 1
             else lengths[0]
         )
@@ -292,7 +288,7 @@ class CaptionerPart:
             together = Seen(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
             for key in MEASURED:
                 captions = [written.text for written in model.write(together, [key] * len(clips))]
-                shares = right_captions(captions, [clip.truth for clip in clips])
+                shares = caption_accuracies(captions, [clip.truth for clip in clips])
                 scores[f"{split} {key}"] = {slot: round(share, 4) for slot, share in shares.items()}
         return scores
 

@@ -1,7 +1,6 @@
 """Training CLIP on clips and captions of a world, with a foil, a caption wrong in one slot, for every clip."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from kinema.checkpoints.folders import load_component, resolve_model, save_compo
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import CaptionMix, draw_clips, to_tensor
 from kinema.errors import ConfigError
+from kinema.files import write_json
 from kinema.models.clip import CLIP, CLIPConfig, clip_loss, way_loss
 from kinema.models.oracle import OracleConfig
 from kinema.models.pixels import to_uint8
@@ -106,8 +106,8 @@ class CLIPAndReader(nn.Module):
         return entropy + PLACE_WEIGHT * missed, {"slots": entropy.detach(), "place": missed.detach(), **right}
 
 
-class CLIPPart:
-    """See `kinema.training.task.Part`."""
+class CLIPTask:
+    """See `kinema.training.task.TrainingTask`."""
 
     def __init__(self, recipe: CLIPRecipe):
         self.recipe = recipe
@@ -216,9 +216,7 @@ class CLIPPart:
         ]
         videos = [Video(to_uint8(clip), 8.0) for clip in batch["video"]]
         save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
-        path.with_suffix(".json").write_text(
-            json.dumps(self.measure(model.clip, device), indent=1), encoding="utf-8"
-        )
+        write_json(path.with_suffix(".json"), self.measure(model.clip, device))
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The CLIP with its tokenizer, and what it scores on held-out clips."""

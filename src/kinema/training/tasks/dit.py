@@ -21,7 +21,7 @@ from kinema.checkpoints.folders import (
     resolve_model,
     save_model,
 )
-from kinema.data.latents import LatentCache, LatentData, Latents, choose
+from kinema.data.latents import LatentCache, LatentData, Latents, choose_by_share
 from kinema.data.packing import PackConfig
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import CaptionMix, draw_clips
@@ -36,7 +36,7 @@ from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 from kinema.models.vae import VAE
 from kinema.registry import lookup
-from kinema.training.canvas_mix import TASKS, CanvasMix
+from kinema.training.canvas_mix import CANVAS_TASKS, CanvasMix
 from kinema.training.task import Recipe
 from kinema.video import contact_sheet, save_image
 from kinema.worlds import WORLDS, StageConfig
@@ -125,8 +125,8 @@ class DiTRecipe(Recipe):
             raise ConfigError(f"stages end at {ends}: they must rise and the last must end at 1")
 
 
-class DiTPart:
-    """See `kinema.training.task.Part`."""
+class DiTTask:
+    """See `kinema.training.task.TrainingTask`."""
 
     def __init__(self, recipe: DiTRecipe):
         self.recipe = recipe
@@ -198,7 +198,7 @@ class DiTPart:
         """Latents with captions, all of one shape: {"latents", "tails", "tail_lengths", "captions", "first_frame"}."""
         rng = numpy_rng(self.recipe.run.seed, "batch", step)
         stage = self.stage_at(step)
-        shape_index = choose([shape.share for shape in self.recipe.data.shapes], rng.random())
+        shape_index = choose_by_share([shape.share for shape in self.recipe.data.shapes], rng.random())
         source = self.cached["images" if stage.latent_frames == 1 else "clips", shape_index]
         indices = rng.integers(len(source), size=stage.batch)
         latents, first = source.latents[indices].float(), 0
@@ -258,7 +258,7 @@ class DiTPart:
         t = rearrange(times, "b -> b 1 1 1 1").expand(b, 1, lf, lh, lw).clone()
         tasks = [self.recipe.mix.draw(generator, is_window=batch["first_frame"] > 0) for _ in range(b)]
         for i, task in enumerate(tasks):
-            mask = TASKS[task]((lf // patch[0], -(-lh // patch[1]), -(-lw // patch[2])), generator)
+            mask = CANVAS_TASKS[task]((lf // patch[0], -(-lh // patch[1]), -(-lw // patch[2])), generator)
             for axis, size in enumerate(patch):
                 mask = mask.repeat_interleave(size, dim=axis)
             known[i, 0] = mask[:lf, :lh, :lw]

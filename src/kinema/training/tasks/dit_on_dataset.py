@@ -23,7 +23,7 @@ from kinema.data.seeds import Batch, numpy_rng, torch_rng
 from kinema.diffusion.objectives import add_noise, target
 from kinema.errors import ConfigError, DataError
 from kinema.models.dit import DiT, apply_to_grids
-from kinema.training.tasks.dit import DiTPart, DiTRecipe, DiTSizes
+from kinema.training.tasks.dit import DiTTask, DiTRecipe, DiTSizes
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ def sizes_of(folder: Path) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(DiTSizes)}
 
 
-class DatasetDiTPart(DiTPart):
-    """See `kinema.training.task.Part`. The stages and data of the recipe, which are those of a world's clips, are not used."""
+class DatasetDiTTask(DiTTask):
+    """See `kinema.training.task.TrainingTask`. The stages and data of the recipe, which are those of a world's clips, are not used."""
 
     def __init__(self, recipe: DiTRecipe):
         assert recipe.dataset is not None, "this part trains on a data set"

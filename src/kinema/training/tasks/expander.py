@@ -72,8 +72,8 @@ class ExpanderRecipe(Recipe):
     data: ExpanderData = field(default_factory=ExpanderData)
 
 
-class ExpanderPart:
-    """See `kinema.training.task.Part`."""
+class ExpanderTask:
+    """See `kinema.training.task.TrainingTask`."""
 
     def __init__(self, recipe: ExpanderRecipe):
         self.recipe = recipe

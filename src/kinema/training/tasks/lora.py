@@ -12,10 +12,10 @@ from kinema.checkpoints.families.wan.model import is_wan
 from kinema.checkpoints.folders import CARD, load_dit, resolve_model
 from kinema.data.seeds import derive_seed
 from kinema.errors import ConfigError
-from kinema.files import write_json, written_beside
+from kinema.files import atomic_folder, write_json
 from kinema.models.dit import DiT
-from kinema.training.tasks.dit import DiTPart, DiTRecipe, DiTSizes
-from kinema.training.tasks.dit_on_dataset import DatasetDiTPart
+from kinema.training.tasks.dit import DiTRecipe, DiTSizes, DiTTask
+from kinema.training.tasks.dit_on_dataset import DatasetDiTTask
 
 LORA = "lora.safetensors"
 
@@ -35,8 +35,8 @@ class LoRARecipe(DiTRecipe):
     matrices: Literal["fp32", "bf16"] = "fp32"
 
 
-class LoRAPart(DiTPart):
-    """See `kinema.training.task.Part`."""
+class LoRATask(DiTTask):
+    """See `kinema.training.task.TrainingTask`."""
 
     recipe: LoRARecipe
 
@@ -59,7 +59,7 @@ class LoRAPart(DiTPart):
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The adapter alone, under diffusers' names, and its card."""
         assert isinstance(model, DiT), "an adapter is trained on a DiT"
-        with written_beside(folder, LORA) as partial:
+        with atomic_folder(folder, LORA) as partial:
             save_lora(partial / LORA, model)
             write_json(partial / CARD, {"base": self.recipe.base, "rank": self.recipe.rank, **training})
 
@@ -71,5 +71,5 @@ class LoRAPart(DiTPart):
                 module.take(adapters[name])
 
 
-class DatasetLoRAPart(LoRAPart, DatasetDiTPart):
+class DatasetLoRATask(LoRATask, DatasetDiTTask):
     """An adapter trained on a data set of files: `kinema train recipes/lora.toml --data dataset/`."""

@@ -1,8 +1,6 @@
 """Training the oracle on clips of a world: fresh ones, degraded ones, and ones that a VAE has encoded and decoded."""
 
 import dataclasses
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +18,11 @@ from kinema.checkpoints.shipped import SHIPPED, shipped_model
 from kinema.checkpoints.tensors import weights_hash
 from kinema.config import to_dict
 from kinema.data.augment import degrade
-from kinema.data.latents import Shape, choose
+from kinema.data.latents import Shape, choose_by_share
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import draw_clips, to_tensor
 from kinema.errors import ConfigError
+from kinema.files import atomic_file, content_key, output_errors, write_json
 from kinema.models.oracle import SLOTS, Oracle, OracleConfig, OracleOutput, heat_target
 from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE
@@ -138,8 +137,8 @@ def targets(clips: Sequence[Clip], config: OracleConfig) -> dict[str, Tensor]:
     return out | {name: torch.from_numpy(np.stack(values)) for name, values in rows.items()}
 
 
-class OraclePart:
-    """See `kinema.training.task.Part`."""
+class OracleTask:
+    """See `kinema.training.task.TrainingTask`."""
 
     def __init__(self, recipe: OracleRecipe):
         self.recipe = recipe
@@ -174,10 +173,7 @@ class OraclePart:
             to_dict(data.shapes[0]),
             data.num_frames,
         ]
-        folder = (
-            out
-            / f"round_trips-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
-        )
+        folder = out / f"round_trips-{content_key(identity)[:16]}"
         for split, count in counts.items():
             shards = [
                 self._round_trips(folder, vae, split, i, min(SHARD_CLIPS, count - i))
@@ -215,10 +211,8 @@ class OraclePart:
         found = targets(clips, self.config)
         found |= {name: found[name][:, kept] for name in ("places", "log_sizes", "visible")}
         found["video"] = torch.cat(video).mul(127.5).add(127.5).round().to(torch.uint8)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({name: value.contiguous() for name, value in found.items()}, partial)
-        partial.replace(path)
+        with atomic_file(path) as partial, output_errors(path):
+            save_file({name: value.contiguous() for name, value in found.items()}, partial)
         log.info("%s: %d clips through the VAE", path.name, count)
         return found
 
@@ -230,7 +224,7 @@ class OraclePart:
     def batch(self, step: int) -> Batch:
         """Clips of one shape as the oracle sees them, and what it should say."""
         data, rng = self.recipe.data, numpy_rng(self.recipe.run.seed, "batch", step)
-        which = choose([shape.share for shape in data.shapes], float(rng.random()))
+        which = choose_by_share([shape.share for shape in data.shapes], float(rng.random()))
         trips = self.round_trips.get("train")
         num_trips = round(data.batch * data.round_trip_share) if trips is not None and which == 0 else 0
         indices = [int(i) for i in rng.integers(2**40, size=data.batch - num_trips)]
@@ -322,9 +316,7 @@ class OraclePart:
             for reading in readings
         ]
         save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
-        path.with_suffix(".json").write_text(
-            json.dumps(self.measure(model, device), indent=1), encoding="utf-8"
-        )
+        write_json(path.with_suffix(".json"), self.measure(model, device))
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The oracle in bfloat16, and what it reads rightly of held-out clips when it is loaded from there."""

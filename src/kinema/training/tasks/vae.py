@@ -70,8 +70,8 @@ class VAEAndDiscriminator(nn.Module):
         self.vae, self.discriminator = vae, discriminator
 
 
-class VAEPart:
-    """See `kinema.training.task.Part`."""
+class VAETask:
+    """See `kinema.training.task.TrainingTask`."""
 
     def __init__(self, recipe: VAERecipe):
         self.recipe = recipe

@@ -28,21 +28,21 @@ from kinema.checkpoints.families.wan.model import (
     read_tokenizer,
 )
 from kinema.checkpoints.families.wan.umt5 import UMT5
-from kinema.checkpoints.folders import CARD, dtype_of, with_weights
+from kinema.checkpoints.folders import CARD, with_weights
 from kinema.data.seeds import Batch, derive_seed, torch_rng
 from kinema.data.text_states import TextCache
 from kinema.device import CPU, has_fast_bf16, pick_device
 from kinema.diffusion.objectives import draw_times
 from kinema.diffusion.schedules import SCHEDULES
 from kinema.errors import ConfigError, TrainingError
-from kinema.files import write_json, written_beside
+from kinema.files import atomic_folder, write_json
 from kinema.generation.request import Request
 from kinema.generation.wan import WanPipeline
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import TIMESTEPS, DiT
 from kinema.models.vae import VAE
 from kinema.training.tasks.dit import DiTSizes
-from kinema.training.tasks.dit_on_dataset import DatasetDiTPart
+from kinema.training.tasks.dit_on_dataset import DatasetDiTTask
 from kinema.training.tasks.lora import LORA, LoRARecipe
 from kinema.video import contact_sheet, save_image
 
@@ -67,8 +67,8 @@ class WanRecipe(LoRARecipe):
     recompute: bool = True
 
 
-class WanPart(DatasetDiTPart):
-    """See `kinema.training.task.Part`."""
+class WanTask(DatasetDiTTask):
+    """See `kinema.training.task.TrainingTask`."""
 
     recipe: WanRecipe
 
@@ -212,7 +212,7 @@ class WanPart(DatasetDiTPart):
         assert isinstance(model, DiT), "the DiT part trains a DiT"
         card = {"base": self.recipe.base, "rank": self.recipe.rank, **training}
         if self.recipe.rank:
-            with written_beside(folder, LORA) as partial:
+            with atomic_folder(folder, LORA) as partial:
                 save_lora(partial / LORA, model)
                 write_json(partial / CARD, card)
             return
@@ -231,7 +231,7 @@ class WanPart(DatasetDiTPart):
         if not self.recipe.rank:
             part = find(folder).backbones[-1 if self.recipe.expert == "low" else 0]
             self.model.load_state_dict(
-                {name: part.state[name].to(dtype_of(name, torch.float32)) for name in part.state}
+                {name: part.state[name].to(torch.float32) for name in part.state}
             )
             return
         with torch.device("meta"):
