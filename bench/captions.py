@@ -16,13 +16,13 @@ import torch
 from kinema.checkpoints.folders import load_card
 from kinema.checkpoints.shipped import SHIPPED, shipped_captioner
 from kinema.config import from_dict
-from kinema.data.curation.captioner_runner import Describer
+from kinema.data.curation.captioner_runner import CaptionerRunner
 from kinema.data.world_clips import draw_clips
-from kinema.evaluation.alignment import ALL
-from kinema.evaluation.captions import right_captions
+from kinema.evaluation.alignment import ALL_SLOTS
+from kinema.evaluation.captions import caption_accuracies
 from kinema.models.captioner import Seen, look
 from kinema.worlds import StageConfig, StageWorld
-from kinema.worlds.stage.parse import SLOTS, WAYS
+from kinema.worlds.stage.parse import CAPTION_SLOTS, NAMED_DIRECTIONS
 
 FORMS = ("medium", "detailed", "medium_zh", "detailed_zh")
 SHOWN = {"height": 128, "width": 128, "num_frames": 17, "fps": 8.0}
@@ -37,26 +37,26 @@ def main() -> None:
     parser.add_argument("--split", choices=("held_out", "train", "all"), default="held_out")
     parser.add_argument("--temperature", type=float, default=0.0)
     arguments = parser.parse_args()
-    describer = Describer.load(arguments.model)
+    runner = CaptionerRunner.load(arguments.model)
     card = load_card(shipped_captioner() if arguments.model == SHIPPED else Path(arguments.model))
     stage = dataclasses.replace(from_dict(StageConfig, card["recipe"]["stage"]), split=arguments.split)
     clips = draw_clips(StageWorld(stage), f"captions-{arguments.split}", range(arguments.clips), **SHOWN)
     truths = [clip.truth for clip in clips]
-    most = describer.captioner.config.num_frames
-    seen = [look(describer.oracle, clip.frames, clip.fps, most=most) for clip in clips]
+    most = runner.captioner.config.num_frames
+    seen = [look(runner.oracle, clip.frames, clip.fps, most=most) for clip in clips]
     together = Seen(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
-    readings = describer.oracle.read([clip.frames for clip in clips], SHOWN["fps"])
+    readings = runner.oracle.read([clip.frames for clip in clips], SHOWN["fps"])
     read = [
-        [r.answers[s] == str(t[s]) for s in SLOTS if s != "direction" or t[s] in WAYS]
+        [r.answers[s] == str(t[s]) for s in CAPTION_SLOTS if s != "direction" or t[s] in NAMED_DIRECTIONS]
         for r, t in zip(readings, truths)
     ]
-    columns = {"oracle": {ALL: sum(map(all, read)) / len(read)}}
+    columns = {"oracle": {ALL_SLOTS: sum(map(all, read)) / len(read)}}
     generator = torch.Generator().manual_seed(0)
     for form in FORMS:
-        written = describer.captioner.write(
+        written = runner.captioner.write(
             together, [form] * len(clips), temperature=arguments.temperature, generator=generator
         )
-        columns[form] = right_captions([one.text for one in written], truths)
+        columns[form] = caption_accuracies([one.text for one in written], truths)
         least = min(written, key=lambda one: one.confidence)
         print(
             f"{form}: {written[0].text}\n  least confident ({least.confidence:.2f}): {least.text}", flush=True
@@ -64,7 +64,7 @@ def main() -> None:
     print(
         f"\n| {arguments.clips} clips, {arguments.split} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}"
     )
-    for slot in (*SLOTS, ALL):
+    for slot in (*CAPTION_SLOTS, ALL_SLOTS):
         print(
             f"| {slot} | {' | '.join(f'{shares[slot]:.1%}' if slot in shares else '' for shares in columns.values())} |"
         )

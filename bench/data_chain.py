@@ -25,7 +25,7 @@ from kinema.data.curation.scores import dhash, inside_borders, motion
 from kinema.data.curation.stages import look
 from kinema.video import Video, scanning
 from kinema.video.reading import at_constant_rate
-from kinema.video.scanning import probe, read_spans
+from kinema.video.scanning import read_header, read_spans
 from kinema.worlds import StageWorld
 
 RECIPE = DataRecipe()
@@ -102,7 +102,7 @@ def usual_chain(path: Path) -> dict[Span, bool]:
         while end - start > 0.04:
             spans.append((start, min(end, start + longest_s)))
             start += longest_s
-    source_fps = probe(path).fps
+    source_fps = read_header(path).fps
     accepted = dict.fromkeys(spans, True)
     for accepts in FILTERS:
         for span in spans:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kinema.data.latents import LatentCache, LatentData, Shape, choose
+from kinema.data.latents import LatentCache, LatentData, Shape, choose_by_share
 from kinema.data.seeds import batches, derive_seed, numpy_rng
 from kinema.data.world_clips import CaptionMix, draw_clips, to_tensor
 from kinema.errors import ConfigError, TrainingError
@@ -102,7 +102,7 @@ def test_shares_of_shapes_must_add_up():
 
 
 def test_choose_follows_the_shares():
-    assert [choose((0.25, 0.75), draw) for draw in (0.0, 0.24, 0.25, 0.999999)] == [0, 0, 1, 1]
+    assert [choose_by_share((0.25, 0.75), draw) for draw in (0.0, 0.24, 0.25, 0.999999)] == [0, 0, 1, 1]
 
 
 def test_a_seed_belongs_to_all_its_parts():

@@ -36,19 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.data.curation.captioner_runner import Describer
+    from kinema.data.curation.captioner_runner import CaptionerRunner
     from kinema.errors import RequestError, VideoError
     from kinema.video import Video
-    from kinema.video.scanning import probe
+    from kinema.video.scanning import read_header
 
-    describer = Describer.load(arguments.model)
+    runner = CaptionerRunner.load(arguments.model)
     form = arguments.style + ("_zh" if arguments.language == "zh" else "")
-    span_s = describer.captioner.config.num_frames / describer.oracle.config.fps
+    span_s = runner.captioner.config.num_frames / runner.oracle.config.fps
     for file in arguments.files:
-        fps = min(probe(file).fps, MOST_FPS)
+        fps = min(read_header(file).fps, MOST_FPS)
         video = Video.read(file, fps=fps, max_frames=max(1, round(fps * span_s)))
         try:
-            written = describer.describe(video.frames, video.fps, form)
+            written = runner.describe(video.frames, video.fps, form)
         except RequestError as error:
             raise VideoError(f"{file}: {error}") from None
         if arguments.json:
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             said |= {
                 "language": arguments.language,
                 "seconds": round(video.duration_s, 3),
-                "captioner": describer.weights,
+                "captioner": runner.weights,
             }
             print(json.dumps(said, ensure_ascii=False))
         else:

@@ -111,21 +111,21 @@ def build(arguments: argparse.Namespace) -> None:
 
 def validate(arguments: argparse.Namespace) -> int:
     """Reads every shard and table of a data set and says what is wrong with it, a line each; exit code 1 when something is."""
-    from kinema.data.curation.validate import findings
+    from kinema.data.curation.validate import dataset_problems
 
-    lines = list(findings(arguments.dataset))
+    lines = list(dataset_problems(arguments.dataset))
     print("\n".join(lines) or f"{arguments.dataset} is whole")
     return 1 if any(line.startswith("error") for line in lines) else 0
 
 
 def show(arguments: argparse.Namespace) -> None:
     """Prints the lineage of a clip: its file, its time span, its scores, and tool, version and parameters of every stage."""
-    from kinema.data.curation.validate import clip_of, source_of
+    from kinema.data.curation.validate import find_clip, find_source
     from kinema.data.dataset import Dataset
 
     dataset = Dataset(arguments.dataset)
-    clip = clip_of(dataset, arguments.clip_id)
-    source = source_of(dataset, str(clip["source_id"]))
+    clip = find_clip(dataset, arguments.clip_id)
+    source = find_source(dataset, str(clip["source_id"]))
     for title, values in (("clip", clip), ("file", source)):
         print(title)
         for name, value in values.items():

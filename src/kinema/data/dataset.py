@@ -9,7 +9,6 @@ Only dataset.json is ever replaced; everything it names is written before, under
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kinema.errors import DataError
+from kinema.files import read_json
 
 SCHEMA_VERSION = 1
 CARD = "dataset.json"
@@ -32,7 +32,7 @@ OPEN_SHARDS = 16
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceRow:
     """A file and what became of it: "used", "dropped" (it repeats another) or "quarantined", with the reason."""
 
     source_id: str
@@ -54,7 +54,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipRow:
     """A stretch of a shot and what became of it: "kept" or "dropped" with the reason.
 
     Times are the file's own timestamps in seconds. The box is what lies inside black borders, in pixels of the upright source; height,
@@ -101,7 +101,7 @@ class Clip:
     scores: str = "{}"
 
 
-Row = Source | Clip
+Row = SourceRow | ClipRow
 
 
 class Dataset:
@@ -171,9 +171,9 @@ class Dataset:
             raise DataError(f"{path} is missing or damaged ({error}): build the data set again") from error
 
 
-def of_one_file(clips: Iterable[Clip], size: int) -> Iterator[tuple[str, list[Clip]]]:
+def group_by_source(clips: Iterable[ClipRow], size: int) -> Iterator[tuple[str, list[ClipRow]]]:
     """Runs of at most `size` clips of one file, which come together."""
-    group: list[Clip] = []
+    group: list[ClipRow] = []
     for clip in clips:
         if group and (clip.source_id != group[0].source_id or len(group) == size):
             yield group[0].source_id, group
@@ -186,26 +186,17 @@ def of_one_file(clips: Iterable[Clip], size: int) -> Iterator[tuple[str, list[Cl
 def read_card(folder: Path) -> dict[str, Any]:
     """The contents of dataset.json. Raises `DataError`."""
     path = folder / CARD
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise DataError(
             f"{folder} is no data set: it has no {CARD}; make one with kinema data build FOLDER -o {folder}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {error}") from error
-    version = card.get("schema_version") if isinstance(card, dict) else None
+        )
+    card = read_json(path, DataError)
+    version = card.get("schema_version")
     if version != SCHEMA_VERSION:
         raise DataError(
             f"{path} has schema_version {version}, and this Kinema reads {SCHEMA_VERSION}: build the data set again"
         )
-    return dict(card)
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return card
 
 
 def to_table(rows: Sequence[Row], kind: type[Row]) -> Any:

@@ -4,7 +4,6 @@ The folder is named by a hash of the VAE, the world and the sizes, so a changed 
 written beside and renamed; a run that was killed makes only what is missing.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -23,7 +22,8 @@ from kinema.checkpoints.tensors import vae_hash
 from kinema.config import to_dict
 from kinema.data.seeds import Batch, batches
 from kinema.data.world_clips import draw_clips
-from kinema.errors import ConfigError, OutputError, TrainingError
+from kinema.errors import ConfigError, TrainingError
+from kinema.files import atomic_file, content_key, output_errors
 from kinema.models.known import encode_known
 from kinema.models.pixels import from_uint8
 from kinema.models.vae import VAE
@@ -102,7 +102,7 @@ class LatentCache:
             "data": to_dict(data),
             "vae": vae_hash(vae),
         }
-        self.folder = root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        self.folder = root / content_key(identity)[:16]
 
     def fill(self, device: torch.device, num_workers: int = 0) -> None:
         """Encode whatever is missing, of clips that `num_workers` processes draw ahead (0: this one draws them).
@@ -194,21 +194,16 @@ class LatentCache:
                 tensors.setdefault("tails", []).append(tails.half().cpu())
                 tensors.setdefault("tail_lengths", []).append(torch.full((len(video),), length))
         path = self._path(*job)
-        partial = path.with_suffix(f".partial{os.getpid()}")
-        try:
-            captions = json.dumps(batch["captions"], ensure_ascii=False)
+        captions = json.dumps(batch["captions"], ensure_ascii=False)
+        with atomic_file(path) as partial, output_errors(path):
             save_file(
                 {name: torch.cat(values).contiguous() for name, values in tensors.items()},
                 partial,
                 {"captions": captions},
             )
-            os.replace(partial, path)
-        except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {error}") from error
 
 
-def choose(shares: Sequence[float], draw: float) -> int:
+def choose_by_share(shares: Sequence[float], draw: float) -> int:
     """The index whose share of [0, 1) holds `draw`."""
     total = 0.0
     for index, share in enumerate(shares):

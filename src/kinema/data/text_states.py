@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kinema.device import CPU
-from kinema.errors import OutputError, TrainingError
+from kinema.errors import TrainingError
+from kinema.files import atomic_file, output_errors
 from kinema.models.conditioning import TextEncoder, TextStates
 
 log = logging.getLogger(__name__)
@@ -46,13 +47,8 @@ class TextCache:
                 for caption, state in zip(chunk, states)
             }
             shard = self.folder / f"{_key(''.join(sorted(content)))}.safetensors"
-            partial = shard.with_suffix(".partial")
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_file(shard) as partial, output_errors(shard):
                 save_file(content, partial)
-                partial.replace(shard)
-            except (OSError, SafetensorError) as error:
-                raise OutputError(f"cannot write {shard}: {error}") from error
             self._where |= dict.fromkeys(content, shard)
 
     def encode_prompts(self, prompts: Sequence[str]) -> TextStates:

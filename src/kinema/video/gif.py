@@ -7,7 +7,7 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from kinema.errors import VideoError
-from kinema.files import atomic_output, output_errors
+from kinema.files import atomic_file, output_errors
 from kinema.video.metadata import to_comment
 
 MAX_COLOURS = 256
@@ -48,7 +48,7 @@ def save_gif(path: Path, frames: np.ndarray, fps: float, metadata: Mapping[str, 
         palette = _palette(frames)
         pattern = _dither_pattern(frames, palette)
     starts_cs = [round(100 * index / fps) for index in range(len(frames) + 1)]
-    with atomic_output(path) as partial, output_errors(path), partial.open("wb") as file:
+    with atomic_file(path) as partial, output_errors(path), partial.open("wb") as file:
         before = None
         for index, frame in enumerate(frames):
             indexed = _quantised(frame, palette, pattern) if colours is None else _exact(frame, colours)

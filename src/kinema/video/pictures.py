@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from kinema.errors import VideoError
-from kinema.files import atomic_output, output_errors
+from kinema.files import atomic_file, output_errors
 from kinema.registry import lookup
 from kinema.video.metadata import checked_metadata, from_comment
 
@@ -118,7 +118,7 @@ def save_image(
         options["pnginfo"] = PngImagePlugin.PngInfo()
         for key, value in checked_metadata(metadata).items():
             options["pnginfo"].add_itxt(key, value)
-    with atomic_output(target) as partial, output_errors(target):
+    with atomic_file(target) as partial, output_errors(target):
         try:
             Image.fromarray(np.ascontiguousarray(array)).save(partial, format=name, **options)
         except ValueError as error:  # such as a side longer than the format allows

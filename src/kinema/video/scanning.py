@@ -30,7 +30,7 @@ SEEK_S = 12.0
 
 
 @dataclass(frozen=True)
-class Probe:
+class VideoHeader:
     """What a file says of itself. `duration_s` and `num_frames` are 0 when it does not say; `is_still` is a picture without time."""
 
     container: str
@@ -55,13 +55,13 @@ class ScannedFrame:
     width: int
 
 
-def probe(path: Path) -> Probe:
+def read_header(path: Path) -> VideoHeader:
     """What the header of the file at `path` says; nothing is decoded. Raises `VideoError` for what is no video and no picture."""
     with open_picture(checked_file(path)) as picture:
         if picture is not None:
             count = num_frames(picture)
             kind = str(picture.format).lower()
-            return Probe(
+            return VideoHeader(
                 kind,
                 kind,
                 picture.mode,
@@ -79,7 +79,7 @@ def probe(path: Path) -> Probe:
             else Fraction(container.duration or 0, pyav.load().time_base)
         )
         codec = stream.codec_context
-        return Probe(
+        return VideoHeader(
             container=container.format.name,
             codec=codec.name,
             pixel_format=codec.pix_fmt or "",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from kinema.errors import OutputError, VideoError
-from kinema.files import DISK_ERRORS, atomic_output, output_errors, reason
+from kinema.files import DISK_ERRORS, atomic_file, output_errors, reason
 from kinema.registry import lookup
 from kinema.video import pyav
 from kinema.video.metadata import checked_metadata
@@ -144,7 +144,7 @@ class VideoWriter:
     @contextmanager
     def _encode(self) -> "Iterator[tuple[av.container.OutputContainer, av.VideoStream]]":
         av = pyav.load()
-        with atomic_output(self.path) as partial:
+        with atomic_file(self.path) as partial:
             options = {"fflags": "+bitexact"}  # no version strings: the same frames make the same bytes
             if self.encoding.container == "mp4":
                 options["movflags"] = "+faststart+use_metadata_tags"

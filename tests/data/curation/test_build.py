@@ -20,7 +20,7 @@ from kinema.checkpoints.folders import load_vae
 from kinema.cli.main import main
 from kinema.data.curation.build import target_frames, target_size
 from kinema.data.curation.recipe import Clips
-from kinema.data.curation.validate import findings
+from kinema.data.curation.validate import dataset_problems
 from kinema.data.dataset import Dataset
 from kinema.errors import DataError
 from kinema.models.known import encode_known
@@ -131,7 +131,7 @@ def test_shards_hold_no_more_than_asked_and_old_ones_go(folder, built, tmp_path)
     built(folder, out)
     built(folder, out, "work.shard_clips=2")
     assert len(list((out / "shards").iterdir())) == 2
-    assert [line for line in findings(out) if "belongs to no clip" in line or line.startswith("error")] == []
+    assert [line for line in dataset_problems(out) if "belongs to no clip" in line or line.startswith("error")] == []
 
 
 def test_a_file_that_is_renamed_is_not_looked_at_again(folder, built, here, tmp_path):

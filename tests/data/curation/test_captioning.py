@@ -15,7 +15,7 @@ from kinema.data.dataset import Dataset
 from kinema.errors import ConfigError, EndpointError
 from kinema.video import save_image
 from kinema.worlds import StageConfig, StageWorld
-from kinema.worlds.stage.parse import judge
+from kinema.worlds.stage.parse import grade_caption
 
 BY_MODEL = ("captions.writer=model", "captions.forms=['medium']")
 
@@ -92,7 +92,7 @@ def test_the_captioner_writes_what_is_true_and_a_rerun_writes_nothing(stage_film
     built(place, out, *BY_MODEL, "captions.share=0.0", "filters.min_sharpness=0")
     found = logs(out)
     for name, truth in truths.items():
-        verdict = judge(found[name]["written"]["medium"], truth)
+        verdict = grade_caption(found[name]["written"]["medium"], truth)
         assert [slot for slot in ("noun", "sky", "ground") if not verdict[slot]] == [], found[name]
     assert found["1.mkv"]["captions"] == {"original": "my own words for it"}
     assert found["1.mkv"]["used"] == "original"

@@ -33,17 +33,16 @@ from kinema.data.dataset import (
     CARD,
     SCHEMA_VERSION,
     SHARDS,
-    Clip,
+    ClipRow,
     Row,
-    Source,
-    of_one_file,
+    SourceRow,
+    group_by_source,
     parquet,
     read_card,
-    sha256,
     to_table,
 )
 from kinema.errors import DataError
-from kinema.files import atomic_output, content_key, output_errors
+from kinema.files import atomic_file, content_key, output_errors, sha256_of, write_json
 from kinema.models.clip import CLIP
 from kinema.models.vae import VAEConfig
 from kinema.video import pyav
@@ -159,7 +158,7 @@ class _Chain:
         self.num_bad = self.num_files = 0
         self.first_bad = ""
 
-    def probe(self, files: Sequence[Found]) -> list[Source]:
+    def probe(self, files: Sequence[Found]) -> list[SourceRow]:
         """A row a file, in their order; a file with the bytes of an earlier one is dropped."""
         self.num_files = len(files)
         jobs, keys = [], {}
@@ -168,10 +167,10 @@ class _Chain:
                 stat = file.path.stat()
                 size, keys[file.name] = (
                     stat.st_size,
-                    content_key(str(file.path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns),
+                    content_key([str(file.path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]),
                 )
             except OSError:
-                size, keys[file.name] = 0, content_key(str(file.path), "unreadable")
+                size, keys[file.name] = 0, content_key([str(file.path), "unreadable"])
             jobs.append(Job(keys[file.name], {"path": str(file.path)}, PROBE_S + size / HASHED_PER_S))
         outcomes = self._done("probe", stages.fingerprint, jobs, stores_failures=False)
         rows, first_of = [], dict[str, str]()
@@ -194,8 +193,8 @@ class _Chain:
         return rows
 
     def look(
-        self, sources: Sequence[Source], files: Sequence[Found]
-    ) -> tuple[list[Source], dict[str, dict[str, Any]]]:
+        self, sources: Sequence[SourceRow], files: Sequence[Found]
+    ) -> tuple[list[SourceRow], dict[str, dict[str, Any]]]:
         """What each used file holds, by source_id; a file that cannot be decoded is quarantined."""
         by_name = {file.name: file for file in files}
         clips = {
@@ -210,7 +209,7 @@ class _Chain:
         jobs, keys = [], {}
         for source in sources:
             if source.verdict == "used":
-                keys[source.source_id] = content_key(stages.LOOK_VERSION, source.sha256, table, *detector)
+                keys[source.source_id] = content_key([stages.LOOK_VERSION, source.sha256, table, *detector])
                 task = {"path": str(by_name[source.name].path), "recipe": table}
                 jobs.append(
                     Job(keys[source.source_id], task, self.recipe.work.deadline_s + source.duration_s)
@@ -235,8 +234,8 @@ class _Chain:
         return rows, looks
 
     def cut(
-        self, sources: Sequence[Source], looks: Mapping[str, dict[str, Any]], files: Sequence[Found]
-    ) -> tuple[list[Clip], dict[str, Seen]]:
+        self, sources: Sequence[SourceRow], looks: Mapping[str, dict[str, Any]], files: Sequence[Found]
+    ) -> tuple[list[ClipRow], dict[str, Seen]]:
         """A row a clip, filtered and with captions, and what deduplication wants to know of each."""
         by_name = {file.name: file for file in files}
         clips, seen = [], {}
@@ -249,7 +248,7 @@ class _Chain:
                 seen[clip.clip_id] = Seen(clip.clip_id, shot, said["hash"], said["thumbnails"])
         return clips, seen
 
-    def drop_duplicates(self, clips: Sequence[Clip], seen: Mapping[str, Seen]) -> list[Clip]:
+    def drop_duplicates(self, clips: Sequence[ClipRow], seen: Mapping[str, Seen]) -> list[ClipRow]:
         """The clips, those that repeat another dropped; the one with more pixels stays."""
         best_first = sorted(
             (clip for clip in clips if clip.verdict == "kept"),
@@ -268,13 +267,13 @@ class _Chain:
             for clip in clips
         ]
 
-    def caption(self, clips: Sequence[Clip], sources: Sequence[Source]) -> list[Clip]:
+    def caption(self, clips: Sequence[ClipRow], sources: Sequence[SourceRow]) -> list[ClipRow]:
         """The clips with the captions of the recipe's writer."""
         paths = {source.source_id: source.path for source in sources if source.verdict == "used"}
         clips, self.writer = add_captions(clips, paths, self.recipe, self.store, self.engine, self.progress)
         return clips
 
-    def see(self, clips: Sequence[Clip], sources: Sequence[Source]) -> list[Clip]:
+    def see(self, clips: Sequence[ClipRow], sources: Sequence[SourceRow]) -> list[ClipRow]:
         """The clips with what the recipe's CLIP and scorers say of them; those that break a rule, or repeat another file, are dropped."""
         agreement, rules = self.recipe.agreement, self.recipe.scorers
         if not agreement.is_asked and not rules:
@@ -286,11 +285,11 @@ class _Chain:
         versions = [plug_ins.version(function) for function in table.values()]
         paths = {source.source_id: source.path for source in sources if source.verdict == "used"}
         jobs, members = [], {}
-        for source_id, group in of_one_file(
+        for source_id, group in group_by_source(
             [clip for clip in clips if clip.verdict == "kept"], ENCODE_AT_ONCE
         ):
             rows = [_span(one, one.clip_id) for one in group]
-            key = content_key(stages.SEE_VERSION, source_id, rows, tool, table, versions, self.recipe.side)
+            key = content_key([stages.SEE_VERSION, source_id, rows, tool, table, versions, self.recipe.side])
             task = {
                 "path": paths[source_id],
                 "clips": rows,
@@ -332,7 +331,7 @@ class _Chain:
             rows_out.append(one)
         return self._drop_look_alikes(rows_out, embeddings)
 
-    def _drop_look_alikes(self, clips: Sequence[Clip], embeddings: Mapping[str, np.ndarray]) -> list[Clip]:
+    def _drop_look_alikes(self, clips: Sequence[ClipRow], embeddings: Mapping[str, np.ndarray]) -> list[ClipRow]:
         most = self.recipe.agreement.max_same
         if most is None:
             return list(clips)
@@ -353,7 +352,7 @@ class _Chain:
             for clip in clips
         ]
 
-    def encode(self, clips: Sequence[Clip], sources: Sequence[Source]) -> tuple[list[Clip], list[Source]]:
+    def encode(self, clips: Sequence[ClipRow], sources: Sequence[SourceRow]) -> tuple[list[ClipRow], list[SourceRow]]:
         """The clips with the keys of their latents, which are stored or in a shard of the build before."""
         from kinema.device import pick_device
 
@@ -372,9 +371,9 @@ class _Chain:
             and not self.store.has_array("latents", c.latents_key)
         ]
         jobs, members = [], {}
-        for source_id, group in of_one_file(missing, ENCODE_AT_ONCE):
+        for source_id, group in group_by_source(missing, ENCODE_AT_ONCE):
             rows = [_span(c, c.latents_key) for c in group]
-            key = content_key([clip.latents_key for clip in group])
+            key = content_key([[clip.latents_key for clip in group]])
             members[key] = group
             task = {
                 "path": paths[source_id],
@@ -411,7 +410,7 @@ class _Chain:
         ]
         return clips, sources
 
-    def write(self, sources: Sequence[Source], clips: Sequence[Clip], funnel: Funnel) -> None:
+    def write(self, sources: Sequence[SourceRow], clips: Sequence[ClipRow], funnel: Funnel) -> None:
         """Shards, tables and, last of all, dataset.json; then what nothing names any more is removed."""
         kept = [index for index, clip in enumerate(clips) if clip.verdict == "kept"]
         rows = list(clips)
@@ -420,7 +419,7 @@ class _Chain:
         for done, first in enumerate(range(0, len(kept), size)):
             indices = kept[first : first + size]
             keys = [clips[i].latents_key for i in indices]
-            name = f"{content_key(keys)}.safetensors"
+            name = f"{content_key([keys])}.safetensors"
             shapes = self._write_shard(self.out / SHARDS / name, keys)
             shards.append(name)
             for i, shape in zip(indices, shapes):
@@ -433,22 +432,20 @@ class _Chain:
                 )
             self.progress("shards", done + 1, -(-len(kept) // size))
         tables = {
-            "clips": _write_table(self.out, "clips", rows, Clip),
-            "sources": _write_table(self.out, "sources", sources, Source),
+            "clips": _write_table(self.out, "clips", rows, ClipRow),
+            "sources": _write_table(self.out, "sources", sources, SourceRow),
         }
         card = {
             "schema_version": SCHEMA_VERSION,
             "tables": tables,
-            "shards": {name: sha256(self.out / SHARDS / name) for name in shards},
+            "shards": {name: sha256_of(self.out / SHARDS / name) for name in shards},
             "num_clips": len(kept),
             "recipe": to_dict(self.recipe),
             "vae": {"name": self.recipe.vae, "weights": self.encoder.weights},
             "stages": lineage(self.recipe, self.encoder, self.writer),
             "funnel": [[name, left, dict(reasons)] for name, left, reasons in funnel.stages],
         }
-        path = self.out / CARD
-        with atomic_output(path) as partial, output_errors(path):
-            partial.write_text(json.dumps(card, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_json(self.out / CARD, card)
         named = {*shards, *tables.values()}
         for old in [
             *(self.out / SHARDS).glob("*.safetensors"),
@@ -467,7 +464,7 @@ class _Chain:
             held = load_file(path)
             return [held[key].shape for key in keys]
         arrays = {key: self._latents(key) for key in keys}
-        with atomic_output(path) as partial, output_errors(path):
+        with atomic_file(path) as partial, output_errors(path):
             save_file(arrays, partial)
         return [arrays[key].shape for key in keys]
 
@@ -522,7 +519,7 @@ class _Chain:
                 f"{self.first_bad}. Mend or remove them, or raise it: --set work.error_budget=0.5 (what is done is kept)"
             )
 
-    def _clip(self, source: Source, said: Mapping[str, Any], file: Found) -> Clip:
+    def _clip(self, source: SourceRow, said: Mapping[str, Any], file: Found) -> ClipRow:
         """The row of a clip, its size as the VAE will see it."""
         config, (top, left, bottom, right) = self.recipe.clips, said["box"]
         if config.borders != "crop":
@@ -549,8 +546,8 @@ class _Chain:
             "hash",
             "shot",
         )
-        return Clip(
-            clip_id=content_key(source.sha256, said["start_s"], said["end_s"])[:16],
+        return ClipRow(
+            clip_id=content_key([source.sha256, said["start_s"], said["end_s"]])[:16],
             source_id=source.source_id,
             name=source.name,
             licence=source.licence,
@@ -573,7 +570,7 @@ class _Chain:
             reason="",
         )
 
-    def _latents_key(self, clip: Clip) -> str:
+    def _latents_key(self, clip: ClipRow) -> str:
         size = (
             clip.box_top,
             clip.box_left,
@@ -584,7 +581,7 @@ class _Chain:
             clip.num_frames,
             clip.fps,
         )
-        return content_key(stages.ENCODE_VERSION, clip.clip_id, size, self.encoder.weights)
+        return content_key([stages.ENCODE_VERSION, clip.clip_id, size, self.encoder.weights])
 
 
 def target_size(height: int, width: int, config: Clips, multiple: int) -> tuple[int, int]:
@@ -649,10 +646,10 @@ def lineage(recipe: DataRecipe, encoder: Encoder, writer: Mapping[str, Any]) -> 
     ]
 
 
-def _source(file: Found, said: Mapping[str, Any], verdict: str, reason: str, licence: str) -> Source:
+def _source(file: Found, said: Mapping[str, Any], verdict: str, reason: str, licence: str) -> SourceRow:
     sha256 = str(said.get("sha256", ""))
-    return Source(
-        source_id=(sha256 or content_key(file.name))[:16],
+    return SourceRow(
+        source_id=(sha256 or content_key([file.name]))[:16],
         name=file.name,
         path=str(file.path),
         sha256=sha256,
@@ -671,7 +668,7 @@ def _source(file: Found, said: Mapping[str, Any], verdict: str, reason: str, lic
     )
 
 
-def _span(clip: Clip, key: str) -> dict[str, Any]:
+def _span(clip: ClipRow, key: str) -> dict[str, Any]:
     """What the children that decode a clip again need to know of it, under the key that they answer with."""
     wanted = ("start_s", "end_s", "num_source_frames", "source_fps", "height", "width", "num_frames", "fps")
     box = [clip.box_top, clip.box_left, clip.box_height, clip.box_width]
@@ -693,7 +690,7 @@ def _shards_by_key(out: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted((out / SHARDS).glob("*.safetensors")):
         try:
-            if path.name in known and sha256(path) != known[path.name]:
+            if path.name in known and sha256_of(path) != known[path.name]:
                 raise SafetensorError("its bytes have changed")
             found |= dict.fromkeys(load_file(path), path.name)
         except (OSError, SafetensorError) as error:
@@ -705,15 +702,15 @@ def _shards_by_key(out: Path) -> dict[str, str]:
 def _write_table(out: Path, name: str, rows: Sequence[Row], kind: type[Row]) -> str:
     """The name of the Parquet file that holds the rows, with a hash of them in it."""
     table = to_table(rows, kind)
-    file_name = f"{name}-{content_key([dataclasses.asdict(row) for row in rows])[:16]}.parquet"
+    file_name = f"{name}-{content_key([[dataclasses.asdict(row) for row in rows]])[:16]}.parquet"
     path = out / file_name
     if not path.exists():
-        with atomic_output(path) as partial, output_errors(path):
+        with atomic_file(path) as partial, output_errors(path):
             parquet().write_table(table, partial)
     return file_name
 
 
-def _funnel(files: Sequence[Found], sources: Sequence[Source], clips: Sequence[Clip]) -> Funnel:
+def _funnel(files: Sequence[Found], sources: Sequence[SourceRow], clips: Sequence[ClipRow]) -> Funnel:
     def reasons(rows: Iterable[Row]) -> Counter[str]:
         """How many rows have a reason, without the detail that follows a colon or stands in brackets."""
         return Counter(re.split(r"[:(]", row.reason)[0].strip() for row in rows)

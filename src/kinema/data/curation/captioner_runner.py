@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Describer:
+class CaptionerRunner:
     """A captioner with the oracle that it looks through."""
 
     oracle: "Oracle"
     captioner: "Captioner"
 
     @classmethod
-    def load(cls, model: str = SHIPPED) -> "Describer":
+    def load(cls, model: str = SHIPPED) -> "CaptionerRunner":
         """The captioner of the package, or of a folder, which holds its oracle too unless that is the package's own.
 
         Raises `ModelError` when it is not whole, or was trained with another oracle.
@@ -50,7 +50,7 @@ class Describer:
         """A hash of all that its captions depend on."""
         from kinema.checkpoints.tensors import weights_hash
 
-        return content_key(weights_hash(self.captioner), self.captioner.config.oracle)[:16]
+        return content_key([weights_hash(self.captioner), self.captioner.config.oracle])[:16]
 
     def describe(
         self, frames: np.ndarray, fps: float, form: str, *, temperature: float = 0.0, seed: int = 0

@@ -14,13 +14,13 @@ from typing import Any
 
 from kinema.checkpoints.folders import resolve_model
 from kinema.config import to_dict
-from kinema.data.curation.captioner_runner import Describer
+from kinema.data.curation.captioner_runner import CaptionerRunner
 from kinema.data.curation.engine import Engine, Job
 from kinema.data.curation.recipe import Captioning, DataRecipe
 from kinema.data.curation.sources import ORIGINAL, read_rows
 from kinema.data.curation.store import Store
 from kinema.data.curation.writers import ASKED, INSTRUCTIONS, Said, caption, forms_of
-from kinema.data.dataset import Clip, of_one_file
+from kinema.data.dataset import ClipRow, group_by_source
 from kinema.errors import DataError, EndpointError
 from kinema.files import content_key
 from kinema.models.oracle import LEAST_FRAMES
@@ -63,18 +63,18 @@ def chosen(
     """The captions that a clip is trained with: of both, the written ones in a `share` of clips, which a hash of the clip decides."""
     if not original or not written:
         return written or original
-    place = int(content_key("mix", config.seed, clip_id)[:8], 16) / 16**8
+    place = int(content_key(["mix", config.seed, clip_id])[:8], 16) / 16**8
     return written if place < config.share else original
 
 
 def add_captions(
-    clips: Sequence[Clip],
+    clips: Sequence[ClipRow],
     paths: Mapping[str, str],
     recipe: DataRecipe,
     store: Store,
     engine: Engine,
     progress: Progress,
-) -> tuple[list[Clip], dict[str, Any]]:
+) -> tuple[list[ClipRow], dict[str, Any]]:
     """The clips with captions from the recipe's writer, and what the lineage says of it. `paths` are those of files by source_id.
 
     Raises `EndpointError` when the endpoint fails; what was written until then is kept.
@@ -105,7 +105,7 @@ def add_captions(
                 clip.fps,
             )
             keys[clip.clip_id] = content_key(
-                CAPTION_VERSION, clip.clip_id, size, identity, given.get(clip.name)
+                [CAPTION_VERSION, clip.clip_id, size, identity, given.get(clip.name)]
             )
     missing = [clip for clip in clips if clip.clip_id in keys and store.get(KIND, keys[clip.clip_id]) is None]
     unreadable = _write_missing(missing, keys, paths, given, recipe, store, engine, progress, len(keys))
@@ -140,7 +140,7 @@ def add_captions(
 
 
 def _write_missing(
-    missing: Sequence[Clip],
+    missing: Sequence[ClipRow],
     keys: Mapping[str, str],
     paths: Mapping[str, str],
     given: Mapping[str, Mapping[str, str]],
@@ -152,7 +152,7 @@ def _write_missing(
 ) -> dict[str, str]:
     """Have the clips captioned that are not yet, and store what is said; the reasons of those that could not be read."""
     config, jobs, members = recipe.captions, [], {}
-    for source_id, group in of_one_file(missing, AT_ONCE):
+    for source_id, group in group_by_source(missing, AT_ONCE):
         wanted = ("clip_id", "start_s", "end_s", "num_source_frames", "source_fps", "num_frames", "fps")
         rows = []
         for clip in group:
@@ -173,7 +173,7 @@ def _write_missing(
                     **{name: getattr(clip, name) for name in wanted},
                 }
             )
-        key = content_key([keys[clip.clip_id] for clip in group])
+        key = content_key([[keys[clip.clip_id] for clip in group]])
         members[key] = group
         task = {"path": paths[source_id], "clips": rows, "captions": to_dict(config)}
         wait_s = (
@@ -214,10 +214,10 @@ def _identity(recipe: DataRecipe) -> dict[str, Any]:
     }
     how |= {"version": CAPTION_VERSION}
     if config.writer == "model":
-        weights = Describer.load(config.model).weights
+        weights = CaptionerRunner.load(config.model).weights
         how |= {"name": f"captioner {weights}", "weights": weights, "seed": config.seed}
     elif config.writer == "endpoint":
-        asked = content_key(INSTRUCTIONS, ASKED)[:16]
+        asked = content_key([INSTRUCTIONS, ASKED])[:16]
         how |= {
             "name": f"{config.model} at {config.endpoint}",
             "language": config.language,
@@ -265,7 +265,7 @@ def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False, sort_keys=True)
 
 
-def refusals(clips: Sequence[Clip]) -> Counter[str]:
+def refusals(clips: Sequence[ClipRow]) -> Counter[str]:
     """How many captions were refused, by reason without its detail."""
     logs = [json.loads(clip.caption_log) for clip in clips]
     return Counter(f"refused: {why.split(':')[0]}" for log in logs for why in log.get("refused", {}).values())

@@ -6,7 +6,7 @@ A clip's reason is that of the first rule it breaks; it begins with the rule's n
 from collections.abc import Callable, Mapping
 
 from kinema.data.curation.recipe import DataRecipe
-from kinema.data.dataset import Clip
+from kinema.data.dataset import ClipRow
 
 
 def _below(value: float, least: float, what: str) -> str | None:
@@ -17,7 +17,7 @@ def _above(value: float, most: float, what: str) -> str | None:
     return f"{what} {value:.3g}, at most {most:g}" if value > most else None
 
 
-RULES: Mapping[str, Callable[[Clip, DataRecipe], str | None]] = {
+RULES: Mapping[str, Callable[[ClipRow, DataRecipe], str | None]] = {
     "too short": lambda c, r: (
         None
         if c.is_still or c.num_frames
@@ -47,11 +47,11 @@ RULES: Mapping[str, Callable[[Clip, DataRecipe], str | None]] = {
 }
 
 
-def _fits(clip: Clip) -> str | None:
+def _fits(clip: ClipRow) -> str | None:
     return None if clip.height and clip.width else "not one token of the VAE's fits into it"
 
 
-def reason(clip: Clip, recipe: DataRecipe) -> str:
+def reason(clip: ClipRow, recipe: DataRecipe) -> str:
     """Why the clip is dropped, or "" when it is kept."""
     for name, rule in RULES.items():
         said = rule(clip, recipe)

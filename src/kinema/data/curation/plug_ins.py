@@ -4,7 +4,6 @@ A scorer takes the frames of a clip, uint8 (f, h, w, 3), and returns a number. A
 come and gives for each, in order and as late as it likes, whether a shot begins there.
 """
 
-import hashlib
 import importlib
 import importlib.util
 import math
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from kinema.errors import ConfigError
+from kinema.files import sha256_of
 
 Scorer = Callable[[np.ndarray], float]
 CutDetector = Callable[[Iterator[np.ndarray]], Iterator[bool]]
@@ -44,7 +44,7 @@ def version(name: str) -> str:
     spec = importlib.util.find_spec(name.partition(":")[0])
     origin = Path(spec.origin) if spec is not None and spec.origin else None
     return (
-        hashlib.sha256(origin.read_bytes()).hexdigest()[:16]
+        sha256_of(origin)[:16]
         if origin is not None and origin.is_file()
         else ""
     )

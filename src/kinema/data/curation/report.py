@@ -14,7 +14,7 @@ import numpy as np
 from kinema.data.curation.stages import fitted
 from kinema.data.dataset import Dataset
 from kinema.errors import KinemaError
-from kinema.files import atomic_output, output_errors
+from kinema.files import atomic_file, output_errors
 from kinema.video import Video
 from kinema.video.reading import at_constant_rate
 from kinema.video.scanning import read_spans
@@ -69,7 +69,7 @@ def write_report(folder: Path, out: Path, *, examples: int = 12) -> Path:
         f"<h2>Recipe</h2><pre>{_text(json.dumps(dataset.card['recipe'], indent=1))}</pre>",
     ]
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(folder.name)}</title><style>{STYLE}</style>{''.join(parts)}</html>"
-    with atomic_output(out) as partial, output_errors(out):
+    with atomic_file(out) as partial, output_errors(out):
         partial.write_text(page, encoding="utf-8")
     return out
 

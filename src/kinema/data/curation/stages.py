@@ -3,7 +3,6 @@
 What goes wrong with the file is a `KinemaError` or an `OSError`; the engine turns it into a reason. Nothing is written here.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,8 +19,9 @@ from kinema.data.curation.cuts import BLACK, Look, in_shots
 from kinema.data.curation.recipe import DataRecipe
 from kinema.data.curation.scores import score
 from kinema.errors import VideoError
+from kinema.files import sha256_of
 from kinema.video.reading import at_constant_rate
-from kinema.video.scanning import probe, read_spans, scan
+from kinema.video.scanning import read_header, read_spans, scan
 
 Task = Mapping[str, Any]
 Result = dict[str, Any]
@@ -35,10 +35,8 @@ ENCODE_VERSION = 1
 def fingerprint(task: Task) -> Result:
     """What the file at task["path"] is: SHA-256 and size of its bytes, and what its header says."""
     path = Path(task["path"])
-    header = probe(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "size_bytes": path.stat().st_size, **asdict(header)}
+    header = read_header(path)
+    return {"sha256": sha256_of(path), "size_bytes": path.stat().st_size, **asdict(header)}
 
 
 def look(task: Task) -> Result:

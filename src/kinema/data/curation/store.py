@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kinema.errors import DataError
-from kinema.files import atomic_output, output_errors
+from kinema.files import atomic_file, output_errors
 
 WORK = "work"
 
@@ -47,7 +47,7 @@ class Store:
     def put_array(self, kind: str, key: str, value: np.ndarray) -> None:
         """Store an array."""
         path = self._path(kind, key, ".npy")
-        with atomic_output(path) as partial, output_errors(path), partial.open("wb") as file:
+        with atomic_file(path) as partial, output_errors(path), partial.open("wb") as file:
             np.save(file, value)
 
     def has_array(self, kind: str, key: str) -> bool:
@@ -58,7 +58,7 @@ class Store:
         return self.folder / kind / key[:2] / f"{key}{ending}"
 
     def _write(self, path: Path, data: bytes) -> None:
-        with atomic_output(path) as partial, output_errors(path):
+        with atomic_file(path) as partial, output_errors(path):
             partial.write_bytes(data)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from kinema.data.dataset import SHARDS, Dataset, sha256
+from kinema.data.dataset import SHARDS, Dataset
 from kinema.errors import DataError
+from kinema.files import sha256_of
 
 SAME_CAPTION = 0.05
 """A caption that more than this share of the clips have, and more than ten, is taken for an accident."""
@@ -18,7 +19,7 @@ SAMPLE = 64
 """Clips whose latents are looked at together."""
 
 
-def findings(folder: Path) -> Iterator[str]:
+def dataset_problems(folder: Path) -> Iterator[str]:
     """What is wrong with a data set, a line each that begins with "error" or "warning". Reads every latent.
 
     Raises `DataError` when it cannot be read at all.
@@ -33,7 +34,7 @@ def findings(folder: Path) -> Iterator[str]:
     damaged = set()
     for name, digest in dataset.card["shards"].items():
         path = folder / SHARDS / name
-        if not path.is_file() or sha256(path) != digest:
+        if not path.is_file() or sha256_of(path) != digest:
             damaged.add(name)
             yield f"error: {path} is missing or damaged: build the data set again, which makes it anew"
     stacked: list[torch.Tensor] = []
@@ -78,7 +79,7 @@ def _caption_findings(captions: list[dict[str, str]]) -> Iterator[str]:
         yield f"warning: {short} captions have fewer than {FEW_WORDS} words"
 
 
-def clip_of(dataset: Dataset, clip_id: str) -> dict[str, Any]:
+def find_clip(dataset: Dataset, clip_id: str) -> dict[str, Any]:
     """The row of the clip whose id begins so. Raises `DataError` when none or several do."""
     ids = dataset.clips["clip_id"].to_pylist()
     found = [index for index, full in enumerate(ids) if full.startswith(clip_id)] if clip_id else []
@@ -88,6 +89,6 @@ def clip_of(dataset: Dataset, clip_id: str) -> dict[str, Any]:
     return dict(dataset.clips.slice(found[0], 1).to_pylist()[0])
 
 
-def source_of(dataset: Dataset, source_id: str) -> dict[str, Any]:
+def find_source(dataset: Dataset, source_id: str) -> dict[str, Any]:
     """The row of a clip's file: of several with the same bytes the first, which was read."""
     return next(row for row in dataset.sources.to_pylist() if row["source_id"] == source_id)

@@ -10,7 +10,7 @@ import numpy as np
 
 from kinema.checkpoints.folders import resolve_model
 from kinema.config import from_dict
-from kinema.data.curation.captioner_runner import Describer
+from kinema.data.curation.captioner_runner import CaptionerRunner
 from kinema.data.curation.recipe import Captioning
 from kinema.data.curation.stages import Result, Task, one_thread, shown_clips
 from kinema.errors import EndpointError
@@ -81,17 +81,17 @@ def _writer(table: str) -> _Writer:
         return lambda clip, frames: {form: [_said(text)] for form, text in clip["texts"].items()}
     if config.writer == "endpoint":
         return _endpoint_writer(config)
-    describer = Describer.load(config.model)
+    runner = CaptionerRunner.load(config.model)
 
     def describe(clip: Mapping[str, Any], frames: np.ndarray) -> dict[str, list[Said]]:
         forms: dict[str, list[Said]] = {}
         for form in forms_of(config):
             seeds = [
-                int(content_key(config.seed, clip["clip_id"], form, i)[:15], 16) for i in range(config.tries)
+                int(content_key([config.seed, clip["clip_id"], form, i])[:15], 16) for i in range(config.tries)
             ]
             with one_thread():
                 drawn = [
-                    describer.describe(frames, clip["fps"], form, temperature=config.temperature, seed=seed)
+                    runner.describe(frames, clip["fps"], form, temperature=config.temperature, seed=seed)
                     for seed in seeds
                 ]
             forms[form] = [_said(one.text, round(one.confidence, 4), one.is_whole) for one in drawn]
