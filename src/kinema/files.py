@@ -1,6 +1,8 @@
-"""Files that appear complete or not at all."""
+"""Atomic files and folders, JSON and hashes.
 
-import contextlib
+Nothing else in the package renames or hashes files: a result appears complete at its path, or not at all.
+"""
+
 import errno
 import hashlib
 import json
@@ -14,13 +16,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from kinema.errors import ModelError, OutputError
+from kinema.errors import KinemaError, ModelError, OutputError
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 
 def reason(error: OSError) -> str:
-    """What stands in the way of writing, in words that say what to change."""
+    """The cause of a failed write in words that tell the user what to change."""
     match error.errno:
         case errno.EISDIR:
             return "a folder of that name is in the way"
@@ -38,87 +40,67 @@ def reason(error: OSError) -> str:
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError of the body into an `OutputError` of one line that names `path`."""
+    """Convert an OSError or a SafetensorError of the body to a one-line `OutputError` that names `path`."""
     try:
         yield
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)}") from error
+    except SafetensorError as error:  # safetensors raises its own class for a full disk
+        raise OutputError(f"cannot write {path}: {error}") from error
 
 
 @contextmanager
-def atomic_output(path: Path) -> Iterator[Path]:
-    """An empty file beside `path` to write into; it takes the place of `path`, synced to disk, when the body ends well.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """An empty file beside `path` to write into. When the body ends, it is synced to disk and renamed to `path`.
 
-    Any exception of the body, Ctrl-C included, removes it and leaves `path` as it was. Missing parent folders are made.
-    Raises `OutputError` when nothing can be written there.
+    An exception of the body, KeyboardInterrupt included, deletes it and leaves `path` unchanged. Missing parent folders are
+    created. Raises `OutputError` if the file cannot be created or renamed; errors of the body pass through (`output_errors`).
     """
     partial = path.with_name(f".kinema-{secrets.token_hex(6)}.partial")
     with output_errors(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile: its mode is 0600 whatever the umask, and the result would be unreadable for a web server.
+        # Not tempfile: its mode is 0600 whatever the umask, and a web server could not read the result.
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
     try:
         yield partial
         with output_errors(path):
             _sync(partial)
             os.replace(partial, path)
-            if (
-                os.name == "posix"
-            ):  # elsewhere a folder cannot be opened, and the rename is synced with the file
-                _sync(path.parent)
+            _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+@contextmanager
+def atomic_folder(folder: Path, mark: str) -> Iterator[Path]:
+    """A new folder beside `folder` to write into. When the body ends, it is synced to disk and renamed to `folder`.
 
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; raises `ModelError` that names it."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{file} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{file}: {error}") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{file} does not hold a JSON object")
-    return values
-
-
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def written_beside(folder: Path, mark: str) -> Iterator[Path]:
-    """A new folder next to `folder` that takes its place when all went well; an older one must hold the file `mark` or be empty."""
+    An existing folder is replaced if it is empty or holds the file `mark`. An exception of the body deletes the new folder and
+    leaves the existing one unchanged. The next call for the same folder deletes what a killed process left.
+    Raises `OutputError` for an existing file or a folder without `mark`, and for an OSError or SafetensorError of the body.
+    """
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / mark).is_file())):
         raise OutputError(f"{folder} is in the way: it is not a folder that Kinema wrote")
     partial, old = (folder.parent / f".{folder.name}.{kind}" for kind in ("partial", "old"))
+
     try:
-        if old.exists() and not folder.exists():  # a process that was killed between the two renames below
+        if old.exists() and not folder.exists():  # a process was killed between the two renames below
             os.replace(old, folder)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
+
+        for file in partial.rglob("*"):
+            if file.is_file():
+                _sync(file)
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             os.replace(folder, old)
         os.replace(partial, folder)
+        _sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {folder}: {error}") from error
@@ -128,6 +110,46 @@ def written_beside(folder: Path, mark: str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def content_key(*parts: Any) -> str:
-    """32 hexadecimal digits that depend on every part; parts are plain JSON."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY if file.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Sync a rename. Only POSIX can open a folder; elsewhere the rename is synced with the file."""
+    if os.name == "posix":
+        _sync(folder)
+
+
+def read_json(file: Path, error: type[KinemaError] = ModelError) -> dict[str, Any]:
+    """The object in a JSON file. Raises `error` naming the file if it is missing, damaged or holds another type."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{file} is missing") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
+        raise error(f"{file}: {cause}") from None
+    if not isinstance(values, dict):
+        raise error(f"{file} does not hold a JSON object")
+    return values
+
+
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically. Raises `OutputError` if it cannot be written."""
+    text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
+    with atomic_file(file) as partial, output_errors(file):
+        partial.write_text(text, encoding="utf-8")
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def content_key(value: Any) -> str:
+    """32 hexadecimal digits of the SHA-256 of a plain JSON value; the order of keys in objects does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

@@ -28,13 +28,14 @@ from kinema.checkpoints.shipped import SHIPPED, shipped_model, shipped_oracle
 from kinema.checkpoints.tensors import read_tensors
 from kinema.config import from_dict, to_dict
 from kinema.errors import ConfigError, ModelError
-from kinema.files import read_json, sha256_of, write_json, written_beside
+from kinema.files import atomic_folder, read_json, sha256_of, write_json
 from kinema.models.captioner import Captioner, CaptionerConfig
 from kinema.models.clip import CLIP, CLIPConfig
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.expander import Expander, ExpanderConfig
 from kinema.models.oracle import Oracle, OracleConfig
 from kinema.models.vae import VAE, vae_diffusers_config, vae_from_diffusers_config
+from kinema.nn.parameters import weight_dtypes
 from kinema.prompts.tokenizer import Tokenizer
 from kinema.registry import lookup, unknown
 
@@ -215,7 +216,7 @@ def save_model(
 
     Weights are stored as `dtype`. Raises `OutputError` when the folder cannot be written or holds something else than a model.
     """
-    with written_beside(folder, INDEX) as partial:
+    with atomic_folder(folder, INDEX) as partial:
         for module in (dit, vae, clip):
             _write_part(partial / PARTS[type(module)].folder, module, dtype)
         (partial / "tokenizer").mkdir()
@@ -253,7 +254,7 @@ def save_component(
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write one network by itself, with `card` (plain JSON) beside it; raises `OutputError` as `save_model` does."""
-    with written_beside(folder, CONFIG) as partial:
+    with atomic_folder(folder, CONFIG) as partial:
         _write_part(partial, module, dtype)
         if isinstance(module, CLIP):
             module.tokenizer.save(partial / TOKENIZER)
@@ -294,19 +295,11 @@ def load_component(
     return with_weights(module, part.from_file(module, tensors), device, dtype)
 
 
-SENSITIVE = ("norm", "time_embedding", "time_projection", "modulation", "gamma")
-"""Parts of names of tensors that stay float32, as Wan's own code keeps them."""
-
-
-def dtype_of(name: str, dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the tensor `name` in a network whose matrices are of `dtype`."""
-    return torch.float32 if any(part in name for part in SENSITIVE) else dtype
-
-
 def with_weights(module: M, state: State, device: torch.device | None, dtype: torch.dtype) -> M:
     """`module` with the tensors of `state`, which has its names, on `device` and in eval mode; see `load_component` for `dtype`."""
+    dtypes = weight_dtypes(module, dtype)
     # One at a time, so that no more than one tensor of files is there twice.
-    there = {name: state[name].to(device, dtype_of(name, dtype)) for name in state}
+    there = {name: state[name].to(device, dtypes.get(name, dtype)) for name in state}
     module.load_state_dict(there, strict=True, assign=True)
     return module.eval()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from kinema.config import to_dict
 from kinema.device import CPU
 from kinema.errors import ModelError
-from kinema.files import read_json
+from kinema.files import content_key, read_json, write_json
 from kinema.models.vae import VAE
 
 MOST_LISTED = 8
@@ -284,7 +284,7 @@ def write_shards(
         part.rename(folder / final)
         where |= dict.fromkeys(names, final)
     index = {"metadata": {"total_size": total}, "weight_map": where}
-    (folder / f"{weights}.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / f"{weights}.index.json", index)
 
 
 def weights_hash(module: torch.nn.Module) -> str:
@@ -298,6 +298,4 @@ def weights_hash(module: torch.nn.Module) -> str:
 
 def vae_hash(vae: VAE) -> str:
     """A hash of all that normalised latents depend on: the weights, and the configuration with its means and deviations."""
-    return hashlib.sha256(
-        json.dumps([to_dict(vae.config), weights_hash(vae)], sort_keys=True).encode()
-    ).hexdigest()[:16]
+    return content_key([to_dict(vae.config), weights_hash(vae)])[:16]

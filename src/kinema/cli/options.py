@@ -1,7 +1,6 @@
 """What all verbs that make a video have in common: their options, what they say, and the files they write."""
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kinema.cli.arguments import interval, size
 
 if TYPE_CHECKING:
-    from kinema.generation.conditioning.tasks import Task
+    from kinema.generation.conditioning.tasks import TaskRequest
     from kinema.generation.expansion import Kind
     from kinema.generation.pipeline import Pipeline, Result
     from kinema.generation.request import Plan, Request
@@ -194,7 +193,7 @@ def load_model(arguments: argparse.Namespace, model: str, request: "Request") ->
     from kinema.checkpoints.adapters import LoRAFile
     from kinema.checkpoints.families.wan.model import is_wan
     from kinema.device import pick_device
-    from kinema.evaluation.trust import add_judges
+    from kinema.evaluation.trust import add_noun_to_drift_report
     from kinema.generation.loading import load
 
     loras = [LoRAFile.parse(text) for text in arguments.lora]
@@ -218,7 +217,7 @@ def load_model(arguments: argparse.Namespace, model: str, request: "Request") ->
     for lora in loras:
         num_layers = pipeline.add_lora(lora)
         print(f"{lora.path}: applied {num_layers}/{num_layers} at scale {lora.scale:g}")
-    add_judges(pipeline)
+    add_noun_to_drift_report(pipeline)
     return pipeline
 
 
@@ -241,9 +240,9 @@ def expand_prompt(
     return fields
 
 
-def make(arguments: argparse.Namespace, fill: Callable[[dict[str, Any], float], "Task"]) -> int:
+def make(arguments: argparse.Namespace, fill: Callable[[dict[str, Any], float], "TaskRequest"]) -> int:
     """Load the model, fill the request of the task, make its video and say what was done."""
-    from kinema.generation.conditioning.encode import describe
+    from kinema.generation.conditioning.encode import describe_inputs
     from kinema.generation.loading import manifest_of
 
     request, inputs = fill(fields_of(arguments), manifest_of(arguments.model).fps)
@@ -251,7 +250,7 @@ def make(arguments: argparse.Namespace, fill: Callable[[dict[str, Any], float], 
     plan = pipeline.plan(request)
     check_output(arguments, plan)
     print(plan.text)
-    for line in describe(plan, inputs):
+    for line in describe_inputs(plan, inputs):
         print(line)
     for _, prompt in plan.prompts:
         if notice := pipeline.read_prompt(prompt).text if prompt else "":
@@ -269,7 +268,7 @@ def make(arguments: argparse.Namespace, fill: Callable[[dict[str, Any], float], 
 
 def finish(arguments: argparse.Namespace, result: "Result") -> None:
     """Write what goes beside the video, and say what there is."""
-    from kinema.files import atomic_output
+    from kinema.files import write_json
     from kinema.generation.output.quality import plot, summary
     from kinema.video import contact_sheet, save_image
 
@@ -287,10 +286,7 @@ def finish(arguments: argparse.Namespace, result: "Result") -> None:
     if "windows" in result.report:
         written.append(save_image(arguments.out.with_suffix(".drift.png"), plot(result.report)))
         report = arguments.out.with_suffix(".drift.json")
-        with atomic_output(report) as partial:
-            partial.write_text(
-                json.dumps(result.report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-            )
+        write_json(report, result.report)
         written.append(report)
     has_similarity = result.similarity is not None and plan.request.prompt
     similarity = f"; CLIP similarity {result.similarity:.2f}" if has_similarity else ""
@@ -302,11 +298,11 @@ def finish(arguments: argparse.Namespace, result: "Result") -> None:
 
 def read_input(file: Path, fps: float) -> "Video":
     """The clip or picture in a file, at the model's rate, which is said when it is another than the file's."""
-    from kinema.generation.conditioning.clips import read
+    from kinema.generation.conditioning.clips import read_clip
     from kinema.video import Video
 
     native_fps = Video.read(file, max_frames=1).fps
-    video = read(file, fps)
+    video = read_clip(file, fps)
     if video.num_frames > 1 and native_fps != fps:
         print(f"{file}: {native_fps:.4g} fps, taken at {fps:g} fps")
     return video

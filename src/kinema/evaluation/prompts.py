@@ -7,7 +7,6 @@ out/report.json     every figure, and every clip's answers
 out/index.html      the same to look at
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,20 +20,27 @@ from kinema.config import to_dict
 from kinema.errors import OutputError, RequestError, VideoError
 from kinema.evaluation import physics
 from kinema.evaluation.alignment import score
-from kinema.evaluation.run_folder import claim, write_json
+from kinema.evaluation.run_folder import claim
 from kinema.evaluation.samples import (
     SPLITS,
+    ClipFormat,
     Sample,
-    Shown,
     Split,
     draw_samples,
     stage_of,
     true_clip,
     world_of,
 )
-from kinema.evaluation.trust import Trust, check_vocabulary, judge, measure_trust, scored_slots, through
+from kinema.evaluation.trust import (
+    OracleAccuracy,
+    check_vocabulary,
+    grade_reading,
+    measure_oracle_accuracy,
+    scored_slots,
+    vae_round_trip,
+)
 from kinema.evaluation.vae_clip_metrics import clip_scores, read_real_clip, vae_psnr
-from kinema.files import sha256_of
+from kinema.files import read_json, sha256_of, write_json
 from kinema.generation.output.provenance import metadata, read_provenance
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
@@ -53,7 +59,7 @@ NOT_IN_VOCABULARY = "not in this model's vocabulary"
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class PromptsConfig:
     """How many prompts of each split, how they are sampled (None: the model's defaults), and how much the networks are tried on."""
 
     prompts: int = 200
@@ -80,9 +86,9 @@ class EvaluationConfig:
             raise RequestError("the oracle, the VAE and the CLIP are tried on 1 clip or more each")
 
 
-def evaluate(
+def evaluate_prompts(
     pipeline: Pipeline,
-    config: EvaluationConfig,
+    config: PromptsConfig,
     out: Path,
     *,
     oracle_folder: Path | None = None,
@@ -102,7 +108,7 @@ def evaluate(
     oracle = load_oracle(oracle_folder, device=pipeline.device)
     check_vocabulary(oracle, stage, manifest.name)
     plan = pipeline.plan(_request(config, "any", 0))
-    shown = Shown(plan.height, plan.width, plan.frames, plan.fps)
+    shown = ClipFormat(plan.height, plan.width, plan.frames, plan.fps)
     if len(oracle.chosen_frames(plan.frames, plan.fps)) < LEAST_FRAMES:
         least = int((LEAST_FRAMES - 1) * plan.fps / oracle.config.fps) + 1
         raise RequestError(
@@ -159,7 +165,7 @@ def evaluate(
     for one in seen:
         truth = {slot: str(one.sample.truth[slot]) for slot in slots}
         answers = {slot: one.made.reading.answers[slot] for slot in slots}
-        verdict = judge(one.made.reading, one.sample.truth, slots)
+        verdict = grade_reading(one.made.reading, one.sample.truth, slots)
         about = {"name": one.sample.name, "split": one.sample.split, "prompt": one.sample.prompt}
         report["clips"].append({**about, "truth": truth, "read": answers, "right": verdict})
     write_json(out / "report.json", report)
@@ -185,7 +191,7 @@ class _Seen:
     after_vae: dict[str, Any]
 
 
-def _request(config: EvaluationConfig, prompt: str, seed: int) -> Request:
+def _request(config: PromptsConfig, prompt: str, seed: int) -> Request:
     return Request(
         prompt,
         width=config.width,
@@ -203,7 +209,7 @@ def _clip_file(out: Path, sample: Sample) -> Path:
     return out / "clips" / f"{sample.name}.mp4"
 
 
-def _generate(pipeline: Pipeline, config: EvaluationConfig, sample: Sample, out: Path) -> None:
+def _generate(pipeline: Pipeline, config: PromptsConfig, sample: Sample, out: Path) -> None:
     """The clip of a sample in the folder; one that is there must be of the same prompt, for the settings are the folder's."""
     file = _clip_file(out, sample)
     if file.exists():
@@ -225,11 +231,11 @@ def _trust(
     folder: Path | None,
     pipeline: Pipeline,
     stage: StageConfig,
-    shown: Shown,
-    config: EvaluationConfig,
+    shown: ClipFormat,
+    config: PromptsConfig,
     file: Path,
     on_progress: OnProgress,
-) -> Trust:
+) -> OracleAccuracy:
     """Measured once, and kept in `file` with all that it depends on; every so many clips what is measured until then."""
     counts = {"num_fresh": config.num_fresh, "num_round_trips": config.num_round_trips}
     oracle_hash = sha256_of((folder or shipped_oracle()) / PARTS[Oracle].weights)
@@ -240,11 +246,11 @@ def _trust(
         "stage": to_dict(stage),
         **counts,
     }
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    kept = read_json(file) if file.exists() else {}
     if kept.get("key") != key:
         kept = {"key": key, "verdicts": {}}
     if "trust" in kept:
-        return Trust(**kept["trust"])
+        return OracleAccuracy(**kept["trust"])
     done, total = 0, config.num_fresh + config.num_round_trips
 
     def on_clip() -> None:
@@ -254,14 +260,14 @@ def _trust(
             write_json(file, kept)
         on_progress("trying the oracle", done, total)
 
-    trust = measure_trust(
+    trust = measure_oracle_accuracy(
         oracle, stage, pipeline.vae, shown, **counts, verdicts=kept["verdicts"], on_clip=on_clip
     )
     write_json(file, {"key": key, "trust": asdict(trust)})
     return trust
 
 
-def _look(oracle: Oracle, vae: VAE, world: StageWorld, sample: Sample, shown: Shown, file: Path) -> _Seen:
+def _look(oracle: Oracle, vae: VAE, world: StageWorld, sample: Sample, shown: ClipFormat, file: Path) -> _Seen:
     video = Video.read(file)
     if video.frames.shape != (shown.num_frames, shown.height, shown.width, 3):
         raise VideoError(
@@ -271,7 +277,7 @@ def _look(oracle: Oracle, vae: VAE, world: StageWorld, sample: Sample, shown: Sh
     made_look, true_look = (
         _look_at(oracle, frames, sample, shown.fps) for frames in (video.frames, true.frames)
     )
-    after_vae = _look_at(oracle, through(vae, true.frames), sample, shown.fps).laws if true_look.laws else {}
+    after_vae = _look_at(oracle, vae_round_trip(vae, true.frames), sample, shown.fps).laws if true_look.laws else {}
     return _Seen(sample, made_look, true_look, after_vae)
 
 
@@ -330,8 +336,8 @@ def _physics(seen: Sequence[_Seen], stage: StageConfig, oracle: Oracle) -> dict[
 def _towers(
     pipeline: Pipeline,
     stage: StageConfig,
-    shown: Shown,
-    config: EvaluationConfig,
+    shown: ClipFormat,
+    config: PromptsConfig,
     real: np.ndarray | None,
     on_progress: OnProgress,
 ) -> dict[str, Any]:

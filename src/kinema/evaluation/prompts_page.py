@@ -6,13 +6,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from kinema.files import atomic_output
+from kinema.files import atomic_file
 
 TITLES = {"held_out": "held-out combinations", "seen": "seen combinations"}
 COLUMNS = ("model", "relative", "ceiling", "floor")
 
 
-def table(report: Mapping[str, Any]) -> str:
+def prompts_table(report: Mapping[str, Any]) -> str:
     """The figures as lines of text; where relative figures are refused, why."""
     return "\n".join(_lines(report))
 
@@ -93,10 +93,10 @@ def _rest(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
 
 
-def write_page(report: Mapping[str, Any], out: Path) -> Path:
+def write_prompts_page(report: Mapping[str, Any], out: Path) -> Path:
     """`out / "index.html"`: the figures, and every clip of `out / "clips"` with its prompt and what is right and wrong in it."""
     file = out / "index.html"
-    with atomic_output(file) as partial, partial.open("w", encoding="utf-8") as stream:
+    with atomic_file(file) as partial, partial.open("w", encoding="utf-8") as stream:
         stream.writelines(_page(report, out))
     return file
 

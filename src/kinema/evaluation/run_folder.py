@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.errors import OutputError
-from kinema.files import atomic_output
+from kinema.files import read_json, write_json
 
 
 def claim(out: Path, settings: Mapping[str, Any]) -> None:
@@ -14,9 +14,9 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
     file = out / "settings.json"
     if file.exists():
         try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise OutputError(f"{file} cannot be read ({error}): use another --out") from None
+            before = read_json(file, OutputError)
+        except OutputError as error:
+            raise OutputError(f"{error}: use another --out") from None
         different = [
             key
             for key in {**before, **settings}
@@ -30,9 +30,3 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is in the way: it is not the folder of an evaluation")
     write_json(file, settings)
-
-
-def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    """Write plain values, whole or not at all."""
-    with atomic_output(file) as partial:
-        partial.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -15,11 +15,12 @@ from kinema.checkpoints.folders import load_oracle
 from kinema.config import to_dict
 from kinema.errors import RequestError, VideoError
 from kinema.evaluation.prompts import CLIP_QUALITY, OnProgress
-from kinema.evaluation.run_folder import claim, write_json
+from kinema.evaluation.run_folder import claim
 from kinema.evaluation.samples import stage_of, world_of
 from kinema.evaluation.timeline_cases import TASKS, Case, Frames, TimelineTask, beside
-from kinema.evaluation.timeline_metrics import Numbers, row
-from kinema.evaluation.trust import add_judges, check_vocabulary
+from kinema.evaluation.timeline_metrics import Metrics, row
+from kinema.evaluation.trust import add_noun_to_drift_report, check_vocabulary
+from kinema.files import write_json
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
 from kinema.registry import lookup
@@ -65,7 +66,7 @@ def evaluate_timeline(
     stage = stage_of(pipeline.manifest)
     oracle = load_oracle(oracle_folder, device=pipeline.device)
     check_vocabulary(oracle, stage, pipeline.manifest.name)
-    add_judges(pipeline, oracle_folder)
+    add_noun_to_drift_report(pipeline, oracle_folder)
     asked = {
         name: getattr(config, name) for name in ("width", "height", "steps", "sampler", "guidance", "shift")
     }
@@ -86,7 +87,7 @@ def evaluate_timeline(
     for name in config.tasks:
         task = TASKS[name]
         num_frames = round(config.long_seconds * pipeline.manifest.fps) if task.is_long else task.num_frames
-        results: list[Numbers] = []
+        results: list[Metrics] = []
         count = config.cases or task.num_cases
         for index in range(count):
             on_progress(task.title, index, count)
@@ -134,7 +135,7 @@ def _made(name: str, task: TimelineTask, case: Case, out: Path) -> Frames:
     return made
 
 
-def _rounded(numbers: Numbers) -> dict[str, Any]:
+def _rounded(numbers: Metrics) -> dict[str, Any]:
     """Plain JSON of one case's numbers."""
     return {
         name: round(value, 3) if isinstance(value, float) else value

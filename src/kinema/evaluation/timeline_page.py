@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.evaluation.prompts_page import PLAY, STYLE, sampling_line
-from kinema.files import atomic_output
+from kinema.files import atomic_file
 
 COLUMNS = ("median", "share", "asked", "within")
 ABOUT = ("cases", "good", "title", "most", "least")
@@ -67,7 +67,7 @@ def _rows(row: Mapping[str, Any]) -> Iterator[tuple[str, int, list[str]]]:
 def write_timeline_page(report: Mapping[str, Any], out: Path) -> Path:
     """`out / "index.html"`: the figures, and the videos of every case beside the truth."""
     file = out / "index.html"
-    with atomic_output(file) as partial, partial.open("w", encoding="utf-8") as stream:
+    with atomic_file(file) as partial, partial.open("w", encoding="utf-8") as stream:
         stream.writelines(_page(report, out))
     return file
 

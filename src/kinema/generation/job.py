@@ -14,8 +14,8 @@ from torch import Tensor
 
 from kinema.diffusion.samplers import SamplerState
 from kinema.diffusion.step_cache import CacheState
-from kinema.errors import OutputError, RequestError
-from kinema.files import atomic_output, output_errors
+from kinema.errors import RequestError
+from kinema.files import atomic_file, output_errors
 from kinema.generation.conditioning.clips import Inputs, content_hash
 from kinema.generation.request import Request
 from kinema.shapes import Float
@@ -179,9 +179,6 @@ class Job:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `path` written, whole or not at all; safetensors has an error of its own for a full disk."""
-    with atomic_output(path) as partial:
-        try:
-            write(partial)
-        except (OSError, SafetensorError) as error:
-            raise OutputError(f"cannot write {path}: {error}") from error
+    """Write `path` atomically. Raises `OutputError`."""
+    with atomic_file(path) as partial, output_errors(path):
+        write(partial)

@@ -4,7 +4,6 @@ Its vocabulary is what the world's captions can say, so a word outside it has ne
 read as the nearest known one, and `explain` says so, instead of becoming a token that means nothing to the model.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.errors import ModelError
-from kinema.files import read_json
+from kinema.files import read_json, write_json
 from kinema.prompts.synonyms import corrected, senses, stand_in
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
@@ -117,7 +116,7 @@ class Tokenizer:
         content: dict[str, object] = {"format": FORMAT, "max_length": self.max_length, "tokens": self.tokens}
         if self.understood != self.words:
             content["understood"] = self.understood
-        path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_json(path, content)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":

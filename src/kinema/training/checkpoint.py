@@ -4,10 +4,8 @@ A checkpoint is a folder `checkpoint-00001000/` written beside and renamed: mode
 last of all, state.json with the SHA-256 of the others. The latest one is found by scanning, never by a pointer.
 """
 
-import hashlib
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kinema.errors import OutputError, TrainingError
+from kinema.files import atomic_folder, sha256_of, write_json
 
 log = logging.getLogger(__name__)
 
 PREFIX = "checkpoint-"
+STATE = "state.json"
 
 
 def save(
@@ -36,26 +36,18 @@ def save(
 ) -> Path:
     """The folder of a new checkpoint after `step` steps. Of the whole ones up to it the last `keep` stay, once it reads back as written."""
     final = folder / f"{PREFIX}{step:08d}"
-    partial = folder / f".{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    if not (final / STATE).is_file():  # a damaged checkpoint
+        shutil.rmtree(final, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        save_file(_plain(model), partial / "model.safetensors")
-        save_file(_plain(ema), partial / "ema.safetensors")
-        torch.save([optimizer.state_dict() for optimizer in optimizers], partial / "optimizer.pt")
-        for file in partial.iterdir():
-            _sync(file)
-        hashes = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
-        text = json.dumps({"step": step, **state, "sha256": hashes}, indent=1)
-        (partial / "state.json").write_text(text, encoding="utf-8")
-        _sync(partial / "state.json")
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(partial, final)
-        _sync(folder)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise OutputError(f"cannot save the checkpoint {final}: {error}") from error
+        with atomic_folder(final, STATE) as partial:
+            save_file(_plain(model), partial / "model.safetensors")
+            save_file(_plain(ema), partial / "ema.safetensors")
+            torch.save([optimizer.state_dict() for optimizer in optimizers], partial / "optimizer.pt")
+            hashes = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
+            write_json(partial / STATE, {"step": step, **state, "sha256": hashes})
+    except RuntimeError as error:  # torch.save raises it when the disk is full
+        raise OutputError(f"cannot write {final}: {error}") from error
+
     if read_state(final) is None:
         raise OutputError(f"{final} does not read back as it was written; older checkpoints are kept")
     whole = [
@@ -78,8 +70,8 @@ def latest(folder: Path) -> Path | None:
 def read_state(path: Path) -> dict[str, Any] | None:
     """The state.json of a checkpoint whose files match their hashes; None when anything is missing or changed."""
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        whole = all(_sha256(path / name) == digest for name, digest in state["sha256"].items())
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        whole = all(sha256_of(path / name) == digest for name, digest in state["sha256"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return state if whole else None
@@ -113,16 +105,3 @@ def _plain(model: nn.Module) -> dict[str, Tensor]:
 
 def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{PREFIX}*"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

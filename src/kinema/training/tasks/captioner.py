@@ -39,7 +39,7 @@ from kinema.worlds import CAPTION_KEYS, WORLDS, StageConfig
 
 log = logging.getLogger(__name__)
 
-TOLD = (
+CAPTION_FACTS = (
     "seed",
     "noun",
     "other",
@@ -56,12 +56,12 @@ TOLD = (
 """What a caption is written from, of all that is true of a clip."""
 
 
-MEASURED = ("medium", "medium_zh")
+MEASURED_FORMS = ("medium", "medium_zh")
 """Forms that name every slot in the fewest words. `bench/captions.py` measures all."""
 
 
 @dataclass(frozen=True)
-class CaptionStage:
+class CaptionPeriod:
     """Which captions are learnt until that share of the steps."""
 
     until: float
@@ -101,15 +101,15 @@ class CaptionerData:
 class CaptionerRecipe(Recipe):
     """Everything of a captioner run. `oracle` is a released folder or "shipped"."""
 
-    part: str = "captioner"
+    task: str = "captioner"
     world: str = "stage"
     oracle: str = SHIPPED
     stage: StageConfig = field(default_factory=lambda: StageConfig(split="all"))
     model: CaptionerConfig = field(default_factory=CaptionerConfig)
     data: CaptionerData = field(default_factory=CaptionerData)
-    stages: tuple[CaptionStage, ...] = (
-        CaptionStage(0.25, CaptionMix(short=1.0, medium=0.0, detailed=0.0, chinese=0.3, dropped=0.0)),
-        CaptionStage(1.0, CaptionMix(short=0.2, medium=0.35, detailed=0.45, chinese=0.3, dropped=0.0)),
+    stages: tuple[CaptionPeriod, ...] = (
+        CaptionPeriod(0.25, CaptionMix(short=1.0, medium=0.0, detailed=0.0, chinese=0.3, dropped=0.0)),
+        CaptionPeriod(1.0, CaptionMix(short=0.2, medium=0.35, detailed=0.45, chinese=0.3, dropped=0.0)),
     )
 
     def __post_init__(self) -> None:
@@ -195,7 +195,7 @@ class CaptionerTask:
             if worse.any():
                 video[worse] = degrade(video[worse], torch_rng("captioner-degrade", first))
             out = self.oracle(video.to(next(self.oracle.parameters()).device))
-            truths = [{name: clip.truth[name] for name in TOLD} for clip in clips]
+            truths = [{name: clip.truth[name] for name in CAPTION_FACTS} for clip in clips]
             tensors = {"frames": out.frames.cpu().contiguous(), "wholes": out.wholes.cpu().contiguous()}
             with atomic_file(path) as partial, output_errors(path):
                 save_file(tensors, partial, metadata={"truths": json.dumps(truths)})
@@ -256,7 +256,7 @@ class CaptionerTask:
         self, model: nn.Module, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Cross-entropy of every next token, some of those before it hidden."""
-        assert isinstance(model, Captioner), "the captioner part trains a Captioner"
+        assert isinstance(model, Captioner), "the captioner task trains a Captioner"
         ids = batch["ids"]
         is_hidden = torch.rand(ids.shape, generator=generator).to(ids.device) < self.recipe.data.hidden
         is_hidden[:, 0] = False  # the form
@@ -286,7 +286,7 @@ class CaptionerTask:
             )
             seen = [look(self.oracle, clip.frames, clip.fps, most=self.config.num_frames) for clip in clips]
             together = Seen(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
-            for key in MEASURED:
+            for key in MEASURED_FORMS:
                 captions = [written.text for written in model.write(together, [key] * len(clips))]
                 shares = caption_accuracies(captions, [clip.truth for clip in clips])
                 scores[f"{split} {key}"] = {slot: round(share, 4) for slot, share in shares.items()}
@@ -295,7 +295,7 @@ class CaptionerTask:
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
         """New clips with a caption each, every one in another form."""
-        assert isinstance(model, Captioner), "the captioner part trains a Captioner"
+        assert isinstance(model, Captioner), "the captioner task trains a Captioner"
         model.eval()
         shape = self.recipe.data.shapes[0]
         sizes = {"height": shape.height, "width": shape.width, "num_frames": max(self.recipe.data.lengths)}
@@ -309,7 +309,7 @@ class CaptionerTask:
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The captioner in bfloat16, and what it captions rightly when it is loaded from there."""
-        assert isinstance(model, Captioner), "the captioner part trains a Captioner"
+        assert isinstance(model, Captioner), "the captioner task trains a Captioner"
         save_component(folder, model, card=training, dtype=torch.bfloat16)
         scores = self.measure(load_component(folder, Captioner, device=device), device)
         save_component(folder, model, card={**training, "measured": scores}, dtype=torch.bfloat16)
@@ -319,7 +319,7 @@ class CaptionerTask:
         self.model.load_state_dict(load_component(folder, Captioner).state_dict())
 
     @torch.no_grad()
-    def plan(self) -> list[tuple[str, Batch, int]]:
+    def benchmark_batches(self) -> list[tuple[str, Batch, int]]:
         """A step of detailed captions."""
         data, config = self.recipe.data, self.config
         clips = draw_clips(self.world, "plan", range(data.batch), height=16, width=16, num_frames=1)

@@ -22,11 +22,11 @@ from kinema.models.pixels import to_uint8
 from kinema.prompts.tokenizer import Tokenizer
 from kinema.registry import lookup
 from kinema.training.task import Recipe
-from kinema.training.tasks.oracle import SEEN_SHARE, slots_of, targets
+from kinema.training.tasks.oracle import MIN_VISIBLE_SHARE, slots_of, targets
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import WORLDS, StageConfig
 
-PLACE_WEIGHT = 4.0
+POSITION_WEIGHT = 4.0
 """Of the error of places, in shares of width and height, beside the cross-entropy of the slots."""
 
 
@@ -61,7 +61,7 @@ class CLIPData:
 class CLIPRecipe(Recipe):
     """Everything of a CLIP run."""
 
-    part: str = "clip"
+    task: str = "clip"
     world: str = "stage"
     stage: StageConfig = field(default_factory=StageConfig)
     model: CLIPConfig = field(default_factory=CLIPConfig)
@@ -95,7 +95,7 @@ class CLIPAndReader(nn.Module):
             [F.cross_entropy(logits[name], truth[f"slot_{name}"]) for name in logits]
         ).mean()
         places = rearrange(self.heads["places"](pooled), "b (f xy) -> b f xy", xy=2)
-        seen = (truth["visible"][:, :, 0] > SEEN_SHARE).float()
+        seen = (truth["visible"][:, :, 0] > MIN_VISIBLE_SHARE).float()
         missed = ((places - truth["places"][:, :, 0]).abs().sum(dim=-1) * seen).sum() / seen.sum().clamp(
             min=1
         )
@@ -103,7 +103,7 @@ class CLIPAndReader(nn.Module):
             name: (logits[name].argmax(dim=1) == truth[f"slot_{name}"]).float().mean()
             for name in ("verb", "direction")
         }
-        return entropy + PLACE_WEIGHT * missed, {"slots": entropy.detach(), "place": missed.detach(), **right}
+        return entropy + POSITION_WEIGHT * missed, {"slots": entropy.detach(), "place": missed.detach(), **right}
 
 
 class CLIPTask:
@@ -158,7 +158,7 @@ class CLIPTask:
 
         A single frame cannot tell motion, so foils stand among the candidates of clips only, and slots are read from clips only.
         """
-        assert isinstance(model, CLIPAndReader), "the CLIP part trains CLIPAndReader"
+        assert isinstance(model, CLIPAndReader), "the CLIP task trains CLIPAndReader"
         clip = model.clip
         video, captions = batch["video"], batch["captions"]
         foils = [caption for caption, _ in batch["foils"]] if video.shape[2] > 1 else []
@@ -206,7 +206,7 @@ class CLIPTask:
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
         """Held-out clips, each with the caption of the sheet that fits it best."""
-        assert isinstance(model, CLIPAndReader), "the CLIP part trains CLIPAndReader"
+        assert isinstance(model, CLIPAndReader), "the CLIP task trains CLIPAndReader"
         batch = self._draw(
             "clip-held-out", list(range(8)), self.recipe.data.num_frames, CaptionMix(dropped=0.0)
         )
@@ -220,14 +220,14 @@ class CLIPTask:
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The CLIP with its tokenizer, and what it scores on held-out clips."""
-        assert isinstance(model, CLIPAndReader), "the CLIP part trains CLIPAndReader"
+        assert isinstance(model, CLIPAndReader), "the CLIP task trains CLIPAndReader"
         save_component(folder, model.clip, card={**training, "held_out": self.measure(model.clip, device)})
 
     def init_from(self, folder: Path) -> None:
         """The weights of a released CLIP of the same vocabulary."""
         self.model.clip.load_state_dict(load_component(resolve_model(str(folder)), CLIP).state_dict())
 
-    def plan(self) -> list[tuple[str, Batch, int]]:
+    def benchmark_batches(self) -> list[tuple[str, Batch, int]]:
         """A clip step."""
         data, model = self.recipe.data, self.recipe.model
         video = (

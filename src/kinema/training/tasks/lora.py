@@ -27,7 +27,7 @@ class LoRARecipe(DiTRecipe):
     `matrices` "bf16" keeps the frozen matrices in half the memory; what is trained is float32 always.
     """
 
-    part: str = "lora"
+    task: str = "lora"
     base: str = "shipped"
     rank: int = 8
     alpha: float = 8.0

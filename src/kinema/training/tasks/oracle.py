@@ -34,7 +34,7 @@ from kinema.worlds import WORLDS, Clip, StageConfig, Vocabulary
 log = logging.getLogger(__name__)
 
 SHARD_CLIPS = 16
-SEEN_SHARE = 0.2
+MIN_VISIBLE_SHARE = 0.2
 """How much of an object must be seen in a frame for its place to be asked for."""
 ROUND_TRIP_FPS = 8.0
 
@@ -82,7 +82,7 @@ class OracleLoss:
 class OracleRecipe(Recipe):
     """Everything of an oracle run. `vae` is a released folder or "shipped"."""
 
-    part: str = "oracle"
+    task: str = "oracle"
     world: str = "stage"
     vae: str = SHIPPED
     stage: StageConfig = field(default_factory=lambda: StageConfig(split="all"))
@@ -245,11 +245,11 @@ class OracleTask:
         self, model: nn.Module, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Cross-entropies of the slots, and what the tracks miss where the object is seen."""
-        assert isinstance(model, Oracle), "the oracle part trains an Oracle"
+        assert isinstance(model, Oracle), "the oracle task trains an Oracle"
         weights, video = self.recipe.loss, batch["video"]
         out = model(video)
         entropies = {name: F.cross_entropy(out.logits[name].float(), batch[f"slot_{name}"]) for name in SLOTS}
-        visible = (batch["visible"] > SEEN_SHARE).float()
+        visible = (batch["visible"] > MIN_VISIBLE_SHARE).float()
         share = visible / visible.sum().clamp(min=1)
         lh, lw = out.heat.shape[-2:]
         aim = heat_target(batch["places"].flatten(0, 2), lh, lw, *video.shape[-2:]).flatten(1)
@@ -298,7 +298,7 @@ class OracleTask:
                 for name in SLOTS:
                     answers = out.logits[name].argmax(dim=1).cpu()
                     right.setdefault(name, []).extend((answers == batch[f"slot_{name}"]).float().tolist())
-                seen = batch["visible"] > SEEN_SHARE
+                seen = batch["visible"] > MIN_VISIBLE_SHARE
                 missed = (out.places.cpu() - batch["places"]).norm(dim=-1)[seen]
                 right.setdefault("place_error", []).extend(missed.tolist())
             scores[kind] = {name: round(sum(values) / len(values), 5) for name, values in right.items()}
@@ -307,7 +307,7 @@ class OracleTask:
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
         """Held-out clips with what is read from them, and the scores beside as JSON."""
-        assert isinstance(model, Oracle), "the oracle part trains an Oracle"
+        assert isinstance(model, Oracle), "the oracle task trains an Oracle"
         batch = self._render("oracle-held-out-0", range(8), self.recipe.data.shapes[0])
         videos = [Video(to_uint8(clip), self.config.fps) for clip in batch["video"]]
         readings = model.read([video.frames for video in videos], self.config.fps)
@@ -320,7 +320,7 @@ class OracleTask:
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The oracle in bfloat16, and what it reads rightly of held-out clips when it is loaded from there."""
-        assert isinstance(model, Oracle), "the oracle part trains an Oracle"
+        assert isinstance(model, Oracle), "the oracle task trains an Oracle"
         save_component(folder, model, card=training, dtype=torch.bfloat16)
         scores = self.measure(load_component(folder, Oracle, device=device), device)
         save_component(folder, model, card={**training, "held_out": scores}, dtype=torch.bfloat16)
@@ -329,7 +329,7 @@ class OracleTask:
         """The weights of a released oracle with the same answers."""
         self.model.load_state_dict(load_component(folder, Oracle).state_dict())
 
-    def plan(self) -> list[tuple[str, Batch, int]]:
+    def benchmark_batches(self) -> list[tuple[str, Batch, int]]:
         """A step of square clips."""
         data = self.recipe.data
         shape = data.shapes[0]

@@ -57,10 +57,10 @@ class WanRecipe(LoRARecipe):
 
     `rank` 0 trains all weights of the backbone. `expert` names the one that is trained of a model that has two. Frozen matrices are
     "bf16" where the machine has it, unless `matrices` says. With `recompute` a block's insides are computed again for the gradient,
-    which takes a third more time and a small part of the memory.
+    which takes a third more time and a small task of the memory.
     """
 
-    part: str = "wan"
+    task: str = "wan"
     base: str = ""
     expert: Literal["high", "low"] | None = None
     matrices: Literal["auto", "fp32", "bf16"] = "auto"  # type: ignore[assignment]
@@ -172,7 +172,7 @@ class WanTask(DatasetDiTTask):
                 int(wrong.sum()), generator, law=config.time_law, shift=config.time_shift
             )
 
-    def plan(self) -> list[tuple[str, Batch, int]]:
+    def benchmark_batches(self) -> list[tuple[str, Batch, int]]:
         """The first batch of the data set, with random latents and states of text."""
         batch = self.batch(0)
         batch["clips"] = [torch.randn(clip.shape, generator=torch_rng("plan")) for clip in batch["clips"]]
@@ -186,7 +186,7 @@ class WanTask(DatasetDiTTask):
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
         """Clips of the data set's most common size from its own captions."""
-        assert isinstance(model, DiT), "the DiT part trains a DiT"
+        assert isinstance(model, DiT), "the DiT task trains a DiT"
         if self.recipe.expert is not None:
             raise TrainingError(
                 "one of two experts makes no video alone: try the adapter with --lora FILE:1:"
@@ -209,7 +209,7 @@ class WanTask(DatasetDiTTask):
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The adapter alone, or with `rank` 0 the whole model in diffusers' layout, and its card."""
-        assert isinstance(model, DiT), "the DiT part trains a DiT"
+        assert isinstance(model, DiT), "the DiT task trains a DiT"
         card = {"base": self.recipe.base, "rank": self.recipe.rank, **training}
         if self.recipe.rank:
             with atomic_folder(folder, LORA) as partial:
@@ -221,7 +221,7 @@ class WanTask(DatasetDiTTask):
             name: tensor.detach().to(CPU, before[name].dtype) for name, tensor in model.state_dict().items()
         }
         backbones = [
-            replace(part, state=trained) if part is self.backbone else part for part in self.files.backbones
+            replace(one, state=trained) if one is self.backbone else one for one in self.files.backbones
         ]
         write_as(replace(self.files, backbones=tuple(backbones)), folder, "diffusers")
         write_json(folder / CARD, card)
@@ -229,9 +229,9 @@ class WanTask(DatasetDiTTask):
     def init_from(self, folder: Path) -> None:
         """The adapter of an exported folder, of the same rank and targets; or the backbone of another model of this structure."""
         if not self.recipe.rank:
-            part = find(folder).backbones[-1 if self.recipe.expert == "low" else 0]
+            source = find(folder).backbones[-1 if self.recipe.expert == "low" else 0]
             self.model.load_state_dict(
-                {name: part.state[name].to(torch.float32) for name in part.state}
+                {name: task.state[name].to(torch.float32) for name in task.state}
             )
             return
         with torch.device("meta"):

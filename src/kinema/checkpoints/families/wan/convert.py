@@ -1,6 +1,5 @@
 """From one layout of the Wan family to another: the same tensors bit for bit under other names, and configurations that say the same."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -32,7 +31,7 @@ from kinema.checkpoints.key_maps import (
 from kinema.checkpoints.tensors import write_shards
 from kinema.config import to_dict
 from kinema.errors import ModelError
-from kinema.files import sha256_of, written_beside
+from kinema.files import atomic_folder, sha256_of, write_json
 from kinema.models.vae import vae_diffusers_config
 from kinema.registry import lookup
 
@@ -69,7 +68,7 @@ def convert(source: Path, target: Path, layout: str) -> WanFiles:
 def write_as(files: WanFiles, target: Path, layout: str) -> WanFiles:
     """Write the model of `files` as the folder `target` in `layout`; see `convert`."""
     write, mark = lookup(WRITERS, layout, kind="layout")
-    with written_beside(target, mark) as partial:
+    with atomic_folder(target, mark) as partial:
         write(files, partial)
     return find(
         target
@@ -81,19 +80,19 @@ def write_as(files: WanFiles, target: Path, layout: str) -> WanFiles:
 def _diffusers(files: WanFiles, folder: Path) -> None:
     for part, backbone in zip(("transformer", "transformer_2"), files.backbones):
         write_shards(folder / part, DIFFUSERS_WEIGHTS, _renamed_backbone(backbone, "diffusers"))
-        _write_json(folder / part / CONFIG, dit_diffusers_config(backbone.config))
+        write_json(folder / part / CONFIG, dit_diffusers_config(backbone.config))
     write_shards(folder / "vae", DIFFUSERS_WEIGHTS, files.vae.state)
-    _write_json(folder / "vae" / CONFIG, vae_diffusers_config(files.vae.config))
+    write_json(folder / "vae" / CONFIG, vae_diffusers_config(files.vae.config))
     for part, encoder in (("text_encoder", files.text), ("image_encoder", files.images)):
         if encoder is not None:
             write_shards(folder / part, TEXT_WEIGHTS, encoder.state)
-            _write_json(folder / part / CONFIG, encoder.config)
+            write_json(folder / part / CONFIG, encoder.config)
     _copy_tokenizer(files, folder / "tokenizer")
     if not (folder / "tokenizer" / "tokenizer_config.json").exists():
-        _write_json(folder / "tokenizer" / "tokenizer_config.json", TOKENIZER_CONFIG)
+        write_json(folder / "tokenizer" / "tokenizer_config.json", TOKENIZER_CONFIG)
     variant, manifest = describe(files, name=folder.name.strip(".").removesuffix(".partial"))
     (folder / "scheduler").mkdir()
-    _write_json(folder / "scheduler" / "scheduler_config.json", UNIPC | {"flow_shift": manifest.shift})
+    write_json(folder / "scheduler" / "scheduler_config.json", UNIPC | {"flow_shift": manifest.shift})
     takes_image = files.backbones[0].config.in_channels != files.vae.config.z_dim
     index: dict[str, Any] = {
         "_class_name": "WanImageToVideoPipeline" if takes_image else "WanPipeline",
@@ -114,18 +113,18 @@ def _diffusers(files: WanFiles, folder: Path) -> None:
         index["image_processor"] = ["transformers", "CLIPImageProcessor"] if is_tower else [None, None]
         if is_tower:
             (folder / "image_processor").mkdir()
-            _write_json(
+            write_json(
                 folder / "image_processor" / "preprocessor_config.json",
                 {"image_processor_type": "CLIPImageProcessor"},
             )
-    _write_json(folder / INDEX, index)
+    write_json(folder / INDEX, index)
 
 
 def _kinema(files: WanFiles, folder: Path) -> None:
     _diffusers(files, folder)
     _, manifest = describe(files, name=files.path.resolve().stem)
     hashes = {name: sha256_of(folder / name) for name in files_below(folder)}
-    _write_json(folder / MANIFEST, to_dict(replace(manifest, sha256=hashes)))
+    write_json(folder / MANIFEST, to_dict(replace(manifest, sha256=hashes)))
 
 
 def _original(files: WanFiles, folder: Path) -> None:
@@ -154,9 +153,9 @@ def _original(files: WanFiles, folder: Path) -> None:
             "num_heads": config.num_heads,
         }
         values |= {"num_layers": config.num_layers, "text_len": config.text_length, "eps": config.eps}
-        _write_json(place / CONFIG, values)
+        write_json(place / CONFIG, values)
     if len(places) == 2:  # so that the folder says what it is
-        _write_json(folder / "configuration.json", {"framework": "Pytorch", "task": "text-to-video"})
+        write_json(folder / "configuration.json", {"framework": "Pytorch", "task": "text-to-video"})
     torch.save(
         _renamed_vae(files), folder / ("Wan2.2_VAE.pth" if files.vae.config.residual else "Wan2.1_VAE.pth")
     )
@@ -229,7 +228,3 @@ def _copy_tokenizer(files: WanFiles, folder: Path) -> None:
     for name in TOKENIZER_FILES:
         if (files.tokenizer.parent / name).is_file():
             shutil.copyfile(files.tokenizer.parent / name, folder / name)
-
-
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

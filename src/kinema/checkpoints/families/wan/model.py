@@ -15,12 +15,13 @@ from torch import nn
 from kinema.checkpoints.families.wan.files import Backbone, Encoder, Renamed, WanFiles, find, layout_of
 from kinema.checkpoints.families.wan.image_encoder import ImageEncoder
 from kinema.checkpoints.families.wan.umt5 import UMT5, Tokenizes, transformers_module
-from kinema.checkpoints.folders import Manifest, dtype_of, load_manifest, with_weights
+from kinema.checkpoints.folders import Manifest, load_manifest, with_weights
 from kinema.checkpoints.offload import with_streamed_blocks
 from kinema.errors import ModelError
 from kinema.models.conditioning import TextEncoder
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE, VAEConfig
+from kinema.nn.parameters import weight_dtypes
 from kinema.registry import lookup
 
 Offload = Literal["none", "text", "layers"]
@@ -165,8 +166,9 @@ def load_wan_model(
             dit = DiT(part.config)
         if offload != "layers":
             return with_weights(dit, part.state, device, dtype)
+        dtypes = weight_dtypes(dit, dtype)
         return with_streamed_blocks(
-            dit, "blocks", part.state, device, lambda name, tensor: tensor.to(dtype_of(name, dtype))
+            dit, "blocks", part.state, device, lambda name, tensor: tensor.to(dtypes[name])
         )
 
     with torch.device("meta"):
