@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from kinema.checkpoints.adapters import Adapter, merge_lora
-from kinema.checkpoints.folders import dtype_of, with_weights
+from kinema.checkpoints.folders import with_weights
 from kinema.checkpoints.offload import with_streamed_blocks
 from kinema.device import CPU
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.nn.parameters import weight_dtypes
 
 TINY = DiTConfig(
     in_channels=4, out_channels=4, d=48, num_layers=3, num_heads=4, ffn_dim=80, text_dim=20, freq_dim=32
@@ -96,7 +97,8 @@ def test_matrices_have_the_dtype_that_loading_gives_them(networks):
     _, _, state = networks
     with torch.device("meta"):
         empty, other = DiT(TINY), DiT(TINY)
+    dtypes = weight_dtypes(empty, torch.bfloat16)
     streamed = with_streamed_blocks(
-        empty, "blocks", dict(state), CPU, lambda name, tensor: tensor.to(dtype_of(name, torch.bfloat16))
+        empty, "blocks", dict(state), CPU, lambda name, tensor: tensor.to(dtypes[name])
     )
     assert torch.equal(answer(with_weights(other, dict(state), None, torch.bfloat16)), answer(streamed))

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from kinema.errors import ConfigError
+from kinema.nn.parameters import use_muon
 from kinema.training.ema import EMA
-from kinema.training.losses import Discriminator, adversarial_losses, gradient_difference, psnr
+from kinema.training.losses import Discriminator, adversarial_losses, gradient_difference
 from kinema.training.optimizer import Muon, OptimizerConfig, build_optimizers, orthogonalise
 
 
@@ -19,9 +20,9 @@ def test_singular_values_come_near_one(shape):
     assert values.max() < 1.3
 
 
-def test_muon_takes_matrices_and_kernels_of_blocks_and_adamw_the_rest():
+def test_muon_takes_matrices_and_kernels_of_marked_modules_and_adamw_the_rest():
     model = nn.Module()
-    model.blocks = nn.ModuleList([nn.Linear(4, 4), nn.Conv3d(2, 3, 3), nn.LayerNorm(4)])
+    model.blocks = use_muon(nn.ModuleList([nn.Linear(4, 4), nn.Conv3d(2, 3, 3), nn.LayerNorm(4)]))
     model.head = nn.Linear(4, 2)
     adamw, muon = build_optimizers(model, OptimizerConfig(name="muon"))
     taken = {id(p) for group in muon.param_groups for p in group["params"]}
@@ -87,7 +88,3 @@ def test_each_side_of_the_adversarial_pair_gets_its_own_gradient():
     discriminator_loss.backward()
     assert fake.grad is None
     assert any(p.grad is not None and p.grad.any() for p in discriminator.parameters())
-
-
-def test_psnr_of_a_known_error():
-    assert psnr(torch.zeros(10), torch.full((10,), 0.2)) == pytest.approx(20.0)

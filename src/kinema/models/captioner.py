@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from kinema.errors import ConfigError, RequestError
 from kinema.models.oracle import LEAST_FRAMES, Oracle, OracleOutput
 from kinema.models.pixels import from_uint8
-from kinema.nn.attention import attend, attend_causal
-from kinema.nn.mlp import MLP
 from kinema.nn.norms import LayerNorm
+from kinema.nn.parameters import use_muon
+from kinema.nn.transformer import TransformerBlock
 from kinema.shapes import Float, Int
 
 PAD, END = 0, 1
@@ -121,35 +120,6 @@ class Speller:
         return words
 
 
-class Block(nn.Module):
-    """A pre-norm decoder block: every token sees those before it, then the clip."""
-
-    def __init__(self, width: int, num_heads: int, mlp_width: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.attention_norm = LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.cross_norm = LayerNorm(width)
-        self.cross_q = nn.Linear(width, width)
-        self.cross_kv = nn.Linear(width, 2 * width)
-        self.cross_out = nn.Linear(width, width)
-        self.mlp_norm = LayerNorm(width)
-        self.mlp = MLP(width, mlp_width, width)
-
-    def forward(self, x: Float[Tensor, "b n d"], memory: Float[Tensor, "b m d"]) -> Float[Tensor, "b n d"]:
-        (b, n, _), m, k = x.shape, memory.shape[1], self.num_heads
-        queries, keys, values = rearrange(
-            self.qkv(self.attention_norm(x)), "b n (three k dh) -> three b n k dh", three=3, k=k
-        )
-        x = x + self.out(rearrange(attend_causal(queries, keys, values), "b n k dh -> b n (k dh)"))
-        queries = rearrange(self.cross_q(self.cross_norm(x)), "b n (k dh) -> (b n) k dh", k=k)
-        keys, values = rearrange(self.cross_kv(memory), "b m (two k dh) -> two (b m) k dh", two=2, k=k)
-        looked = attend(queries, keys, values, (n,) * b, (m,) * b)
-        x = x + self.cross_out(rearrange(looked, "(b n) k dh -> b n (k dh)", b=b))
-        return x + self.mlp(self.mlp_norm(x))
-
-
 class Captioner(nn.Module):
     """See the file's docstring."""
 
@@ -162,14 +132,17 @@ class Captioner(nn.Module):
         self.config = config
         self.speller = Speller(config)
         width = config.width
-        self.frame_block = nn.Linear(config.frame_width, width)
-        self.whole_blocks = nn.ModuleList([nn.Linear(config.whole_width, width) for _ in range(NUM_WHOLES)])
+        self.frame_block = use_muon(nn.Linear(config.frame_width, width))
+        self.whole_blocks = use_muon(
+            nn.ModuleList([nn.Linear(config.whole_width, width) for _ in range(NUM_WHOLES)])
+        )
         self.times = nn.Parameter(0.02 * torch.randn(config.num_frames, width))
         self.memory_norm = LayerNorm(width)
         self.embedding = nn.Embedding(len(self.speller), width)
         self.positions = nn.Embedding(config.max_length, width)
         self.blocks = nn.ModuleList(
-            [Block(width, config.num_heads, config.mlp_width) for _ in range(config.num_layers)]
+            TransformerBlock(width, config.num_heads, mlp_width=config.mlp_width, is_decoder=True)
+            for _ in range(config.num_layers)
         )
         self.norm = LayerNorm(width)
         if not self.times.is_meta:
@@ -180,9 +153,11 @@ class Captioner(nn.Module):
         """Logits of the token after each of `ids`, which begin with a form. The embedding of the tokens is also what reads them out."""
         memory = self._memory(seen)
         x = self.embedding(ids) + self.positions.weight[: ids.shape[1]]
+
+        (b, n), x = ids.shape, x.flatten(0, 1)
         for block in self.blocks:
-            x = block(x, memory)
-        return self.norm(x) @ self.embedding.weight.T
+            x = block(x, (n,) * b, memory)
+        return self.norm(x).unflatten(0, (b, n)) @ self.embedding.weight.T
 
     def _memory(self, seen: Seen) -> Float[Tensor, "b m d"]:
         frames = self.frame_block(seen.frames) + self.times[: seen.frames.shape[1]]

@@ -7,9 +7,10 @@ sees a few frames of a clip (an image is a one-frame clip), and captions wrong i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +19,8 @@ from torch import Tensor, nn
 
 from kinema.errors import ConfigError
 from kinema.models.conditioning import TextStates
-from kinema.nn.attention import attend
-from kinema.nn.mlp import MLP
 from kinema.nn.norms import LayerNorm
+from kinema.nn.transformer import TransformerBlock
 from kinema.prompts.tokenizer import Tokenizer
 from kinema.shapes import Float
 
@@ -69,26 +69,6 @@ class CLIPConfig:
             )
 
 
-class Block(nn.Module):
-    """A pre-norm transformer block on packed sequences; every token sees all of its own sequence."""
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.attention_norm = LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.mlp_norm = LayerNorm(width)
-        self.mlp = MLP(width, 4 * width, width)
-
-    def forward(self, x: Float[Tensor, "n d"], lengths: tuple[int, ...]) -> Float[Tensor, "n d"]:
-        q, k, v = rearrange(
-            self.qkv(self.attention_norm(x)), "n (three k dh) -> three n k dh", three=3, k=self.num_heads
-        )
-        x = x + self.out(rearrange(attend(q, k, v, lengths, lengths), "n k dh -> n (k dh)"))
-        return x + self.mlp(self.mlp_norm(x))
-
-
 class TextTower(nn.Module):
     """Token ids to one state a token and one embedding a text."""
 
@@ -97,11 +77,11 @@ class TextTower(nn.Module):
         self.words = nn.Embedding(config.vocabulary_size, config.text_width)
         self.positions = nn.Embedding(config.max_length, config.text_width)
         self.blocks = nn.ModuleList(
-            [Block(config.text_width, config.text_heads) for _ in range(config.text_layers)]
+            TransformerBlock(config.text_width, config.text_heads) for _ in range(config.text_layers)
         )
         self.norm = LayerNorm(config.text_width)
         self.projection = nn.Linear(config.text_width, config.embed_dim, bias=False)
-        _initialise(self, config.text_width, config.text_layers)
+        _init_tower(self.blocks, (self.words.weight, self.positions.weight), self.projection)
 
     def forward(self, ids: Sequence[Sequence[int]]) -> tuple[TextStates, Float[Tensor, "b d"]]:
         """States of every token, packed, and unit embeddings of the texts, made of their mean.
@@ -146,10 +126,12 @@ class VideoTower(nn.Module):
         self.stem = nn.Sequential(*layers, nn.Conv2d(width, width, 1))
         self.places = nn.Parameter(torch.empty(grid * grid, width))
         self.times = nn.Parameter(torch.empty(config.num_frames, width))
-        self.blocks = nn.ModuleList([Block(width, config.video_heads) for _ in range(config.video_layers)])
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, config.video_heads) for _ in range(config.video_layers)
+        )
         self.norm = LayerNorm(width)
         self.projection = nn.Linear(width, config.embed_dim, bias=False)
-        _initialise(self, width, config.video_layers)
+        _init_tower(self.blocks, (self.places, self.times), self.projection)
 
     def forward(self, video: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d"]:
         """Unit embeddings of clips in [-1, 1] of any size and length."""
@@ -275,22 +257,19 @@ def way_loss(
     return F.softplus(-WAY_SCALE * (video_embeds * ways).sum(dim=-1)).mean()
 
 
-def _initialise(tower: nn.Module, width: int, num_layers: int) -> None:
-    """Normal weights of std width ** -0.5 (the MLP's first layer: (2 * width) ** -0.5) and zero biases, as in OpenAI's code.
+@torch.no_grad()
+def _init_tower(blocks: nn.ModuleList, tables: Sequence[Tensor], projection: nn.Linear) -> None:
+    """Draw the weights of a tower as OpenAI's CLIP does: tables of embeddings and projection are normal with std width ** -0.5.
 
-    What is added to the residual stream is divided by sqrt(2 * num_layers). The stem keeps PyTorch's own initialisation.
-    On the meta device there is nothing to draw.
+    See `TransformerBlock.init_weights` for the blocks. The convolutional stem keeps PyTorch's own initialisation. On the meta device
+    nothing is drawn.
     """
-    if next(tower.parameters()).is_meta:
+    if projection.weight.is_meta:
         return
-    for name, parameter in tower.named_parameters():
-        if name.startswith("stem.") or "norm" in name:
-            continue
-        if name.endswith("bias"):
-            nn.init.zeros_(parameter)
-        elif name.endswith(("out.weight", "mlp.project.weight")):
-            nn.init.normal_(parameter, std=(2 * num_layers * width) ** -0.5)
-        else:
-            nn.init.normal_(
-                parameter, std=(2 * width) ** -0.5 if name.endswith("mlp.expand.weight") else width**-0.5
-            )
+
+    std = projection.in_features**-0.5
+    for table in tables:
+        nn.init.normal_(table, std=std)
+    for block in cast(Iterable[TransformerBlock], blocks):
+        block.init_weights(len(blocks))
+    nn.init.normal_(projection.weight, std=std)

@@ -29,6 +29,7 @@ from kinema.nn.attention import Segments, attend_within
 from kinema.nn.embeddings import sinusoid
 from kinema.nn.mlp import MLP
 from kinema.nn.norms import LayerNorm, RMSNorm
+from kinema.nn.parameters import keep_float32
 from kinema.nn.rotary import rotate, rotations
 from kinema.shapes import Float, Int
 
@@ -276,10 +277,13 @@ class ImageEmbedding(nn.Module):
 class Block(nn.Module):
     """Self-attention, cross-attention and MLP around a residual stream; the time shifts, scales and gates the first and the last."""
 
+    uses_muon = True
+
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         d, eps = config.d, config.eps
         self.modulation = nn.Parameter(torch.empty(1, 6, d))
+        keep_float32(self, "modulation")
         self.norm_self = LayerNorm(d, eps, affine=False)
         self.self_attention = SelfAttention(config)
         self.norm_cross = LayerNorm(d, eps)
@@ -313,6 +317,7 @@ class Head(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.modulation = nn.Parameter(torch.empty(1, 2, config.d))
+        keep_float32(self, "modulation")
         self.norm = LayerNorm(config.d, config.eps, affine=False)
         self.projection = nn.Linear(config.d, config.token_out)
 
@@ -344,8 +349,8 @@ class DiT(nn.Module):
         d = config.d
         self.patch_embedding = nn.Linear(config.token_in, d)
         self.text_embedding = MLP(config.text_dim, d, d)
-        self.time_embedding = MLP(config.freq_dim, d, d, "silu")
-        self.time_projection = nn.Linear(d, 6 * d)
+        self.time_embedding = keep_float32(MLP(config.freq_dim, d, d, "silu"))
+        self.time_projection = keep_float32(nn.Linear(d, 6 * d))
         self.image_embedding = (
             None if config.image_dim is None else ImageEmbedding(config.image_dim, d, config.image_positions)
         )

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from kinema.errors import ConfigError
-from kinema.models.clip import Block
 from kinema.nn.norms import LayerNorm
+from kinema.nn.transformer import TransformerBlock
 from kinema.prompts.tokenizer import CHINESE, NUMBERS, Tokenizer
 from kinema.prompts.words import CLAUSE_ENDS, NEGATIONS, NEGATIONS_ZH, QUOTES
 from kinema.shapes import Bool, Float
@@ -82,7 +82,7 @@ class Expander(nn.Module):
         width, hidden = config.width, config.hidden
         self.embed = nn.Embedding(len(self.tokens), width)
         self.places = nn.Embedding(config.max_length, width)
-        self.blocks = nn.ModuleList([Block(width, config.heads) for _ in range(config.layers)])
+        self.blocks = nn.ModuleList(TransformerBlock(width, config.heads) for _ in range(config.layers))
         self.norm = LayerNorm(width)
         self.gru = nn.GRU(2 * width, hidden, batch_first=True)
         self.head = nn.Linear(hidden, width)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kinema.errors import ConfigError, RequestError
 from kinema.models.pixels import from_uint8
+from kinema.nn.parameters import use_muon
 from kinema.shapes import Float
 
 SLOTS = ("noun", "count", "verb", "direction", "ground", "sky", "size", "camera")
@@ -82,6 +83,8 @@ class Reading:
 class ConvBlock(nn.Module):
     """Halves the picture, then refines it with a residual 3x3 convolution."""
 
+    uses_muon = True
+
     def __init__(self, narrow: int, wide: int) -> None:
         super().__init__()
         self.halve = nn.Conv2d(narrow, wide, 3, stride=2, padding=1)
@@ -110,17 +113,17 @@ class Oracle(nn.Module):
         self.stem_norm = nn.GroupNorm(8, w)
         self.middle_block = ConvBlock(w, 2 * w)
         self.deep_block = ConvBlock(2 * w, deep)
-        self.lateral_block = nn.Conv2d(deep, 2 * w, 1)
-        self.heat_block = nn.Conv2d(2 * w, 2 * w, 3, padding=1)
+        self.lateral_block = use_muon(nn.Conv2d(deep, 2 * w, 1))
+        self.heat_block = use_muon(nn.Conv2d(2 * w, 2 * w, 3, padding=1))
         self.heat_head = nn.Conv2d(2 * w, tracks, 1)
-        self.object_block = nn.Linear(deep + 2 * w, deep)
+        self.object_block = use_muon(nn.Linear(deep + 2 * w, deep))
         self.object_head = nn.Linear(deep, 2)
-        self.thing_block = nn.Linear(tracks * deep, deep)
-        self.scene_block = nn.Linear(2 * deep, deep)
-        self.time_in_block = nn.Linear(tracks * (deep + 6) + 2 * deep, deep)
-        self.time_block = nn.Conv1d(deep, deep, 3, padding=1)
-        self.far_time_block = nn.Conv1d(deep, deep, 3, padding=2, dilation=2)
-        self.event_block = nn.Linear(2 * deep, deep)
+        self.thing_block = use_muon(nn.Linear(tracks * deep, deep))
+        self.scene_block = use_muon(nn.Linear(2 * deep, deep))
+        self.time_in_block = use_muon(nn.Linear(tracks * (deep + 6) + 2 * deep, deep))
+        self.time_block = use_muon(nn.Conv1d(deep, deep, 3, padding=1))
+        self.far_time_block = use_muon(nn.Conv1d(deep, deep, 3, padding=2, dilation=2))
+        self.event_block = use_muon(nn.Linear(2 * deep, deep))
         self.heads = nn.ModuleDict(
             {
                 name: nn.Linear(deep + (tracks if name in FROM_OBJECT else 0), len(config.slots[name]))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kinema.config import from_dict
 from kinema.errors import ConfigError, ModelError, RequestError
-from kinema.models.vae_blocks import Decoder, Encoder
+from kinema.models.vae_blocks import Decoder, Downsample, Encoder, FrameAttention, ResidualBlock, Upsample
 from kinema.nn.causal_conv import CausalConv3d, FeatureCache
 from kinema.shapes import Float
 
@@ -142,10 +142,20 @@ class VAE(nn.Module):
         """
         if self.quant_conv.weight.is_meta:
             return
-        for name, module in self.named_modules():
-            if not isinstance(module, nn.Conv2d | nn.Conv3d) or name.endswith("time_conv"):
+        zeroed: set[nn.Module | None] = set()
+        initialised: set[nn.Module | None] = set()
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                zeroed.add(module.conv2)
+            elif isinstance(module, FrameAttention):
+                zeroed.add(module.proj)
+            elif isinstance(module, Downsample | Upsample):
+                initialised.add(module.time_conv)
+
+        for module in self.modules():
+            if not isinstance(module, nn.Conv2d | nn.Conv3d) or module in initialised:
                 continue
-            if name.endswith((".conv2", ".proj")):
+            if module in zeroed:
                 nn.init.zeros_(module.weight)
             else:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")

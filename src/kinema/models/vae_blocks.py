@@ -20,6 +20,8 @@ from kinema.shapes import Float
 class ChannelNorm(nn.Module):
     """Each position's channels scaled to root mean square one, times a learned `gamma` (RMSNorm, Zhang and Sennrich 2019)."""
 
+    keeps_float32 = True
+
     def __init__(self, dim: int, num_axes: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(dim, *[1] * num_axes))
@@ -31,6 +33,8 @@ class ChannelNorm(nn.Module):
 
 class ResidualBlock(nn.Module):
     """Two rounds of norm, SiLU and 3x3x3 causal convolution, added to the input (through a 1x1x1 one where widths differ)."""
+
+    uses_muon = True
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -54,6 +58,8 @@ class ResidualBlock(nn.Module):
 
 class FrameAttention(nn.Module):
     """The input plus single-head self-attention among the positions of each frame; the projection starts at zero."""
+
+    uses_muon = True
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -90,6 +96,8 @@ class Downsample(nn.Module):
 
     In time the first frame stays as it is; each later output looks at two new frames and the one before them.
     """
+
+    uses_muon = True
 
     def __init__(self, dim: int, in_time: bool) -> None:
         super().__init__()
@@ -131,6 +139,8 @@ class Upsample(nn.Module):
 
     In time the first frame stays as it is, and the frames after it do not see it.
     """
+
+    uses_muon = True
 
     def __init__(self, dim: int, out_dim: int, in_time: bool) -> None:
         super().__init__()

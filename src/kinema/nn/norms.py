@@ -10,6 +10,8 @@ from kinema.shapes import Float
 class RMSNorm(nn.Module):
     """`x / sqrt(mean(x^2) + eps) * weight` over the last axis (Zhang and Sennrich 2019), in the dtype of `x`."""
 
+    keeps_float32 = True
+
     def __init__(self, d: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.eps = eps
@@ -24,6 +26,8 @@ class RMSNorm(nn.Module):
 
 class LayerNorm(nn.Module):
     """`(x - mean) / sqrt(variance + eps)` over the last axis, times a weight plus a bias if `affine`. The result is float32."""
+
+    keeps_float32 = True
 
     def __init__(self, d: int, eps: float = 1e-6, *, affine: bool = True) -> None:
         super().__init__()

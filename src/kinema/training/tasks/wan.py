@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from kinema.checkpoints.adapters import LoRALinear, add_lora, read_lora, save_lora
 from kinema.checkpoints.families.wan.convert import write_as
-from kinema.checkpoints.families.wan.files import Backbone, find
+from kinema.checkpoints.families.wan.files import BackboneFiles, find_wan_files
 from kinema.checkpoints.families.wan.model import (
     NEGATIVE_PROMPT,
     VARIANTS,
-    Wan,
-    describe,
-    fingerprint,
+    WanModel,
+    describe_wan,
+    file_fingerprint,
     load_encoder,
     read_tokenizer,
 )
@@ -64,7 +64,7 @@ class WanRecipe(LoRARecipe):
     base: str = ""
     expert: Literal["high", "low"] | None = None
     matrices: Literal["auto", "fp32", "bf16"] = "auto"  # type: ignore[assignment]
-    recompute: bool = True
+    activation_checkpointing: bool = True
 
 
 class WanTask(DatasetDiTTask):
@@ -81,8 +81,8 @@ class WanTask(DatasetDiTTask):
             )
         if not recipe.base:
             raise ConfigError("no model to start from: name its folder or file with --set base=DIR")
-        self.files = find(Path(recipe.base))
-        self.variant, self.manifest = describe(self.files, name=Path(recipe.base).resolve().stem)
+        self.files = find_wan_files(Path(recipe.base))
+        self.variant, self.manifest = describe_wan(self.files, name=Path(recipe.base).resolve().stem)
         config = self.files.backbones[0].config
         if config.in_channels != self.files.vae.config.z_dim:
             raise ConfigError(
@@ -119,14 +119,14 @@ class WanTask(DatasetDiTTask):
         )
         dtype = torch.bfloat16 if recipe.rank and wants_bf16 else torch.float32
         self.model = with_weights(dit, self.backbone.state, None, dtype)
-        self.model.recompute = recipe.recompute
+        self.model.recompute = recipe.activation_checkpointing
         if recipe.rank:
             torch.manual_seed(derive_seed(recipe.run.seed, "init"))
             add_lora(self.model, recipe.rank, recipe.alpha, recipe.targets)
         self.texts = TextCache(Path(), self.backbone.config.text_dim)
 
     @property
-    def backbone(self) -> Backbone:
+    def backbone(self) -> BackboneFiles:
         """The one that is trained."""
         return self.files.backbones[-1 if self.recipe.expert == "low" else 0]
 
@@ -146,7 +146,7 @@ class WanTask(DatasetDiTTask):
             max_length=self.backbone.config.text_length,
             keep=True,
         )
-        folder = out.parent / "cache" / f"text-{fingerprint(Path(recipe.base))}"
+        folder = out.parent / "cache" / f"text-{file_fingerprint(Path(recipe.base))}"
         self.texts = TextCache(folder, self.backbone.config.text_dim, device)
         self.texts.fill([*captions, "", NEGATIVE_PROMPT], encoder)
         self.vae.to(device)
@@ -158,7 +158,7 @@ class WanTask(DatasetDiTTask):
 
     def _draw_times(self, count: int, generator: torch.Generator) -> Tensor:
         config = self.recipe.diffusion
-        times = draw_times(count, generator, law=config.time_law, shift=config.time_shift)
+        times = draw_times(count, generator, law=config.timestep_sampling, shift=config.timestep_shift)
         if self.recipe.expert is None:
             return times
         boundary = self.files.boundary if self.files.boundary is not None else VARIANTS[self.variant].boundary
@@ -169,7 +169,7 @@ class WanTask(DatasetDiTTask):
             if not wrong.any():
                 return times
             times[wrong] = draw_times(
-                int(wrong.sum()), generator, law=config.time_law, shift=config.time_shift
+                int(wrong.sum()), generator, law=config.timestep_sampling, shift=config.timestep_shift
             )
 
     def benchmark_batches(self) -> list[tuple[str, Batch, int]]:
@@ -192,7 +192,7 @@ class WanTask(DatasetDiTTask):
                 "one of two experts makes no video alone: try the adapter with --lora FILE:1:"
                 + self.recipe.expert
             )
-        wan = Wan(self.variant, self.manifest, model, self.vae, self.texts)
+        wan = WanModel(self.variant, self.manifest, model, self.vae, self.texts)
         pipeline = WanPipeline(wan, model=self.recipe.base, model_hash="training")
         shape, factor = Counter(self.shapes).most_common(1)[0][0], self.vae.config
         size: dict[str, Any] = {
@@ -229,9 +229,9 @@ class WanTask(DatasetDiTTask):
     def init_from(self, folder: Path) -> None:
         """The adapter of an exported folder, of the same rank and targets; or the backbone of another model of this structure."""
         if not self.recipe.rank:
-            source = find(folder).backbones[-1 if self.recipe.expert == "low" else 0]
+            source = find_wan_files(folder).backbones[-1 if self.recipe.expert == "low" else 0]
             self.model.load_state_dict(
-                {name: task.state[name].to(torch.float32) for name in task.state}
+                {name: source.state[name].to(torch.float32) for name in source.state}
             )
             return
         with torch.device("meta"):

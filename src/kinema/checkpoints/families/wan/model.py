@@ -12,9 +12,16 @@ from typing import Literal, cast
 import torch
 from torch import nn
 
-from kinema.checkpoints.families.wan.files import Backbone, Encoder, Renamed, WanFiles, find, layout_of
+from kinema.checkpoints.families.wan.files import (
+    BackboneFiles,
+    EncoderFiles,
+    RenamedTensors,
+    WanFiles,
+    find_wan_files,
+    layout_of,
+)
 from kinema.checkpoints.families.wan.image_encoder import ImageEncoder
-from kinema.checkpoints.families.wan.umt5 import UMT5, Tokenizes, transformers_module
+from kinema.checkpoints.families.wan.umt5 import UMT5, SubwordTokenizer, transformers_module
 from kinema.checkpoints.folders import Manifest, load_manifest, with_weights
 from kinema.checkpoints.offload import with_streamed_blocks
 from kinema.errors import ModelError
@@ -68,7 +75,7 @@ VARIANTS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Wan:
+class WanModel:
     """A loaded model of the family."""
 
     variant: str
@@ -92,7 +99,7 @@ class Wan:
         return self.dit.config.in_channels != self.vae.config.z_dim
 
 
-def variant_of(dit: DiTConfig, vae: VAEConfig, *, num_experts: int, has_token_times: bool) -> str:
+def wan_variant(dit: DiTConfig, vae: VAEConfig, *, num_experts: int, has_token_times: bool) -> str:
     """The variant that has this structure. Raises `ModelError` when none has."""
     beside = dit.in_channels - vae.z_dim
     if beside not in (0, vae.z_dim + vae.temporal_factor):
@@ -109,7 +116,7 @@ def variant_of(dit: DiTConfig, vae: VAEConfig, *, num_experts: int, has_token_ti
     return "wan-2.1-i2v" if beside else "wan-2.1-t2v"
 
 
-def manifest_of(
+def wan_manifest(
     variant: str, dit: DiTConfig, vae: VAEConfig, *, name: str, shift: float | None = None
 ) -> Manifest:
     """What a folder of the family does when nothing is asked for; `shift` replaces the variant's."""
@@ -136,32 +143,32 @@ def is_wan(path: Path) -> bool:
     return path.exists() and layout_of(path) is not None
 
 
-def describe(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
+def describe_wan(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
     """The variant of a model in files, and what it does when nothing is asked for."""
     config = files.backbones[0].config
-    variant = variant_of(
+    variant = wan_variant(
         config, files.vae.config, num_experts=len(files.backbones), has_token_times=files.has_token_times
     )
     if files.layout == "kinema":
         return variant, load_manifest(files.path)
     # The published folders of 2.1 differ in their shift by resolution; those of 2.2 all carry 3 or 5, which is not what Wan samples with.
     shift = files.shift if variant.startswith("wan-2.1") else None
-    return variant, manifest_of(variant, config, files.vae.config, name=name, shift=shift)
+    return variant, wan_manifest(variant, config, files.vae.config, name=name, shift=shift)
 
 
 def load_wan_model(
     path: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, offload: Offload = "text"
-) -> Wan:
+) -> WanModel:
     """The model of the family that lies at `path`. Matrices are of `dtype`. Raises `ModelError` that names the culprit.
 
     With `offload` "none" everything stays on the device once it is there; with "text" the text encoder is there only while a prompt is
     encoded; with "layers" the blocks of the backbone and of the text encoder come one after the other too (`StreamedBlocks`).
     """
-    files = find(path)
-    variant, manifest = describe(files, name=path.resolve().name if path.is_dir() else path.stem)
+    files = find_wan_files(path)
+    variant, manifest = describe_wan(files, name=path.resolve().name if path.is_dir() else path.stem)
     tokenizer = read_tokenizer(files.tokenizer)
 
-    def backbone(part: Backbone) -> DiT:
+    def backbone(part: BackboneFiles) -> DiT:
         with torch.device("meta"):
             dit = DiT(part.config)
         if offload != "layers":
@@ -175,7 +182,7 @@ def load_wan_model(
         vae = VAE(files.vae.config)
     dits = [backbone(part) for part in files.backbones]
     text = files.text
-    return Wan(
+    return WanModel(
         variant=variant,
         manifest=manifest,
         dit=dits[0],
@@ -211,7 +218,12 @@ TIED = {
 
 
 def load_encoder(
-    part: Encoder, kind: EncoderKind, device: torch.device, dtype: torch.dtype, *, blocks: str | None = None
+    part: EncoderFiles,
+    kind: EncoderKind,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    blocks: str | None = None,
 ) -> nn.Module:
     """transformers' network of class `kind` with the weights of `part`, every tensor accounted for; the list `blocks` of it is streamed."""
     transformers = transformers_module()
@@ -219,7 +231,9 @@ def load_encoder(
     with torch.device("meta"):
         module: nn.Module = getattr(transformers, kind)(config)
     expected = {name: tensor.shape for name, tensor in module.state_dict().items() if name not in TIED[kind]}
-    names = part.state.names if isinstance(part.state, Renamed) else {name: name for name in part.files}
+    names = (
+        part.state.names if isinstance(part.state, RenamedTensors) else {name: name for name in part.files}
+    )
     if surplus := sorted(set(names) - expected.keys() - set(TIED[kind])):
         raise ModelError(
             f"{part.files.files[0]}: {len(surplus)} tensors are not those of {kind}, {surplus[0]} first"
@@ -231,7 +245,7 @@ def load_encoder(
     )
     if kind == "UMT5EncoderModel":
         module.set_submodule("encoder.embed_tokens", module.get_submodule("shared"))
-    state = Renamed(part.state, {name: name for name in expected})
+    state = RenamedTensors(part.state, {name: name for name in expected})
     if blocks is not None:
         with_streamed_blocks(module, blocks, state, device, lambda name, tensor: tensor.to(dtype))
     else:
@@ -248,7 +262,7 @@ def load_encoder(
     return module.eval().requires_grad_(False)
 
 
-def read_tokenizer(file: Path) -> Tokenizes:
+def read_tokenizer(file: Path) -> SubwordTokenizer:
     """The tokenizer of a tokenizer.json. Raises `ModelError` that names it."""
     transformers_module()  # tokenizers comes with it
     from tokenizers import Tokenizer
@@ -261,10 +275,10 @@ def read_tokenizer(file: Path) -> Tokenizes:
         raise ModelError(f"{file} is damaged: {error}") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return cast(Tokenizes, tokenizer)
+    return cast(SubwordTokenizer, tokenizer)
 
 
-def fingerprint(path: Path) -> str:
+def file_fingerprint(path: Path) -> str:
     """Twelve hexadecimal digits that stand for a model without a manifest: names, sizes, and the first and last 64 KiB of every file.
 
     Reading tens of gigabytes for a hash would take longer than loading; `kinema models verify` is for folders with a manifest.
