@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from kinema.checkpoints.key_maps import dit_keys
 from kinema.checkpoints.offload import StreamedBlocks
-from kinema.checkpoints.tensors import MOST_LISTED, TensorFiles
+from kinema.checkpoints.tensors import MAX_LISTED, TensorFiles
 from kinema.errors import ConfigError, ModelError
 from kinema.models.dit import DiT, DiTConfig
 
@@ -121,8 +121,8 @@ def read_lora(file: Path, dit: DiT) -> dict[str, Adapter]:
             continue
         adapters[layer] = Adapter(down, up, float(parts["alpha"]) if "alpha" in parts else float(len(down)))
     if strange or not adapters:
-        listed = "; ".join(strange[:MOST_LISTED]) + (
-            f" and {len(strange) - MOST_LISTED} more" if len(strange) > MOST_LISTED else ""
+        listed = "; ".join(strange[:MAX_LISTED]) + (
+            f" and {len(strange) - MAX_LISTED} more" if len(strange) > MAX_LISTED else ""
         )
         total = len(adapters) + len(strange)
         raise ModelError(

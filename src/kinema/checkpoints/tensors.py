@@ -21,7 +21,7 @@ from kinema.errors import ModelError
 from kinema.files import content_key, read_json, write_json
 from kinema.models.vae import VAE
 
-MOST_LISTED = 8
+MAX_LISTED = 8
 
 
 def read_tensors(
@@ -116,8 +116,8 @@ def _lengths(file: Path) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    return ", ".join(names[:MOST_LISTED]) + more
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
 
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -247,7 +247,7 @@ def read_pickle(file: Path) -> Mapping[str, Tensor]:
 
 
 def write_shards(
-    folder: Path, weights: str, state: Mapping[str, Tensor], *, most_bytes: int = 5 * 10**9
+    folder: Path, weights: str, state: Mapping[str, Tensor], *, max_bytes: int = 5 * 10**9
 ) -> None:
     """Write the tensors of `state` as `folder / weights`, or as several files and an index when they are more than `most_bytes`.
 
@@ -270,7 +270,7 @@ def write_shards(
     for name, tensor in state.items():
         tensor = tensor.detach().contiguous()
         num_bytes = tensor.numel() * tensor.element_size()
-        if size and size + num_bytes > most_bytes:
+        if size and size + num_bytes > max_bytes:
             flush()
         held[name] = tensor
         size, total = size + num_bytes, total + num_bytes

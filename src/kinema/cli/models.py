@@ -63,14 +63,14 @@ def convert(source: Path, target: Path, layout: str) -> None:
 
 def inspect_wan(path: Path) -> None:
     """Prints what a model of the Wan family can do and is made of; no weights are loaded."""
-    from kinema.checkpoints.families.wan.files import find
-    from kinema.checkpoints.families.wan.model import describe, fingerprint
+    from kinema.checkpoints.families.wan.files import find_wan_files
+    from kinema.checkpoints.families.wan.model import describe_wan, file_fingerprint
 
-    files = find(path)
-    variant, manifest = describe(files, name=path.resolve().name)
+    files = find_wan_files(path)
+    variant, manifest = describe_wan(files, name=path.resolve().name)
     config = files.backbones[0].config
     rows = {
-        "model": f"{manifest.name}, {fingerprint(path)}",
+        "model": f"{manifest.name}, {file_fingerprint(path)}",
         "kind": f"{variant}, in the layout {files.layout}",
         "licence": manifest.licence,
         **_abilities(manifest),

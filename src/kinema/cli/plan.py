@@ -60,7 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from kinema.checkpoints.families.wan.model import VARIANTS
     from kinema.errors import RequestError
-    from kinema.generation.cost.estimate import Canvas, alternatives, compared, estimate, gib
+    from kinema.generation.cost.estimate import (
+        Workload,
+        alternatives,
+        compare_with_images,
+        estimate,
+        format_bytes,
+    )
 
     for name, least in (
         ("seconds", 0.01),
@@ -84,59 +90,61 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.seconds is None
         else 1 + pace * round(arguments.seconds * variant.fps / pace)
     )
-    canvas = Canvas(
+    workload = Workload(
         width,
         height,
         frames,
         arguments.steps or variant.steps,
         window=1 + (variant.frames - 1) // pace,
         guided=not arguments.no_guidance,
-        bytes_each=2 if arguments.precision == "bf16" else 4,
+        bytes_per_weight=2 if arguments.precision == "bf16" else 4,
         offload=arguments.offload,
     )
-    plan = estimate(sizes, canvas)
+    plan = estimate(sizes, workload)
     speed = arguments.tflops * 1e12 * arguments.utilisation
     print(
         f"{width}x{height}, {plan.frames} frames at {variant.fps:g} fps ({plan.frames / variant.fps:.2f} s)"
     )
     print(
-        f"{plan.tokens} tokens of {plan.grid[0]}x{plan.grid[1]}x{plan.grid[2]} latents, {plan.forwards} forward passes"
+        f"{plan.tokens} tokens of {plan.grid[0]}x{plan.grid[1]}x{plan.grid[2]} latents, {plan.num_forwards} forward passes"
     )
     print(f"{'stage':<14}{'TFLOP':>12}{'weights GiB':>13}{'computed GiB':>14}{'peak GiB':>10}{'seconds':>10}")
-    for stage in plan.stages:
+    for phase in plan.phases:
         sizes_gib = [
-            size / 2**30 for size in (stage.weights_bytes, stage.activations_bytes, stage.peak_bytes)
+            size / 2**30 for size in (phase.weights_bytes, phase.activations_bytes, phase.peak_bytes)
         ]
         columns = "".join(f"{size:>{width}.2f}" for size, width in zip(sizes_gib, (13, 14, 10)))
-        print(f"{stage.name:<14}{stage.flops / 1e12:>12.1f}{columns}{stage.flops / speed:>10.1f}")
+        print(f"{phase.name:<14}{phase.flops / 1e12:>12.1f}{columns}{phase.flops / speed:>10.1f}")
     seconds = plan.flops / speed
     print(
         f"in all {plan.flops / 1e15:.2f} PFLOP, {seconds:.0f} s at {100 * arguments.utilisation:g} % of {arguments.tflops:g} TFLOP/s"
     )
     memory = arguments.device_memory * 2**30
     if plan.peak_bytes <= memory:
-        print(f"fits in {arguments.device_memory:g} GiB with --offload {canvas.offload}")
+        print(f"fits in {arguments.device_memory:g} GiB with --offload {workload.offload}")
     else:
-        fits = alternatives(sizes, canvas, memory)
-        stage = max(plan.stages, key=lambda stage: stage.peak_bytes)
+        fits = alternatives(sizes, workload, memory)
+        phase = max(plan.phases, key=lambda phase: phase.peak_bytes)
         print(
-            f"does not fit in {arguments.device_memory:g} GiB, '{stage.name}' needs {gib(stage.peak_bytes)}:",
+            f"does not fit in {arguments.device_memory:g} GiB, '{phase.name}' needs {format_bytes(phase.peak_bytes)}:",
             end=" ",
         )
         print(", or ".join(fits) if fits else "take a smaller model or a larger device")
-    for line in compared(plan, [name.strip() for name in arguments.compare.split(",") if name.strip()]):
+    for line in compare_with_images(
+        plan, [name.strip() for name in arguments.compare.split(",") if name.strip()]
+    ):
         print(line)
     return 0
 
 
 def _sizes(model: str):  # type: ignore[no-untyped-def]
-    from kinema.checkpoints.families.wan.files import find
-    from kinema.checkpoints.families.wan.model import describe, is_wan
-    from kinema.generation.cost.estimate import MODELS, Sizes
+    from kinema.checkpoints.families.wan.files import find_wan_files
+    from kinema.checkpoints.families.wan.model import describe_wan, is_wan
+    from kinema.generation.cost.estimate import PUBLISHED_MODELS, ModelSizes
     from kinema.registry import lookup
 
-    if model in MODELS or not is_wan(Path(model)):
-        return lookup(MODELS, model, kind="model to plan for")
-    files = find(Path(model))
-    variant, _ = describe(files, name=model)
-    return Sizes.of(files, variant)
+    if model in PUBLISHED_MODELS or not is_wan(Path(model)):
+        return lookup(PUBLISHED_MODELS, model, kind="model to plan for")
+    files = find_wan_files(Path(model))
+    variant, _ = describe_wan(files, name=model)
+    return ModelSizes.of(files, variant)

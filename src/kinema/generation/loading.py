@@ -5,9 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from kinema.checkpoints.adapters import LoRAFile
-from kinema.checkpoints.families.wan.files import find
-from kinema.checkpoints.families.wan.model import Offload, is_wan
-from kinema.checkpoints.families.wan.model import describe as describe_wan
+from kinema.checkpoints.families.wan.files import find_wan_files
+from kinema.checkpoints.families.wan.model import Offload, describe_wan, is_wan
 from kinema.checkpoints.folders import (
     Manifest,
     load_clip,
@@ -22,7 +21,7 @@ from kinema.device import Precision, pick_device
 from kinema.errors import ConfigError
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.wan import load_wan
-from kinema.nn.attention import KERNELS
+from kinema.nn.attention import ATTENTION_KERNELS
 from kinema.registry import lookup
 
 
@@ -39,9 +38,9 @@ def load(
 
     `loras` are adapters that are merged into its backbone, one after the other; one that does not fit is an error that lists why.
     `offload` is for models of the Wan family ("text" when None, see `load_wan_model`); raises `ConfigError` for others.
-    `attention` is one of `kinema.nn.attention.KERNELS`.
+    `attention` is one of `kinema.nn.attention.ATTENTION_KERNELS`.
     """
-    lookup(KERNELS, attention, kind="attention kernel")
+    lookup(ATTENTION_KERNELS, attention, kind="attention kernel")
     pipeline = _load(model, device, precision, offload)
     pipeline.attention = attention
     for lora in loras:
@@ -52,7 +51,7 @@ def load(
 def manifest_of(model: str | Path) -> Manifest:
     """What a model was trained for and does when nothing is asked for; no weights are read."""
     if is_wan(Path(model)):
-        return describe_wan(find(Path(model)), name=Path(model).name)[1]
+        return describe_wan(find_wan_files(Path(model)), name=Path(model).name)[1]
     return load_manifest(resolve_model(model))
 
 
@@ -70,5 +69,5 @@ def _load(model: str | Path, device: str, precision: Precision, offload: Offload
     return Pipeline(*parts, manifest, model=str(model), model_hash=model_hash(folder), precision=precision)
 
 
-kept_pipeline = lru_cache(maxsize=1)(load)
+cached_pipeline = lru_cache(maxsize=1)(load)
 """`load`, with the last model kept for the next call."""

@@ -15,20 +15,21 @@ from kinema.checkpoints.families.wan.model import (
     NEGATIVE_PROMPT,
     VARIANTS,
     Offload,
-    Wan,
-    fingerprint,
+    WanModel,
+    file_fingerprint,
     load_wan_model,
 )
 from kinema.device import Precision, has_fast_bf16
 from kinema.diffusion.canvas import Canvas, Network
 from kinema.diffusion.schedules import time_grid
 from kinema.errors import RequestError
-from kinema.generation.conditioning.encode import Painted, on_canvas, paint
-from kinema.generation.conditioning.layout import span
+from kinema.generation.conditioning.encode import EncodedConditions, encode_conditions, on_canvas
+from kinema.generation.conditioning.layout import frame_span
 from kinema.generation.job import Job
 from kinema.generation.pipeline import OnStep, Pipeline, interval_of
-from kinema.generation.request import Plan, Request
-from kinema.generation.sampling.window_samples import num_pieces
+from kinema.generation.plan import Plan
+from kinema.generation.request import Request
+from kinema.generation.sampling.windows import num_windows
 from kinema.models.dit import TIMESTEPS, DiT
 from kinema.models.vae import VAE
 from kinema.shapes import Float
@@ -53,7 +54,7 @@ class Images:
 class WanPipeline(Pipeline):
     """A model of the Wan family, ready to generate."""
 
-    def __init__(self, wan: Wan, *, model: str, model_hash: str, precision: Precision = "auto") -> None:
+    def __init__(self, wan: WanModel, *, model: str, model_hash: str, precision: Precision = "auto") -> None:
         """All networks must be on one device. Raises `ModelError` when the parts do not fit together."""
         self.wan = wan
         super().__init__(
@@ -98,8 +99,8 @@ class WanPipeline(Pipeline):
 
     def _check_images(self, plan: Plan) -> None:
         """Raise `RequestError` unless the places of a model that is shown images are a first picture and at most a last one."""
-        name, places = self.manifest.name, plan.request.places
-        ends = [span(place, plan.frames, plan.fps)[0] for place in places]
+        name, places = self.manifest.name, plan.request.conditions
+        ends = [frame_span(place, plan.frames, plan.fps)[0] for place in places]
         is_still = [
             place.seconds is None and place.strength == 0 and not place.is_limited for place in places
         ]
@@ -116,7 +117,7 @@ class WanPipeline(Pipeline):
             raise RequestError(f"{name} joins a first and a last image: give both")
         if has_last and plan.canvas_frames != plan.frames:
             raise RequestError(f"{plan.frames} frames cannot end with an image: use {plan.canvas_frames}")
-        if num_pieces(plan) > 1:
+        if num_windows(plan) > 1:
             most = plan.temporal_factor * (plan.window - 1) + 1
             raise RequestError(
                 f"{name} makes at most {most} frames of one prompt from an image, not {plan.frames}: ask for fewer"
@@ -127,22 +128,22 @@ class WanPipeline(Pipeline):
         self,
         plan: Plan,
         *,
-        painted: Painted | None = None,
+        conditions: EncodedConditions | None = None,
         on_step: OnStep | None = None,
         job: Job | None = None,
     ) -> Float[Tensor, "c lf lh lw"]:
         """See `Pipeline.sample`. A backbone that is shown images beside the latents has nothing known on its canvas."""
-        painted = painted if painted is not None else paint(plan, {}, self.vae, self.device)
+        conditions = conditions if conditions is not None else encode_conditions(plan, {}, self.vae, self.device)
         if self.images is not None and not self.wan.takes_image:
             latents = self.vae.encode(self._pixels([self.images.first], plan)).mean
-            painted = replace(painted, canvas=painted.canvas.paint_frames(self.vae.normalise(latents), 0))
+            conditions = replace(conditions, canvas=conditions.canvas.paint_frames(self.vae.normalise(latents), 0))
         elif self.images is None and self.wan.takes_image:
-            pictures = [painted.kept[frame].pixels for frame in sorted(painted.kept)]
-            freed = tuple(replace(place, strength=1.0) for place in plan.request.places)
-            plan = replace(plan, request=replace(plan.request, places=freed))
-            empty = Painted(Canvas.empty(tuple(painted.canvas.clean.shape), device=self.device))
-            return self.showing(*pictures).sample(plan, painted=empty, on_step=on_step, job=job)
-        return super().sample(plan, painted=painted, on_step=on_step, job=job)
+            pictures = [conditions.kept[frame].pixels for frame in sorted(conditions.kept)]
+            freed = tuple(replace(place, strength=1.0) for place in plan.request.conditions)
+            plan = replace(plan, request=replace(plan.request, conditions=freed))
+            empty = EncodedConditions(Canvas.empty(tuple(conditions.canvas.clean.shape), device=self.device))
+            return self.showing(*pictures).sample(plan, conditions=empty, on_step=on_step, job=job)
+        return super().sample(plan, conditions=conditions, on_step=on_step, job=job)
 
     def times(self, plan: Plan, start: float) -> Float[Tensor, " u"]:
         """The times of the flow form of UniPC as Wan and diffusers visit them: as many as steps from 1 on, the next being 0.001, then 0."""
@@ -248,4 +249,4 @@ def load_wan(
 ) -> WanPipeline:
     """The pipeline of a model of the Wan family; see `dtype_for` and `load_wan_model`."""
     wan = load_wan_model(path, device, dtype_for(device, precision), offload=offload)
-    return WanPipeline(wan, model=str(path), model_hash=fingerprint(path), precision=precision)
+    return WanPipeline(wan, model=str(path), model_hash=file_fingerprint(path), precision=precision)

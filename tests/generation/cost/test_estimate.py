@@ -6,8 +6,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kinema.cli.main import main
 from kinema.errors import ConfigError
-from kinema.generation.cost.counting import Peak, decode_cost, dit_flops, dit_peak_bytes, encode_cost
-from kinema.generation.cost.estimate import MODELS, Canvas, Sizes, TextSizes, alternatives, estimate
+from kinema.generation.cost.counting import PeakMemory, decode_cost, dit_flops, dit_peak_bytes, encode_cost
+from kinema.generation.cost.estimate import (
+    PUBLISHED_MODELS,
+    ModelSizes,
+    TextEncoderSizes,
+    Workload,
+    alternatives,
+    estimate,
+)
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 from kinema.models.vae import VAE, VAEConfig
@@ -31,7 +38,7 @@ CODEC = VAEConfig(
     ],
 )
 def test_published_sizes_have_the_published_counts(name, width, height, frames, tokens, millions):
-    sizes = MODELS[name]
+    sizes = PUBLISHED_MODELS[name]
     with torch.device("meta"):
         assert sum(p.numel() for p in DiT(sizes.dit).parameters()) == round(millions * 1e6)
     lf, lh, lw = (
@@ -64,13 +71,13 @@ def test_decoding_grows_with_length_and_its_memory_does_not():
 
 
 def test_the_peak_is_what_is_alive_at_a_time():
-    with Peak() as peak:
+    with PeakMemory() as peak:
         a = torch.zeros(1000)
         b = a + 1
         del a
         c = b * 2
         del b, c
-    assert peak.most_bytes == 8000
+    assert peak.max_bytes == 8000
     assert peak.bytes == 0
 
 
@@ -86,9 +93,11 @@ def test_the_operations_of_encoding_are_those_that_are_counted():
     assert encode_cost(CODEC, 64, 64, 41)[0] == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
-TEXT = TextSizes(numbers=3_000_000, table=1_000_000, hidden=96, heads=2, blocks=4)
-SMALL = Sizes(replace(TINY, in_channels=16), CODEC, "wan-2.2-t2v-a14b", 2, TEXT)
-ASKED = Canvas(128, 128, 33, 2, bytes_each=4)
+TEXT = TextEncoderSizes(
+    num_parameters=3_000_000, embedding_parameters=1_000_000, mlp_width=96, num_heads=2, num_blocks=4
+)
+SMALL = ModelSizes(replace(TINY, in_channels=16), CODEC, "wan-2.2-t2v-a14b", 2, TEXT)
+ASKED = Workload(128, 128, 33, 2, bytes_per_weight=4)
 
 
 def test_each_way_to_keep_weights_needs_less_than_the_one_before_it():
@@ -96,16 +105,16 @@ def test_each_way_to_keep_weights_needs_less_than_the_one_before_it():
         estimate(SMALL, replace(ASKED, offload=offload)) for offload in ("none", "text", "layers")
     )
     assert none.peak_bytes > text.peak_bytes > layers.peak_bytes
-    assert [stage.activations_bytes for stage in none.stages] == [
-        stage.activations_bytes for stage in layers.stages
+    assert [phase.activations_bytes for phase in none.phases] == [
+        phase.activations_bytes for phase in layers.phases
     ]
-    assert none.stages[1].weights_bytes - text.stages[1].weights_bytes == 4 * TEXT.numbers
-    assert none.stages[0].weights_bytes == text.stages[0].weights_bytes
+    assert none.phases[1].weights_bytes - text.phases[1].weights_bytes == 4 * TEXT.num_parameters
+    assert none.phases[0].weights_bytes == text.phases[0].weights_bytes
 
 
 def test_what_does_not_fit_is_said_with_what_would():
     plan = estimate(SMALL, ASKED)
-    assert plan.forwards == 4
+    assert plan.num_forwards == 4
     lines = alternatives(SMALL, ASKED, plan.peak_bytes - 1)
     assert [line.split()[0] for line in lines] == ["--offload", "--precision", "--size", "--frames"]
     assert alternatives(SMALL, ASKED, 1) == []

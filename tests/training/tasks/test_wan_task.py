@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints.families.wan.wan_folders import peer
 
 from kinema.checkpoints.adapters import LoRAFile, LoRALinear
-from kinema.checkpoints.families.wan.files import find
+from kinema.checkpoints.families.wan.files import find_wan_files
 from kinema.checkpoints.folders import load_vae
 from kinema.checkpoints.tensors import vae_hash
 from kinema.cli.main import main
@@ -158,13 +158,13 @@ def test_all_weights_are_trained_and_the_model_is_whole(folders, tmp_path):
         "run.save_every=2",
         "run.sample_every=9",
     )
-    part = part_of(folder, dataset, *settings, "defaults.steps=2", recipe="wan_tiny.toml")
-    assert train(part, tmp_path / "run")
-    export = find(tmp_path / "run" / "export")
+    task = part_of(folder, dataset, *settings, "defaults.steps=2", recipe="wan_tiny.toml")
+    assert train(task, tmp_path / "run")
+    export = find_wan_files(tmp_path / "run" / "export")
     assert (export.layout, export.has_token_times) == ("diffusers", True)
-    weights, after = find(folder).backbones[0].state, export.backbones[0].state
+    weights, after = find_wan_files(folder).backbones[0].state, export.backbones[0].state
     assert sum(not torch.equal(tensor, after[name]) for name, tensor in weights.items()) > 0.9 * len(weights)
-    assert all(torch.equal(tensor, export.vae.state[name]) for name, tensor in find(folder).vae.state.items())
+    assert all(torch.equal(tensor, export.vae.state[name]) for name, tensor in find_wan_files(folder).vae.state.items())
     diffusers = pytest.importorskip("diffusers")
     model, place = diffusers.WanTransformer3DModel, tmp_path / "run" / "export" / "transformer"
     theirs = model.from_config(model.load_config(place, local_files_only=True))
@@ -174,11 +174,11 @@ def test_all_weights_are_trained_and_the_model_is_whole(folders, tmp_path):
 def test_an_expert_learns_its_own_times(folders):
     folder, _, dataset = folders("2.2-t2v-a14b")
     for expert, low, high in (("high", 0.875, 1.0), ("low", 0.0, 0.875)):
-        part = part_of(folder, dataset, f"expert={expert}")
-        times = part._draw_times(200, torch.Generator().manual_seed(0))
+        task = part_of(folder, dataset, f"expert={expert}")
+        times = task._draw_times(200, torch.Generator().manual_seed(0))
         assert low - 1e-3 <= times.min() <= times.max() <= high
-        assert part.backbone is part.files.backbones[0 if expert == "high" else 1]
-    assert any("clips of" in line for line in plan_lines(part))
+        assert task.backbone is task.files.backbones[0 if expert == "high" else 1]
+    assert any("clips of" in line for line in plan_lines(task))
 
 
 @pytest.mark.parametrize(
@@ -217,13 +217,13 @@ def test_a_run_goes_on_bit_for_bit_though_its_checkpoints_hold_the_adapter_alone
 
 def test_an_adapter_begins_where_an_exported_one_ended(folders, tmp_path):
     folder, _, dataset = folders("2.1-t2v")
-    part = part_of(
+    task = part_of(
         folder, dataset, "run.steps=2", "run.save_every=2", "run.sample_every=9", "run.ema_decay=0.0"
     )
-    assert train(part, tmp_path / "run")
+    assert train(task, tmp_path / "run")
     again = part_of(folder, dataset)
     again.init_from(tmp_path / "run" / "export")
-    for name, tensor in part.model.state_dict().items():
+    for name, tensor in task.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], tensor, rtol=1e-6, atol=1e-8)
     assert any(isinstance(module, LoRALinear) for module in again.model.modules())
 

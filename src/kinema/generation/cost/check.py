@@ -4,12 +4,13 @@ from pathlib import Path
 
 import torch
 
-from kinema.checkpoints.families.wan.files import find
-from kinema.checkpoints.families.wan.model import Offload, describe
+from kinema.checkpoints.families.wan.files import find_wan_files
+from kinema.checkpoints.families.wan.model import Offload, describe_wan
 from kinema.device import Precision, free_memory_bytes
 from kinema.errors import RequestError
-from kinema.generation.cost.estimate import Canvas, Sizes, alternatives, estimate, gib
-from kinema.generation.request import Request, make_plan
+from kinema.generation.cost.estimate import ModelSizes, Workload, alternatives, estimate, format_bytes
+from kinema.generation.plan import make_plan
+from kinema.generation.request import Request
 from kinema.generation.wan import dtype_for
 
 
@@ -27,26 +28,26 @@ def check_memory(
     free = free_memory_bytes(device)
     if free is None:
         return
-    files = find(path)
-    variant, manifest = describe(files, name=path.name)
+    files = find_wan_files(path)
+    variant, manifest = describe_wan(files, name=path.name)
     plan = make_plan(request, manifest, temporal_factor=files.vae.config.temporal_factor)
-    sizes, num_latents = Sizes.of(files, variant), len(plan.layout.is_free)
-    canvas = Canvas(
+    sizes, num_latents = ModelSizes.of(files, variant), len(plan.layout.is_free)
+    workload = Workload(
         plan.canvas_width,
         plan.canvas_height,
         1 + plan.temporal_factor * (num_latents - 1),
         plan.steps,
         window=num_latents if request.loop else plan.window,
         guided=plan.guidance != 1,
-        bytes_each=dtype_for(device, precision).itemsize,
+        bytes_per_weight=dtype_for(device, precision).itemsize,
         offload=offload,
     )
-    needed = estimate(sizes, canvas)
+    needed = estimate(sizes, workload)
     if needed.peak_bytes <= free:
         return
-    stage = max(needed.stages, key=lambda stage: stage.peak_bytes)
-    fits = alternatives(sizes, canvas, free)
+    phase = max(needed.phases, key=lambda phase: phase.peak_bytes)
+    fits = alternatives(sizes, workload, free)
     raise RequestError(
-        f"{path} needs {gib(stage.peak_bytes)} of memory for {plan.text} (most at the stage '{stage.name}'), and {gib(free)} are free on "
+        f"{path} needs {format_bytes(phase.peak_bytes)} of memory for {plan.text} (most in the phase '{phase.name}'), and {format_bytes(free)} are free on "
         f"{device}: {', or '.join(fits) if fits else 'take a smaller model or a larger device'}; --beyond-memory tries it regardless"
     )

@@ -67,9 +67,9 @@ def dit_peak_bytes(
             )
         text = dit.prepare_text(states, images)
         x, t = torch.empty(batch, config.in_channels, *grid), torch.empty(batch)
-        with Peak() as peak:
+        with PeakMemory() as peak:
             apply_to_grid(dit, x, t, text)
-    return peak.most_bytes
+    return peak.max_bytes
 
 
 def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2) -> tuple[float, int]:
@@ -89,13 +89,13 @@ def _decoded(config: VAEConfig, pieces: tuple[int, ...], lh: int, lw: int) -> tu
     flops = []
     with _without_contents(), torch.no_grad():
         vae = VAE(config)
-        with Peak() as peak:
+        with PeakMemory() as peak:
             for size in pieces:
                 with FlopCounterMode(display=False) as counter:
                     vae._decode(torch.empty(1, config.z_dim, size, lh, lw), cache)
                 cache.is_first = False
                 flops.append(float(counter.get_total_flops()))
-    return flops, peak.most_bytes
+    return flops, peak.max_bytes
 
 
 @lru_cache
@@ -110,18 +110,18 @@ def encode_cost(
             torch.empty(1, 3, min(at_once, shown - start), height, width)
             for start in range(0, shown, at_once)
         )
-        with Peak() as peak, FlopCounterMode(display=False) as counter:
+        with PeakMemory() as peak, FlopCounterMode(display=False) as counter:
             means = [posterior.mean for posterior in vae.stream_encode(pieces, at_once=at_once)]
     assert means, "a video has frames"
-    return counter.get_total_flops() * frames / shown, peak.most_bytes
+    return counter.get_total_flops() * frames / shown, peak.max_bytes
 
 
-class Peak(TorchDispatchMode):
+class PeakMemory(TorchDispatchMode):
     """Counts the bytes of tensors that are made while it is entered, and the most that were alive at a time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes = self.most_bytes = 0
+        self.bytes = self.max_bytes = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -138,7 +138,7 @@ class Peak(TorchDispatchMode):
             return
         self._known.add(key)
         self.bytes += size
-        self.most_bytes = max(self.most_bytes, self.bytes)
+        self.max_bytes = max(self.max_bytes, self.bytes)
         weakref.finalize(storage, self._gone, key, size)
 
     def _gone(self, key: int, size: int) -> None:

@@ -119,7 +119,7 @@ class WanTask(DatasetDiTTask):
         )
         dtype = torch.bfloat16 if recipe.rank and wants_bf16 else torch.float32
         self.model = with_weights(dit, self.backbone.state, None, dtype)
-        self.model.recompute = recipe.activation_checkpointing
+        self.model.activation_checkpointing = recipe.activation_checkpointing
         if recipe.rank:
             torch.manual_seed(derive_seed(recipe.run.seed, "init"))
             add_lora(self.model, recipe.rank, recipe.alpha, recipe.targets)
@@ -230,9 +230,7 @@ class WanTask(DatasetDiTTask):
         """The adapter of an exported folder, of the same rank and targets; or the backbone of another model of this structure."""
         if not self.recipe.rank:
             source = find_wan_files(folder).backbones[-1 if self.recipe.expert == "low" else 0]
-            self.model.load_state_dict(
-                {name: source.state[name].to(torch.float32) for name in source.state}
-            )
+            self.model.load_state_dict({name: source.state[name].to(torch.float32) for name in source.state})
             return
         with torch.device("meta"):
             adapters = read_lora(folder / LORA, DiT(self.backbone.config))

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints.families.wan.wan_folders import peer
 
 from kinema.checkpoints.families.wan.convert import convert
-from kinema.checkpoints.families.wan.files import find
+from kinema.checkpoints.families.wan.files import find_wan_files
 from kinema.cli.main import main
 from kinema.errors import ModelError
 from kinema.generation.loading import load
@@ -80,7 +80,7 @@ def test_there_and_back_is_the_same_bit_for_bit(folders, tmp_path, kind, layout)
     for part in ("transformer", "vae"):
         first, second = (json.loads((place / part / "config.json").read_text()) for place in (folder, back))
         assert {key: value for key, value in first.items() if second.get(key, value) != value} == {}
-    assert find(back).has_token_times == find(folder).has_token_times
+    assert find_wan_files(back).has_token_times == find_wan_files(folder).has_token_times
 
 
 @pytest.mark.parametrize("layout", ["wan", "comfy", pytest.param("kinema", marks=pytest.mark.slow)])
@@ -259,7 +259,7 @@ def test_what_is_wrong_is_named(whole, tmp_path, layout, damage, said):
     shutil.copytree(folder, tmp_path / "damaged")
     damage(tmp_path / "damaged")
     with pytest.raises(ModelError, match=said):
-        find(tmp_path / "damaged" / path)
+        find_wan_files(tmp_path / "damaged" / path)
 
 
 def test_shards_are_read_and_a_missing_one_is_named(folders, tmp_path):
@@ -270,15 +270,15 @@ def test_shards_are_read_and_a_missing_one_is_named(folders, tmp_path):
     file = copy / "transformer" / "diffusion_pytorch_model.safetensors"
     state = load_file(file)
     file.unlink()
-    write_shards(copy / "transformer", file.name, state, most_bytes=200_000)
+    write_shards(copy / "transformer", file.name, state, max_bytes=200_000)
     shards = sorted((copy / "transformer").glob("*-of-*.safetensors"))
     assert len(shards) > 2
-    assert {name: tensor.tolist() for name, tensor in find(copy).backbones[0].files.items()} == {
+    assert {name: tensor.tolist() for name, tensor in find_wan_files(copy).backbones[0].files.items()} == {
         k: v.tolist() for k, v in state.items()
     }
     shards[1].unlink()
     with pytest.raises(ModelError, match=shards[1].name):
-        find(copy)
+        find_wan_files(copy)
 
 
 def test_a_layout_that_cannot_hold_the_model_is_refused(folders, tmp_path):

@@ -12,13 +12,13 @@ from torch import Tensor
 from kinema.checkpoints.families.wan.files import (
     EXPERTS,
     TEXT_WEIGHTS,
-    Backbone,
-    Layout,
-    Renamed,
+    BackboneFiles,
+    RenamedTensors,
     WanFiles,
-    find,
+    WanLayout,
+    find_wan_files,
 )
-from kinema.checkpoints.families.wan.model import VARIANTS, describe
+from kinema.checkpoints.families.wan.model import VARIANTS, describe_wan
 from kinema.checkpoints.folders import CONFIG, DIFFUSERS_WEIGHTS, INDEX, MANIFEST, files_below
 from kinema.checkpoints.key_maps import (
     PATCH_WEIGHT,
@@ -62,7 +62,7 @@ def convert(source: Path, target: Path, layout: str) -> WanFiles:
     The folder appears complete or not at all. Raises `ModelError` for a source that is not whole, or that `layout` cannot hold, and
     `OutputError` when the folder cannot be written or holds something else.
     """
-    return write_as(find(source), target, layout)
+    return write_as(find_wan_files(source), target, layout)
 
 
 def write_as(files: WanFiles, target: Path, layout: str) -> WanFiles:
@@ -70,7 +70,7 @@ def write_as(files: WanFiles, target: Path, layout: str) -> WanFiles:
     write, mark = lookup(WRITERS, layout, kind="layout")
     with atomic_folder(target, mark) as partial:
         write(files, partial)
-    return find(
+    return find_wan_files(
         target
         if layout != "comfy"
         else next(iter(sorted((target / "diffusion_models").glob("*.safetensors"))))
@@ -90,7 +90,7 @@ def _diffusers(files: WanFiles, folder: Path) -> None:
     _copy_tokenizer(files, folder / "tokenizer")
     if not (folder / "tokenizer" / "tokenizer_config.json").exists():
         write_json(folder / "tokenizer" / "tokenizer_config.json", TOKENIZER_CONFIG)
-    variant, manifest = describe(files, name=folder.name.strip(".").removesuffix(".partial"))
+    variant, manifest = describe_wan(files, name=folder.name.strip(".").removesuffix(".partial"))
     (folder / "scheduler").mkdir()
     write_json(folder / "scheduler" / "scheduler_config.json", UNIPC | {"flow_shift": manifest.shift})
     takes_image = files.backbones[0].config.in_channels != files.vae.config.z_dim
@@ -122,7 +122,7 @@ def _diffusers(files: WanFiles, folder: Path) -> None:
 
 def _kinema(files: WanFiles, folder: Path) -> None:
     _diffusers(files, folder)
-    _, manifest = describe(files, name=files.path.resolve().stem)
+    _, manifest = describe_wan(files, name=files.path.resolve().stem)
     hashes = {name: sha256_of(folder / name) for name in files_below(folder)}
     write_json(folder / MANIFEST, to_dict(replace(manifest, sha256=hashes)))
 
@@ -176,7 +176,7 @@ def _comfy(files: WanFiles, folder: Path) -> None:
             folder / "diffusion_models",
             f"{name}{suffix}.safetensors",
             _renamed_backbone(backbone, "wan"),
-            most_bytes=10**12,
+            max_bytes=10**12,
         )
     write_shards(
         folder / "vae",
@@ -186,7 +186,7 @@ def _comfy(files: WanFiles, folder: Path) -> None:
     text = {
         name: tensor for name, tensor in files.text.state.items() if name != "encoder.embed_tokens.weight"
     }
-    write_shards(folder / "text_encoders", "umt5_xxl.safetensors", text, most_bytes=10**12)
+    write_shards(folder / "text_encoders", "umt5_xxl.safetensors", text, max_bytes=10**12)
     _copy_tokenizer(files, folder / "text_encoders")
 
 
@@ -199,11 +199,11 @@ WRITERS: dict[str, tuple[Callable[[WanFiles, Path], None], str]] = {
 """For each layout what writes it, and the file by which a folder of it is known."""
 
 
-def _renamed_backbone(backbone: Backbone, naming: Any) -> Mapping[str, Tensor]:
+def _renamed_backbone(backbone: BackboneFiles, naming: Any) -> Mapping[str, Tensor]:
     config = backbone.config
     names = {theirs: ours for ours, theirs in dit_keys(config, naming).items()}
     kernel = dit_keys(config, naming)[PATCH_WEIGHT]
-    return Renamed(
+    return RenamedTensors(
         backbone.state, names, {kernel: lambda rows: rows.unflatten(1, (config.in_channels, *config.patch))}
     )
 
@@ -216,7 +216,7 @@ def _renamed_vae(files: WanFiles) -> dict[str, Tensor]:
     }
 
 
-def _no_tower(files: WanFiles, layout: Layout) -> None:
+def _no_tower(files: WanFiles, layout: WanLayout) -> None:
     if files.images is not None:
         raise ModelError(
             f"{files.path} has an image tower, which the layout '{layout}' is not written with: use diffusers or kinema"

@@ -33,8 +33,8 @@ from kinema.files import read_json
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE, VAES, VAEConfig, vae_from_diffusers_config
 
-Layout = Literal["kinema", "diffusers", "wan", "comfy"]
-LAYOUTS: tuple[Layout, ...] = ("kinema", "diffusers", "wan", "comfy")
+WanLayout = Literal["kinema", "diffusers", "wan", "comfy"]
+LAYOUTS: tuple[WanLayout, ...] = ("kinema", "diffusers", "wan", "comfy")
 PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
 EXPERTS = ("high_noise_model", "low_noise_model")
 HEAD_DIM = 128  # of every published model; a file without a configuration does not say it
@@ -46,7 +46,7 @@ COMFY_FOLDERS = {
 TEXT_WEIGHTS = "model.safetensors"
 
 
-class Renamed(Mapping[str, Tensor]):
+class RenamedTensors(Mapping[str, Tensor]):
     """Tensors of files under other names (`names`: theirs by ours), reshaped by `change` where it has the name."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Renamed(Mapping[str, Tensor]):
 
 
 @dataclass(frozen=True, eq=False)
-class Backbone:
+class BackboneFiles:
     """A DiT in files."""
 
     config: DiTConfig
@@ -79,7 +79,7 @@ class Backbone:
 
 
 @dataclass(frozen=True, eq=False)
-class Codec:
+class VAEFiles:
     """A VAE in files."""
 
     config: VAEConfig
@@ -88,7 +88,7 @@ class Codec:
 
 
 @dataclass(frozen=True, eq=False)
-class Encoder:
+class EncoderFiles:
     """A network of transformers in files."""
 
     config: dict[str, Any]
@@ -102,14 +102,14 @@ class WanFiles:
     """A model of the family as it lies on the disk."""
 
     path: Path
-    layout: Layout
-    backbones: tuple[Backbone, ...]
+    layout: WanLayout
+    backbones: tuple[BackboneFiles, ...]
     """One, or the expert for high noise and that for low noise."""
-    vae: Codec
-    text: Encoder
+    vae: VAEFiles
+    text: EncoderFiles
     tokenizer: Path
     """The tokenizer.json."""
-    images: Encoder | None = None
+    images: EncoderFiles | None = None
     has_token_times: bool = False
     boundary: float | None = None
     shift: float | None = None
@@ -129,7 +129,7 @@ class WanFiles:
         return named if self.images is None else named | {"image_encoder": self.images.files}
 
 
-def layout_of(path: Path) -> Layout | None:
+def layout_of(path: Path) -> WanLayout | None:
     """The layout of the family in which `path` lies, or None when it is in none."""
     if path.is_file():
         return "comfy" if path.suffix == ".safetensors" else None
@@ -143,7 +143,7 @@ def layout_of(path: Path) -> Layout | None:
     return None
 
 
-def find(path: Path) -> WanFiles:
+def find_wan_files(path: Path) -> WanFiles:
     """The model of the family at `path`, every tensor accounted for. Raises `ModelError` that names what is missing or wrong."""
     layout = layout_of(path)
     if layout is None:
@@ -155,15 +155,15 @@ def find(path: Path) -> WanFiles:
     )
 
 
-def _diffusers(folder: Path, layout: Layout) -> WanFiles:
+def _diffusers(folder: Path, layout: WanLayout) -> WanFiles:
     index = read_json(folder / INDEX)
 
     def has(part: str) -> bool:
         return isinstance(index.get(part), list) and index[part][0] is not None
 
-    def encoder(part: str) -> Encoder:
+    def encoder(part: str) -> EncoderFiles:
         files = TensorFiles(component_files(folder / part, TEXT_WEIGHTS))
-        return Encoder(read_json(folder / part / CONFIG), files, files)
+        return EncoderFiles(read_json(folder / part / CONFIG), files, files)
 
     backbones = tuple(
         _backbone_of_diffusers(folder / part) for part in ("transformer", "transformer_2") if has(part)
@@ -180,7 +180,7 @@ def _diffusers(folder: Path, layout: Layout) -> WanFiles:
         folder,
         layout,
         backbones,
-        Codec(config, files, files),
+        VAEFiles(config, files, files),
         encoder("text_encoder"),
         folder / "tokenizer" / "tokenizer.json",
         images=encoder("image_encoder") if has("image_encoder") else None,
@@ -190,7 +190,7 @@ def _diffusers(folder: Path, layout: Layout) -> WanFiles:
     )
 
 
-def _original(folder: Path, layout: Layout) -> WanFiles:
+def _original(folder: Path, layout: WanLayout) -> WanFiles:
     folders = [folder / expert for expert in EXPERTS] if (folder / EXPERTS[0]).is_dir() else [folder]
     backbones = tuple(
         _backbone_of_original(component_files(each, DIFFUSERS_WEIGHTS), each / CONFIG) for each in folders
@@ -208,7 +208,7 @@ def _original(folder: Path, layout: Layout) -> WanFiles:
     )
 
 
-def _comfy(file: Path, layout: Layout) -> WanFiles:
+def _comfy(file: Path, layout: WanLayout) -> WanFiles:
     with_prefix = TensorFiles([file], prefix=COMFY_PREFIX)
     backbone = _backbone_of_original([file], None, prefix=COMFY_PREFIX if len(with_prefix) else "")
     second = _other_expert(file)
@@ -234,7 +234,9 @@ def _comfy(file: Path, layout: Layout) -> WanFiles:
     config = umt5_config(
         {name: shape for name, shape in files.shapes.items() if name not in ignored}, str(files.files[0])
     )
-    text = Encoder(config, Renamed(files, {name: name for name in files if name not in ignored}), files)
+    text = EncoderFiles(
+        config, RenamedTensors(files, {name: name for name in files if name not in ignored}), files
+    )
     _refuse_tower(file, backbone.config)
     return WanFiles(
         file,
@@ -268,13 +270,13 @@ def _refuse_tower(path: Path, config: DiTConfig) -> None:
         )
 
 
-def _backbone_of_diffusers(folder: Path) -> Backbone:
+def _backbone_of_diffusers(folder: Path) -> BackboneFiles:
     config = _read_config(folder / CONFIG, dit_config_from_diffusers)
     files = TensorFiles(component_files(folder, DIFFUSERS_WEIGHTS))
     return _backbone(files, config, "diffusers", str(folder / CONFIG))
 
 
-def _backbone_of_original(paths: list[Path], config_file: Path | None, prefix: str = "") -> Backbone:
+def _backbone_of_original(paths: list[Path], config_file: Path | None, prefix: str = "") -> BackboneFiles:
     files = TensorFiles(paths, prefix=prefix)
     if scaled := [name for name in files if name.endswith(("scale_weight", "scaled_fp8"))]:
         raise ModelError(f"{paths[0]} holds scaled 8-bit weights ({scaled[0]}): take the bf16 or fp16 file")
@@ -304,16 +306,18 @@ def _backbone_of_original(paths: list[Path], config_file: Path | None, prefix: s
 
 def _backbone(
     files: TensorFiles, config: DiTConfig, naming: Literal["diffusers", "wan"], what: str
-) -> Backbone:
+) -> BackboneFiles:
     names = dit_keys(config, naming)
     with torch.device("meta"):
         shapes = {names[name]: tuple(tensor.shape) for name, tensor in DiT(config).state_dict().items()}
     shapes[names[PATCH_WEIGHT]] = (config.d, config.in_channels, *config.patch)
     files.account(shapes, what)
-    return Backbone(config, Renamed(files, names, {PATCH_WEIGHT: lambda kernel: kernel.flatten(1)}), files)
+    return BackboneFiles(
+        config, RenamedTensors(files, names, {PATCH_WEIGHT: lambda kernel: kernel.flatten(1)}), files
+    )
 
 
-def _codec_of_original(file: Path) -> Codec:
+def _codec_of_original(file: Path) -> VAEFiles:
     files = TensorFiles([file])
     config = vae_config_from_tensors(files.shapes, str(file))
     names = {
@@ -321,10 +325,10 @@ def _codec_of_original(file: Path) -> Codec:
         for name in vae_shapes(config)
     }
     files.account({names[name]: shape for name, shape in vae_shapes(config).items()}, str(file))
-    return Codec(config, Renamed(files, names), files)
+    return VAEFiles(config, RenamedTensors(files, names), files)
 
 
-def _text_of_original(file: Path, text_length: int) -> Encoder:
+def _text_of_original(file: Path, text_length: int) -> EncoderFiles:
     files = TensorFiles([file])
     names = umt5_keys(num_blocks(files, "blocks"))
     if missing := sorted(set(names.values()) - set(files)):
@@ -333,7 +337,7 @@ def _text_of_original(file: Path, text_length: int) -> Encoder:
         )
     shapes = {ours: files.shapes[theirs] for ours, theirs in names.items()}
     files.account({theirs: files.shapes[theirs] for theirs in names.values()}, str(file))
-    return Encoder(umt5_config(shapes, str(file)), Renamed(files, names), files)
+    return EncoderFiles(umt5_config(shapes, str(file)), RenamedTensors(files, names), files)
 
 
 def umt5_config(shapes: Mapping[str, tuple[int, ...]], what: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ REMEMBERED = 16  # prompts whose states are kept: 512 tokens of 4096 numbers are
 
 
 @runtime_checkable
-class Tokenizes(Protocol):
+class SubwordTokenizer(Protocol):
     """What is needed of a tokenizer: the tokens of a text, the end token among them."""
 
     def encode(self, text: str) -> Any: ...
@@ -36,7 +36,7 @@ class UMT5:
     def __init__(
         self,
         load: Callable[[], nn.Module],
-        tokenizer: Tokenizes,
+        tokenizer: SubwordTokenizer,
         text_width: int,
         *,
         max_length: int = 512,
