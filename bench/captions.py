@@ -20,7 +20,7 @@ from kinema.data.curation.captioner_runner import CaptionerRunner
 from kinema.data.world_clips import draw_clips
 from kinema.evaluation.alignment import ALL_SLOTS
 from kinema.evaluation.captions import caption_accuracies
-from kinema.models.captioner import Seen, look
+from kinema.models.captioner import ClipFeatures, clip_features
 from kinema.worlds import StageConfig, StageWorld
 from kinema.worlds.stage.parse import CAPTION_SLOTS, NAMED_DIRECTIONS
 
@@ -43,8 +43,8 @@ def main() -> None:
     clips = draw_clips(StageWorld(stage), f"captions-{arguments.split}", range(arguments.clips), **SHOWN)
     truths = [clip.truth for clip in clips]
     most = runner.captioner.config.num_frames
-    seen = [look(runner.oracle, clip.frames, clip.fps, most=most) for clip in clips]
-    together = Seen(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
+    seen = [clip_features(runner.oracle, clip.frames, clip.fps, max_frames=most) for clip in clips]
+    together = ClipFeatures(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
     readings = runner.oracle.read([clip.frames for clip in clips], SHOWN["fps"])
     read = [
         [r.answers[s] == str(t[s]) for s in CAPTION_SLOTS if s != "direction" or t[s] in NAMED_DIRECTIONS]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kinema.checkpoints.folders import with_weights
 from kinema.checkpoints.key_maps import dit_diffusers_config, dit_to_diffusers
-from kinema.device import describe, pick_device, synchronize
+from kinema.device import describe_device, pick_device, synchronize
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 
@@ -98,7 +98,7 @@ def main() -> None:
         padded = torch.nn.functional.pad(words, (0, 0, 0, config.text_length - 120)).unsqueeze(0)
         ways["diffusers, eager"] = lambda: peer(x, 1000 * t, padded, return_dict=False)[0]
     print(
-        f"{describe(device)}, torch {torch.__version__}: {case.tokens} tokens, {case.dtype}, {case.operations / 1e12:.3g} TFLOP a pass"
+        f"{describe_device(device)}, torch {torch.__version__}: {case.tokens} tokens, {case.dtype}, {case.operations / 1e12:.3g} TFLOP a pass"
     )
     reference = ways.get("diffusers, eager", ways["ours, eager"])().float()
     compare(ways, reference, case, device)

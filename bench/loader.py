@@ -4,7 +4,7 @@
     python bench/loader.py --batches 2000        # memory over fewer batches
 
 The data set is random latents on disk, of as many sizes as real clips have, in the files that `kinema data build` writes; they are read by
-the part that `kinema train --data` trains. Times are processor seconds of one thread, which other processes do not change.
+the task that `kinema train --data` trains. Times are processor seconds of one thread, which other processes do not change.
 """
 
 import argparse
@@ -80,19 +80,19 @@ def write_dataset(folder: Path, count: int) -> None:
 
 
 def part_of(folder: Path, *settings: str) -> DatasetDiTTask:
-    """The part that trains on the data set: the shipped model's sizes unless `settings` say others."""
+    """The task that trains on the data set: the shipped model's sizes unless `settings` say others."""
     fixed = [f"dataset={folder}", "vae=shipped", "clip=shipped", f"pack.tokens={TOKENS}", "run.device=cpu"]
-    part = load_task(RECIPE, assignments=[*fixed, *settings])
-    assert isinstance(part, DatasetDiTTask)
-    return part
+    task = load_task(RECIPE, assignments=[*fixed, *settings])
+    assert isinstance(task, DatasetDiTTask)
+    return task
 
 
 def seconds_of(
-    part: DatasetDiTTask, batch: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]
+    task: DatasetDiTTask, batch: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]
 ) -> float:
     """Processor seconds of one training step."""
     begun = time.process_time()
-    part.loss(part.model, batch, torch_rng("bench"))[0].backward()
+    task.loss(task.model, batch, torch_rng("bench"))[0].backward()
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -105,15 +105,15 @@ def stall(folder: Path, steps: int) -> None:
         ("the shipped DiT", ("model.num_layers=6",)),
         ("a DiT of 2 layers, 64 wide", SMALL),
     ):
-        part = part_of(folder, *settings)
-        part.batch(0)  # the first epoch is packed, the table read
-        optimizers = build_optimizers(part.model, part.recipe.optimizer)
+        task = part_of(folder, *settings)
+        task.batch(0)  # the first epoch is packed, the table read
+        optimizers = build_optimizers(task.model, task.recipe.optimizer)
         drawing = training = 0.0
         for step in range(1, steps + 1):
             begun = time.process_time()
-            batch = part.batch(step)
+            batch = task.batch(step)
             drawing += time.process_time() - begun
-            training += seconds_of(part, batch, optimizers)
+            training += seconds_of(task, batch, optimizers)
         share = drawing / (drawing + training)
         each = f"{1000 * drawing / steps:.1f} ms of {1000 * (drawing + training) / steps:.0f} ms a step of {TOKENS} tokens"
         print(f"waiting for data, {name}: {share:.2%} of training time ({each})", flush=True)
@@ -124,11 +124,11 @@ SMALL = ("model.num_layers=2", "model.d=64", "model.num_heads=2", "model.ffn_dim
 
 def memory(folder: Path, num_batches: int) -> None:
     """Print how the resident memory of the process goes over many batches, through several epochs."""
-    part = part_of(folder, *SMALL)
+    task = part_of(folder, *SMALL)
     every = max(1, num_batches // 100)
     at, resident, own = [], [], []
     for step in range(num_batches):
-        part.batch(step)
+        task.batch(step)
         if step % every == 0 and step >= WARM_UP * num_batches:
             gc.collect()
             said = dict(
@@ -139,7 +139,7 @@ def memory(folder: Path, num_batches: int) -> None:
             at.append(step)
             resident.append(int(said["VmRSS"].split()[0]) / 1024)
             own.append(int(said["RssAnon"].split()[0]) / 1024)
-    epochs = num_batches / len(part.packing.epoch(0))
+    epochs = num_batches / len(task.packing.epoch(0))
     for name, values in (("resident memory", resident), ("of it not files that are mapped", own)):
         slope = np.polyfit(at, values, 1)[0] * 1000
         print(
@@ -165,22 +165,22 @@ def compare(folder: Path, num_batches: int) -> None:
 
     Padding is tried in two ways: with as many clips as fit into as many tokens as a packed batch has, and with 8 clips whatever they take.
     """
-    part = part_of(folder, "model.num_layers=4", "model.d=128", "model.num_heads=2", "model.ffn_dim=512")
-    optimizers = build_optimizers(part.model, part.recipe.optimizer)
-    tokens, shapes = part.packing.tokens, part.shapes
+    task = part_of(folder, "model.num_layers=4", "model.d=128", "model.num_heads=2", "model.ffn_dim=512")
+    optimizers = build_optimizers(task.model, task.recipe.optimizer)
+    tokens, shapes = task.packing.tokens, task.shapes
     buckets = Packing(tokens.tolist(), shapes, PackConfig(TOKENS, "bucket"), 0).epoch(0)
     full = {shape: TOKENS // (shape[0] * shape[1] * shape[2] // 4) for shape in set(shapes)}
     whole = [batch for batch in buckets if len(batch) == full[shapes[batch[0]]]]
     dropped = 1 - sum(map(len, whole)) / len(tokens)
-    order = list(itertools.chain(*part.packing.epoch(0)))
+    order = list(itertools.chain(*task.packing.epoch(0)))
     np.random.default_rng(0).shuffle(order)
     eights = [order[first : first + 8] for first in range(0, len(order), 8)]
     ways = {
-        "packed": part.packing.epoch(0),
+        "packed": task.packing.epoch(0),
         f"padded, up to {TOKENS} tokens": list(padded(order, tokens)),
         "padded, 8 clips": eights,
     }
-    ways["buckets, part-full ones too"] = buckets
+    ways["buckets, task-full ones too"] = buckets
     if whole:
         ways["buckets, only full ones"] = whole
     rng = np.random.default_rng(1)
@@ -199,11 +199,11 @@ def compare(folder: Path, num_batches: int) -> None:
             sizes = [longest if name.startswith("padded") else shapes[i] for i in indices]
             batch = {
                 "clips": [torch.randn(24, *size, generator=torch_rng(number)) for size in sizes],
-                "captions": [next(iter(part.dataset.captions(i).values())) for i in indices],
+                "captions": [next(iter(task.dataset.captions(i).values())) for i in indices],
                 "first_frames": [0] * len(indices),
                 "step": number,
             }
-            took = seconds_of(part, batch, optimizers)
+            took = seconds_of(task, batch, optimizers)
             if number:  # the first of each warms up
                 samples, seconds = samples + len(indices), seconds + took
         room = [len(b) * max(tokens[i] for i in b) if name.startswith("padded") else TOKENS for b in batches]

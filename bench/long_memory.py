@@ -44,7 +44,7 @@ def one(seconds: float, size: int, steps: int) -> None:
 
     def on_step(step: Step) -> None:
         done = time.process_time() - begun
-        if step.stage == "decode":
+        if step.phase == "decode":
             decoded.append(((step.index + 1) / plan.fps, done))
         elif (step.index + 1) % steps == 0:
             last = plan.windows[step.index // steps].new_stop - 1

@@ -25,7 +25,7 @@ CODEC = VAEConfig(
     num_res_blocks=2,
     z_dim=16,
     temporal_downsample=(False, True, True),
-    fold=1,
+    patch_size=1,
 )
 FOLDED = VAEConfig(
     base_dim=32,
@@ -33,7 +33,7 @@ FOLDED = VAEConfig(
     num_res_blocks=2,
     z_dim=48,
     temporal_downsample=(False, True, True),
-    fold=2,
+    patch_size=2,
     residual=True,
 )
 CASES = {

@@ -32,7 +32,7 @@ SMALL = VAEConfig(
     num_res_blocks=2,
     z_dim=16,
     temporal_downsample=(False, True, True),
-    fold=1,
+    patch_size=1,
 )
 CODECS = {**VAES, "wan-small": SMALL}
 PEERS = {"hunyuan": (8, 4, 16), "ltx": (32, 8, 128)}

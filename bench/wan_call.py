@@ -20,7 +20,7 @@ import torch
 
 from kinema.generation.loading import load
 from kinema.generation.request import Request
-from kinema.generation.sampling.noise import START, place_noise
+from kinema.generation.sampling.noise import START, latent_noise
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.checkpoints.families.wan.wan_folders import peer, with_random_weights
@@ -70,7 +70,7 @@ def main() -> None:
             seed=SEED,
             beyond_trained=True,
         )
-        noise = place_noise(SEED, START, range((frames + 3) // 4), (16, size // 8, size // 8)).unsqueeze(0)
+        noise = latent_noise(SEED, START, range((frames + 3) // 4), (16, size // 8, size // 8)).unsqueeze(0)
 
         def run_ours() -> np.ndarray:
             return ours.run(request).video.frames / 255

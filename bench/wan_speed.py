@@ -28,7 +28,7 @@ CODEC = VAEConfig(
     num_res_blocks=2,
     z_dim=16,
     temporal_downsample=(False, True, True),
-    fold=1,
+    patch_size=1,
 )
 
 

@@ -27,7 +27,7 @@ def test_every_available_device_computes_and_describes_itself(name):
     assert torch.ones(2, device=here).sum().item() == 2
     device.synchronize(here)
     assert device.peak_memory_bytes(here) >= 0
-    assert "\n" not in device.describe(here)
+    assert "\n" not in device.describe_device(here)
 
 
 def test_fp32_is_left_alone():

@@ -63,7 +63,7 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     return contextlib.nullcontext()
 
 
-def describe(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
     """One line for logs and `kinema doctor`."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

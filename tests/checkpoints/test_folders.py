@@ -61,7 +61,7 @@ def tiny_parts():
             parameter.normal_(std=0.1)
     means, stds = (0.1, -0.2, 0.3, 0.0), (1.0, 2.0, 0.5, 1.5)
     vae = VAE(
-        VAEConfig(base_dim=8, dim_mult=(1, 2, 2), z_dim=4, fold=2, latents_mean=means, latents_std=stds)
+        VAEConfig(base_dim=8, dim_mult=(1, 2, 2), z_dim=4, patch_size=2, latents_mean=means, latents_std=stds)
     )
     return dit.eval(), vae.eval(), CLIP(clip, tokenizer).eval()
 

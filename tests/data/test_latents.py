@@ -9,9 +9,9 @@ from kinema.data.latents import LatentCache, LatentData, Shape, choose_by_share
 from kinema.data.seeds import batches, derive_seed, numpy_rng
 from kinema.data.world_clips import CaptionMix, draw_clips, to_tensor
 from kinema.errors import ConfigError, TrainingError
-from kinema.models.known import encode_known
 from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE, VAEConfig
+from kinema.models.vae_conditioning import encode_conditioning
 from kinema.worlds import WORLDS, StageConfig
 
 STAGE = StageConfig(nouns=4, max_objects=1, cameras=("still",))
@@ -49,7 +49,7 @@ def test_cached_latents_are_those_of_the_clips(cache):
     clips = draw_clips(cache.world, "train-clips-32x48", range(2), height=32, width=48, num_frames=9)
     cached = cache.load("clips", 1)
     assert cached.captions == [clip.captions for clip in clips]
-    expected = encode_known(cache.vae, to_tensor(clips), starts_canvas=True)
+    expected = encode_conditioning(cache.vae, to_tensor(clips), starts_canvas=True)
     torch.testing.assert_close(cached.latents.float(), expected, atol=4e-3, rtol=2e-3)
 
 
@@ -61,7 +61,7 @@ def test_tails_are_encoded_behind_their_mirror_image(cache):
     i = int(cached.tail_lengths.argmax())
     length = int(cached.tail_lengths[i])
     clip = to_tensor(draw_clips(cache.world, "train-clips-32x32", [i], height=32, width=32, num_frames=9))
-    expected = encode_known(cache.vae, clip[:, :, -4 * length :], starts_canvas=False)[0]
+    expected = encode_conditioning(cache.vae, clip[:, :, -4 * length :], starts_canvas=False)[0]
     torch.testing.assert_close(cached.tails[i, :, -length:].float(), expected, atol=4e-3, rtol=2e-3)
 
 

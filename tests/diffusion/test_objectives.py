@@ -8,10 +8,10 @@ import torch
 
 from kinema.diffusion.objectives import (
     OBJECTIVES,
-    TIME_LAWS,
+    TIMESTEP_SAMPLINGS,
     WEIGHTINGS,
     Prediction,
-    TimeLaw,
+    TimestepSampling,
     Weighting,
     add_noise,
     draw_times,
@@ -89,7 +89,7 @@ def test_times_that_would_broadcast_along_the_wrong_axis_are_refused():
 def test_tables_hold_exactly_the_names_of_their_types():
     assert set(OBJECTIVES) == set(get_args(Prediction))
     assert set(WEIGHTINGS) == set(get_args(Weighting))
-    assert set(TIME_LAWS) == set(get_args(TimeLaw))
+    assert set(TIMESTEP_SAMPLINGS) == set(get_args(TimestepSampling))
 
 
 @pytest.mark.parametrize("schedule", [Cosine(), DDPM()], ids=str)
@@ -134,10 +134,10 @@ def test_uniform_weight_is_one(prediction):
     assert torch.equal(loss_weight("uniform", prediction, torch.rand(3, 1, 1), Linear()), torch.ones(3, 1, 1))
 
 
-@pytest.mark.parametrize("law", TIME_LAWS)
+@pytest.mark.parametrize("law", TIMESTEP_SAMPLINGS)
 @pytest.mark.parametrize("shape", [7, (7,), (2, 1, 5, 1, 1)])
 def test_times_are_reproducible_and_in_range(law, shape):
-    first, again = (draw_times(shape, torch.Generator().manual_seed(3), law=law, shift=3.0) for _ in range(2))
+    first, again = (draw_times(shape, torch.Generator().manual_seed(3), sampling=law, shift=3.0) for _ in range(2))
     assert torch.equal(first, again)
     assert first.shape == ((shape,) if isinstance(shape, int) else shape)
     assert first.dtype == torch.float32
@@ -154,19 +154,19 @@ def test_uniform_times_are_uniform_and_a_shift_moves_the_median():
 
 
 def test_logit_normal_times_have_a_standard_normal_logit():
-    logits = torch.logit(draw_times(20000, torch.Generator().manual_seed(0), law="logit_normal"))
+    logits = torch.logit(draw_times(20000, torch.Generator().manual_seed(0), sampling="logit_normal"))
     assert float(logits.mean()) == pytest.approx(0.0, abs=0.03)
     assert float(logits.std()) == pytest.approx(1.0, abs=0.03)
-    shifted = torch.logit(draw_times(20000, torch.Generator().manual_seed(0), law="logit_normal", shift=3.0))
+    shifted = torch.logit(draw_times(20000, torch.Generator().manual_seed(0), sampling="logit_normal", shift=3.0))
     assert float(shifted.mean()) == pytest.approx(math.log(3.0), abs=0.03)
 
 
 def test_stratified_times_have_one_in_every_part_and_the_uniform_law():
-    times = draw_times(64, torch.Generator().manual_seed(0), law="stratified")
+    times = draw_times(64, torch.Generator().manual_seed(0), sampling="stratified")
     assert torch.equal((times * 64).ceil().sort().values, torch.arange(1, 65).float())
     assert not torch.equal(times, times.sort().values)
     generator = torch.Generator().manual_seed(1)
-    singles = torch.cat([draw_times(2, generator, law="stratified")[:1] for _ in range(4000)])
+    singles = torch.cat([draw_times(2, generator, sampling="stratified")[:1] for _ in range(4000)])
     torch.testing.assert_close(
         singles.quantile(torch.tensor([0.1, 0.5, 0.9])), torch.tensor([0.1, 0.5, 0.9]), rtol=0, atol=0.03
     )

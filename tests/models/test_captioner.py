@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from kinema.checkpoints.folders import load_component, save_component
 from kinema.errors import ConfigError, RequestError
-from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, Seen, look
+from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, ClipFeatures, clip_features
 from kinema.models.oracle import SLOTS, Oracle, OracleConfig
 from kinema.worlds import CAPTION_KEYS, StageConfig, StageWorld
 
@@ -21,23 +21,23 @@ def captioner(**sizes) -> Captioner:
     return Captioner(CaptionerConfig(words, CAPTION_KEYS, frame_width=6, whole_width=5, **small)).eval()
 
 
-def seen(count: int, num_frames: int = 5) -> Seen:
+def seen(count: int, num_frames: int = 5) -> ClipFeatures:
     generator = torch.Generator().manual_seed(count)
-    return Seen(
+    return ClipFeatures(
         torch.randn(count, num_frames, 6, generator=generator), torch.randn(count, 3, 5, generator=generator)
     )
 
 
 def test_every_caption_of_a_world_comes_back_from_its_ids():
-    speller = captioner().speller
+    codec = captioner().codec
     for seed in range(60):
         for text in WORLD.clip(seed, height=8, width=8, num_frames=1).captions.values():
-            assert speller.decode(speller.encode(text)) == text
+            assert codec.decode(codec.encode(text)) == text
 
 
 def test_a_word_outside_the_vocabulary_is_named():
     with pytest.raises(ConfigError, match="no word 'zebra'"):
-        captioner().speller.encode("a zebra walks")
+        captioner().codec.encode("a zebra walks")
 
 
 def test_no_word_depends_on_a_later_one():
@@ -54,7 +54,7 @@ def test_every_word_depends_on_the_clip():
     model, ids = captioner(), torch.randint(10, 60, (1, 5), generator=torch.Generator().manual_seed(1))
     clip, other = seen(1), seen(2)
     with torch.no_grad():
-        difference = model(clip, ids) - model(Seen(other.frames[:1], other.wholes[:1]), ids)
+        difference = model(clip, ids) - model(ClipFeatures(other.frames[:1], other.wholes[:1]), ids)
     assert (difference.abs().amax(dim=-1) > 1e-4).all()
 
 
@@ -63,7 +63,7 @@ def test_clips_together_are_captioned_as_each_by_itself():
     forms = ["short", "detailed", "medium_zh"]
     together = model.write(clips, forms)
     for i, form in enumerate(forms):
-        (alone,) = model.write(Seen(clips.frames[i : i + 1], clips.wholes[i : i + 1]), [form])
+        (alone,) = model.write(ClipFeatures(clips.frames[i : i + 1], clips.wholes[i : i + 1]), [form])
         assert alone.text == together[i].text
         assert alone.confidence == pytest.approx(together[i].confidence, rel=1e-4)
         assert 0 < alone.confidence <= 1
@@ -83,7 +83,7 @@ def test_it_learns_to_tell_clips_apart_and_stops_when_all_is_said():
     said = ["a penguin walks to the left", "a rocket rises over a snowy plain at night", "一只鸭子向右行走"]
     forms = ["short", "medium", "short_zh"]
     rows = [
-        [model.speller.form_ids[form], *model.speller.encode(text), END] for form, text in zip(forms, said)
+        [model.codec.form_ids[form], *model.codec.encode(text), END] for form, text in zip(forms, said)
     ]
     longest = max(map(len, rows))
     ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
@@ -97,8 +97,8 @@ def test_it_learns_to_tell_clips_apart_and_stops_when_all_is_said():
         optimizer.step()
     written = model.eval().write(clips, forms)
     assert [one.text for one in written] == said
-    assert all(one.is_whole and one.confidence > 0.5 for one in written)
-    assert not captioner(max_length=3).write(clips, forms)[0].is_whole
+    assert all(one.is_complete and one.confidence > 0.5 for one in written)
+    assert not captioner(max_length=3).write(clips, forms)[0].is_complete
 
 
 def test_a_captioner_comes_back_from_its_folder(tmp_path):
@@ -113,10 +113,10 @@ def test_short_clips_are_looked_at_more_often_and_pictures_not_at_all():
     slots = {name: ("one", "two") for name in SLOTS}
     oracle = Oracle(OracleConfig(slots, width=8, short_side_px=32)).eval()
     frames = np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), dtype=np.uint8)
-    assert look(oracle, frames, 8.0, most=9).frames.shape == (1, 9, 38)
-    assert look(oracle, frames[:6], 8.0, most=9).frames.shape == (1, 5, 38)
+    assert clip_features(oracle, frames, 8.0, max_frames=9).frames.shape == (1, 9, 38)
+    assert clip_features(oracle, frames[:6], 8.0, max_frames=9).frames.shape == (1, 5, 38)
     with pytest.raises(RequestError, match="1 frame cannot tell what happens"):
-        look(oracle, frames[:1], 8.0, most=9)
+        clip_features(oracle, frames[:1], 8.0, max_frames=9)
 
 
 def test_sizes_that_do_not_fit_are_refused():

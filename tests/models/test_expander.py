@@ -5,7 +5,15 @@ import torch
 
 from kinema.checkpoints.folders import load_component, save_component
 from kinema.errors import ConfigError
-from kinema.models.expander import COPY, KINDS, UNKNOWN, Expander, ExpanderConfig, Token, spell
+from kinema.models.expander import (
+    COPY,
+    PROMPT_KINDS,
+    UNKNOWN,
+    Expander,
+    ExpanderConfig,
+    PromptToken,
+    join_tokens,
+)
 
 WORDS = (
     "a",
@@ -44,7 +52,7 @@ def test_tokens_are_the_prompt(prompt):
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PROMPT_KINDS)
 def test_random_weights_lose_no_word_and_no_order(prompt, kind):
     for seed in range(5):
         made = tiny(seed).expand(prompt, kind=kind, seed=seed, top_p=1.0)
@@ -107,11 +115,11 @@ def test_articles_marks_and_chinese_are_spelt():
     own, given = True, False
     words = [("a", given), ("old", own), ("dog", given), (".", own), ("it", own), ("runs", own)]
     assert (
-        spell([Token(text, " ", 0) for text, _ in words], [flag for _, flag in words]).strip()
+        join_tokens([PromptToken(text, " ", 0) for text, _ in words], [flag for _, flag in words]).strip()
         == "an old dog. It runs"
     )
     assert (
-        spell([Token("夜晚", "", 0), Token("，", "", 0), Token("一", "", 0)], [True, True, False])
+        join_tokens([PromptToken("夜晚", "", 0), PromptToken("，", "", 0), PromptToken("一", "", 0)], [True, True, False])
         == "夜晚，一"
     )
 

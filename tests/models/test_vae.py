@@ -18,7 +18,7 @@ TINY = {
         num_res_blocks=2,
         dim_mult=(1, 2, 4, 4),
         temporal_downsample=(False, True, True),
-        fold=1,
+        patch_size=1,
     ),
     "wan-2.2": VAEConfig(
         base_dim=8,
@@ -27,11 +27,11 @@ TINY = {
         num_res_blocks=2,
         dim_mult=(1, 2, 4, 4),
         temporal_downsample=(False, True, True),
-        fold=2,
+        patch_size=2,
         residual=True,
     ),
     "time-first": VAEConfig(
-        base_dim=8, z_dim=4, dim_mult=(2, 3, 2), temporal_downsample=(True, False), fold=2
+        base_dim=8, z_dim=4, dim_mult=(2, 3, 2), temporal_downsample=(True, False), patch_size=2
     ),
 }
 every_shape = pytest.mark.parametrize("name", TINY)
@@ -271,7 +271,7 @@ def test_latents_of_another_vae_are_refused():
         {"base_dim": 0},
         {"dim_mult": ()},
         {"decoder_base_dim": 0},
-        {"fold": 3},
+        {"patch_size": 3},
         {"temporal_downsample": (True,)},
         {"latents_std": (1.0,)},
         {"latents_std": (0.0,) * 24},

@@ -59,10 +59,10 @@ def test_four_steps_are_two_and_a_kill_and_two(whole, tmp_path):
 import os, signal
 from pathlib import Path
 from kinema.training import load_task, train
-part = load_task(Path({str(RECIPE)!r}), assignments={[*SETTINGS]!r})
-draw = part.batch
-part.batch = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == 3 else draw(step)
-train(part, Path({str(out)!r}))
+task = load_task(Path({str(RECIPE)!r}), assignments={[*SETTINGS]!r})
+draw = task.batch
+task.batch = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == 3 else draw(step)
+train(task, Path({str(out)!r}))
 """
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
@@ -73,16 +73,16 @@ train(part, Path({str(out)!r}))
 
 def test_a_termination_saves_the_step_it_came_in_and_the_run_goes_on_from_it(whole, tmp_path):
     out = tmp_path / "run"
-    part = load_task(RECIPE, assignments=SETTINGS)
-    draw = part.batch
+    task = load_task(RECIPE, assignments=SETTINGS)
+    draw = task.batch
 
     def draw_and_stop(step: int):
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return draw(step)
 
-    part.batch = draw_and_stop
-    assert not train(part, out)
+    task.batch = draw_and_stop
+    assert not train(task, out)
     assert checkpoint.latest(out) == out / "checkpoint-00000003"
     assert run(out)
     assert same(out, whole)
@@ -105,15 +105,15 @@ def test_a_run_does_not_go_on_with_other_settings(whole):
 
 def test_non_finite_steps_are_skipped_and_too_many_end_the_run(tmp_path):
     def poisoned(steps: set[int]):
-        part = load_task(RECIPE, assignments=[*SETTINGS, "run.max_bad_steps=2"])
-        draw = part.batch
+        task = load_task(RECIPE, assignments=[*SETTINGS, "run.max_bad_steps=2"])
+        draw = task.batch
 
         def batch(step: int):
             clips = draw(step)
             return clips | {"video": clips["video"] * float("nan")} if step in steps else clips
 
-        part.batch = batch  # type: ignore[method-assign]
-        return part
+        task.batch = batch  # type: ignore[method-assign]
+        return task
 
     assert train(poisoned({1}), tmp_path / "one")
     state = checkpoint.read_state(tmp_path / "one" / "checkpoint-00000004")
@@ -143,20 +143,20 @@ def test_rotation_keeps_whole_checkpoints_and_drops_none_for_a_damaged_one(tmp_p
     damaged = out / "checkpoint-00000009"
     damaged.mkdir()
     (damaged / "state.json").write_text("[]")
-    part = load_task(RECIPE, assignments=[*SETTINGS, "run.steps=6", "run.keep_checkpoints=1"])
-    assert train(part, out)
+    task = load_task(RECIPE, assignments=[*SETTINGS, "run.steps=6", "run.keep_checkpoints=1"])
+    assert train(task, out)
     assert checkpoint.latest(out) == out / "checkpoint-00000006"
     assert not (out / "checkpoint-00000004").exists()
 
 
 def test_a_sample_that_fails_costs_a_line_and_not_the_run(tmp_path, caplog):
-    part = load_task(RECIPE, assignments=[*SETTINGS, "run.sample_every=2"])
+    task = load_task(RECIPE, assignments=[*SETTINGS, "run.sample_every=2"])
 
     def fail(*arguments: object) -> None:
         raise OutputError("no space left")
 
-    part.sample = fail
-    assert train(part, tmp_path / "run")
+    task.sample = fail
+    assert train(task, tmp_path / "run")
     assert "no sample of step 2: no space left" in caplog.text
 
 

@@ -118,13 +118,13 @@ def opencv() -> Finding:
 def device() -> Finding:
     import torch
 
-    from kinema.device import available, describe, pick_device
+    from kinema.device import available, describe_device, pick_device
 
     here = pick_device()
     ones = torch.ones(64, 64, device=here)
     if (ones @ ones).sum().item() != 64**3:
-        return FAIL, f"{describe(here)} multiplies matrices wrongly"
-    return OK, f"{describe(here)} (available: {', '.join(available())})"
+        return FAIL, f"{describe_device(here)} multiplies matrices wrongly"
+    return OK, f"{describe_device(here)} (available: {', '.join(available())})"
 
 
 def arithmetic() -> Finding:
@@ -153,6 +153,7 @@ def video() -> Finding:
     """A clip written as mp4 and read back."""
     import numpy as np
 
+    from kinema.models.pixels import frames_psnr
     from kinema.video import Video
 
     f, h, w = np.ogrid[:9, :64, :64]
@@ -165,8 +166,7 @@ def video() -> Finding:
         read = Video.read(Video(frames, fps=8.0).save(Path(folder) / "clip.mp4"))
     if read.frames.shape != frames.shape:
         return FAIL, f"wrote {frames.shape} (f, h, w, 3), read {read.frames.shape}"
-    mse = np.square(read.frames.astype(np.float32) - frames).mean()
-    psnr_db = float(10 * np.log10(255**2 / max(mse, 1e-6)))
+    psnr_db = frames_psnr(read.frames, frames)
     line = f"9 frames written as mp4 and read back at {psnr_db:.0f} dB"
     return (OK, line) if psnr_db >= MIN_PSNR_DB else (FAIL, line)
 

@@ -24,9 +24,9 @@ from kinema.data.seeds import Batch, batches
 from kinema.data.world_clips import draw_clips
 from kinema.errors import ConfigError, TrainingError
 from kinema.files import atomic_file, content_key, output_errors
-from kinema.models.known import encode_known
 from kinema.models.pixels import from_uint8
 from kinema.models.vae import VAE
+from kinema.models.vae_conditioning import encode_conditioning
 from kinema.worlds import StageConfig, World
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ class LatentCache:
         tensors: dict[str, list[Tensor]] = {"latents": []}
         for i in range(0, len(frames), at_once):
             video = from_uint8(list(frames[i : i + at_once])).to(device)
-            latents = encode_known(vae, video, starts_canvas=True)
+            latents = encode_conditioning(vae, video, starts_canvas=True)
             tensors["latents"].append(latents.half().cpu())
             if latents.shape[2] > 1:
                 tails, length = torch.zeros_like(latents[:, :, :TAIL_LATENTS]), 0
@@ -190,7 +190,7 @@ class LatentCache:
                 if not skipped:
                     length = 1 + turn % min(TAIL_LATENTS, latents.shape[2] - 1)
                     end = video[:, :, -length * vae.config.temporal_factor :]
-                    tails[:, :, -length:] = encode_known(vae, end, starts_canvas=False)
+                    tails[:, :, -length:] = encode_conditioning(vae, end, starts_canvas=False)
                 tensors.setdefault("tails", []).append(tails.half().cpu())
                 tensors.setdefault("tail_lengths", []).append(torch.full((len(video),), length))
         path = self._path(*job)

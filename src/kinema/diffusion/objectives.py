@@ -15,7 +15,7 @@ from kinema.registry import lookup
 
 Prediction = Literal["noise", "x0", "velocity", "v"]
 Weighting = Literal["uniform", "min_snr", "truncated_snr"]
-TimeLaw = Literal["uniform", "stratified", "logit_normal"]
+TimestepSampling = Literal["uniform", "stratified", "logit_normal"]
 
 # Predictions as (p, q) at (alpha, sigma). "noise": Ho et al. 2020. "velocity": rectified flow, the derivative of the linear path, and
 # here noise - x0 on every schedule. "v": Salimans & Ho 2022, the derivative along the quarter circle.
@@ -118,7 +118,7 @@ def _logit_normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return torch.sigmoid(torch.randn(*shape, generator=generator, device=generator.device))
 
 
-TIME_LAWS: dict[str, Callable[[Sequence[int], torch.Generator], Tensor]] = {
+TIMESTEP_SAMPLINGS: dict[str, Callable[[Sequence[int], torch.Generator], Tensor]] = {
     "uniform": _uniform,
     "stratified": _stratified,
     "logit_normal": _logit_normal,
@@ -129,7 +129,7 @@ def draw_times(
     shape: int | Sequence[int],
     generator: torch.Generator,
     *,
-    law: TimeLaw = "uniform",
+    sampling: TimestepSampling = "uniform",
     shift: float = 1.0,
     device: torch.device | None = None,
 ) -> Tensor:
@@ -139,7 +139,7 @@ def draw_times(
     generator on the host gives the same times on every device.
     """
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    times = shift_time(lookup(TIME_LAWS, law, kind="time law")(sizes, generator), shift)
+    times = shift_time(lookup(TIMESTEP_SAMPLINGS, sampling, kind="timestep sampling")(sizes, generator), shift)
     return times if device is None else times.to(device)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from kinema.diffusion.canvas import Network
 from kinema.errors import ConfigError
 
-MOST_LEAP = 2.0
+MAX_LEAP = 2.0
 """How far beyond the latest estimate a line may reach, in units of the distance between its two: a curve that happens to be straight in one
 place is not trusted for long."""
 
@@ -85,7 +85,7 @@ def _reach(times: list[float], now: float) -> float | None:
 
 def _is_near(times: list[float], now: float) -> bool:
     """Whether the line through `times` may be trusted as far as `now`."""
-    return times[1] - now <= MOST_LEAP * (times[0] - times[1])
+    return times[1] - now <= MAX_LEAP * (times[0] - times[1])
 
 
 def _forecast(state: CacheState, now: float) -> Tensor:

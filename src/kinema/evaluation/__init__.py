@@ -14,25 +14,25 @@ page.py        that object as a table and as one HTML page with the videos in it
 """
 
 from kinema.checkpoints.folders import load_oracle
-from kinema.evaluation.prompts import EvaluationConfig, evaluate
-from kinema.evaluation.prompts_page import table, write_page
+from kinema.evaluation.prompts import PromptsConfig, evaluate_prompts
+from kinema.evaluation.prompts_page import prompts_table, write_prompts_page
 from kinema.evaluation.samples import Sample, draw_samples, stage_of
 from kinema.evaluation.timeline import TimelineConfig, evaluate_timeline
 from kinema.evaluation.timeline_page import timeline_table, write_timeline_page
-from kinema.evaluation.trust import Trust
+from kinema.evaluation.trust import OracleAccuracy
 
 __all__ = [
-    "EvaluationConfig",
+    "PromptsConfig",
     "Sample",
     "TimelineConfig",
-    "Trust",
+    "OracleAccuracy",
     "draw_samples",
-    "evaluate",
+    "evaluate_prompts",
     "evaluate_timeline",
     "load_oracle",
     "stage_of",
-    "table",
+    "prompts_table",
     "timeline_table",
-    "write_page",
+    "write_prompts_page",
     "write_timeline_page",
 ]

@@ -1,58 +1,65 @@
-"""Slots right and wrong: of a model, of the true renderer (the ceiling) and of prompts shuffled among the videos (the floor)."""
+"""Prompt following by slot: of a model, of the renderer (the ceiling) and with shuffled prompts (the floor)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kinema.evaluation.trust import is_said, judge
+from kinema.evaluation.trust import grade_reading, is_scored
 from kinema.models.oracle import Reading
 
-ALL = "all at once"
+ALL_SLOTS = "all at once"
+"""Row of the clips that are correct in every slot."""
 
 
-def right_shares(
+def slot_accuracies(
     readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]], slots: Sequence[str]
 ) -> dict[str, float]:
-    """The share of clips read as the prompt says, by slot, over the prompts that decide the slot; and of those with every slot right."""
-    verdicts = [judge(reading, truth, slots) for reading, truth in zip(readings, truths, strict=True)]
+    """The share of clips that show what their prompt asks for, by slot, and, as `ALL_SLOTS`, in every slot.
+
+    A slot counts only the prompts that determine it (`is_scored`).
+    """
+    grades = [grade_reading(reading, truth, slots) for reading, truth in zip(readings, truths, strict=True)]
+
     shares = {}
     for slot in slots:
-        asked = [verdict[slot] for verdict in verdicts if slot in verdict]
-        if asked:
-            shares[slot] = sum(asked) / len(asked)
-    return shares | {ALL: sum(all(verdict.values()) for verdict in verdicts) / len(verdicts)}
+        answers = [grade[slot] for grade in grades if slot in grade]
+        if answers:
+            shares[slot] = sum(answers) / len(answers)
+
+    return shares | {ALL_SLOTS: sum(all(grade.values()) for grade in grades) / len(grades)}
 
 
-def floor_shares(
+def shuffled_accuracies(
     readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]], slots: Sequence[str]
 ) -> dict[str, float]:
-    """What a model scores that ignores its prompts: the mean over all pairs of a video with another video's prompt. Needs two clips.
+    """The accuracies of a model that ignores its prompts: the mean over all pairs of a clip and another clip's prompt.
 
-    Each slot is counted from the numbers of answers and truths, all pairs at once.
+    Empty for fewer than two clips. A slot's pairs are counted from the frequencies of its answers and of its prompts' values.
     """
     count = len(readings)
     if count < 2:
         return {}
-    own = [judge(reading, truth, slots) for reading, truth in zip(readings, truths, strict=True)]
+    own = [grade_reading(reading, truth, slots) for reading, truth in zip(readings, truths, strict=True)]
+
     shares = {}
     for slot in slots:
-        asked = [str(truth[slot]) for truth in truths if is_said(slot, truth)]
-        if asked:
-            answers, wanted = Counter(reading.answers[slot] for reading in readings), Counter(asked)
-            pairs = sum(answers[value] * wanted[value] for value in wanted) - sum(
-                verdict.get(slot, False) for verdict in own
-            )
-            shares[slot] = pairs / (len(asked) * (count - 1))
-    every = sum(
-        all(judge(reading, truth, slots).values())
+        values = [str(truth[slot]) for truth in truths if is_scored(slot, truth)]
+        if values:
+            answers, wanted = Counter(reading.answers[slot] for reading in readings), Counter(values)
+            equal_pairs = sum(answers[value] * wanted[value] for value in wanted)
+            equal_pairs -= sum(grade.get(slot, False) for grade in own)
+            shares[slot] = equal_pairs / (len(values) * (count - 1))
+
+    all_correct = sum(
+        all(grade_reading(reading, truth, slots).values())
         for i, reading in enumerate(readings)
         for j, truth in enumerate(truths)
         if i != j
     )
-    return shares | {ALL: every / (count * (count - 1))}
+    return shares | {ALL_SLOTS: all_correct / (count * (count - 1))}
 
 
-def score(
+def alignment_rows(
     readings: Sequence[Reading],
     true_readings: Sequence[Reading],
     truths: Sequence[Mapping[str, Any]],
@@ -60,13 +67,17 @@ def score(
     *,
     relative: bool,
 ) -> dict[str, dict[str, float]]:
-    """By slot: `model`, `ceiling`, `floor`, and `relative`, the model's share over the ceiling's, only where it may be given."""
-    model, ceiling = right_shares(readings, truths, slots), right_shares(true_readings, truths, slots)
-    floor = floor_shares(readings, truths, slots)
+    """A row per slot: `num` prompts, and the accuracies `model`, `ceiling` (of `true_readings`) and `floor`.
+
+    With `relative`, a row also has the model's accuracy divided by the ceiling's.
+    """
+    model, ceiling = slot_accuracies(readings, truths, slots), slot_accuracies(true_readings, truths, slots)
+    floor = shuffled_accuracies(readings, truths, slots)
+
     rows: dict[str, dict[str, float]] = {}
     for slot, share in model.items():
-        asked = sum(is_said(slot, truth) for truth in truths) if slot != ALL else len(truths)
-        rows[slot] = {"num": asked, "model": share, "ceiling": ceiling[slot]}
+        num = len(truths) if slot == ALL_SLOTS else sum(is_scored(slot, truth) for truth in truths)
+        rows[slot] = {"num": num, "model": share, "ceiling": ceiling[slot]}
         if slot in floor:
             rows[slot]["floor"] = floor[slot]
         if relative and ceiling[slot]:

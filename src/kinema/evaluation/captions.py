@@ -1,14 +1,14 @@
-"""Captions against the truth of the world: the share of clips of which a caption names every slot rightly."""
+"""Accuracy of captions against the truth of the world."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kinema.evaluation.alignment import ALL
-from kinema.worlds.stage.parse import SLOTS, judge
+from kinema.evaluation.alignment import ALL_SLOTS
+from kinema.worlds.stage.parse import CAPTION_SLOTS, grade_caption
 
 
-def right_captions(captions: Sequence[str], truths: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """By slot, and for all at once, the share of captions whose words say what is true of the clip; see `kinema.worlds.stage.parse.judge`."""
-    verdicts = [judge(caption, truth) for caption, truth in zip(captions, truths, strict=True)]
-    shares = {slot: sum(verdict[slot] for verdict in verdicts) / len(verdicts) for slot in SLOTS}
-    return shares | {ALL: sum(all(verdict.values()) for verdict in verdicts) / len(verdicts)}
+def caption_accuracies(captions: Sequence[str], truths: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The share of correct captions, by slot and, as `ALL_SLOTS`, of captions that are correct in every slot."""
+    grades = [grade_caption(caption, truth) for caption, truth in zip(captions, truths, strict=True)]
+    shares = {slot: sum(grade[slot] for grade in grades) / len(grades) for slot in CAPTION_SLOTS}
+    return shares | {ALL_SLOTS: sum(all(grade.values()) for grade in grades) / len(grades)}

@@ -1,31 +1,37 @@
-"""A whole evaluation: prompts, clips, readings, figures. Stopped at any time it goes on: what is in its folder is not made again.
+"""Prompt following, physics, VAE and CLIP of a model, against the truth of its world. An interrupted run continues.
 
-out/settings.json   model, sampling and stage; another evaluation needs another folder
-out/clips/          the generated clips, each with the request that made it inside
-out/trust.json      what the oracle reads rightly of this stage through this VAE
-out/report.json     every figure, and every clip's answers
-out/index.html      the same to look at
+out/settings.json   model, sampling and stage; a run with other settings needs another folder
+out/clips/          the generated clips, each with its request in its metadata
+out/trust.json      the oracle's accuracy on this stage and through this VAE
+out/report.json     all scores, and the answers of every clip
+out/index.html      the same as a page
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kinema.checkpoints.folders import PARTS, load_oracle
+from kinema.checkpoints.folders import PARTS
 from kinema.checkpoints.shipped import shipped_oracle
 from kinema.config import to_dict
 from kinema.errors import OutputError, RequestError, VideoError
 from kinema.evaluation import physics
-from kinema.evaluation.alignment import score
-from kinema.evaluation.run_folder import claim
+from kinema.evaluation.alignment import alignment_rows
+from kinema.evaluation.run_folder import (
+    CLIP_QUALITY,
+    OnProgress,
+    SamplingOptions,
+    claim_folder,
+    run_settings,
+)
 from kinema.evaluation.samples import (
     SPLITS,
     ClipFormat,
+    PromptSplit,
     Sample,
-    Split,
     draw_samples,
     stage_of,
     true_clip,
@@ -33,44 +39,42 @@ from kinema.evaluation.samples import (
 )
 from kinema.evaluation.trust import (
     OracleAccuracy,
-    check_vocabulary,
     grade_reading,
+    load_checked_oracle,
     measure_oracle_accuracy,
     scored_slots,
+)
+from kinema.evaluation.vae_clip_metrics import (
+    GROUP_SIZE,
+    clip_scores,
+    read_real_clip,
+    rendered_groups,
+    vae_psnr,
     vae_round_trip,
 )
-from kinema.evaluation.vae_clip_metrics import clip_scores, read_real_clip, vae_psnr
 from kinema.files import read_json, sha256_of, write_json
 from kinema.generation.output.provenance import metadata, read_provenance
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
 from kinema.models.clip import CLIP
-from kinema.models.oracle import LEAST_FRAMES, Oracle, Reading
-from kinema.models.vae import VAE
+from kinema.models.oracle import MIN_FRAMES, Oracle, Reading
 from kinema.video import Video
 from kinema.worlds import StageConfig, StageWorld
 
-OnProgress = Callable[[str, int, int], None]
-CLIP_QUALITY = 12
-"""x264's CRF of the clips in the folder: no loss that the oracle or an eye would see."""
 SAVE_EVERY = 25
-"""Clips on which the oracle was tried, of which no more are lost when it is stopped."""
+"""Clips after which the accuracy of the oracle that is measured so far is saved."""
+FIRST_VAE_SEED = 5 * 10**9
+"""The first seed of the clips on which the VAE is measured."""
 NOT_IN_VOCABULARY = "not in this model's vocabulary"
 
 
-@dataclass(frozen=True)
-class PromptsConfig:
-    """How many prompts of each split, how they are sampled (None: the model's defaults), and how much the networks are tried on."""
+@dataclass(frozen=True, kw_only=True)
+class PromptsConfig(SamplingOptions):
+    """How many prompts of each split, how they are sampled, and on how many clips the oracle, the VAE and the CLIP are measured."""
 
     prompts: int = 200
-    splits: tuple[Split, ...] = SPLITS
-    width: int | None = None
-    height: int | None = None
+    splits: tuple[PromptSplit, ...] = SPLITS
     frames: int | None = None
-    steps: int | None = None
-    sampler: str | None = None
-    guidance: float | None = None
-    shift: float | None = None
     num_fresh: int = 200
     num_round_trips: int = 200
     num_vae_clips: int = 16
@@ -79,11 +83,16 @@ class PromptsConfig:
 
     def __post_init__(self) -> None:
         if self.prompts < 1:
-            raise RequestError(f"{self.prompts} prompts are no sample: use 1 or more")
+            raise RequestError(f"prompts={self.prompts}: use at least 1")
         if not self.splits:
-            raise RequestError("no split to draw prompts from: use held_out, seen or both")
-        if min(self.num_fresh, self.num_round_trips, self.num_vae_clips, self.num_clip_clips) < 1:
-            raise RequestError("the oracle, the VAE and the CLIP are tried on 1 clip or more each")
+            raise RequestError("splits is empty: use held_out, seen or both")
+        for name in ("num_fresh", "num_round_trips", "num_vae_clips", "num_clip_clips"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"{name}={getattr(self, name)}: use at least 1")
+
+    def request(self, prompt: str, seed: int) -> Request:
+        """The request of a prompt."""
+        return Request(prompt, frames=self.frames, seed=seed, **self.request_fields)
 
 
 def evaluate_prompts(
@@ -93,281 +102,294 @@ def evaluate_prompts(
     *,
     oracle_folder: Path | None = None,
     trust_file: Path | None = None,
-    on_progress: OnProgress = lambda stage, done, total: None,
+    on_progress: OnProgress = lambda phase, done, total: None,
 ) -> dict[str, Any]:
-    """Every figure of a model, also written to `out / "report.json"`; plain JSON.
+    """All scores of a model as plain JSON, also written to `out / "report.json"`.
 
-    `trust_file` is where the oracle's own figures are kept, which several evaluations of one model may share (default: in `out`).
+    `trust_file` stores the oracle's accuracy, which several runs with one model may share (default: in `out`).
 
-    Raises before any work `ModelError` for a model or an oracle that does not know the stage, `ConfigError` for a stage of which nothing
-    was held out, `RequestError` for clips that cannot be sampled or are too short to be read, and `OutputError` for a folder that cannot
-    be written or holds another evaluation.
+    Raises, before any generation, `ModelError` if the model or the oracle does not know the stage, `ConfigError` if nothing of
+    the stage was held out, `RequestError` for an invalid request or clips too short to read, `VideoError` for a short real clip,
+    and `OutputError` if the folder cannot be written or belongs to another run.
     """
-    manifest = pipeline.manifest
-    stage = stage_of(manifest)
-    oracle = load_oracle(oracle_folder, device=pipeline.device)
-    check_vocabulary(oracle, stage, manifest.name)
-    plan = pipeline.plan(_request(config, "any", 0))
-    shown = ClipFormat(plan.height, plan.width, plan.frames, plan.fps)
-    if len(oracle.chosen_frames(plan.frames, plan.fps)) < LEAST_FRAMES:
-        least = int((LEAST_FRAMES - 1) * plan.fps / oracle.config.fps) + 1
-        raise RequestError(
-            f"{plan.frames} frames at {plan.fps:g} fps are too short for motion to be read: use at least {least}"
-        )
-    samples = {split: draw_samples(stage, split, config.prompts, shown) for split in config.splits}
-    real = read_real_clip(config.real_clip, shown) if config.real_clip else None
-    request = plan.request.to_dict()
-    settings = {
-        "model": manifest.name,
-        "model_hash": pipeline.model_hash,
-        "sampling": {
-            name: request[name]
-            for name in ("width", "height", "frames", "steps", "sampler", "guidance", "shift")
-        },
-        "stage": to_dict(stage),
-    }
-    claim(out, settings)
-    every = [sample for split in config.splits for sample in samples[split]]
-    for done, sample in enumerate(every):
-        on_progress("generating", done, len(every))
-        _generate(pipeline, config, sample, out)
-    on_progress("generating", len(every), len(every))
-    trust = _trust(
-        oracle, oracle_folder, pipeline, stage, shown, config, trust_file or out / "trust.json", on_progress
-    )
+    stage = stage_of(pipeline.manifest)
+    oracle = load_checked_oracle(pipeline, stage, oracle_folder)
+    plan = pipeline.plan(config.request("any", 0))
+    clip_format = ClipFormat(plan.height, plan.width, plan.frames, plan.fps)
+    _check_length(oracle, clip_format)
+    samples = {split: draw_samples(stage, split, config.prompts, clip_format) for split in config.splits}
+    real_clip = read_real_clip(config.real_clip, clip_format) if config.real_clip else None
+
+    names = ("width", "height", "frames", "steps", "sampler", "guidance", "shift")
+    settings = run_settings(pipeline, stage, plan.request, names)
+    claim_folder(out, settings)
+
+    run = _PromptsRun(pipeline, oracle, stage, clip_format, config, out, on_progress)
+    run.generate([sample for split in samples.values() for sample in split])
+    oracle_file = (oracle_folder or shipped_oracle()) / PARTS[Oracle].weights
+    accuracy = run.oracle_accuracy(sha256_of(oracle_file), trust_file or out / "trust.json")
+    readings = run.read(samples)
+
+    every = [one for split in readings.values() for one in split]
     slots = scored_slots(stage)
-    report: dict[str, Any] = {
+    report = {
         **settings,
-        "oracle": {"trust": asdict(trust), "failures": trust.failures},
-        "splits": {},
-        "clips": [],
+        "oracle": {"trust": asdict(accuracy), "failures": accuracy.failures},
+        "splits": {
+            split: _alignment(found, slots, relative=not accuracy.failures)
+            for split, found in readings.items()
+        },
+        "clips": [_clip_row(one, slots) for one in every],
+        **run.physics_and_flicker(every),
+        **run.vae_and_clip(real_clip),
     }
-    seen: list[_Seen] = []
-    for split in config.splits:
-        world = world_of(stage, split)
-        looked = []
-        for sample in samples[split]:
-            looked.append(_look(oracle, pipeline.vae, world, sample, shown, _clip_file(out, sample)))
-            on_progress("reading", len(seen) + len(looked), len(every))
-        readings, true_readings = [one.made.reading for one in looked], [one.true.reading for one in looked]
-        truths = [one.sample.truth for one in looked]
-        report["splits"][split] = {
-            "num": len(looked),
-            "slots": score(readings, true_readings, truths, slots, relative=not trust.failures),
-        }
-        seen += looked
-    report["physics"] = _physics(seen, stage, oracle)
-    report["flicker"] = {
-        "model": _mean([one.made.flicker for one in seen]),
-        "ceiling": _mean([one.true.flicker for one in seen]),
-    }
-    report |= _towers(pipeline, stage, shown, config, real, on_progress)
-    for one in seen:
-        truth = {slot: str(one.sample.truth[slot]) for slot in slots}
-        answers = {slot: one.made.reading.answers[slot] for slot in slots}
-        verdict = grade_reading(one.made.reading, one.sample.truth, slots)
-        about = {"name": one.sample.name, "split": one.sample.split, "prompt": one.sample.prompt}
-        report["clips"].append({**about, "truth": truth, "read": answers, "right": verdict})
     write_json(out / "report.json", report)
     return report
 
 
+def _check_length(oracle: Oracle, clip_format: ClipFormat) -> None:
+    if len(oracle.chosen_frames(clip_format.num_frames, clip_format.fps)) < MIN_FRAMES:
+        shortest = int((MIN_FRAMES - 1) * clip_format.fps / oracle.config.fps) + 1
+        raise RequestError(
+            f"{clip_format.num_frames} frames at {clip_format.fps:g} fps are too short for the oracle to read motion: "
+            f"use at least {shortest}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
-class _Look:
-    """What was read of one clip: slots and tracks, the laws of its verb, and the flicker where the camera stands still."""
+class _ClipReading:
+    """What is read from a clip: slots and tracks, the law of its verb, and the flicker if the camera is still."""
 
     reading: Reading
-    laws: dict[str, Any]
+    law: physics.LawResult | None
     flicker: float | None
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
-    """A generated clip, the true one with the same prompt, and where its verb has laws what is left of them after the model's VAE."""
+class _SampleReadings:
+    """The generated clip, the true clip of the same prompt, and the law after a VAE round trip of the true clip."""
 
     sample: Sample
-    made: _Look
-    true: _Look
-    after_vae: dict[str, Any]
+    generated: _ClipReading
+    true: _ClipReading
+    law_after_vae: physics.LawResult | None
 
 
-def _request(config: PromptsConfig, prompt: str, seed: int) -> Request:
-    return Request(
-        prompt,
-        width=config.width,
-        height=config.height,
-        frames=config.frames,
-        seed=seed,
-        steps=config.steps,
-        sampler=config.sampler,
-        guidance=config.guidance,
-        shift=config.shift,
-    )
+@dataclass(frozen=True, eq=False)
+class _PromptsRun:
+    """One run: the model, the oracle that reads its clips, and the folder that keeps them."""
 
+    pipeline: Pipeline
+    oracle: Oracle
+    stage: StageConfig
+    clip_format: ClipFormat
+    config: PromptsConfig
+    out: Path
+    on_progress: OnProgress
 
-def _clip_file(out: Path, sample: Sample) -> Path:
-    return out / "clips" / f"{sample.name}.mp4"
+    def clip_file(self, sample: Sample) -> Path:
+        return self.out / "clips" / f"{sample.name}.mp4"
 
+    def generate(self, samples: Sequence[Sample]) -> None:
+        """Generate the clips that are missing. Raises `OutputError` for an existing clip of another model or prompt."""
+        for done, sample in enumerate(samples):
+            self.on_progress("generating", done, len(samples))
+            file = self.clip_file(sample)
 
-def _generate(pipeline: Pipeline, config: PromptsConfig, sample: Sample, out: Path) -> None:
-    """The clip of a sample in the folder; one that is there must be of the same prompt, for the settings are the folder's."""
-    file = _clip_file(out, sample)
-    if file.exists():
-        made = read_provenance(file) or {}
-        if (made.get("model_hash"), made.get("request", {}).get("prompt")) != (
-            pipeline.model_hash,
-            sample.prompt,
-        ):
-            raise OutputError(
-                f"{file} is not of this model and the prompt '{sample.prompt}': delete it, or use another --out"
-            )
-        return
-    result = pipeline.run(_request(config, sample.prompt, sample.seed))
-    result.video.save(file, metadata=metadata(result.provenance), quality=CLIP_QUALITY)
+            if file.exists():
+                stored = read_provenance(file) or {}
+                identity = (stored.get("model_hash"), stored.get("request", {}).get("prompt"))
+                if identity != (self.pipeline.model_hash, sample.prompt):
+                    raise OutputError(
+                        f"{file} is not of this model and the prompt '{sample.prompt}': delete it, or use another --out"
+                    )
+                continue
 
+            result = self.pipeline.run(self.config.request(sample.prompt, sample.seed))
+            result.video.save(file, metadata=metadata(result.provenance), quality=CLIP_QUALITY)
 
-def _trust(
-    oracle: Oracle,
-    folder: Path | None,
-    pipeline: Pipeline,
-    stage: StageConfig,
-    shown: ClipFormat,
-    config: PromptsConfig,
-    file: Path,
-    on_progress: OnProgress,
-) -> OracleAccuracy:
-    """Measured once, and kept in `file` with all that it depends on; every so many clips what is measured until then."""
-    counts = {"num_fresh": config.num_fresh, "num_round_trips": config.num_round_trips}
-    oracle_hash = sha256_of((folder or shipped_oracle()) / PARTS[Oracle].weights)
-    key = {
-        "oracle": oracle_hash,
-        "model": pipeline.model_hash,
-        "shown": asdict(shown),
-        "stage": to_dict(stage),
-        **counts,
-    }
-    kept = read_json(file) if file.exists() else {}
-    if kept.get("key") != key:
-        kept = {"key": key, "verdicts": {}}
-    if "trust" in kept:
-        return OracleAccuracy(**kept["trust"])
-    done, total = 0, config.num_fresh + config.num_round_trips
+        self.on_progress("generating", len(samples), len(samples))
 
-    def on_clip() -> None:
-        nonlocal done
-        done += 1
-        if done == len(kept["verdicts"]) and done % SAVE_EVERY == 0:
-            write_json(file, kept)
-        on_progress("trying the oracle", done, total)
-
-    trust = measure_oracle_accuracy(
-        oracle, stage, pipeline.vae, shown, **counts, verdicts=kept["verdicts"], on_clip=on_clip
-    )
-    write_json(file, {"key": key, "trust": asdict(trust)})
-    return trust
-
-
-def _look(oracle: Oracle, vae: VAE, world: StageWorld, sample: Sample, shown: ClipFormat, file: Path) -> _Seen:
-    video = Video.read(file)
-    if video.frames.shape != (shown.num_frames, shown.height, shown.width, 3):
-        raise VideoError(
-            f"{file} is not a clip of this evaluation: it has the shape {video.frames.shape}; delete it"
-        )
-    true = true_clip(world, sample.seed, shown)
-    made_look, true_look = (
-        _look_at(oracle, frames, sample, shown.fps) for frames in (video.frames, true.frames)
-    )
-    after_vae = _look_at(oracle, vae_round_trip(vae, true.frames), sample, shown.fps).laws if true_look.laws else {}
-    return _Seen(sample, made_look, true_look, after_vae)
-
-
-def _look_at(oracle: Oracle, frames: np.ndarray, sample: Sample, fps: float) -> _Look:
-    (reading,) = oracle.read([frames], fps)
-    is_still = sample.truth["camera"] == "still"
-    moved = physics.flicker(frames, reading.x, reading.y, reading.size) if is_still else None
-    return _Look(reading, physics.laws(oracle, frames, reading, sample.truth, fps), moved)
-
-
-def _physics(seen: Sequence[_Seen], stage: StageConfig, oracle: Oracle) -> dict[str, Any]:
-    """By law: how many clips were asked for it, the share that keeps it, and the same of the renderer, before and after the model's VAE.
-
-    In place of these a line that says why there are none.
-    """
-    verbs = StageWorld(replace(stage, split="all")).vocabulary().verbs
-    report: dict[str, Any] = {}
-    for law, of in physics.LAWS.items():
-        if not set(of) & set(verbs):
-            report[law] = NOT_IN_VOCABULARY
-            continue
-        found = [(one.made.laws, one.true.laws) for one in seen if law in one.made.laws]
-        if not found:
-            report[law] = (
-                "this oracle follows one object"
-                if law == "momentum" and oracle.config.num_tracks < 2
-                else "no prompt asked for it"
-            )
-            continue
-        row: dict[str, Any] = {
-            "num": len(found),
-            "model": _share([a[law] for a, _ in found]),
-            "ceiling": _share([b[law] for _, b in found]),
-            "after_vae": _share([one.after_vae[law] for one in seen if law in one.after_vae]),
+    def oracle_accuracy(self, oracle_hash: str, file: Path) -> OracleAccuracy:
+        """The oracle's accuracy, from `file` if it was measured with the same settings. Partial results are saved there too."""
+        counts = {"num_fresh": self.config.num_fresh, "num_round_trips": self.config.num_round_trips}
+        key = {
+            "oracle": oracle_hash,
+            "model": self.pipeline.model_hash,
+            "format": asdict(self.clip_format),
+            "stage": to_dict(self.stage),
+            **counts,
         }
-        if law == "gravity":
-            fits = [a for a, _ in found if a["fit"] >= physics.LEAST_FIT]
-            row |= {
-                "num_fitted": len(fits),
-                "median_gravity": _median([a["g"] for a in fits]),
-                "world_gravity": physics.GRAVITY,
-            }
-            for verb in of:
-                low, high = physics.RESTITUTION[verb]
-                bounces = [a["e"] for a in fits if a["verb"] == verb]
-                row[f"{verb}_restitution"] = {"median": _median(bounces), "world": [low, high]}
-        if law == "rolling":
-            row |= {
-                "num_read": sum(a["read"] for a, _ in found),
-                "median_ratio": _median([a["ratio"] for a, _ in found if a["read"]]),
-            }
-        report[law] = row
-    return report
+
+        stored = read_json(file) if file.exists() else {}
+        if stored.get("key") != key:
+            stored = {"key": key, "grades": {}}
+        if "trust" in stored:
+            return OracleAccuracy(**stored["trust"])
+
+        done, total = 0, sum(counts.values())
+
+        def on_clip() -> None:
+            nonlocal done
+            done += 1
+            if done == len(stored["grades"]) and done % SAVE_EVERY == 0:
+                write_json(file, stored)
+            self.on_progress("measuring the oracle", done, total)
+
+        accuracy = measure_oracle_accuracy(
+            self.oracle,
+            self.stage,
+            self.pipeline.vae,
+            self.clip_format,
+            **counts,
+            grades=stored["grades"],
+            on_clip=on_clip,
+        )
+        write_json(file, {"key": key, "trust": asdict(accuracy)})
+        return accuracy
+
+    def read(self, samples: Mapping[PromptSplit, Sequence[Sample]]) -> dict[PromptSplit, list[_SampleReadings]]:
+        """The readings of all samples, by split."""
+        total = sum(map(len, samples.values()))
+        done = 0
+        readings: dict[PromptSplit, list[_SampleReadings]] = {}
+        for split, drawn in samples.items():
+            world = world_of(self.stage, split)
+            readings[split] = []
+            for sample in drawn:
+                readings[split].append(self._read_sample(world, sample))
+                done += 1
+                self.on_progress("reading", done, total)
+        return readings
+
+    def _read_sample(self, world: StageWorld, sample: Sample) -> _SampleReadings:
+        file = self.clip_file(sample)
+        frames = Video.read(file).frames
+        true_frames = true_clip(world, sample.seed, self.clip_format).frames
+        if frames.shape != true_frames.shape:
+            raise VideoError(f"{file} is not a clip of this evaluation: its shape is {frames.shape}; delete it")
+
+        generated, true = (self._read_clip(clip, sample) for clip in (frames, true_frames))
+        law_after_vae = None
+        if true.law is not None:
+            law_after_vae = self._read_clip(vae_round_trip(self.pipeline.vae, true_frames), sample).law
+        return _SampleReadings(sample, generated, true, law_after_vae)
+
+    def _read_clip(self, frames: np.ndarray, sample: Sample) -> _ClipReading:
+        fps = self.clip_format.fps
+        (reading,) = self.oracle.read([frames], fps)
+        flicker = None
+        if sample.truth["camera"] == "still":
+            flicker = physics.flicker(frames, reading.x, reading.y, reading.size)
+        return _ClipReading(reading, physics.check_law(self.oracle, frames, reading, sample.truth, fps), flicker)
+
+    def physics_and_flicker(self, readings: Sequence[_SampleReadings]) -> dict[str, Any]:
+        """Per law, the share of clips that keep it (`_law_row`), or the reason why there is none; and the mean flicker."""
+        verbs = StageWorld(replace(self.stage, split="all")).vocabulary().verbs
+        laws: dict[str, Any] = {}
+        for law, governed in physics.LAWS.items():
+            found = [one for one in readings if one.generated.law is not None and one.generated.law.law == law]
+            if not set(governed) & set(verbs):
+                laws[law] = NOT_IN_VOCABULARY
+            elif found:
+                laws[law] = _law_row(law, found)
+            elif law == "momentum" and self.oracle.config.num_tracks < 2:
+                laws[law] = "this oracle follows one object"
+            else:
+                laws[law] = "no prompt asked for it"
+
+        flicker = {
+            "model": _mean([one.generated.flicker for one in readings]),
+            "ceiling": _mean([one.true.flicker for one in readings]),
+        }
+        return {"physics": laws, "flicker": flicker}
+
+    def vae_and_clip(self, real_clip: np.ndarray | None) -> dict[str, Any]:
+        """PSNR of the VAE and scores of the CLIP, on held-out combinations if they are evaluated."""
+        clip = self.pipeline.clip
+        assert isinstance(clip, CLIP), "a model that knows the stage has a CLIP"
+        split: PromptSplit = "held_out" if "held_out" in self.config.splits else "seen"
+        world = world_of(self.stage, split)
+
+        seeds = [FIRST_VAE_SEED + i for i in range(self.config.num_vae_clips)]
+        clips = [true_clip(world, seed, self.clip_format).frames for seed in seeds]
+        done = 0
+
+        def on_clip() -> None:
+            nonlocal done
+            done += 1
+            self.on_progress("measuring the VAE", done, len(clips))
+
+        vae: dict[str, Any] = {
+            "num": len(clips),
+            "split": split,
+            "psnr_db": vae_psnr(self.pipeline.vae, clips, on_clip),
+        }
+        if real_clip is not None:
+            vae["real_clip_psnr_db"] = vae_psnr(self.pipeline.vae, [real_clip])
+
+        num_clips = self.config.num_clip_clips
+        scores = clip_scores(clip, rendered_groups(world, self.clip_format, num_clips))
+        num = -(-num_clips // GROUP_SIZE) * GROUP_SIZE
+        return {"vae": vae, "clip": {"split": split, "num": num, **scores}}
 
 
-def _towers(
-    pipeline: Pipeline,
-    stage: StageConfig,
-    shown: ClipFormat,
-    config: PromptsConfig,
-    real: np.ndarray | None,
-    on_progress: OnProgress,
-) -> dict[str, Any]:
-    """PSNR of the VAE and scores of the CLIP, on clips of held-out combinations where there are any."""
-    assert isinstance(pipeline.clip, CLIP), "a model that knows the stage has a CLIP"
-    split: Split = "held_out" if "held_out" in config.splits else "seen"
-    world = world_of(stage, split)
-    clips = [true_clip(world, 5 * 10**9 + i, shown).frames for i in range(config.num_vae_clips)]
-    done = 0
-
-    def on_clip() -> None:
-        nonlocal done
-        done += 1
-        on_progress("trying the VAE", done, len(clips))
-
-    vae: dict[str, Any] = {
-        "num": len(clips),
-        "split": split,
-        "psnr_db": vae_psnr(pipeline.vae, clips, on_clip),
-    }
-    if real is not None:
-        vae["real_clip_psnr_db"] = vae_psnr(pipeline.vae, [real])
+def _alignment(readings: Sequence[_SampleReadings], slots: Sequence[str], *, relative: bool) -> dict[str, Any]:
+    generated = [one.generated.reading for one in readings]
+    true = [one.true.reading for one in readings]
+    truths = [one.sample.truth for one in readings]
     return {
-        "vae": vae,
-        "clip": {"split": split, **clip_scores(pipeline.clip, world, shown, config.num_clip_clips)},
+        "num": len(readings),
+        "slots": alignment_rows(generated, true, truths, slots, relative=relative),
     }
 
 
-def _share(values: Sequence[bool]) -> float:
-    return sum(values) / len(values)
+def _clip_row(one: _SampleReadings, slots: Sequence[str]) -> dict[str, Any]:
+    reading, truth = one.generated.reading, one.sample.truth
+    return {
+        "name": one.sample.name,
+        "split": one.sample.split,
+        "prompt": one.sample.prompt,
+        "truth": {slot: str(truth[slot]) for slot in slots},
+        "read": {slot: reading.answers[slot] for slot in slots},
+        "right": grade_reading(reading, truth, slots),
+    }
+
+
+def _law_row(law: str, readings: Sequence[_SampleReadings]) -> dict[str, Any]:
+    """The shares of clips that keep a law: of the model, of the renderer (ceiling), and of the renderer after the model's VAE."""
+    results = [one.generated.law for one in readings if one.generated.law is not None]
+    row: dict[str, Any] = {
+        "num": len(results),
+        "model": _share_kept(results),
+        "ceiling": _share_kept([one.true.law for one in readings]),
+        "after_vae": _share_kept([one.law_after_vae for one in readings]),
+    }
+
+    if law == "gravity":
+        falls = [
+            (result.verb, result.fall)
+            for result in results
+            if result.fall is not None and result.fall.fit >= physics.MIN_FIT
+        ]
+        row["num_fitted"] = len(falls)
+        row["median_gravity"] = _median([fall.gravity for _, fall in falls])
+        row["world_gravity"] = physics.GRAVITY
+        for verb, (low, high) in physics.RESTITUTION.items():
+            values = [fall.restitution for name, fall in falls if name == verb]
+            row[f"{verb}_restitution"] = {"median": _median(values), "world": [low, high]}
+
+    if law == "rolling":
+        rolls = [result.roll for result in results if result.roll is not None]
+        ratios = [roll.ratio for roll in rolls if roll.ratio is not None]
+        row |= {"num_read": len(ratios), "median_ratio": _median(ratios)}
+
+    return row
+
+
+def _share_kept(results: Sequence[physics.LawResult | None]) -> float:
+    kept = [result.is_kept for result in results if result is not None]
+    return sum(kept) / len(kept)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -17,16 +17,16 @@ import numpy as np
 from kinema.checkpoints.folders import Manifest
 from kinema.evaluation.timeline_metrics import (
     SEEN,
-    Numbers,
+    Metrics,
     measure_edit,
     measure_join,
-    measure_lasting,
+    measure_long,
     measure_loop,
 )
-from kinema.evaluation.trust import through
+from kinema.evaluation.trust import vae_round_trip
 from kinema.generation.conditioning import tasks
 from kinema.generation.conditioning.tasks import Direction
-from kinema.generation.output.quality import Watch
+from kinema.generation.output.quality import QualityMonitor
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
 from kinema.models.oracle import Oracle
@@ -81,7 +81,7 @@ class Case:
     @property
     def round_trip(self) -> np.ndarray:
         """The true clip after the model's VAE."""
-        return through(self.pipeline.vae, self.clip.frames)
+        return vae_round_trip(self.pipeline.vae, self.clip.frames)
 
     @property
     def manifest(self) -> Manifest:
@@ -107,7 +107,7 @@ class Case:
         """Frames of the true clip."""
         return Video(self.clip.frames[first:stop], self.fps)
 
-    def run(self, task: tasks.Task) -> np.ndarray:
+    def run(self, task: tasks.TaskRequest) -> np.ndarray:
         """The frames of the model's result."""
         request, inputs = task
         return self.pipeline.run(request, inputs=inputs).video.frames
@@ -120,7 +120,7 @@ class TimelineTask:
     title: str
     num_frames: int
     make: Callable[[Case], Frames]
-    measure: Callable[[Case, Frames, Oracle], Numbers]
+    measure: Callable[[Case, Frames, Oracle], Metrics]
     num_cases: int = 50
     """How many cases there are when nobody says."""
     known: tuple[slice, ...] = ()
@@ -142,7 +142,7 @@ def _extension(direction: Direction) -> TimelineTask:
             )
         }
 
-    def measure(case: Case, made: Frames, oracle: Oracle) -> Numbers:
+    def measure(case: Case, made: Frames, oracle: Oracle) -> Metrics:
         return measure_join(made["result"], case.clip, [known], new, oracle, round_trip=case.round_trip)
 
     return TimelineTask(f"extend {direction}", KNOWN + NEW, make, measure, known=(known,))
@@ -156,7 +156,7 @@ def _connection() -> TimelineTask:
         ends = (case.part(part.start, part.stop) for part in known)
         return {"result": case.run(tasks.connect(case.fields, *ends, seconds=GAP / case.fps, fps=case.fps))}
 
-    def measure(case: Case, made: Frames, oracle: Oracle) -> Numbers:
+    def measure(case: Case, made: Frames, oracle: Oracle) -> Metrics:
         return measure_join(made["result"], case.clip, known, new, oracle, round_trip=case.round_trip)
 
     return TimelineTask("connect", 2 * KNOWN + GAP, make, measure, known=known)
@@ -170,7 +170,7 @@ def _loop() -> TimelineTask:
             "plain": case.run((Request(**fields), {})),
         }
 
-    def measure(case: Case, made: Frames, oracle: Oracle) -> Numbers:
+    def measure(case: Case, made: Frames, oracle: Oracle) -> Metrics:
         return measure_loop(made["result"], made["plain"], case.clip.truth["noun"], oracle)
 
     return TimelineTask("loop", LOOP, make, measure)
@@ -178,23 +178,23 @@ def _loop() -> TimelineTask:
 
 def _edit() -> TimelineTask:
     def make(case: Case) -> Frames:
-        slot, asked = asked_of(case)
+        slot, asked = edit_target(case)
         words = case.world.caption({**case.clip.truth, slot: asked}, "medium")
         fields, clip = {**case.fields, "prompt": words}, case.part(0, KNOWN + GAP)
         return {
             "result": case.run(
-                tasks.edit(fields, clip, strength=1.0, region=region_of(case, slot), fps=case.fps)
+                tasks.edit(fields, clip, strength=1.0, region=edit_region(case, slot), fps=case.fps)
             )
         }
 
-    def measure(case: Case, made: Frames, oracle: Oracle) -> Numbers:
-        slot, asked = asked_of(case)
-        return measure_edit(made["result"], case.clip, region_of(case, slot), slot, asked, oracle, case.fps)
+    def measure(case: Case, made: Frames, oracle: Oracle) -> Metrics:
+        slot, asked = edit_target(case)
+        return measure_edit(made["result"], case.clip, edit_region(case, slot), slot, asked, oracle, case.fps)
 
     return TimelineTask("edit region", KNOWN + GAP, make, measure)
 
 
-def asked_of(case: Case) -> tuple[str, str]:
+def edit_target(case: Case) -> tuple[str, str]:
     """What an edit asks for: in even cases another noun that can do the same, in odd ones another ground."""
     truth, words, rng = case.clip.truth, case.world.vocabulary(), Random(case.index)
     nouns = [noun for noun in words.nouns if noun != truth["noun"] and truth["verb"] in NOUNS[noun].verbs]
@@ -203,7 +203,7 @@ def asked_of(case: Case) -> tuple[str, str]:
     return "ground", rng.choice([ground for ground in words.grounds if ground != truth["ground"]])
 
 
-def region_of(case: Case, slot: str) -> tuple[int, int, int, int]:
+def edit_region(case: Case, slot: str) -> tuple[int, int, int, int]:
     """x, y, width and height in pixels of what is edited: all that the object passes over, or all below the horizon."""
     _, height, width, _ = case.clip.frames.shape
     truth = case.clip.truth
@@ -222,16 +222,16 @@ def _lasting() -> TimelineTask:
         request = Request(**case.fields, frames=case.num_frames)
         return {"result": case.run((request, {})), "plain": plain_extension(case)}
 
-    def measure(case: Case, made: Frames, oracle: Oracle) -> Numbers:
+    def measure(case: Case, made: Frames, oracle: Oracle) -> Metrics:
         plan = case.pipeline.plan(Request(**case.fields, frames=case.num_frames))
         slopes = []
         for frames in (made["result"], made["plain"]):
-            watch = Watch(plan, {}, case.pipeline.judges)
+            watch = QualityMonitor(plan, {}, case.pipeline.metrics)
             for _ in watch.over(iter(frames)):
                 pass
             slopes.append(watch.report["slopes"])
         noun, num_frames = case.clip.truth["noun"], case.manifest.default_frames
-        return measure_lasting(made["result"], made["plain"], slopes[0], slopes[1], noun, oracle, num_frames)
+        return measure_long(made["result"], made["plain"], slopes[0], slopes[1], noun, oracle, num_frames)
 
     return TimelineTask("long", 480, make, measure, num_cases=5, stays_in_view=True, is_long=True)
 
@@ -273,7 +273,7 @@ def beside(name: str, case: Case, made: Frames) -> np.ndarray:
             np.concatenate([made["result"], made["result"]]),
         ]
     if name == "edit":
-        x, y, w, h = region_of(case, asked_of(case)[0])
+        x, y, w, h = edit_region(case, edit_target(case)[0])
         for frame in shown[0]:
             cv2.rectangle(frame, (x, y), (x + w - 1, y + h - 1), (255, 255, 255), 1)
     length, height, width, _ = shown[0].shape

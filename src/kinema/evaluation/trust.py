@@ -1,66 +1,80 @@
-"""The oracle of an evaluation, and whether it may be trusted with a model: measured anew on the model's own stage and VAE."""
+"""Whether the oracle reads a model's clips well enough: its accuracy on the model's own stage and through its VAE."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from kinema.checkpoints.folders import load_oracle
 from kinema.errors import ModelError
-from kinema.evaluation.samples import FIRST_SEED, Shown, true_clip
+from kinema.evaluation.samples import FIRST_SEED, ClipFormat, true_clip
+from kinema.evaluation.vae_clip_metrics import vae_round_trip
 from kinema.generation.pipeline import Pipeline
-from kinema.models.oracle import LEAST_FRAMES, SLOTS, Oracle, Reading
-from kinema.models.pixels import from_uint8, to_uint8
+from kinema.models.oracle import MIN_FRAMES, SLOTS, Oracle, Reading
 from kinema.models.vae import VAE
 from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.stage.parse import NAMED_DIRECTIONS
 
-FRESH_RIGHT, ROUND_TRIP_RIGHT = 0.98, 0.95
-"""What the oracle must read rightly, in every slot, before a figure is given relative to the renderer."""
-PLURAL = {"noun": "nouns", "verb": "verbs", "ground": "grounds", "sky": "skies", "camera": "cameras"}
+MIN_FRESH, MIN_ROUND_TRIP = 0.98, 0.95
+"""Accuracy that the oracle needs in every slot before scores are given relative to the renderer's."""
+VOCABULARY_FIELD = {"noun": "nouns", "verb": "verbs", "ground": "grounds", "sky": "skies", "camera": "cameras"}
+"""The field of `Vocabulary` that lists the values of a slot."""
+
+
+def load_checked_oracle(pipeline: Pipeline, stage: StageConfig, folder: Path | None) -> Oracle:
+    """The oracle in `folder` (None: the shipped one). Raises `ModelError` if it cannot read a word that the model knows."""
+    oracle = load_oracle(folder, device=pipeline.device)
+    check_vocabulary(oracle, stage, pipeline.manifest.name)
+    return oracle
 
 
 def check_vocabulary(oracle: Oracle, stage: StageConfig, name: str) -> None:
-    """Raises `ModelError` when the model can be asked for what the oracle cannot read."""
-    known = oracle.config.slots
-    asked = {**vocabulary_of(stage), "count": [str(n) for n in range(1, stage.max_objects + 1)]}
-    unknown = [
-        f"{slot} {', '.join(values)}"
-        for slot, options in asked.items()
-        if (values := [v for v in options if v not in known[slot]])
-    ]
+    """Raise `ModelError` if the oracle cannot read a word that the model `name` knows."""
+    counts = tuple(str(count) for count in range(1, stage.max_objects + 1))
+    unknown = []
+    for slot, values in {**vocabulary_of(stage), "count": counts}.items():
+        missing = [value for value in values if value not in oracle.config.slots[slot]]
+        if missing:
+            unknown.append(f"{slot} {', '.join(missing)}")
+
     if unknown:
         raise ModelError(
-            f"the oracle cannot read what {name} knows: {'; '.join(unknown)}. Train one with 'kinema train recipes/oracle.toml' on this "
-            "model's [stage] and give it with --oracle"
+            f"the oracle cannot read what {name} knows: {'; '.join(unknown)}. Train an oracle with "
+            "'kinema train recipes/oracle.toml' on this model's [stage] and pass it with --oracle"
         )
 
 
 def vocabulary_of(stage: StageConfig) -> dict[str, tuple[str, ...]]:
-    """The values of every slot that a vocabulary lists."""
-    words = StageWorld(replace(stage, split="all")).vocabulary()
-    return {slot: tuple(getattr(words, plural)) for slot, plural in PLURAL.items()}
+    """The values of every slot in `VOCABULARY_FIELD`."""
+    vocabulary = StageWorld(replace(stage, split="all")).vocabulary()
+    return {slot: tuple(getattr(vocabulary, name)) for slot, name in VOCABULARY_FIELD.items()}
 
 
 def scored_slots(stage: StageConfig) -> tuple[str, ...]:
     """The slots that can be wrong: those with more than one value on this stage."""
-    values = vocabulary_of(stage)
-    single = {slot for slot, options in values.items() if len(options) < 2} | (
-        {"count"} if stage.max_objects < 2 else set()
-    )
+    single = {slot for slot, values in vocabulary_of(stage).items() if len(values) < 2}
+    if stage.max_objects < 2:
+        single.add("count")
     return tuple(slot for slot in SLOTS if slot not in single)
 
 
-def is_said(slot: str, truth: Any) -> bool:
-    """Whether the caption leaves a choice in that slot: up and down are in the verb, and what has no direction is not asked for one."""
-    return slot != "direction" or truth["direction"] in ("left", "right", "clockwise", "counterclockwise")
+def is_scored(slot: str, truth: Mapping[str, Any]) -> bool:
+    """Whether the prompt determines the slot. The directions up, down and none are part of the verb and are not scored."""
+    return slot != "direction" or truth["direction"] in NAMED_DIRECTIONS
+
+
+def grade_reading(
+    reading: Reading, truth: Mapping[str, Any], slots: Sequence[str]
+) -> dict[str, bool]:
+    """Whether the oracle reads the true value, for each of `slots` that the prompt determines."""
+    return {slot: reading.answers[slot] == str(truth[slot]) for slot in slots if is_scored(slot, truth)}
 
 
 @dataclass(frozen=True)
-class Trust:
-    """The share that the oracle reads rightly, by slot, of fresh renders and of renders that went through the model's VAE."""
+class OracleAccuracy:
+    """The oracle's accuracy by slot, on fresh renders and on renders after a round trip through the model's VAE."""
 
     fresh: dict[str, float] = field(default_factory=dict)
     round_trip: dict[str, float] = field(default_factory=dict)
@@ -69,81 +83,74 @@ class Trust:
 
     @property
     def failures(self) -> list[str]:
-        """What stands in the way of relative figures; empty when the oracle may be trusted."""
-        found = []
-        for kind, scores, needed in (
-            ("fresh renders", self.fresh, FRESH_RIGHT),
-            ("VAE round trips", self.round_trip, ROUND_TRIP_RIGHT),
+        """The reasons against relative scores; empty if the oracle is accurate enough."""
+        failures = []
+        for kind, scores, minimum in (
+            ("fresh renders", self.fresh, MIN_FRESH),
+            ("VAE round trips", self.round_trip, MIN_ROUND_TRIP),
         ):
             if not scores:
-                found.append(f"it was not measured on {kind}")
-            found += [
-                f"{slot} {share:.1%} of {kind}, needed {needed:.0%}"
-                for slot, share in scores.items()
-                if share < needed
-            ]
-        return found
+                failures.append(f"it was not measured on {kind}")
+            for slot, share in scores.items():
+                if share < minimum:
+                    failures.append(f"{slot} {share:.1%} of {kind}, needed {minimum:.0%}")
+        return failures
 
 
-def measure_trust(
+def measure_oracle_accuracy(
     oracle: Oracle,
     stage: StageConfig,
     vae: VAE,
-    shown: Shown,
+    clip_format: ClipFormat,
     *,
     num_fresh: int,
     num_round_trips: int,
-    verdicts: dict[str, dict[str, bool]] | None = None,
+    grades: dict[str, dict[str, bool]] | None = None,
     on_clip: Callable[[], None] = lambda: None,
-) -> Trust:
-    """How well the oracle reads this stage, seen and held-out combinations together, at this size and through this VAE.
+) -> OracleAccuracy:
+    """The oracle's accuracy on clips of this stage, seen and held-out combinations together, in the model's format.
 
-    `verdicts` takes what was read rightly of each clip, by its number; clips that are in it already are not read again.
+    `grades` receives the graded slots of each clip by its number. Clips that it already holds are not read again.
+    `on_clip` is called after each clip.
     """
     world, slots = StageWorld(replace(stage, split="all")), scored_slots(stage)
-    verdicts = {} if verdicts is None else verdicts
-    right: dict[bool, dict[str, list[bool]]] = {False: {}, True: {}}
+    grades = {} if grades is None else grades
+    fresh: dict[str, list[bool]] = {}
+    round_trip: dict[str, list[bool]] = {}
+
     for index in range(num_fresh + num_round_trips):
-        is_round_trip = index >= num_fresh
-        if str(index) not in verdicts:
-            clip = true_clip(world, FIRST_SEED["all"] + index, shown)
-            (reading,) = oracle.read([through(vae, clip.frames) if is_round_trip else clip.frames], shown.fps)
-            verdicts[str(index)] = judge(reading, clip.truth, slots)
-        for slot, is_right in verdicts[str(index)].items():
-            right[is_round_trip].setdefault(slot, []).append(is_right)
+        is_fresh = index < num_fresh
+        if str(index) not in grades:
+            clip = true_clip(world, FIRST_SEED["all"] + index, clip_format)
+            frames = clip.frames if is_fresh else vae_round_trip(vae, clip.frames)
+            (reading,) = oracle.read([frames], clip_format.fps)
+            grades[str(index)] = grade_reading(reading, clip.truth, slots)
+
+        for slot, is_correct in grades[str(index)].items():
+            (fresh if is_fresh else round_trip).setdefault(slot, []).append(is_correct)
         on_clip()
-    fresh, round_trip = (
-        {slot: sum(values) / len(values) for slot, values in right[kind].items()} for kind in (False, True)
-    )
-    return Trust(fresh, round_trip, num_fresh, num_round_trips)
+
+    return OracleAccuracy(_shares(fresh), _shares(round_trip), num_fresh, num_round_trips)
 
 
-def judge(reading: Reading, truth: Any, slots: Sequence[str]) -> dict[str, bool]:
-    """Right or wrong for every slot that the prompt decides."""
-    return {slot: reading.answers[slot] == str(truth[slot]) for slot in slots if is_said(slot, truth)}
-
-
-@torch.inference_mode()
-def through(vae: VAE, frames: np.ndarray) -> np.ndarray:
-    """A clip, uint8 (f, h, w, 3), after encoding and decoding; sizes and lengths that the VAE cannot take are padded and cropped back."""
-    space, pace = vae.config.spatial_factor, vae.config.temporal_factor
-    f, h, w, _ = frames.shape
-    padded = np.pad(frames, ((0, -(f - 1) % pace), (0, -h % space), (0, -w % space), (0, 0)), mode="edge")
-    video = from_uint8([padded]).to(next(vae.parameters()).device)
-    return to_uint8(vae.decode(vae.encode(video).mean)[0])[:f, :h, :w]
+def _shares(answers: Mapping[str, Sequence[bool]]) -> dict[str, float]:
+    return {slot: sum(values) / len(values) for slot, values in answers.items()}
 
 
 def noun_in(oracle: Oracle, frames: np.ndarray) -> str:
-    """The noun that the oracle reads in frames (f, h, w, 3), however few they are."""
-    # The slots want LEAST_FRAMES; which frames are seen twice does not change what the thing is.
-    enough = frames[np.linspace(0, len(frames) - 1, max(len(frames), LEAST_FRAMES)).round().astype(int)]
-    return oracle.read([enough], oracle.config.fps)[0].answers["noun"]
+    """The noun that the oracle reads in frames, uint8 (f, h, w, 3), however few they are."""
+    # The oracle needs MIN_FRAMES. Repeated frames do not change the noun.
+    num_frames = max(len(frames), MIN_FRAMES)
+    repeated = frames[np.linspace(0, len(frames) - 1, num_frames).round().astype(int)]
+    return oracle.read([repeated], oracle.config.fps)[0].answers["noun"]
 
 
-def add_judges(pipeline: Pipeline, folder: Path | None = None) -> None:
-    """Have the drift report name the noun of every window, when an oracle knows all nouns of the model."""
+def add_noun_to_drift_report(pipeline: Pipeline, folder: Path | None = None) -> None:
+    """Add the noun of every window to the pipeline's drift report, if the oracle knows all nouns of the model."""
     nouns = pipeline.manifest.vocabulary.get("nouns", ())
-    if nouns and set(nouns) <= set(
-        (oracle := load_oracle(folder, device=pipeline.device)).config.slots["noun"]
-    ):
-        pipeline.judges["noun"] = lambda frames, prompt: noun_in(oracle, frames)
+    if not nouns:
+        return
+
+    oracle = load_oracle(folder, device=pipeline.device)
+    if set(nouns) <= set(oracle.config.slots["noun"]):
+        pipeline.metrics["noun"] = lambda frames, prompt: noun_in(oracle, frames)

@@ -1,87 +1,113 @@
-"""The figures of a model's other two networks: what its VAE keeps, and what its CLIP can tell apart."""
+"""Metrics of a model's VAE and CLIP: reconstruction PSNR, caption retrieval and preference over foils."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from kinema.errors import VideoError
-from kinema.evaluation.samples import FIRST_SEED, Shown, true_clip
-from kinema.evaluation.trust import through
+from kinema.evaluation.samples import FIRST_SEED, ClipFormat, true_clip
 from kinema.models.clip import CLIP
-from kinema.models.pixels import from_uint8
+from kinema.models.pixels import frames_psnr, from_uint8, to_uint8
 from kinema.models.vae import VAE
+from kinema.shapes import Float
 from kinema.video import Video
-from kinema.worlds import Clip, StageWorld
+from kinema.video.resize import fit_pixels
+from kinema.worlds import StageWorld
 
-GROUP = 32
-"""Captions that a clip has to find its own among."""
+GROUP_SIZE = 32
+"""Clips, and so candidate captions, of one retrieval test."""
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 pixels; 100 when they are equal."""
-    error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
-    return 100.0 if error == 0 else 10 * float(np.log10(255**2 / error))
+@torch.inference_mode()
+def vae_round_trip(vae: VAE, frames: np.ndarray) -> np.ndarray:
+    """A clip, uint8 (f, h, w, 3), after encoding and decoding.
+
+    Sizes and lengths that the VAE cannot encode are padded with edge pixels, and the result is cropped.
+    """
+    space, time = vae.config.spatial_factor, vae.config.temporal_factor
+    f, h, w, _ = frames.shape
+    padding = ((0, -(f - 1) % time), (0, -h % space), (0, -w % space), (0, 0))
+    padded = np.pad(frames, padding, mode="edge")
+
+    video = from_uint8([padded]).to(next(vae.parameters()).device)
+    return to_uint8(vae.decode(vae.encode(video).mean)[0])[:f, :h, :w]
 
 
 def vae_psnr(vae: VAE, clips: Sequence[np.ndarray], on_clip: Callable[[], None] = lambda: None) -> float:
-    """Mean PSNR in dB of clips after encoding and decoding."""
+    """Mean PSNR in dB of clips, uint8 (f, h, w, 3), after encoding and decoding. `on_clip` is called after each."""
     scores = []
     for frames in clips:
-        scores.append(psnr(frames, through(vae, frames)))
+        scores.append(frames_psnr(frames, vae_round_trip(vae, frames)))
         on_clip()
     return float(np.mean(scores))
 
 
-def read_real_clip(file: Path, shown: Shown) -> np.ndarray:
-    """The first frames of a video file at the model's rate: its middle, area-resized to the model's size.
+def read_real_clip(file: Path, clip_format: ClipFormat) -> np.ndarray:
+    """The first frames of a video file, resampled to the rate of `clip_format`, scaled and centre-cropped to its size.
 
-    Raises `VideoError` when the file is shorter than that.
+    Returns uint8 (f, h, w, 3). Raises `VideoError` if the file has fewer frames at that rate.
     """
-    video = Video.read(file, fps=shown.fps, max_frames=shown.num_frames)
-    if video.num_frames < shown.num_frames:
+    num_frames = clip_format.num_frames
+    video = Video.read(file, fps=clip_format.fps, max_frames=num_frames)
+    if video.num_frames < num_frames:
         raise VideoError(
-            f"{file} has {video.num_frames} frames at {shown.fps:g} fps; at least {shown.num_frames} are needed"
+            f"{file} has {video.num_frames} frames at {clip_format.fps:g} fps; at least {num_frames} are needed"
         )
-    scale = max(shown.height / video.height, shown.width / video.width)
-    size = max(shown.width, round(video.width * scale)), max(shown.height, round(video.height * scale))
-    frames = np.stack(
-        [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in video.frames[: shown.num_frames]]
-    )
-    top, left = (size[1] - shown.height) // 2, (size[0] - shown.width) // 2
-    return frames[:, top : top + shown.height, left : left + shown.width]
+
+    return fit_pixels(video.frames[:num_frames], clip_format.width, clip_format.height, "crop")
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionedClips:
+    """A group of clips, each with its caption and a foil: a caption that is wrong in one slot, and that slot's name."""
+
+    video: Float[Tensor, "b 3 f h w"]
+    captions: Sequence[str]
+    foils: Sequence[tuple[str, str]]
 
 
 @torch.inference_mode()
-def clip_scores(clip: CLIP, world: StageWorld, shown: Shown, num_clips: int) -> dict[str, float]:
-    """How often a rendered clip finds its caption among 32, and prefers it to a caption wrong in one slot, in all and by slot.
+def clip_scores(clip: CLIP, groups: Iterable[CaptionedClips]) -> dict[str, float]:
+    """Shares of clips whose own caption scores best in its group, and whose caption scores above its foil.
 
-    `num_clips` is rounded up to whole groups of 32.
+    Keys are `retrieval_of_32`, `foil` and, by slot, `foil_SLOT`. Pixels are in [-1, 1].
     """
     device = next(clip.parameters()).device
     retrieved: list[bool] = []
-    right: dict[str, list[bool]] = {}
-    for start in range(0, num_clips, GROUP):
-        seeds = [FIRST_SEED["all"] + 10**6 + start + i for i in range(GROUP)]
-        clips: list[Clip] = [true_clip(world, seed, shown) for seed in seeds]
-        video = clip.encode_video(from_uint8([one.frames for one in clips]).to(device))
-        captions, foils = (
-            [one.captions["medium"] for one in clips],
-            [world.foil(one, seed) for one, seed in zip(clips, seeds)],
-        )
-        texts, wrong = clip.encode_text(captions)[1], clip.encode_text([caption for caption, _ in foils])[1]
-        retrieved += ((video @ texts.T).argmax(dim=1).cpu() == torch.arange(GROUP)).tolist()
-        for (_, slot), better in zip(
-            foils, ((video * texts).sum(dim=1) > (video * wrong).sum(dim=1)).tolist()
-        ):
-            right.setdefault(slot, []).append(better)
-    every = [answer for answers in right.values() for answer in answers]
-    by_slot = {f"foil_{slot}": sum(answers) / len(answers) for slot, answers in sorted(right.items())}
+    preferred: dict[str, list[bool]] = {}
+
+    for group in groups:
+        video = clip.encode_video(group.video.to(device))
+        texts = clip.encode_text(group.captions)[1]
+        foil_texts = clip.encode_text([caption for caption, _ in group.foils])[1]
+
+        nearest = (video @ texts.T).argmax(dim=1).cpu()
+        retrieved += (nearest == torch.arange(len(video))).tolist()
+
+        is_preferred = (video * texts).sum(dim=1) > (video * foil_texts).sum(dim=1)
+        for (_, slot), answer in zip(group.foils, is_preferred.tolist()):
+            preferred.setdefault(slot, []).append(answer)
+
+    answers = [answer for slot in preferred.values() for answer in slot]
+    by_slot = {f"foil_{slot}": sum(values) / len(values) for slot, values in sorted(preferred.items())}
     return {
-        "num": len(every),
         "retrieval_of_32": sum(retrieved) / len(retrieved),
-        "foil": sum(every) / len(every),
+        "foil": sum(answers) / len(answers),
         **by_slot,
     }
+
+
+def rendered_groups(world: StageWorld, clip_format: ClipFormat, num_clips: int) -> Iterable[CaptionedClips]:
+    """Rendered clips with medium captions and foils, in groups of 32. `num_clips` is rounded up to whole groups."""
+    for start in range(0, num_clips, GROUP_SIZE):
+        seeds = [FIRST_SEED["all"] + 10**6 + start + i for i in range(GROUP_SIZE)]
+        clips = [true_clip(world, seed, clip_format) for seed in seeds]
+        yield CaptionedClips(
+            from_uint8([clip.frames for clip in clips]),
+            [clip.captions["medium"] for clip in clips],
+            [world.foil(clip, seed) for clip, seed in zip(clips, seeds)],
+        )

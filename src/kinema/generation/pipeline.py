@@ -30,16 +30,18 @@ from kinema.diffusion.step_cache import with_cache
 from kinema.errors import ModelError, RequestError
 from kinema.files import sha256_of
 from kinema.generation.conditioning.clips import Inputs
-from kinema.generation.conditioning.encode import Painted, describe, paint
+from kinema.generation.conditioning.encode import EncodedConditions, describe_inputs, encode_conditions
 from kinema.generation.events import iterate
 from kinema.generation.job import Job, SamplingState
 from kinema.generation.output.blend import compose
 from kinema.generation.output.provenance import metadata, provenance
-from kinema.generation.output.quality import Judge, Watch
-from kinema.generation.request import SHIPPED, Plan, Request, make_plan
-from kinema.generation.sampling.circular import decode_cycle, on_ring, rolls
-from kinema.generation.sampling.noise import START, STEP, place_noise
-from kinema.generation.sampling.window_samples import Piece, cut_piece, num_pieces, put_back
+from kinema.generation.output.quality import FrameMetric, QualityMonitor
+from kinema.checkpoints.shipped import SHIPPED
+from kinema.generation.plan import Plan, make_plan
+from kinema.generation.request import Request
+from kinema.generation.sampling.circular import decode_loop, circular_network, rolls
+from kinema.generation.sampling.noise import START, STEP, latent_noise
+from kinema.generation.sampling.windows import WindowSample, cut_window, num_windows, insert_sample
 from kinema.models.clip import CLIP
 from kinema.models.conditioning import TextEncoder, TextStates
 from kinema.models.dit import DiT, PreparedText, apply_to_grid
@@ -71,7 +73,7 @@ Consume = Callable[[Plan, Iterator[np.ndarray]], Video]
 class Step:
     """One piece of work done: a step of the sampler, or a few frames decoded."""
 
-    stage: Literal["sample", "decode"]
+    phase: Literal["sample", "decode"]
     index: int
     """Which step, or which frame of the canvas, is done; counted from 0, so that the stage ends with `total - 1`."""
     total: int
@@ -102,7 +104,7 @@ class Result:
     notes: tuple[str, ...] = ()
     """What was done to the inputs, and anything else that the user should know, a line each."""
     report: dict[str, Any] = field(default_factory=dict)
-    """Joins, loop and drift in numbers (`kinema.generation.output.quality.Watch.report`), and as "cache" how many estimates were computed."""
+    """Joins, loop and drift in numbers (`kinema.generation.output.quality.QualityMonitor.report`), and as "cache" how many estimates were computed."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -158,9 +160,9 @@ class Pipeline:
         self.model_hash = model_hash
         self.precision = precision
         self.attention = "auto"
-        """The kernel by which the backbone attends, of `kinema.nn.attention.KERNELS`."""
+        """The kernel by which the backbone attends, of `kinema.nn.attention.ATTENTION_KERNELS`."""
         self.device = next(dit.parameters()).device
-        self.judges: dict[str, Judge] = (
+        self.metrics: dict[str, FrameMetric] = (
             {"clip_similarity": partial(similarity, clip)} if isinstance(clip, CLIP) else {}
         )
         """What a long result is judged by, window by window, in its drift report; further models may be added."""
@@ -272,22 +274,22 @@ class Pipeline:
     ) -> Result:
         begun = time.perf_counter()
         plan = self.plan(request)
-        notes = describe(plan, inputs)
+        notes = describe_inputs(plan, inputs)
         cached: dict[str, int] = {}
         on_step = _counted(on_step, cached) if plan.request.cache is not None else on_step
         folder = Job(job) if job is not None else None
         if folder is not None and not goes_on:
             folder.save_request(plan.request, inputs)
         with _memory_errors(plan):
-            painted = paint(plan, inputs, self.vae, self.device)
+            conditions = encode_conditions(plan, inputs, self.vae, self.device)
             if folder is not None and folder.is_sampled:
                 latents = folder.latents(model_hash=self.model_hash).to(self.device)
             else:
-                latents = self.sample(plan, painted=painted, on_step=on_step, job=folder)
+                latents = self.sample(plan, conditions=conditions, on_step=on_step, job=folder)
             if folder is not None:
                 folder.save_latents(latents, model_hash=self.model_hash)
-            watch = Watch(plan, painted.kept, self.judges)
-            frames = compose(self.frames(latents, plan, on_step=on_step, notes=notes), painted.kept)
+            watch = QualityMonitor(plan, conditions.kept, self.metrics)
+            frames = compose(self.frames(latents, plan, on_step=on_step, notes=notes), conditions.kept)
             video = consume(plan, watch.over(frames))
         report = watch.report | ({"cache": cached} if cached else {})
         return self._result(plan, video, tuple(notes), report, begun)
@@ -297,7 +299,7 @@ class Pipeline:
         self,
         plan: Plan,
         *,
-        painted: Painted | None = None,
+        conditions: EncodedConditions | None = None,
         on_step: OnStep | None = None,
         job: Job | None = None,
     ) -> Float[Tensor, "c lf lh lw"]:
@@ -305,24 +307,24 @@ class Pipeline:
 
         With `job` the sampling goes on where the job stands, and where it stands is saved every few steps.
         """
-        whole = (painted if painted is not None else paint(plan, {}, self.vae, self.device)).canvas
+        whole = (conditions if conditions is not None else encode_conditions(plan, {}, self.vae, self.device)).canvas
         state = (job.state(model_hash=self.model_hash) if job is not None else None) or SamplingState()
         latents = whole.clean if state.latents is None else state.latents.to(self.device)
         progress = _Progress(self, plan, on_step, job, state)
-        for index in range(state.window, num_pieces(plan)):
-            piece = cut_piece(plan, index, whole, latents)
+        for index in range(state.window, num_windows(plan)):
+            piece = cut_window(plan, index, whole, latents)
             if piece.canvas.first_time > 0:
-                latents = put_back(latents, piece, self._sample_piece(plan, piece, progress))
+                latents = insert_sample(latents, piece, self._sample_piece(plan, piece, progress))
             progress.next_window(latents)
         return latents[0]
 
-    def _sample_piece(self, plan: Plan, piece: Piece, progress: "_Progress") -> Tensor:
+    def _sample_piece(self, plan: Plan, piece: WindowSample, progress: "_Progress") -> Tensor:
         canvas, state = piece.canvas, progress.state
         _, c, _, lh, lw = canvas.clean.shape
 
         def noise(stream: str, step: int) -> Tensor:
             return (
-                place_noise(plan.request.seed, stream, piece.places, (c, lh, lw), step)
+                latent_noise(plan.request.seed, stream, piece.latent_frames, (c, lh, lw), step)
                 .unsqueeze(0)
                 .to(self.device)
             )
@@ -335,8 +337,8 @@ class Pipeline:
         progress.num_steps = len(times) - 1
         with autocast(self.device, self.precision), attention_kernel(self.attention):
             network = self.network(plan, piece.prompt, first_frame=piece.first_coordinate)
-            if piece.is_ring:
-                network = on_ring(network, max(1, plan.window - 1), rolls(times, canvas.clean.shape[2] - 1))
+            if piece.is_loop:
+                network = circular_network(network, max(1, plan.window - 1), rolls(times, canvas.clean.shape[2] - 1))
             if plan.request.cache is not None:
                 network = with_cache(
                     network,
@@ -465,7 +467,7 @@ class Pipeline:
         top, left = (plan.canvas_height - plan.height) // 2, (plan.canvas_width - plan.width) // 2
         pieces: Iterator[tuple[Tensor, bool]]
         if plan.request.loop:
-            pieces, first, total = decode_cycle(self.vae, latents, at_once), 0, plan.frames
+            pieces, first, total = decode_loop(self.vae, latents, at_once), 0, plan.frames
         else:
             decoded = self.vae.stream_decode([self.vae.denormalise(latents.unsqueeze(0))], at_once=at_once)
             pieces, first, total = ((piece, True) for piece in decoded), plan.canvas_first, plan.canvas_frames
@@ -548,7 +550,7 @@ class _Progress:
                 time.perf_counter() - self.begun,
                 None if plan.request.cache is None else self.state.cache.num_computed,
             )
-            self.on_step(Step("sample", done, num_pieces(plan) * self.num_steps, seconds, x0[0], computed))
+            self.on_step(Step("sample", done, num_windows(plan) * self.num_steps, seconds, x0[0], computed))
 
     def next_window(self, latents: Tensor) -> None:
         """After a window is done and its latents are in their place."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kinema.errors import ConfigError, RequestError
-from kinema.models.oracle import LEAST_FRAMES, Oracle, OracleOutput
+from kinema.models.oracle import MIN_FRAMES, Oracle, OracleOutput
 from kinema.models.pixels import from_uint8
 from kinema.nn.norms import LayerNorm
 from kinema.nn.parameters import use_muon
@@ -50,15 +50,15 @@ class CaptionerConfig:
     def __post_init__(self) -> None:
         if self.num_heads < 1 or self.width < 1 or self.width % self.num_heads:
             raise ConfigError(f"width={self.width} must be a multiple of num_heads={self.num_heads}")
-        if min(self.num_layers, self.mlp_width) < 1 or self.max_length < 3 or self.num_frames < LEAST_FRAMES:
+        if min(self.num_layers, self.mlp_width) < 1 or self.max_length < 3 or self.num_frames < MIN_FRAMES:
             raise ConfigError(
                 f"num_layers={self.num_layers} and mlp_width={self.mlp_width} must be positive, "
-                f"max_length={self.max_length} at least 3 and num_frames={self.num_frames} at least {LEAST_FRAMES}"
+                f"max_length={self.max_length} at least 3 and num_frames={self.num_frames} at least {MIN_FRAMES}"
             )
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ClipFeatures:
     """What an oracle sees of b clips of f frames: see `OracleOutput`."""
 
     frames: Float[Tensor, "b f d1"]
@@ -66,15 +66,15 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Written:
-    """A caption. `confidence` is the geometric mean of the probabilities of its words; `is_whole` is False for one cut off for length."""
+class Caption:
+    """A caption. `confidence` is the geometric mean of the probabilities of its words; `is_complete` is False for one cut off for length."""
 
     text: str
     confidence: float
-    is_whole: bool
+    is_complete: bool
 
 
-class Speller:
+class WordCodec:
     """Captions to ids and back without loss: `<pad>` 0, `<end>` 1, then the forms, then the words."""
 
     def __init__(self, config: CaptionerConfig) -> None:
@@ -130,7 +130,7 @@ class Captioner(nn.Module):
                 "a captioner needs words, forms and the widths of an oracle's features; take them from a world and an oracle"
             )
         self.config = config
-        self.speller = Speller(config)
+        self.codec = WordCodec(config)
         width = config.width
         self.frame_block = use_muon(nn.Linear(config.frame_width, width))
         self.whole_blocks = use_muon(
@@ -138,7 +138,7 @@ class Captioner(nn.Module):
         )
         self.times = nn.Parameter(0.02 * torch.randn(config.num_frames, width))
         self.memory_norm = LayerNorm(width)
-        self.embedding = nn.Embedding(len(self.speller), width)
+        self.embedding = nn.Embedding(len(self.codec), width)
         self.positions = nn.Embedding(config.max_length, width)
         self.blocks = nn.ModuleList(
             TransformerBlock(width, config.num_heads, mlp_width=config.mlp_width, is_decoder=True)
@@ -149,7 +149,7 @@ class Captioner(nn.Module):
             for table in (self.embedding, self.positions):
                 nn.init.normal_(table.weight, std=0.02)
 
-    def forward(self, seen: Seen, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n v"]:
+    def forward(self, seen: ClipFeatures, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n v"]:
         """Logits of the token after each of `ids`, which begin with a form. The embedding of the tokens is also what reads them out."""
         memory = self._memory(seen)
         x = self.embedding(ids) + self.positions.weight[: ids.shape[1]]
@@ -159,7 +159,7 @@ class Captioner(nn.Module):
             x = block(x, (n,) * b, memory)
         return self.norm(x).unflatten(0, (b, n)) @ self.embedding.weight.T
 
-    def _memory(self, seen: Seen) -> Float[Tensor, "b m d"]:
+    def _memory(self, seen: ClipFeatures) -> Float[Tensor, "b m d"]:
         frames = self.frame_block(seen.frames) + self.times[: seen.frames.shape[1]]
         wholes = torch.stack([block(seen.wholes[:, i]) for i, block in enumerate(self.whole_blocks)], dim=1)
         return self.memory_norm(torch.cat([wholes, frames], dim=1))
@@ -167,20 +167,20 @@ class Captioner(nn.Module):
     @torch.inference_mode()
     def write(
         self,
-        seen: Seen,
+        seen: ClipFeatures,
         forms: Sequence[str],
         *,
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
-    ) -> list[Written]:
+    ) -> list[Caption]:
         """A caption of each clip in its form: the likeliest words, or, with a `temperature` and a CPU `generator`, drawn ones."""
         device = seen.frames.device
-        ids = torch.tensor([[self.speller.form_ids[form]] for form in forms], device=device)
+        ids = torch.tensor([[self.codec.form_ids[form]] for form in forms], device=device)
         is_open = torch.ones(len(forms), dtype=torch.bool, device=device)
         chances = torch.zeros(len(forms), device=device)
         while is_open.any() and ids.shape[1] < self.config.max_length:
             scores = self(seen, ids)[:, -1].float()
-            scores[:, [PAD, *self.speller.form_ids.values()]] = -torch.inf
+            scores[:, [PAD, *self.codec.form_ids.values()]] = -torch.inf
             if temperature:
                 drawn = torch.multinomial(
                     (scores / temperature).softmax(dim=-1).cpu(), 1, generator=generator
@@ -197,28 +197,28 @@ class Captioner(nn.Module):
         ):
             words = [token for token in row if token not in (PAD, END)]
             confidence = float(np.exp(total / (len(words) + (not unfinished))))
-            written.append(Written(self.speller.decode(words), confidence, not unfinished))
+            written.append(Caption(self.codec.decode(words), confidence, not unfinished))
         return written
 
 
-def seen_by(out: OracleOutput) -> Seen:
+def features_of(out: OracleOutput) -> ClipFeatures:
     """What a captioner looks at."""
-    return Seen(out.frames, out.wholes)
+    return ClipFeatures(out.frames, out.wholes)
 
 
 @torch.inference_mode()
-def look(oracle: Oracle, frames: np.ndarray, fps: float, *, most: int) -> Seen:
+def clip_features(oracle: Oracle, frames: np.ndarray, fps: float, *, max_frames: int) -> ClipFeatures:
     """What `oracle` sees of the first `most` of its moments of one clip, uint8 (f, h, w, 3).
 
     A clip shorter than the oracle needs at its own rate is looked at more often. Raises `RequestError` for fewer frames than it needs.
     """
-    if len(frames) < LEAST_FRAMES:
+    if len(frames) < MIN_FRAMES:
         count = "1 frame" if len(frames) == 1 else f"{len(frames)} frames"
         raise RequestError(
-            f"{count} cannot tell what happens: a caption needs a clip of at least {LEAST_FRAMES} frames"
+            f"{count} cannot tell what happens: a caption needs a clip of at least {MIN_FRAMES} frames"
         )
-    chosen = oracle.chosen_frames(len(frames), fps)[:most]
-    if len(chosen) < LEAST_FRAMES:
-        chosen = [round(i * (len(frames) - 1) / (LEAST_FRAMES - 1)) for i in range(LEAST_FRAMES)]
+    chosen = oracle.chosen_frames(len(frames), fps)[:max_frames]
+    if len(chosen) < MIN_FRAMES:
+        chosen = [round(i * (len(frames) - 1) / (MIN_FRAMES - 1)) for i in range(MIN_FRAMES)]
     video = from_uint8([frames[chosen]]).to(next(oracle.parameters()).device)
-    return seen_by(oracle(oracle.prepare(video)))
+    return features_of(oracle(oracle.prepare(video)))

@@ -24,8 +24,8 @@ from kinema.nn.transformer import TransformerBlock
 from kinema.prompts.tokenizer import Tokenizer
 from kinema.shapes import Float
 
-MOST_SCALE = 100.0
-FIRST_SCALE = 1 / 0.07
+MAX_LOGIT_SCALE = 100.0
+INITIAL_LOGIT_SCALE = 1 / 0.07
 """Radford et al. 2021, section 2.5: the temperature starts at 0.07 and logits are never scaled by more than 100."""
 
 
@@ -177,7 +177,7 @@ class CLIP(nn.Module):
         self.tokenizer = tokenizer
         self.text = TextTower(config)
         self.video = VideoTower(config)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_LOGIT_SCALE)))
 
     @property
     def text_width(self) -> int:
@@ -202,7 +202,7 @@ class CLIP(nn.Module):
 
     def logit_scale(self) -> Float[Tensor, ""]:
         """What cosines are multiplied by before the softmax; at most 100."""
-        return self.log_scale.exp().clamp(max=MOST_SCALE)
+        return self.log_scale.exp().clamp(max=MAX_LOGIT_SCALE)
 
 
 def chosen_frames(num_given: int, num_wanted: int) -> tuple[list[int], list[int]]:
@@ -242,10 +242,10 @@ def clip_loss(
     return loss, metrics
 
 
-WAY_SCALE = 10.0
+FOIL_LOSS_SCALE = 10.0
 
 
-def way_loss(
+def foil_loss(
     video_embeds: Float[Tensor, "b d"], text_embeds: Float[Tensor, "b d"], foil_embeds: Float[Tensor, "b d"]
 ) -> Float[Tensor, ""]:
     """How far clips are from lying on their caption's side of its foil: the logistic loss of their way along (caption - foil).
@@ -254,7 +254,7 @@ def way_loss(
     plain contrast the gradient is as small as their distance.
     """
     ways = F.normalize(text_embeds - foil_embeds, dim=-1)
-    return F.softplus(-WAY_SCALE * (video_embeds * ways).sum(dim=-1)).mean()
+    return F.softplus(-FOIL_LOSS_SCALE * (video_embeds * ways).sum(dim=-1)).mean()
 
 
 @torch.no_grad()

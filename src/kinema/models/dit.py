@@ -184,7 +184,7 @@ class PreparedText:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Attended:
     """What tokens attend to: those of their clip, of its prompt, and of its images where there are any."""
 
     clip: Segments
@@ -192,7 +192,7 @@ class Seen:
     images: Segments | None = None
 
     @classmethod
-    def of(cls, lengths: tuple[int, ...], context: Context, device: torch.device) -> "Seen":
+    def of(cls, lengths: tuple[int, ...], context: Context, device: torch.device) -> "Attended":
         """For clips of so many tokens, one with each prompt of `context`."""
         images = Segments.of(lengths, context.image_lengths, device) if context.image_lengths else None
         return cls(
@@ -241,7 +241,7 @@ class CrossAttention(nn.Module):
         keys = self.norm_k_image(self.to_k_image(embedded.images)).unflatten(-1, self.heads)
         return KeysValues(text, (keys, self.to_v_image(embedded.images).unflatten(-1, self.heads)))
 
-    def forward(self, x: Float[Tensor, "n d"], known: KeysValues, seen: Seen) -> Float[Tensor, "n d"]:
+    def forward(self, x: Float[Tensor, "n d"], known: KeysValues, seen: Attended) -> Float[Tensor, "n d"]:
         q = self.norm_q(self.to_q(x)).unflatten(-1, self.heads)
         out = attend_within(q, *known.text, seen.text)
         if known.images is not None:
@@ -274,7 +274,7 @@ class ImageEmbedding(nn.Module):
         return self.norm_out(self.project(F.gelu(self.expand(self.norm_in(states)))))
 
 
-class Block(nn.Module):
+class DiTBlock(nn.Module):
     """Self-attention, cross-attention and MLP around a residual stream; the time shifts, scales and gates the first and the last."""
 
     uses_muon = True
@@ -298,7 +298,7 @@ class Block(nn.Module):
         time_index: Int[Tensor, " n"],
         rotation: Tensor,
         text: KeysValues,
-        seen: Seen,
+        seen: Attended,
     ) -> Float[Tensor, "n d"]:
         dtype = self.mlp.expand.weight.dtype
         shift_self, scale_self, gate_self, shift_mlp, scale_mlp, gate_mlp = (
@@ -354,9 +354,9 @@ class DiT(nn.Module):
         self.image_embedding = (
             None if config.image_dim is None else ImageEmbedding(config.image_dim, d, config.image_positions)
         )
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.num_layers))
         self.head = Head(config)
-        self.recompute = False
+        self.activation_checkpointing = False
         """Whether training keeps a block's input alone and computes its insides again for the gradient."""
         self.init_weights()
 
@@ -377,7 +377,7 @@ class DiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight, generator=generator)
                 nn.init.zeros_(module.bias)
-            elif isinstance(module, Block | Head):
+            elif isinstance(module, DiTBlock | Head):
                 nn.init.normal_(module.modulation, std=self.config.d**-0.5, generator=generator)
             elif isinstance(module, RMSNorm | LayerNorm | nn.LayerNorm) and module.weight is not None:
                 nn.init.ones_(module.weight)
@@ -425,7 +425,7 @@ class DiT(nn.Module):
     def prepare_text(self, text: TextStates, images: TextStates | None = None) -> PreparedText:
         """The part of the forward pass that depends only on text and images; pass the result to `forward` in place of the text."""
         embedded = self.embed_text(text, images)
-        blocks = cast(Iterable[Block], self.blocks)
+        blocks = cast(Iterable[DiTBlock], self.blocks)
         return PreparedText(
             tuple(block.cross_attention.keys_values(embedded) for block in blocks), embedded.context
         )
@@ -489,10 +489,10 @@ class DiT(nn.Module):
         embedded = text if isinstance(text, PreparedText) else self.embed_text(text)
         time, time_blocks = self.embed_time(times)
         rotation = rotations(coordinates, self.config.head_dim)
-        seen = Seen.of(lengths, embedded.context, tokens.device)
+        seen = Attended.of(lengths, embedded.context, tokens.device)
         x = self.patch_embedding(tokens.to(self.patch_embedding.weight.dtype)).float()
         features = x
-        for i, block in enumerate(cast(Iterable[Block], self.blocks)):
+        for i, block in enumerate(cast(Iterable[DiTBlock], self.blocks)):
             known = (
                 embedded.blocks[i]
                 if isinstance(embedded, PreparedText)
@@ -500,7 +500,7 @@ class DiT(nn.Module):
             )
             step = (
                 partial(checkpoint, block, use_reentrant=False)
-                if self.recompute and torch.is_grad_enabled()
+                if self.activation_checkpointing and torch.is_grad_enabled()
                 else block
             )
             x = step(x, time_blocks, time_index, rotation, known, seen)

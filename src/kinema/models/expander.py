@@ -20,10 +20,10 @@ from kinema.prompts.tokenizer import CHINESE, NUMBERS, Tokenizer
 from kinema.prompts.words import CLAUSE_ENDS, NEGATIONS, NEGATIONS_ZH, QUOTES
 from kinema.shapes import Bool, Float
 
-KINDS = ("text", "image", "edit")
+PROMPT_KINDS = ("text", "image", "edit")
 """What a prompt is for: a video from words alone, from words and a first picture, a clip that is to be changed."""
 COPY, UNKNOWN, END = "<copy>", "<unknown>", "<end>"
-SPECIAL = (COPY, UNKNOWN, END, *(f"<{kind}>" for kind in KINDS))
+SPECIAL = (COPY, UNKNOWN, END, *(f"<{kind}>" for kind in PROMPT_KINDS))
 MARKS = (",", ".", "，", "。")
 TOKEN = re.compile(
     rf"(?P<space>\s*)(?P<text>[{CHINESE}]+|[^\W\d_{CHINESE}]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*|\S)"
@@ -32,8 +32,8 @@ PREPOSITIONS = frozenset(
     ("at", "on", "in", "into", "onto", "over", "under", "to", "from", "with", "of", "by", "behind", "through")
 )
 WORD_STARTS = ("在", "从", "向", "往")
-MOST_INSERTED = 48
-MOST_IN_A_ROW = 20
+MAX_INSERTED = 48
+MAX_IN_A_ROW = 20
 """Words of its own that the expander adds in all, and between two words of the user's: the longest that training shows is shorter."""
 
 
@@ -61,7 +61,7 @@ class ExpanderConfig:
 
 
 @dataclass(frozen=True)
-class Token:
+class PromptToken:
     """A word or mark of a prompt as written, the space before it, and the id that it is read as. `is_open`: words may go before it."""
 
     text: str
@@ -90,13 +90,13 @@ class Expander(nn.Module):
             nn.init.normal_(self.embed.weight, std=width**-0.5)
             nn.init.normal_(self.places.weight, std=width**-0.5)
 
-    def read(self, prompt: str) -> list[Token]:
+    def read(self, prompt: str) -> list[PromptToken]:
         """The tokens of a prompt, whose spaces and texts add up to it but for white space at its end.
 
         Nothing may go inside quotes, nor from a negation to the end of its clause ("no snow" would become "no green snow"), between a
         preposition and its noun, or into Chinese that is not known to be two words.
         """
-        tokens: list[Token] = []
+        tokens: list[PromptToken] = []
         closes, is_negated = "", False
         for match in TOKEN.finditer(prompt):
             space, text = match["space"], match["text"]
@@ -111,7 +111,7 @@ class Expander(nn.Module):
             for index, (part, reading) in enumerate(self._readings(text)):
                 may_part = not closes and part in self.ids and (len(part) > 1 or part in WORD_STARTS)
                 tokens.append(
-                    Token(
+                    PromptToken(
                         part,
                         "" if index else space,
                         reading,
@@ -201,7 +201,7 @@ class Expander(nn.Module):
         Only words for which `may_add` is true are added.
         """
         tokens = self.read(prompt)
-        closing: list[Token] = []
+        closing: list[PromptToken] = []
         while tokens and tokens[-1].text in (".", "。", "!", "！"):
             closing.insert(0, tokens.pop())
         # What is added behind a negation that ends the prompt would be read as negated too.
@@ -215,7 +215,7 @@ class Expander(nn.Module):
         ]
         banned[torch.tensor(unwanted)] = -torch.inf
         generator = torch.Generator().manual_seed(seed)
-        written: list[Token] = []
+        written: list[PromptToken] = []
         is_own: list[bool] = []
         previous, state = source[0], None
         at = in_a_row = 0
@@ -223,10 +223,10 @@ class Expander(nn.Module):
             seen = torch.cat([self.embed.weight[previous], states[at + 1]])
             hidden, state = self.gru(seen[None, None], state)
             is_open = tokens[at].is_open if at < len(tokens) else may_end
-            may_insert = is_open and in_a_row < MOST_IN_A_ROW and sum(is_own) < MOST_INSERTED
+            may_insert = is_open and in_a_row < MAX_IN_A_ROW and sum(is_own) < MAX_INSERTED
             choice = _draw(self.logits(hidden[0, 0]) + banned, top_p, generator) if may_insert else 0
             if choice:
-                written.append(Token(self.tokens[choice], "", choice))
+                written.append(PromptToken(self.tokens[choice], "", choice))
                 is_own.append(True)
                 in_a_row, previous = in_a_row + 1, choice
                 continue
@@ -238,10 +238,10 @@ class Expander(nn.Module):
         while is_own and is_own[-1] and written[-1].text in MARKS:
             written.pop()
             is_own.pop()
-        return spell([*written, *closing], [*is_own, *(False for _ in closing)])
+        return join_tokens([*written, *closing], [*is_own, *(False for _ in closing)])
 
 
-def spell(tokens: Sequence[Token], is_own: Sequence[bool]) -> str:
+def join_tokens(tokens: Sequence[PromptToken], is_own: Sequence[bool]) -> str:
     """The text of tokens; those that are the expander's own are spaced, capitalised and given `a` or `an` as the language wants."""
     text = ""
     for index, token in enumerate(tokens):
@@ -287,7 +287,7 @@ def _is_bound(before: Sequence[str]) -> bool:
     )
 
 
-def _last_clause(tokens: Sequence[Token]) -> list[Token]:
+def _last_clause(tokens: Sequence[PromptToken]) -> list[PromptToken]:
     """The tokens behind the last mark that ends a clause."""
     last = max((index for index, token in enumerate(tokens) if token.text in CLAUSE_ENDS), default=-1)
     return list(tokens[last + 1 :])

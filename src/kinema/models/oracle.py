@@ -22,7 +22,7 @@ from kinema.shapes import Float
 
 SLOTS = ("noun", "count", "verb", "direction", "ground", "sky", "size", "camera")
 FROM_OBJECT, FROM_SCENE = ("noun", "size"), ("ground", "sky")
-LEAST_FRAMES = 5
+MIN_FRAMES = 5
 HEAT_STRIDE = 4
 
 
@@ -213,10 +213,10 @@ class Oracle(nn.Module):
         device = next(self.parameters()).device
         num_frames, height, width = clips[0].shape[:3]
         chosen = self.chosen_frames(num_frames, fps)
-        if len(chosen) < LEAST_FRAMES:
+        if len(chosen) < MIN_FRAMES:
             raise RequestError(
                 f"a clip of {num_frames} frames at {fps:g} fps is too short for reading motion: "
-                f"use at least {int((LEAST_FRAMES - 1) * fps / self.config.fps + 1)} frames"
+                f"use at least {int((MIN_FRAMES - 1) * fps / self.config.fps + 1)} frames"
             )
         video = self.prepare(from_uint8(clips).to(device))
         slots = self(video[:, :, chosen])

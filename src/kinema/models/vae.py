@@ -16,11 +16,18 @@ from torch import Tensor, nn
 
 from kinema.config import from_dict
 from kinema.errors import ConfigError, ModelError, RequestError
-from kinema.models.vae_blocks import Decoder, Downsample, Encoder, FrameAttention, ResidualBlock, Upsample
+from kinema.models.vae_blocks import (
+    Downsample,
+    FrameAttention,
+    ResidualBlock,
+    Upsample,
+    VAEDecoder,
+    VAEEncoder,
+)
 from kinema.nn.causal_conv import CausalConv3d, FeatureCache
 from kinema.shapes import Float
 
-FIRST_LOGVAR = -6.0
+INITIAL_LOGVAR = -6.0
 """Where the log-variance of the posterior begins: noise of std 0.05."""
 
 
@@ -39,7 +46,7 @@ class VAEConfig:
     num_res_blocks: int = 1
     z_dim: int = 24
     temporal_downsample: tuple[bool, ...] = (True, True)
-    fold: int = 4
+    patch_size: int = 4
     residual: bool = False
     latents_mean: tuple[float, ...] = ()
     latents_std: tuple[float, ...] = ()
@@ -64,8 +71,8 @@ class VAEConfig:
             raise ConfigError(
                 f"temporal_downsample has {len(self.temporal_downsample)} entries; dim_mult {self.dim_mult} needs {len(self.dim_mult) - 1}"
             )
-        if self.fold not in (1, 2, 4):
-            raise ConfigError(f"fold = {self.fold} must be 1, 2 or 4")
+        if self.patch_size not in (1, 2, 4):
+            raise ConfigError(f"patch_size = {self.patch_size} must be 1, 2 or 4")
         for name in ("latents_mean", "latents_std"):
             if len(getattr(self, name)) != self.z_dim:
                 raise ConfigError(f"{name} has {len(getattr(self, name))} values; z_dim is {self.z_dim}")
@@ -79,7 +86,7 @@ class VAEConfig:
     @property
     def spatial_factor(self) -> int:
         """Pixels per latent position, in height and in width."""
-        return self.fold * 2 ** len(self.temporal_downsample)
+        return self.patch_size * 2 ** len(self.temporal_downsample)
 
     @property
     def temporal_factor(self) -> int:
@@ -122,13 +129,13 @@ class VAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        in_time, pixels = config.temporal_downsample, 3 * config.fold**2
-        self.encoder = Encoder(
+        in_time, pixels = config.temporal_downsample, 3 * config.patch_size**2
+        self.encoder = VAEEncoder(
             pixels, config.encoder_dims, 2 * config.z_dim, config.num_res_blocks, in_time, config.residual
         )
         self.quant_conv = CausalConv3d(2 * config.z_dim, 2 * config.z_dim, 1)
         self.post_quant_conv = CausalConv3d(config.z_dim, config.z_dim, 1)
-        self.decoder = Decoder(
+        self.decoder = VAEDecoder(
             config.z_dim, config.decoder_dims, pixels, config.num_res_blocks, in_time[::-1], config.residual
         )
         self.init_weights()
@@ -163,7 +170,7 @@ class VAE(nn.Module):
                 nn.init.zeros_(module.bias)
         assert self.quant_conv.bias is not None, "the last layer of the encoder has a bias"
         self.quant_conv.weight[self.config.z_dim :] *= 0.1
-        self.quant_conv.bias[self.config.z_dim :] = FIRST_LOGVAR
+        self.quant_conv.bias[self.config.z_dim :] = INITIAL_LOGVAR
 
     def encode(self, video: Float[Tensor, "b 3 f h w"]) -> Posterior:
         """The latents of whole videos in [-1, 1]; raises `RequestError` for sizes that do not fit. Gradients flow."""
@@ -242,7 +249,7 @@ class VAE(nn.Module):
         )
 
     def _encode(self, video: Tensor, cache: FeatureCache | None) -> Posterior:
-        p = self.config.fold
+        p = self.config.patch_size
         # The fold's order, width offset before height offset, is the published one.
         x = rearrange(video, "b c f (h p) (w q) -> b (c q p) f h w", p=p, q=p).contiguous(
             memory_format=torch.channels_last_3d
@@ -253,7 +260,7 @@ class VAE(nn.Module):
     def _decode(self, z: Tensor, cache: FeatureCache | None) -> Tensor:
         if z.shape[1] != self.config.z_dim:
             raise ModelError(f"latents have {z.shape[1]} channels; this VAE wants {self.config.z_dim}")
-        p = self.config.fold
+        p = self.config.patch_size
         x = self.decoder(self.post_quant_conv(z.contiguous(memory_format=torch.channels_last_3d)), cache)
         return rearrange(x, "b (c q p) f h w -> b c f (h p) (w q)", p=p, q=p)
 
@@ -279,13 +286,13 @@ def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
         "decoder_base_dim": config.decoder_base_dim,
         "dim_mult": list(config.dim_mult),
         "dropout": 0.0,
-        "in_channels": 3 * config.fold**2,
+        "in_channels": 3 * config.patch_size**2,
         "is_residual": config.residual,
         "latents_mean": list(config.latents_mean),
         "latents_std": list(config.latents_std),
         "num_res_blocks": config.num_res_blocks,
-        "out_channels": 3 * config.fold**2,
-        "patch_size": None if config.fold == 1 else config.fold,
+        "out_channels": 3 * config.patch_size**2,
+        "patch_size": None if config.patch_size == 1 else config.patch_size,
         "scale_factor_spatial": config.spatial_factor,
         "scale_factor_temporal": config.temporal_factor,
         "temperal_downsample": list(config.temporal_downsample),
@@ -313,7 +320,7 @@ def vae_from_diffusers_config(values: Mapping[str, Any]) -> VAEConfig:
     )
     renamed = {
         "temporal_downsample": given["temperal_downsample"],
-        "fold": 1 if given["patch_size"] is None else given["patch_size"],
+        "patch_size": 1 if given["patch_size"] is None else given["patch_size"],
         "residual": given["is_residual"],
     }
     config = from_dict(VAEConfig, {key: given[key] for key in same} | renamed)
@@ -371,7 +378,7 @@ VAES = {
         num_res_blocks=2,
         z_dim=16,
         temporal_downsample=(False, True, True),
-        fold=1,
+        patch_size=1,
         latents_mean=WAN_21_MEAN,
         latents_std=WAN_21_STD,
     ),
@@ -382,7 +389,7 @@ VAES = {
         num_res_blocks=2,
         z_dim=48,
         temporal_downsample=(False, True, True),
-        fold=2,
+        patch_size=2,
         residual=True,
         latents_mean=WAN_22_MEAN,
         latents_std=WAN_22_STD,

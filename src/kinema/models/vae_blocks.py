@@ -260,7 +260,7 @@ class UpStage(nn.Module):
         return y if self.avg_shortcut is None else y + self.avg_shortcut(x, cache is None or cache.is_first)
 
 
-class Encoder(nn.Module):
+class VAEEncoder(nn.Module):
     """Folded pixels to twice the latent channels (mean and log variance).
 
     `dims` holds the width of the first convolution and then that of each stage; `in_time` says for each stage but the last whether it
@@ -302,7 +302,7 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)), cache)
 
 
-class Decoder(nn.Module):
+class VAEDecoder(nn.Module):
     """Latents to folded pixels; `dims` and `in_time` as in the encoder, in the order in which the decoder meets them."""
 
     def __init__(

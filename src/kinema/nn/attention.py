@@ -16,7 +16,7 @@ from kinema.shapes import Bool, Float, Int
 SHORT = 32  # queries up to which padding is cheaper than a kernel for each segment; on a CPU they cross between 25 and 80
 
 
-KERNELS: dict[str, SDPBackend | None] = {
+ATTENTION_KERNELS: dict[str, SDPBackend | None] = {
     "auto": None,
     "flash": SDPBackend.FLASH_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -28,8 +28,8 @@ KERNELS: dict[str, SDPBackend | None] = {
 
 @contextmanager
 def attention_kernel(name: str) -> Iterator[None]:
-    """Attention inside is by the kernel `name` of `KERNELS` and no other. Raises `ConfigError` where that cannot do it."""
-    kernel = lookup(KERNELS, name, kind="attention kernel")
+    """Attention inside is by the kernel `name` of `ATTENTION_KERNELS` and no other. Raises `ConfigError` where that cannot do it."""
+    kernel = lookup(ATTENTION_KERNELS, name, kind="attention kernel")
     if kernel is None:
         yield
         return

@@ -1,7 +1,8 @@
-"""The loop: batch, loss, backward, step, average; once in a while a sample and a checkpoint.
+"""The training loop: batch, loss, backward, step, average; now and then a sample and a checkpoint.
 
-It stops at once on Ctrl-C or SIGTERM, saves, and goes on bit for bit when started again: weights, average and optimizer come from
-the checkpoint, and batch and noise of a step depend on nothing but (seed, step).
+Ctrl-C or SIGTERM saves and stops. A run that is started again continues bit for bit: weights, average and
+optimizer state come from the checkpoint, and the batch and the noise of a step depend on nothing but (seed,
+step).
 """
 
 import logging
@@ -9,155 +10,210 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kinema.config import to_dict
-from kinema.data.seeds import batches, torch_rng
-from kinema.device import autocast, describe, peak_memory_bytes, pick_device, synchronize
+from kinema.data.seeds import Batch, batches, torch_rng
+from kinema.device import autocast, describe_device, peak_memory_bytes, pick_device, synchronize
 from kinema.errors import KinemaError, OutputError, TrainingError
 from kinema.training import checkpoint
 from kinema.training.ema import EMA
 from kinema.training.optimizer import build_optimizers
+from kinema.training.renamed_keys import with_current_keys
 from kinema.training.report import Report
 from kinema.training.task import TrainingTask, to_device
 
 log = logging.getLogger(__name__)
 
+MIN_FREE_BYTES = 2**28
+"""Free disk space that a run needs at its start."""
 
-def train(part: TrainingTask, out: Path) -> bool:
-    """Train a part into the run folder `out`; True when all steps are done, False when it was asked to stop.
 
-    A run folder holds log.jsonl, samples/, the last checkpoints and, at the end, export/: the averaged model in its release form.
-    Raises `TrainingError` when the folder holds a run of another recipe, or when too many steps in a row are not finite.
+@dataclass
+class _Counters:
+    """Steps done, non-finite steps among them, and the seconds they took."""
+
+    step: int = 0
+    bad_steps: int = 0
+    seconds: float = 0.0
+
+
+def train(task: TrainingTask, out: Path) -> bool:
+    """Train a task in the run folder `out`; True when all steps are done, False when it was stopped before.
+
+    A run folder holds log.jsonl, samples/, the last checkpoints and, at the end, export/: the averaged model
+    in its release form. Raises `OutputError` when the folder cannot be written, and `TrainingError` when it
+    holds a run of another recipe, or when too many steps in a row are not finite.
     """
-    run = part.recipe.run
+    run, optimizer_config = task.recipe.run, task.recipe.optimizer
     device = pick_device(run.device)
-    _claim(out)
-    log.info("%s on %s", out, describe(device))
-    part.prepare(out, device)
-    model = part.model.to(device).train()
-    optimizers = build_optimizers(model, part.recipe.optimizer)
+    _check_folder(out)
+    log.info("%s on %s", out, describe_device(device))
+
+    task.prepare(out, device)
+    model = task.model.to(device).train()
+    optimizers = build_optimizers(model, optimizer_config)
     ema = EMA(model, run.ema_decay)
+    recipe = to_dict(task.recipe)
+    done = _resume(out, recipe, model, ema, optimizers)
+    if done.step:
+        log.info("continuing at step %d of %d", done.step, run.steps)
 
-    recipe = to_dict(part.recipe)
-    step, bad_steps, seconds = 0, 0, 0.0
-    found = checkpoint.latest(out)
-    if found is not None:
-        state = checkpoint.read_state(found)
-        assert state is not None, "latest() returns whole checkpoints only"
-        _same_recipe(found, state["recipe"], recipe)
-        checkpoint.load(found, model, ema.model, optimizers)
-        step, bad_steps, seconds = state["step"], state["bad_steps"], state["seconds"]
-        log.info("going on from step %d of %d", step, run.steps)
-
-    def save() -> None:
-        state = {"recipe": recipe, "bad_steps": bad_steps, "seconds": seconds}
-        checkpoint.save(out, step, model, ema.model, optimizers, state, keep=run.keep_checkpoints)
-
-    params = [p for group in optimizers for g in group.param_groups for p in g["params"]]
+    params = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     consecutive = 0
-    saved_at = step
-    with Report(out, start=step, num_steps=run.steps, every=run.log_every) as report, _StopSignal() as stop:
-        for batch in batches(part.batch, step, run.steps, num_workers=run.num_workers):
+    with (
+        Report(out, start=done.step, num_steps=run.steps, every=run.log_every) as report,
+        _StopSignal() as stop,
+    ):
+        for batch in batches(task.batch, done.step, run.steps, num_workers=run.num_workers):
             started = time.perf_counter()
-            factor = part.recipe.optimizer.factor(step, run.steps)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = factor * group["peak_lr"]
-            with autocast(device, run.precision):
-                loss, metrics = part.loss(model, to_device(batch, device), torch_rng(run.seed, "loss", step))
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(params, part.recipe.optimizer.clip_norm, foreach=True)
-            finite = bool(torch.isfinite(loss.detach() + norm))
-            if finite:
+            lr_factor = optimizer_config.factor(done.step, run.steps)
+            _set_lr(optimizers, lr_factor)
+            loss, metrics = _backward(task, model, batch, torch_rng(run.seed, "loss", done.step), device)
+            norm = nn.utils.clip_grad_norm_(params, optimizer_config.clip_norm, foreach=True)
+
+            is_finite = bool(torch.isfinite(loss + norm))
+            if is_finite:
                 for optimizer in optimizers:
                     optimizer.step()
-                ema.update(model, step)
+                ema.update(model, done.step)
                 consecutive = 0
             else:
-                bad_steps, consecutive = bad_steps + 1, consecutive + 1
-                log.warning(
-                    "step %d is not finite (loss %s, gradient norm %s) and is skipped",
-                    step + 1,
-                    loss.item(),
-                    norm.item(),
-                )
-                if consecutive >= run.max_bad_steps:
-                    raise TrainingError(
-                        f"{consecutive} steps in a row were not finite, the last is step {step + 1}; lower optimizer.lr"
-                    )
+                done.bad_steps, consecutive = done.bad_steps + 1, consecutive + 1
+                _skip_step(done.step + 1, loss, norm, consecutive, run.max_bad_steps)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
-            step += 1
-            seconds += time.perf_counter() - started
-            if finite:
-                report.add(
-                    step,
-                    {"loss": loss.detach(), **metrics},
-                    norm=norm.item(),
-                    lr=factor * part.recipe.optimizer.lr,
+            done.step += 1
+            done.seconds += time.perf_counter() - started
+
+            if is_finite:
+                lr = lr_factor * optimizer_config.lr
+                report.add(done.step, {"loss": loss, **metrics}, norm=norm.item(), lr=lr)
+            if done.step % run.save_every == 0 or done.step == run.steps or stop.is_requested:
+                state = {"recipe": recipe, "bad_steps": done.bad_steps, "seconds": done.seconds}
+                checkpoint.save(
+                    out, done.step, model, ema.model, optimizers, state, keep=run.keep_checkpoints
                 )
-            if step % run.save_every == 0 or step == run.steps or stop.asked:
-                save()
-                saved_at = step
-            if step % run.sample_every == 0 or step == run.steps:
-                _sample(part, ema, out, step, device)
-            if stop.asked:
-                report.flush(step)
+            if done.step % run.sample_every == 0 or done.step == run.steps:
+                _sample(task, ema, out, done.step, device)
+            if stop.is_requested:
+                report.flush(done.step)
                 break
-    if step < run.steps:
+
+    return _export(task, ema, out, done, recipe, device)
+
+
+def _resume(
+    out: Path,
+    recipe: dict[str, Any],
+    model: nn.Module,
+    ema: EMA,
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> _Counters:
+    """Load the newest checkpoint of the run folder, if it has one; the counters to go on from."""
+    found = checkpoint.latest(out)
+    if found is None:
+        return _Counters()
+
+    state = checkpoint.read_state(found)
+    assert state is not None, "latest() returns whole checkpoints only"
+    _check_same_recipe(found, with_current_keys(state["recipe"]), recipe)
+    checkpoint.load(found, model, ema.model, list(optimizers))
+    return _Counters(state["step"], state["bad_steps"], state["seconds"])
+
+
+def _set_lr(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
+    """Set the learning rate of every group to `factor` times its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group["peak_lr"]
+
+
+def _backward(
+    task: TrainingTask, model: nn.Module, batch: Batch, generator: torch.Generator, device: torch.device
+) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    """The detached loss of a batch and its metrics, with the gradients in the parameters."""
+    with autocast(device, task.recipe.run.precision):
+        loss, metrics = task.loss(model, to_device(batch, device), generator)
+    loss.backward()
+    return loss.detach(), metrics
+
+
+def _skip_step(step: int, loss: Tensor, norm: Tensor, consecutive: int, max_bad_steps: int) -> None:
+    """Log a step that is not finite. Raises `TrainingError` at the `max_bad_steps`th in a row."""
+    log.warning(
+        "step %d is not finite (loss %s, gradient norm %s) and is skipped", step, loss.item(), norm.item()
+    )
+    if consecutive >= max_bad_steps:
+        raise TrainingError(
+            f"{consecutive} steps in a row were not finite, the last is step {step}; lower optimizer.lr"
+        )
+
+
+def _export(
+    task: TrainingTask, ema: EMA, out: Path, done: _Counters, recipe: dict[str, Any], device: torch.device
+) -> bool:
+    """Export the averaged model if all steps are done; whether they are."""
+    run = task.recipe.run
+    if done.step < run.steps:
         log.info(
-            "stopped and saved at step %d of %d; the same command goes on from there", saved_at, run.steps
+            "stopped and saved at step %d of %d; the same command continues the run", done.step, run.steps
         )
         return False
+
     training = {
-        "steps": step,
-        "seconds": round(seconds, 1),
+        "steps": done.step,
+        "seconds": round(done.seconds, 1),
         "seed": run.seed,
-        "skipped_steps": bad_steps,
+        "skipped_steps": done.bad_steps,
         "recipe": recipe,
     }
-    part.export(ema.model, out / "export", device, training)
-    log.info("done: %s (%.0f s of training)", out / "export", seconds)
+    task.export(ema.model, out / "export", device, training)
+    log.info("done: %s (%.0f s of training)", out / "export", done.seconds)
     return True
 
 
-def measure(part: TrainingTask, *, repeats: int = 2) -> list[dict[str, Any]]:
-    """For every kind of step of a part: name, tokens, seconds per step and peak memory in bytes, by taking a few on random data."""
-    run = part.recipe.run
+class BenchmarkResult(NamedTuple):
+    """Time and memory of one kind of step: seconds per step and the process's peak memory."""
+
+    name: str
+    num_tokens: int
+    seconds: float
+    peak_bytes: int
+
+
+def benchmark(task: TrainingTask, *, repeats: int = 2) -> list[BenchmarkResult]:
+    """For every kind of step of a task: the fastest of `repeats` steps on random data, after one to warm
+    up."""
+    run = task.recipe.run
     device = pick_device(run.device)
-    model = part.model.to(device).train()
-    optimizers = build_optimizers(model, part.recipe.optimizer)
-    rows = []
-    for name, batch, tokens in part.plan():
+    model = task.model.to(device).train()
+    optimizers = build_optimizers(model, task.recipe.optimizer)
+    results = []
+
+    for name, batch, num_tokens in task.benchmark_batches():
         times = []
         for repeat in range(repeats + 1):
             synchronize(device)
             started = time.perf_counter()
-            with autocast(device, run.precision):
-                loss, _ = part.loss(model, to_device(batch, device), torch_rng("plan", repeat))
-            loss.backward()
+            _backward(task, model, batch, torch_rng("plan", repeat), device)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             synchronize(device)
             times.append(time.perf_counter() - started)
-        rows.append(
-            {
-                "name": name,
-                "tokens": tokens,
-                "seconds": min(times[1:]),
-                "peak_bytes": peak_memory_bytes(device),
-            }
-        )
-    return rows
+        results.append(BenchmarkResult(name, num_tokens, min(times[1:]), peak_memory_bytes(device)))
+    return results
 
 
-def _claim(out: Path) -> None:
+def _check_folder(out: Path) -> None:
+    """Make the run folder. Raises `OutputError` when it cannot be written or the disk is nearly full."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".probe"
@@ -165,67 +221,72 @@ def _claim(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OutputError(f"cannot write the run folder {out}: {error.strerror}") from error
+
     free = shutil.disk_usage(out).free
-    if free < 2**28:
-        raise OutputError(f"{out} has {free / 2**20:.0f} MiB of disk left; checkpoints need at least 256 MiB")
+    if free < MIN_FREE_BYTES:
+        raise OutputError(
+            f"{out} has {free / 2**20:.0f} MiB of free disk space; checkpoints need at least "
+            f"{MIN_FREE_BYTES / 2**20:.0f} MiB"
+        )
 
 
-MAY_CHANGE = tuple(
-    f"run.{name}"
-    for name in (
-        "steps",
-        "log_every",
-        "save_every",
-        "sample_every",
-        "keep_checkpoints",
-        "max_bad_steps",
-        "num_workers",
-        "device",
-    )
+CHANGEABLE_SETTINGS = (
+    "run.steps",
+    "run.log_every",
+    "run.save_every",
+    "run.sample_every",
+    "run.keep_checkpoints",
+    "run.max_bad_steps",
+    "run.num_workers",
+    "run.device",
 )
-"""Settings that a run may go on with in another value: they do not say what a step does."""
+"""Settings that may differ when a run is continued: they do not change the result of a step."""
 
 
-def _same_recipe(path: Path, old: dict[str, Any], new: dict[str, Any], where: str = "") -> None:
-    """Refuse to go on with other settings than `MAY_CHANGE`."""
+def _check_same_recipe(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> None:
+    """Raise `TrainingError` when the recipes differ in a setting that is not in `CHANGEABLE_SETTINGS`."""
     for key in sorted({*old, *new}):
-        name = f"{where}{key}"
-        if name in MAY_CHANGE:
+        name = f"{prefix}{key}"
+        if name in CHANGEABLE_SETTINGS:
             continue
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            _same_recipe(path, before, after, f"{name}.")
+            _check_same_recipe(path, before, after, f"{name}.")
         elif before != after:
             raise TrainingError(
-                f"{path} was trained with {name} = {before}, not {after}: use another --out, or --init-from for its weights"
+                f"{path} was trained with {name} = {before}, not {after}: use another --out, "
+                "or --init-from to start from its weights"
             )
 
 
-def _sample(part: TrainingTask, ema: EMA, out: Path, step: int, device: torch.device) -> None:
-    """A picture is worth no run: what goes wrong with it is said, and training goes on."""
+def _sample(task: TrainingTask, ema: EMA, out: Path, step: int, device: torch.device) -> None:
+    """Write the sample of a step. A failed sample must not stop training, so its error is only logged."""
     try:
         (out / "samples").mkdir(exist_ok=True)
-        part.sample(ema.model, out / "samples" / f"{step:08d}.png", device)
+        task.sample(ema.model, out / "samples" / f"{step:08d}.png", device)
     except (KinemaError, OSError) as error:
         log.warning("no sample of step %d: %s", step, error)
 
 
 class _StopSignal:
-    """Turns SIGINT and SIGTERM into a wish that the loop reads after its step; a second Ctrl-C ends at once."""
+    """A flag that SIGINT or SIGTERM sets, checked after each step; a second signal ends the process at
+    once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.is_requested = False
 
     def __enter__(self) -> "_StopSignal":
-        self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {
+            number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: object) -> None:
-        if self.asked:
+    def _request(self, number: int, frame: object) -> None:
+        if self.is_requested:
             os._exit(128 + number)
-        self.asked = True
+        self.is_requested = True
         log.info("stopping after this step")

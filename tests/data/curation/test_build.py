@@ -23,8 +23,8 @@ from kinema.data.curation.recipe import Clips
 from kinema.data.curation.validate import dataset_problems
 from kinema.data.dataset import Dataset
 from kinema.errors import DataError
-from kinema.models.known import encode_known
 from kinema.models.pixels import from_uint8
+from kinema.models.vae_conditioning import encode_conditioning
 from kinema.video import Video, save_image
 
 SOURCE = str(Path(__file__).parents[3] / "src")
@@ -80,7 +80,7 @@ def test_what_is_encoded_is_what_was_shown(folder, built, tmp_path, model_folder
     import cv2
 
     small = np.stack([cv2.resize(p, (72, 96), interpolation=cv2.INTER_AREA)[:, 4:68] for p in frames])
-    expected = encode_known(load_vae(model_folder), from_uint8([small]), starts_canvas=True)[0]
+    expected = encode_conditioning(load_vae(model_folder), from_uint8([small]), starts_canvas=True)[0]
     assert torch.allclose(dataset.latents(1).float(), expected, atol=2e-3, rtol=2e-3)
 
 

@@ -8,12 +8,12 @@ import torch
 
 from kinema.errors import ConfigError, RequestError
 from kinema.generation.conditioning import tasks
-from kinema.generation.conditioning.clips import Place, content_hash
-from kinema.generation.conditioning.encode import paint
+from kinema.generation.conditioning.clips import ClipCondition, content_hash
+from kinema.generation.conditioning.encode import encode_conditions
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import CLIP_GUIDANCE, Request
-from kinema.models.known import encode_known
 from kinema.models.pixels import from_uint8
+from kinema.models.vae_conditioning import encode_conditioning
 from kinema.video import Video
 
 FIELDS = {"prompt": "a red fox runs", "width": 48, "height": 32, "steps": 2, "seed": 3}
@@ -29,7 +29,7 @@ def clip_of(num_frames: int, *, seed: int = 0, width: int = 48, height: int = 32
     return Video(frames.astype(np.uint8), fps)
 
 
-def made(pipeline: Pipeline, task: tasks.Task) -> np.ndarray:
+def made(pipeline: Pipeline, task: tasks.TaskRequest) -> np.ndarray:
     request, inputs = task
     return pipeline.run(request, inputs=inputs).video.frames
 
@@ -83,17 +83,17 @@ def test_known_latents_are_those_of_the_clip_and_come_out_of_the_sampler_untouch
     clip = clip_of(9)
     request, inputs = tasks.extend(FIELDS, clip, seconds=1.0, direction="backward", fps=FPS)
     plan = pipeline.plan(request)
-    painted = paint(plan, inputs, pipeline.vae, pipeline.device)
-    latents = pipeline.sample(plan, painted=painted)
-    known = painted.canvas.known[0, 0, :, 0, 0]
+    conditions = encode_conditions(plan, inputs, pipeline.vae, pipeline.device)
+    latents = pipeline.sample(plan, conditions=conditions)
+    known = conditions.canvas.known[0, 0, :, 0, 0]
     # The canvas begins one frame before the result, so that the clip's first frame is the first of a latent.
     assert plan.canvas_first == 1
     assert known.tolist() == [False, False, False, True, True, True]
-    assert torch.equal(latents[:, known], painted.canvas.clean[0][:, known])
+    assert torch.equal(latents[:, known], conditions.canvas.clean[0][:, known])
     # Behind the result's end the clip goes on reflected.
     with torch.no_grad():
-        own = encode_known(pipeline.vae, from_uint8([clip.frames[[*range(9), 7, 6, 5]]]), starts_canvas=False)
-    assert torch.equal(painted.canvas.clean[:, :, 3:], own)
+        own = encode_conditioning(pipeline.vae, from_uint8([clip.frames[[*range(9), 7, 6, 5]]]), starts_canvas=False)
+    assert torch.equal(conditions.canvas.clean[:, :, 3:], own)
 
 
 def test_a_region_keeps_every_pixel_outside_and_changes_pixels_inside(pipeline):
@@ -127,9 +127,9 @@ def test_a_weaker_edit_stays_nearer_to_the_clip(pipeline):
     for strength in (0.05, 0.5, 1.0):
         request, inputs = tasks.edit({**FIELDS, "steps": 4}, clip, strength=strength, fps=FPS)
         plan = pipeline.plan(request)
-        painted = paint(plan, inputs, pipeline.vae, pipeline.device)
+        conditions = encode_conditions(plan, inputs, pipeline.vae, pipeline.device)
         distances.append(
-            float((pipeline.sample(plan, painted=painted) - painted.canvas.clean[0]).abs().mean())
+            float((pipeline.sample(plan, conditions=conditions) - conditions.canvas.clean[0]).abs().mean())
         )
     assert distances == sorted(distances)
     assert distances[0] < 0.5 * distances[2]
@@ -267,7 +267,7 @@ def test_without_words_there_is_no_guidance(pipeline):
             "a prompt at 2 s stands behind the end",
         ),
         (
-            lambda: (Request("a fox", width=48, height=32, places=(Place("0" * 32, seconds=0.5),)), {}),
+            lambda: (Request("a fox", width=48, height=32, places=(ClipCondition("0" * 32, seconds=0.5),)), {}),
             "was not given with it",
         ),
     ],

@@ -23,7 +23,7 @@ TINY = DiTConfig(
     d=64, num_layers=2, num_heads=2, ffn_dim=96, text_dim=32, text_padding="zeros", text_length=8
 )
 CODEC = VAEConfig(
-    base_dim=8, dim_mult=(1, 2, 2, 2), z_dim=16, temporal_downsample=(False, True, True), fold=1
+    base_dim=8, dim_mult=(1, 2, 2, 2), z_dim=16, temporal_downsample=(False, True, True), patch_size=1
 )
 
 

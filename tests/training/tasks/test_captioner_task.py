@@ -1,4 +1,4 @@
-"""The captioner part: clips are looked at once, short captions come first, and a folder tells what it scores."""
+"""The captioner task: clips are looked at once, short captions come first, and a folder tells what it scores."""
 
 import logging
 from pathlib import Path
@@ -24,13 +24,13 @@ QUICK = (
 
 
 def tiny(*settings: str) -> CaptionerTask:
-    part = load_task(RECIPES / "captioner_tiny.toml", assignments=[*QUICK, *settings])
-    assert isinstance(part, CaptionerTask)
-    return part
+    task = load_task(RECIPES / "captioner_tiny.toml", assignments=[*QUICK, *settings])
+    assert isinstance(task, CaptionerTask)
+    return task
 
 
-def texts(part: CaptionerTask, batch: dict) -> list[str]:
-    return [part.model.speller.decode([i for i in row[1:] if i > 1]) for row in batch["ids"].tolist()]
+def texts(task: CaptionerTask, batch: dict) -> list[str]:
+    return [task.model.codec.decode([i for i in row[1:] if i > 1]) for row in batch["ids"].tolist()]
 
 
 def test_a_tiny_captioner_is_trained_and_says_what_it_scores(tmp_path, caplog):
@@ -46,41 +46,41 @@ def test_a_tiny_captioner_is_trained_and_says_what_it_scores(tmp_path, caplog):
     assert all(0 <= share <= 1 for shares in scores.values() for share in shares.values())
 
     caplog.clear()
-    part = tiny()
-    part.prepare(tmp_path / "run", torch.device("cpu"))
+    task = tiny()
+    task.prepare(tmp_path / "run", torch.device("cpu"))
     assert "looked at" not in caplog.text, "clips are looked at once"
 
 
 def test_short_captions_come_first_and_detailed_ones_later(tmp_path):
-    part = tiny("run.steps=100")
-    part.prepare(tmp_path, torch.device("cpu"))
+    task = tiny("run.steps=100")
+    task.prepare(tmp_path, torch.device("cpu"))
     early, late = (
-        [text for step in steps for text in texts(part, part.batch(step))]
+        [text for step in steps for text in texts(task, task.batch(step))]
         for steps in (range(0, 25), range(25, 75))
     )
     assert not any(text.endswith((".", "。")) for text in early)
     assert any(text.endswith(".") for text in late)
-    assert texts(part, part.batch(3)) == texts(part, part.batch(3))
+    assert texts(task, task.batch(3)) == texts(task, task.batch(3))
 
 
 def test_captions_are_those_of_the_clips_that_are_seen(tmp_path):
-    part = tiny("run.steps=100", "data.lengths=[5]")
-    part.prepare(tmp_path, torch.device("cpu"))
-    seen, truths = part.seen[5]
-    batch = part.batch(60)
-    for row, text in enumerate(texts(part, batch)):
+    task = tiny("run.steps=100", "data.lengths=[5]")
+    task.prepare(tmp_path, torch.device("cpu"))
+    seen, truths = task.seen[5]
+    batch = task.batch(60)
+    for row, text in enumerate(texts(task, batch)):
         index = next(i for i in range(len(truths)) if torch.equal(seen.frames[i], batch["frames"][row]))
-        form = part.config.forms[batch["ids"][row, 0].item() - 2]
-        spoken = {part._caption(truths[index], form, seed) for seed in range(300)}
+        form = task.config.forms[batch["ids"][row, 0].item() - 2]
+        spoken = {task._caption(truths[index], form, seed) for seed in range(300)}
         assert text.split(" ")[:1] in [one.split(" ")[:1] for one in spoken]
 
 
 def test_padding_teaches_nothing():
-    part = tiny("data.hidden=0.0")
-    ((_, batch, _),) = part.plan()
+    task = tiny("data.hidden=0.0")
+    ((_, batch, _),) = task.benchmark_batches()
     longer = batch | {"ids": torch.cat([batch["ids"], torch.full((len(batch["ids"]), 4), PAD)], dim=1)}
     with torch.no_grad():
-        losses = [part.loss(part.model, one, torch.Generator())[0] for one in (batch, longer)]
+        losses = [task.loss(task.model, one, torch.Generator())[0] for one in (batch, longer)]
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
 
 
@@ -92,7 +92,7 @@ def test_an_oracle_that_does_not_know_the_stage_is_refused():
 def test_stages_rise_to_the_end():
     mix = "captions = { short = 1.0, medium = 0.0, detailed = 0.0, dropped = 0.0 }"
     with pytest.raises(ConfigError, match="rise to 1"):
-        tiny(f"stages=[{{until = 0.5, {mix}}}]")
+        tiny(f"periods=[{{until = 0.5, {mix}}}]")
 
 
 def test_a_plan_can_be_measured():

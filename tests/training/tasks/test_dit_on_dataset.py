@@ -120,16 +120,16 @@ def test_a_stopped_run_goes_on_bit_for_bit(dataset, tmp_path):
     from safetensors.torch import load_file
 
     train(part_of(dataset), tmp_path / "whole")
-    part = part_of(dataset)
-    batch = part.batch
+    task = part_of(dataset)
+    batch = task.batch
 
     def stopping(step):
         if step == 1:
             signal.raise_signal(signal.SIGINT)
         return batch(step)
 
-    part.batch = stopping
-    assert not train(part, tmp_path / "halves")
+    task.batch = stopping
+    assert not train(task, tmp_path / "halves")
     assert train(part_of(dataset), tmp_path / "halves")
     weights = [
         load_file(tmp_path / run / "checkpoint-00000004" / "model.safetensors") for run in ("whole", "halves")
@@ -173,13 +173,13 @@ def test_an_adapter_is_trained_on_a_data_set(dataset: Path, tmp_path: Path):
         "defaults.steps=2",
         "pack.tokens=128",
     ]
-    part = load_task(
+    task = load_task(
         LORA, steps=2, assignments=[*quick, f"base={dataset.parent / 'model'}", f"dataset={dataset}"]
     )
-    before = {name: tensor.clone() for name, tensor in part.model.state_dict().items()}
-    assert train(part, tmp_path / "run")
+    before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+    assert train(task, tmp_path / "run")
     changed = {
-        name for name, tensor in part.model.state_dict().items() if not torch.equal(tensor, before[name])
+        name for name, tensor in task.model.state_dict().items() if not torch.equal(tensor, before[name])
     }
     assert changed == {name for name in before if name.endswith((".up", ".down"))}
     assert (tmp_path / "run" / "export" / "lora.safetensors").is_file()

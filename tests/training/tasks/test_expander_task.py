@@ -1,4 +1,4 @@
-"""The expander part: pairs in which the prompt stands inside its expansion, and a folder that expands."""
+"""The expander task: pairs in which the prompt stands inside its expansion, and a folder that expands."""
 
 import random
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kinema.checkpoints.folders import load_card, load_component
-from kinema.models.expander import KINDS, UNKNOWN, Expander
+from kinema.models.expander import PROMPT_KINDS, UNKNOWN, Expander
 from kinema.training import load_task, train
 from kinema.training.tasks.expander import IN_PICTURE, ExpanderTask, align, pair
 from kinema.worlds.stage import grammar
@@ -16,9 +16,9 @@ RECIPE = Path(__file__).parents[3] / "recipes" / "expander_tiny.toml"
 
 
 def tiny(*settings: str) -> ExpanderTask:
-    part = load_task(RECIPE, assignments=settings)
-    assert isinstance(part, ExpanderTask)
-    return part
+    task = load_task(RECIPE, assignments=settings)
+    assert isinstance(task, ExpanderTask)
+    return task
 
 
 def test_a_tiny_expander_is_trained_and_expands(tmp_path):
@@ -32,25 +32,25 @@ def test_a_tiny_expander_is_trained_and_expands(tmp_path):
     assert "text:" in (tmp_path / "run" / "samples" / "00000004.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PROMPT_KINDS)
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_steps_make_the_target_of_the_prompt(kind, language):
-    part = tiny(
+    task = tiny(
         "data.truths=40",
         "stage.nouns=24",
         "stage.max_objects=2",
         'stage.cameras=["still", "follow", "pan_left"]',
         "stage.verbs=[]",
     )
-    part.prepare(Path(), torch.device("cpu"))
+    task.prepare(Path(), torch.device("cpu"))
     added = 0
-    for index, truth in enumerate(part.truths):
+    for index, truth in enumerate(task.truths):
         prompt, target = pair(truth, kind, language, random.Random(index), 0.65)
-        readings, steps = align(part.model, prompt, target)
+        readings, steps = align(task.model, prompt, target)
         assert steps.count(0) == len(readings) + 1
         assert steps[-1] == 0
-        assert part.model.ids[UNKNOWN] not in readings
-        wanted = [token.reading for token in part.model.read(target.rstrip("."))]
+        assert task.model.ids[UNKNOWN] not in readings
+        wanted = [token.reading for token in task.model.read(target.rstrip("."))]
         given = iter(readings)
         assert [next(given) if step == 0 else step for step in steps[:-1]] == wanted
         added += len(steps) - 1 - len(readings)
@@ -72,11 +72,11 @@ def test_a_batch_is_a_pure_function_of_its_step():
 
 
 def test_the_loss_is_small_for_an_expander_that_is_sure():
-    part = tiny("data.truths=10", "data.batch=4", "data.unknown=0.0")
-    batch = part.batch(0)
-    optimizer = torch.optim.Adam(part.model.parameters(), lr=0.01)
+    task = tiny("data.truths=10", "data.batch=4", "data.unknown=0.0")
+    batch = task.batch(0)
+    optimizer = torch.optim.Adam(task.model.parameters(), lr=0.01)
     for _ in range(60):
-        loss, metrics = part.loss(part.model, batch, torch.Generator())
+        loss, metrics = task.loss(task.model, batch, torch.Generator())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""An adapter is trained on a released model by the loop of every other part."""
+"""An adapter is trained on a released model by the loop of every other task."""
 
 from pathlib import Path
 
@@ -24,13 +24,13 @@ QUICK = (
 
 
 def test_an_adapter_is_trained_written_and_applied(tmp_path):
-    part = load_task(RECIPE, assignments=[*QUICK, "stages=[{until=1.0, batch=2, latent_frames=1}]"])
-    assert isinstance(part.model, DiT)
+    task = load_task(RECIPE, assignments=[*QUICK, "periods=[{until=1.0, batch=2, latent_frames=1}]"])
+    assert isinstance(task.model, DiT)
     base = load_dit(shipped_model())
-    frozen = {name: tensor.clone() for name, tensor in part.model.state_dict().items() if ".base." in name}
-    assert train(part, tmp_path / "run")
-    assert all(torch.equal(part.model.state_dict()[name], tensor) for name, tensor in frozen.items())
-    assert any(module.up.abs().max() > 0 for module in part.model.modules() if isinstance(module, LoRALinear))
+    frozen = {name: tensor.clone() for name, tensor in task.model.state_dict().items() if ".base." in name}
+    assert train(task, tmp_path / "run")
+    assert all(torch.equal(task.model.state_dict()[name], tensor) for name, tensor in frozen.items())
+    assert any(module.up.abs().max() > 0 for module in task.model.modules() if isinstance(module, LoRALinear))
     export = tmp_path / "run" / "export"
     assert load_card(export)["rank"] == 2
     pipeline = load()

@@ -1,4 +1,4 @@
-"""The oracle part: targets that are the truth, round trips that are made once, a folder that loads and tells what it scores."""
+"""The oracle task: targets that are the truth, round trips that are made once, a folder that loads and tells what it scores."""
 
 import logging
 from pathlib import Path
@@ -24,9 +24,9 @@ QUICK = (
 
 
 def tiny(*settings: str) -> OracleTask:
-    part = load_task(RECIPES / "oracle_tiny.toml", assignments=[*QUICK, *settings])
-    assert isinstance(part, OracleTask)
-    return part
+    task = load_task(RECIPES / "oracle_tiny.toml", assignments=[*QUICK, *settings])
+    assert isinstance(task, OracleTask)
+    return task
 
 
 def test_a_tiny_oracle_is_trained_and_says_what_it_scores(tmp_path, caplog):
@@ -42,37 +42,37 @@ def test_a_tiny_oracle_is_trained_and_says_what_it_scores(tmp_path, caplog):
     assert scores["fresh"]["camera"] == 1
 
     caplog.clear()
-    part = tiny()
-    part.prepare(tmp_path / "run", torch.device("cpu"))
+    task = tiny()
+    task.prepare(tmp_path / "run", torch.device("cpu"))
     assert "through the VAE" not in caplog.text, "round trips are made once"
-    first, second = part.batch(3), tiny("data.round_trip_share=0.0").batch(3)
+    first, second = task.batch(3), tiny("data.round_trip_share=0.0").batch(3)
     assert first["video"].shape == second["video"].shape
 
 
 def test_targets_are_the_truth_of_the_clips():
-    part = tiny()
-    clips = [part.world.clip(seed, height=32, width=48, num_frames=5, fps=4.0) for seed in range(4)]
-    found = targets(clips, part.config)
+    task = tiny()
+    clips = [task.world.clip(seed, height=32, width=48, num_frames=5, fps=4.0) for seed in range(4)]
+    found = targets(clips, task.config)
     for i, clip in enumerate(clips):
-        assert part.config.slots["noun"][found["slot_noun"][i]] == clip.truth["noun"]
+        assert task.config.slots["noun"][found["slot_noun"][i]] == clip.truth["noun"]
         track = clip.truth["objects"][0]["tracks"]
         assert (found["places"][i, :, 0, 0] * 1.5).tolist() == pytest.approx(track["x"], abs=1e-4)
         assert found["log_sizes"][i].exp()[:, 0].tolist() == pytest.approx(track["size"], abs=1e-4)
 
 
 def test_the_loss_is_zero_for_tracks_that_are_the_truth():
-    part = tiny("data.batch=2", "data.round_trip_share=0.0")
-    batch = part.batch(0)
+    task = tiny("data.batch=2", "data.round_trip_share=0.0")
+    batch = task.batch(0)
     with torch.no_grad():
-        _, metrics = part.loss(part.model, batch, torch.Generator())
-        out = part.model(batch["video"])
-    _, exact = part.loss(
-        part.model,
-        batch | {"places": out.places.detach(), "log_sizes": out.log_sizes.detach()},
+        _, metrics = task.loss(task.model, batch, torch.Generator())
+        out = task.model(batch["video"])
+    _, exact = task.loss(
+        task.model,
+        batch | {"places": out.positions.detach(), "log_sizes": out.log_sizes.detach()},
         torch.Generator(),
     )
-    assert float(metrics["place"]) > 0
-    assert float(exact["place"]) == float(exact["log_size"]) == 0
+    assert float(metrics["position"]) > 0
+    assert float(exact["position"]) == float(exact["log_size"]) == 0
 
 
 def test_an_oracle_must_be_trained_on_everything():

@@ -249,8 +249,8 @@ def test_recomputing_gives_the_same_gradients():
         TextStates(torch.randn(3, 8), (3,)),
     )
     gradients = []
-    for recompute in (False, True):
-        dit.recompute = recompute
+    for activation_checkpointing in (False, True):
+        dit.activation_checkpointing = activation_checkpointing
         dit.zero_grad()
         apply_to_grids(dit, clips, times, text, [0])[0].square().sum().backward()
         gradients.append({name: parameter.grad.clone() for name, parameter in dit.named_parameters()})

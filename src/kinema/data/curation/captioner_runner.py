@@ -58,11 +58,11 @@ class CaptionerRunner:
         """The caption of one clip, uint8 (f, h, w, 3). Raises `RequestError` when it is too short, `UnknownName` for an unknown form."""
         import torch
 
-        from kinema.models.captioner import look
+        from kinema.models.captioner import clip_features
         from kinema.registry import lookup
 
-        lookup(self.captioner.speller.form_ids, form, kind="form of a caption")
-        seen = look(self.oracle, frames, fps, most=self.captioner.config.num_frames)
+        lookup(self.captioner.codec.form_ids, form, kind="form of a caption")
+        seen = clip_features(self.oracle, frames, fps, max_frames=self.captioner.config.num_frames)
         return self.captioner.write(
             seen, [form], temperature=temperature, generator=torch.Generator().manual_seed(seed)
         )[0]

@@ -23,7 +23,7 @@ from kinema.data.curation.writers import ASKED, INSTRUCTIONS, Said, caption, for
 from kinema.data.dataset import ClipRow, group_by_source
 from kinema.errors import DataError, EndpointError
 from kinema.files import content_key
-from kinema.models.oracle import LEAST_FRAMES
+from kinema.models.oracle import MIN_FRAMES
 
 CAPTION_VERSION = 1
 """Rises when the same writer would be asked otherwise, so that what is stored is not taken for it."""
@@ -89,9 +89,9 @@ def add_captions(
     for clip in clips:
         if clip.verdict != "kept":
             continue
-        if config.writer == "model" and clip.num_frames < LEAST_FRAMES:
+        if config.writer == "model" and clip.num_frames < MIN_FRAMES:
             refused[clip.clip_id] = dict.fromkeys(
-                forms_of(config), f"too few frames: {clip.num_frames}, at least {LEAST_FRAMES}"
+                forms_of(config), f"too few frames: {clip.num_frames}, at least {MIN_FRAMES}"
             )
         elif config.writer != "file" or clip.name in given:
             size = (

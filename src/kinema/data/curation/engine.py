@@ -19,7 +19,7 @@ Stage = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 TASKS_PER_CHILD = 200
 """A child is replaced after so many tasks, whatever it may have leaked."""
-PRELOADED = ["av", "kinema.data.curation.stages", "kinema.models.known", "kinema.checkpoints.folders"]
+PRELOADED = ["av", "kinema.data.curation.stages", "kinema.models.vae_conditioning", "kinema.checkpoints.folders"]
 """Imported once, in the process that children are forked from."""
 START_S = 60.0
 """What a child may take to start and import, beyond the deadline of its first task."""

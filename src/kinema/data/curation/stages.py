@@ -146,15 +146,15 @@ def encode(task: Task) -> Result:
     import torch
 
     from kinema.device import pick_device
-    from kinema.models.known import encode_known
     from kinema.models.pixels import from_uint8
+    from kinema.models.vae_conditioning import encode_conditioning
 
     device = pick_device(task["device"])
     vae = _vae(task["vae"]).to(device)
     result: Result = {}
     for clip, shown in shown_clips(task):
         with torch.no_grad(), one_thread():
-            latents = encode_known(vae, from_uint8([shown]).to(device), starts_canvas=True)[0]
+            latents = encode_conditioning(vae, from_uint8([shown]).to(device), starts_canvas=True)[0]
         if not torch.isfinite(latents).all():
             raise VideoError(
                 f"cannot encode {task['path']} at {clip['start_s']:.3f} s: the VAE's latents are not finite"

@@ -94,7 +94,7 @@ def _writer(table: str) -> _Writer:
                     runner.describe(frames, clip["fps"], form, temperature=config.temperature, seed=seed)
                     for seed in seeds
                 ]
-            forms[form] = [_said(one.text, round(one.confidence, 4), one.is_whole) for one in drawn]
+            forms[form] = [_said(one.text, round(one.confidence, 4), one.is_complete) for one in drawn]
         return forms
 
     return describe

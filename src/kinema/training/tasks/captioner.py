@@ -30,8 +30,8 @@ from kinema.data.world_clips import CaptionMix, draw_clips, to_tensor
 from kinema.errors import ConfigError
 from kinema.evaluation.captions import caption_accuracies
 from kinema.files import atomic_file, content_key, output_errors
-from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, Seen, look
-from kinema.models.oracle import LEAST_FRAMES, Oracle
+from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, ClipFeatures, clip_features
+from kinema.models.oracle import MIN_FRAMES, Oracle
 from kinema.registry import lookup
 from kinema.training.task import Recipe
 from kinema.video import Video, contact_sheet, save_image
@@ -88,9 +88,9 @@ class CaptionerData:
     def __post_init__(self) -> None:
         if min(self.batch, self.num_clips, self.shard_clips, self.held_out_clips) < 1:
             raise ConfigError("batch, num_clips, shard_clips and held_out_clips must be positive")
-        if not self.lengths or min(self.lengths) < LEAST_FRAMES:
+        if not self.lengths or min(self.lengths) < MIN_FRAMES:
             raise ConfigError(
-                f"lengths = {list(self.lengths)} must be at least {LEAST_FRAMES}, or motion cannot be seen"
+                f"lengths = {list(self.lengths)} must be at least {MIN_FRAMES}, or motion cannot be seen"
             )
         for name in ("degraded", "hidden"):
             if not 0 <= getattr(self, name) <= 1:
@@ -107,17 +107,17 @@ class CaptionerRecipe(Recipe):
     stage: StageConfig = field(default_factory=lambda: StageConfig(split="all"))
     model: CaptionerConfig = field(default_factory=CaptionerConfig)
     data: CaptionerData = field(default_factory=CaptionerData)
-    stages: tuple[CaptionPeriod, ...] = (
+    periods: tuple[CaptionPeriod, ...] = (
         CaptionPeriod(0.25, CaptionMix(short=1.0, medium=0.0, detailed=0.0, chinese=0.3, dropped=0.0)),
         CaptionPeriod(1.0, CaptionMix(short=0.2, medium=0.35, detailed=0.45, chinese=0.3, dropped=0.0)),
     )
 
     def __post_init__(self) -> None:
-        ends = [stage.until for stage in self.stages]
+        ends = [period.until for period in self.periods]
         if not ends or ends != sorted(ends) or ends[-1] != 1:
-            raise ConfigError(f"stages end at {ends}: shares of the steps that rise to 1")
-        if any(stage.captions.dropped for stage in self.stages):
-            raise ConfigError("a captioner learns no empty captions: set dropped = 0 in its stages")
+            raise ConfigError(f"periods end at {ends}: shares of the steps that rise to 1")
+        if any(period.captions.dropped for period in self.periods):
+            raise ConfigError("a captioner learns no empty captions: set dropped = 0 in its periods")
 
 
 class CaptionerTask:
@@ -149,7 +149,7 @@ class CaptionerTask:
         )
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         self.model = Captioner(self.config)
-        self.seen: dict[int, tuple[Seen, list[dict[str, Any]]]] = {}
+        self.seen: dict[int, tuple[ClipFeatures, list[dict[str, Any]]]] = {}
 
     def prepare(self, out: Path, device: torch.device) -> None:
         """Look at the clips once; what is in the run folder already is not looked at again."""
@@ -164,18 +164,18 @@ class CaptionerTask:
             data.shard_clips,
         ]
         folder = out / f"seen-{content_key(identity)[:16]}"
-        found: dict[int, list[tuple[Seen, list[dict[str, Any]]]]] = {}
+        found: dict[int, list[tuple[ClipFeatures, list[dict[str, Any]]]]] = {}
         for first in range(0, data.num_clips, data.shard_clips):
             shard = self._shard(folder, first)
             found.setdefault(shard[0].frames.shape[1], []).append(shard)
         for length, shards in found.items():
-            together = Seen(
+            together = ClipFeatures(
                 torch.cat([seen.frames for seen, _ in shards]), torch.cat([seen.wholes for seen, _ in shards])
             )
             self.seen[length] = together, [truth for _, truths in shards for truth in truths]
 
     @torch.no_grad()
-    def _shard(self, folder: Path, first: int) -> tuple[Seen, list[dict[str, Any]]]:
+    def _shard(self, folder: Path, first: int) -> tuple[ClipFeatures, list[dict[str, Any]]]:
         """Clips of one shape and length as the oracle sees them, and their truths."""
         data, path = self.recipe.data, folder / f"{first:06d}.safetensors"
         if not path.exists():
@@ -201,7 +201,7 @@ class CaptionerTask:
                 save_file(tensors, partial, metadata={"truths": json.dumps(truths)})
             log.info("%s: %d clips looked at", path.name, len(clips))
         with safe_open(path, "pt") as file:
-            return Seen(file.get_tensor("frames"), file.get_tensor("wholes")), json.loads(
+            return ClipFeatures(file.get_tensor("frames"), file.get_tensor("wholes")), json.loads(
                 file.metadata()["truths"]
             )
 
@@ -220,9 +220,9 @@ class CaptionerTask:
         seen, truths = self.seen[length]
         rows = rng.integers(len(truths), size=recipe.data.batch)
         mix = next(
-            stage.captions
-            for stage in recipe.stages
-            if step < stage.until * recipe.run.steps or stage.until == 1
+            period.captions
+            for period in recipe.periods
+            if step < period.until * recipe.run.steps or period.until == 1
         )
         key = mix.draw({key: key for key in CAPTION_KEYS}, rng)
         texts = [
@@ -241,9 +241,9 @@ class CaptionerTask:
 
     def _ids(self, keys: Sequence[str], texts: Sequence[str]) -> Tensor:
         """Form, words and end of every caption, padded to the longest. Raises `ConfigError` when one is too long."""
-        speller = self.model.speller
+        codec = self.model.codec
         rows = [
-            [speller.form_ids[key], *speller.encode(text), END] for key, text in zip(keys, texts, strict=True)
+            [codec.form_ids[key], *codec.encode(text), END] for key, text in zip(keys, texts, strict=True)
         ]
         longest = max(map(len, rows))
         if longest > self.config.max_length + 1:
@@ -262,7 +262,7 @@ class CaptionerTask:
         is_hidden[:, 0] = False  # the form
         given = ids.masked_fill(is_hidden, PAD)[:, :-1]
         logits, targets = (
-            model(Seen(batch["frames"], batch["wholes"]), given).flatten(0, 1).float(),
+            model(ClipFeatures(batch["frames"], batch["wholes"]), given).flatten(0, 1).float(),
             ids[:, 1:].flatten(),
         )
         loss = F.cross_entropy(logits, targets, ignore_index=PAD)
@@ -284,8 +284,13 @@ class CaptionerTask:
                 **sizes,
                 fps=self.oracle.config.fps,
             )
-            seen = [look(self.oracle, clip.frames, clip.fps, most=self.config.num_frames) for clip in clips]
-            together = Seen(torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen]))
+            seen = [
+                clip_features(self.oracle, clip.frames, clip.fps, max_frames=self.config.num_frames)
+                for clip in clips
+            ]
+            together = ClipFeatures(
+                torch.cat([one.frames for one in seen]), torch.cat([one.wholes for one in seen])
+            )
             for key in MEASURED_FORMS:
                 captions = [written.text for written in model.write(together, [key] * len(clips))]
                 shares = caption_accuracies(captions, [clip.truth for clip in clips])
@@ -300,7 +305,9 @@ class CaptionerTask:
         shape = self.recipe.data.shapes[0]
         sizes = {"height": shape.height, "width": shape.width, "num_frames": max(self.recipe.data.lengths)}
         clips = draw_clips(self.world, "captioner-sample", range(6), **sizes, fps=self.oracle.config.fps)
-        seen = [look(self.oracle, clip.frames, clip.fps, most=self.config.num_frames) for clip in clips]
+        seen = [
+            clip_features(self.oracle, clip.frames, clip.fps, max_frames=self.config.num_frames) for clip in clips
+        ]
         titles = [model.write(one, [key])[0].text for one, key in zip(seen, CAPTION_KEYS)]
         save_image(
             path,

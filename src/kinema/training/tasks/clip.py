@@ -1,4 +1,5 @@
-"""Training CLIP on clips and captions of a world, with a foil, a caption wrong in one slot, for every clip."""
+"""Trains CLIP on clips and captions of a world. Every clip has a foil: a caption that is wrong in one
+slot."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,23 +17,28 @@ from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import CaptionMix, draw_clips, to_tensor
 from kinema.errors import ConfigError
 from kinema.files import write_json
-from kinema.models.clip import CLIP, CLIPConfig, clip_loss, way_loss
+from kinema.models.clip import CLIP, CLIPConfig, clip_loss, foil_loss
 from kinema.models.oracle import OracleConfig
 from kinema.models.pixels import to_uint8
 from kinema.prompts.tokenizer import Tokenizer
 from kinema.registry import lookup
-from kinema.training.task import Recipe
+from kinema.shapes import Float
+from kinema.training.task import BenchmarkBatch, Recipe
 from kinema.training.tasks.oracle import MIN_VISIBLE_SHARE, slots_of, targets
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import WORLDS, StageConfig
 
 POSITION_WEIGHT = 4.0
-"""Of the error of places, in shares of width and height, beside the cross-entropy of the slots."""
+"""Weight of the position error (shares of width and height) relative to the cross-entropy of the slots."""
 
 
 @dataclass(frozen=True)
 class CLIPData:
-    """Clips of `num_frames` frames over `duration_s` seconds; `image_share` of the batches are single frames."""
+    """Clips of `num_frames` frames over `duration_s` seconds; a share `image_share` of the batches are single
+    frames.
+
+    Raises `ConfigError` for values out of range.
+    """
 
     batch: int = 32
     num_frames: int = 5
@@ -40,14 +46,15 @@ class CLIPData:
     image_share: float = 0.15
     captions: CaptionMix = field(default_factory=lambda: CaptionMix(chinese=0.3, dropped=0.0))
     held_out_clips: int = 256
-    """Clips that are measured on, 32 at a time."""
+    """Held-out clips of a measurement, in groups of 32."""
     paired: float = 0.5
-    """Share of clips that come with the very caption their foil is wrong in one slot of."""
+    """Share of clips whose caption is the one that their foil was made from."""
 
     def __post_init__(self) -> None:
         if min(self.batch, self.num_frames) < 1 or self.duration_s <= 0:
             raise ConfigError(
-                f"batch = {self.batch}, num_frames = {self.num_frames} and duration_s = {self.duration_s} must be positive"
+                f"batch = {self.batch}, num_frames = {self.num_frames}, duration_s = {self.duration_s}: "
+                "all must be positive"
             )
         if self.held_out_clips < 32 or self.held_out_clips % 32:
             raise ConfigError(f"held_out_clips = {self.held_out_clips} must be a multiple of 32")
@@ -59,69 +66,81 @@ class CLIPData:
 
 @dataclass(frozen=True)
 class CLIPRecipe(Recipe):
-    """Everything of a CLIP run."""
+    """All settings of a CLIP run."""
 
     task: str = "clip"
     world: str = "stage"
     stage: StageConfig = field(default_factory=StageConfig)
     model: CLIPConfig = field(default_factory=CLIPConfig)
     data: CLIPData = field(default_factory=CLIPData)
-    slots: float = 0.0
-    """Weight of reading the caption's slots, and the subject's place in every frame, from what the video tower pools.
+    slot_loss: float = 0.0
+    """Weight of predicting the caption's slots and the subject's position in every frame from the pooled
+    video features.
 
-    Contrast alone leaves out what few captions of a batch differ in: which way a thing goes. The heads are not exported.
+    The contrastive loss alone ignores what few captions of a batch differ in: the direction of motion. The
+    heads are not exported.
     """
-    ways: float = 0.0
-    """Weight of lying on the caption's side of its foil, however near the two are: see `way_loss`."""
+    foil_loss: float = 0.0
+    """Weight of preferring the caption to its foil, however similar they are. See
+    `kinema.models.clip.foil_loss`."""
 
 
 class CLIPAndReader(nn.Module):
-    """What the optimizer sees: the CLIP, and linear heads on top of its video tower where slots and places are read."""
+    """All trained parameters: the CLIP, and linear heads on its video tower that predict slots and
+    positions."""
 
     def __init__(self, clip: CLIP, slots: Mapping[str, tuple[str, ...]]) -> None:
         super().__init__()
         self.clip = clip
-        sizes = {name: len(words) for name, words in slots.items()} | (
-            {"places": 2 * clip.config.num_frames} if slots else {}
-        )
+        sizes = {name: len(words) for name, words in slots.items()}
+        if slots:
+            sizes["places"] = 2 * clip.config.num_frames
         self.heads = nn.ModuleDict(
             {name: nn.Linear(clip.config.video_width, size) for name, size in sizes.items()}
         )
 
-    def read(self, pooled: Tensor, truth: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean cross-entropy of the slots plus the error of the places where the subject is seen, and what is read rightly."""
+    def read(
+        self, pooled: Float[Tensor, "b d"], truth: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the heads, and metrics with the accuracies of verb and direction.
+
+        The loss is the mean cross-entropy of the slots plus the position error in frames where the subject is
+        visible.
+        """
         logits = {name: self.heads[name](pooled) for name in self.heads if name != "places"}
-        entropy = torch.stack(
-            [F.cross_entropy(logits[name], truth[f"slot_{name}"]) for name in logits]
-        ).mean()
-        places = rearrange(self.heads["places"](pooled), "b (f xy) -> b f xy", xy=2)
-        seen = (truth["visible"][:, :, 0] > MIN_VISIBLE_SHARE).float()
-        missed = ((places - truth["places"][:, :, 0]).abs().sum(dim=-1) * seen).sum() / seen.sum().clamp(
-            min=1
-        )
-        right = {
+        entropies = [F.cross_entropy(logits[name], truth[f"slot_{name}"]) for name in logits]
+        entropy = torch.stack(entropies).mean()
+
+        positions = rearrange(self.heads["places"](pooled), "b (f xy) -> b f xy", xy=2)
+        visible = (truth["visible"][:, :, 0] > MIN_VISIBLE_SHARE).float()
+        errors = (positions - truth["places"][:, :, 0]).abs().sum(dim=-1)
+        error = (errors * visible).sum() / visible.sum().clamp(min=1)
+
+        accuracies = {
             name: (logits[name].argmax(dim=1) == truth[f"slot_{name}"]).float().mean()
             for name in ("verb", "direction")
         }
-        return entropy + POSITION_WEIGHT * missed, {"slots": entropy.detach(), "place": missed.detach(), **right}
+        metrics = {"slots": entropy.detach(), "position": error.detach(), **accuracies}
+        return entropy + POSITION_WEIGHT * error, metrics
 
 
 class CLIPTask:
-    """See `kinema.training.task.TrainingTask`."""
+    """Trains a CLIP. See `kinema.training.task.TrainingTask`."""
 
     def __init__(self, recipe: CLIPRecipe):
         self.recipe = recipe
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         tokenizer = Tokenizer(self.world.vocabulary().words, max_length=recipe.model.max_length)
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
-        self.slots = slots_of(self.world.vocabulary(), recipe.stage.max_objects) if recipe.slots else {}
+        self.slots = slots_of(self.world.vocabulary(), recipe.stage.max_objects) if recipe.slot_loss else {}
         clip = CLIP(dataclasses.replace(recipe.model, vocabulary_size=len(tokenizer)), tokenizer)
         self.model = CLIPAndReader(clip, self.slots)
 
     def prepare(self, out: Path, device: torch.device) -> None:
-        """Nothing: clips are drawn as they are needed."""
+        """Nothing to prepare: clips are drawn when they are needed."""
 
     def _draw(self, split: str, indices: list[int], num_frames: int, captions: CaptionMix) -> Batch:
+        """The clips of these indices, a drawn caption and the medium caption of each, foils and truths."""
         data, size = self.recipe.data, self.recipe.model.video_size
         fps = (data.num_frames - 1) / data.duration_s
         clips = draw_clips(
@@ -139,7 +158,7 @@ class CLIPTask:
         }
 
     def batch(self, step: int) -> Batch:
-        """Clips, a caption of each, and for each a foil with the name of the slot it is wrong in."""
+        """Clips with a caption each, and a foil each with the name of its wrong slot."""
         rng = numpy_rng(self.recipe.run.seed, "batch", step)
         num_frames = 1 if rng.random() < self.recipe.data.image_share else self.recipe.data.num_frames
         indices = [int(i) for i in rng.integers(2**40, size=self.recipe.data.batch)]
@@ -154,9 +173,10 @@ class CLIPTask:
     def loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """The symmetric contrastive loss, and the slots' cross-entropies.
+        """The symmetric contrastive loss, plus the losses of foils and slots with their weights.
 
-        A single frame cannot tell motion, so foils stand among the candidates of clips only, and slots are read from clips only.
+        A single frame does not show motion, so only clips have foils among their candidates and slots to
+        predict.
         """
         assert isinstance(model, CLIPAndReader), "the CLIP task trains CLIPAndReader"
         clip = model.clip
@@ -164,23 +184,27 @@ class CLIPTask:
         foils = [caption for caption, _ in batch["foils"]] if video.shape[2] > 1 else []
         _, embeds = clip.encode_text([*captions, *foils])
         texts, foil_embeds = embeds[: len(captions)], embeds[len(captions) :] if foils else None
+
         pooled = clip.video.pooled(video)
         loss, metrics = clip_loss(clip.video.embed(pooled), texts, foil_embeds, clip.logit_scale())
-        if foil_embeds is not None and self.recipe.ways:
-            ways = way_loss(clip.video.embed(pooled), clip.encode_text(batch["matched"])[1], foil_embeds)
-            loss, metrics = loss + self.recipe.ways * ways, metrics | {"ways": ways.detach()}
+        if foil_embeds is not None and self.recipe.foil_loss:
+            matched = clip.encode_text(batch["matched"])[1]
+            foil = foil_loss(clip.video.embed(pooled), matched, foil_embeds)
+            loss, metrics = loss + self.recipe.foil_loss * foil, metrics | {"foil_loss": foil.detach()}
+
         if not self.slots or not foils:
             return loss, metrics
-        reading, read = model.read(
-            pooled, {name: value.to(video.device) for name, value in batch["truth"].items()}
-        )
-        return loss + self.recipe.slots * reading, metrics | read
+        truth = {name: value.to(video.device) for name, value in batch["truth"].items()}
+        slot_loss, slot_metrics = model.read(pooled, truth)
+        return loss + self.recipe.slot_loss * slot_loss, metrics | slot_metrics
 
     @torch.no_grad()
     def measure(self, model: CLIP, device: torch.device) -> dict[str, float]:
-        """On held-out clips: retrieval among 32 captions, and the share of one-slot foils told from the true caption, by slot."""
-        right: dict[str, list[bool]] = {}
+        """Accuracies on held-out clips: retrieval among 32 captions, and true caption against foil, by slot
+        and in all."""
+        correct: dict[str, list[bool]] = {}
         retrieved = []
+
         for start in range(0, self.recipe.data.held_out_clips, 32):
             batch = self._draw(
                 "clip-held-out",
@@ -193,10 +217,11 @@ class CLIPTask:
             wrong = model.encode_text([caption for caption, _ in batch["foils"]])[1]
             retrieved += ((video @ texts.T).argmax(dim=1).cpu() == torch.arange(len(video))).tolist()
             better = ((video * texts).sum(dim=1) > (video * wrong).sum(dim=1)).tolist()
-            for (_, slot), is_right in zip(batch["foils"], better):
-                right.setdefault(slot, []).append(is_right)
-        answers = [answer for slot in right.values() for answer in slot]
-        scores = {f"foil_{slot}": sum(values) / len(values) for slot, values in sorted(right.items())}
+            for (_, slot), is_correct in zip(batch["foils"], better):
+                correct.setdefault(slot, []).append(is_correct)
+
+        answers = [answer for slot in correct.values() for answer in slot]
+        scores = {f"foil_{slot}": sum(values) / len(values) for slot, values in sorted(correct.items())}
         return {
             "retrieval_of_32": sum(retrieved) / len(retrieved),
             "foil": sum(answers) / len(answers),
@@ -205,11 +230,13 @@ class CLIPTask:
 
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """Held-out clips, each with the caption of the sheet that fits it best."""
+        """Write a contact sheet of held-out clips, each with the best matching caption of the sheet, and the
+        scores as JSON."""
         assert isinstance(model, CLIPAndReader), "the CLIP task trains CLIPAndReader"
         batch = self._draw(
             "clip-held-out", list(range(8)), self.recipe.data.num_frames, CaptionMix(dropped=0.0)
         )
+
         best = model.clip.similarity(batch["video"].to(device), batch["matched"]).argmax(dim=1).tolist()
         titles = [
             f"{'right' if i == found else 'wrong'}: {batch['matched'][found]}" for i, found in enumerate(best)
@@ -219,29 +246,19 @@ class CLIPTask:
         write_json(path.with_suffix(".json"), self.measure(model.clip, device))
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """The CLIP with its tokenizer, and what it scores on held-out clips."""
+        """Write the CLIP with its tokenizer, and its accuracies on held-out clips."""
         assert isinstance(model, CLIPAndReader), "the CLIP task trains CLIPAndReader"
         save_component(folder, model.clip, card={**training, "held_out": self.measure(model.clip, device)})
 
     def init_from(self, folder: Path) -> None:
-        """The weights of a released CLIP of the same vocabulary."""
+        """Load the weights of a released CLIP with the same vocabulary."""
         self.model.clip.load_state_dict(load_component(resolve_model(str(folder)), CLIP).state_dict())
 
-    def benchmark_batches(self) -> list[tuple[str, Batch, int]]:
-        """A clip step."""
+    def benchmark_batches(self) -> list[BenchmarkBatch]:
+        """A batch of clips."""
         data, model = self.recipe.data, self.recipe.model
-        video = (
-            torch.rand(
-                data.batch,
-                3,
-                data.num_frames,
-                model.video_size,
-                model.video_size,
-                generator=torch_rng("plan"),
-            )
-            * 2
-            - 1
-        )
+        shape = (data.batch, 3, data.num_frames, model.video_size, model.video_size)
+        video = torch.rand(shape, generator=torch_rng("plan")) * 2 - 1
         clips = draw_clips(self.world, "plan", range(data.batch), height=16, width=16, num_frames=1)
         batch = {
             "video": video,
@@ -251,6 +268,5 @@ class CLIPTask:
             "truth": targets(clips, OracleConfig(self.slots)) if self.slots else {},
         }
         tokens = data.batch * data.num_frames * (model.video_size // model.patch) ** 2
-        return [
-            (f"{data.batch} clips {model.video_size}x{model.video_size}x{data.num_frames}", batch, tokens)
-        ]
+        name = f"{data.batch} clips {model.video_size}x{model.video_size}x{data.num_frames}"
+        return [BenchmarkBatch(name, batch, tokens)]

@@ -1,10 +1,13 @@
-"""Training the DiT on cached latents: images first, then clips, every task of the canvas mix, captions dropped for guidance."""
+"""Trains the DiT on cached latents of a world: first images, then clips.
+
+Every batch mixes the canvas tasks, and some captions are dropped for classifier-free guidance.
+"""
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange, reduce
@@ -25,7 +28,7 @@ from kinema.data.latents import LatentCache, LatentData, Latents, choose_by_shar
 from kinema.data.packing import PackConfig
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import CaptionMix, draw_clips
-from kinema.diffusion.objectives import Prediction, TimeLaw, add_noise, draw_times, target
+from kinema.diffusion.objectives import Prediction, TimestepSampling, add_noise, draw_times, target
 from kinema.diffusion.samplers import SAMPLERS
 from kinema.diffusion.schedules import SCHEDULES
 from kinema.errors import ConfigError, TrainingError
@@ -36,20 +39,21 @@ from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 from kinema.models.vae import VAE
 from kinema.registry import lookup
+from kinema.shapes import Bool, Float
 from kinema.training.canvas_mix import CANVAS_TASKS, CanvasMix
-from kinema.training.task import Recipe
+from kinema.training.task import BenchmarkBatch, Recipe, check_periods
 from kinema.video import contact_sheet, save_image
 from kinema.worlds import WORLDS, StageConfig
 
 log = logging.getLogger(__name__)
 
-SAMPLES = 8
-"""Clips of a picture that shows how far a run has come."""
+NUM_SAMPLES = 8
+"""Clips in the sample picture of a run."""
 
 
 @dataclass(frozen=True)
 class DiTSizes:
-    """The sizes of `DiTConfig` that a recipe sets; channels and text width are those of the VAE and the CLIP."""
+    """The sizes of `DiTConfig` that a recipe sets. The VAE and the CLIP determine channels and text width."""
 
     d: int = 256
     num_layers: int = 8
@@ -59,8 +63,12 @@ class DiTSizes:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stretch of the run: up to `until` (a share of all steps), batches of `batch` clips of `latent_frames` latents (1: images)."""
+class Period:
+    """A period of the run, up to the share `until` of all steps: `batch` clips of `latent_frames` latents a
+    step.
+
+    With `latent_frames` 1 the period trains on images. Raises `ConfigError` for values out of range.
+    """
 
     until: float
     batch: int
@@ -69,26 +77,27 @@ class Stage:
     def __post_init__(self) -> None:
         if not 0 < self.until <= 1 or self.batch < 1 or self.latent_frames < 1:
             raise ConfigError(
-                f"stage until={self.until}, batch={self.batch}, latent_frames={self.latent_frames}: shares end at 1, sizes at least 1"
+                f"period until={self.until}, batch={self.batch}, latent_frames={self.latent_frames}: "
+                "until must be above 0 and at most 1, the others at least 1"
             )
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The noise schedule, what the network predicts, and how training times are drawn."""
+    """The noise schedule, the prediction target, and the distribution of the training timesteps."""
 
     schedule: str = "linear"
     prediction: Prediction = "velocity"
-    time_law: TimeLaw = "logit_normal"
-    time_shift: float = 1.0
+    timestep_sampling: TimestepSampling = "logit_normal"
+    timestep_shift: float = 1.0
 
     def __post_init__(self) -> None:
         lookup(SCHEDULES, self.schedule, kind="noise schedule")
 
 
 @dataclass(frozen=True)
-class Defaults:
-    """What the exported model samples with when a request does not say."""
+class SamplingDefaults:
+    """Sampling settings of the exported model for requests without their own."""
 
     sampler: str = "unipc"
     steps: int = 20
@@ -98,12 +107,12 @@ class Defaults:
 
 @dataclass(frozen=True)
 class DiTRecipe(Recipe):
-    """Everything of a DiT run. `vae` and `clip` are "shipped", or the export folders of such runs."""
+    """All settings of a DiT run. `vae` and `clip` are "shipped" or the export folder of such a run."""
 
-    part: str = "dit"
+    task: str = "dit"
     name: str = "kinema-nano"
     notes: str = ""
-    """What a user should know of the model: what it can and cannot do."""
+    """Abilities and limits of the model, for its users. They go into its card."""
     vae: str = "shipped"
     clip: str = "shipped"
     world: str = "stage"
@@ -112,21 +121,32 @@ class DiTRecipe(Recipe):
     data: LatentData = field(default_factory=LatentData)
     captions: CaptionMix = field(default_factory=CaptionMix)
     dataset: str | None = None
-    """A data set of files to train on in place of the world's clips; see `kinema.training.tasks.dit_on_dataset`."""
+    """A data set to train on instead of clips of the world. See `kinema.training.tasks.dit_on_dataset`."""
     pack: PackConfig = field(default_factory=PackConfig)
-    stages: tuple[Stage, ...] = (Stage(0.15, 96, 1), Stage(1.0, 32, 5))
+    periods: tuple[Period, ...] = (Period(0.15, 96, 1), Period(1.0, 32, 5))
     mix: CanvasMix = field(default_factory=CanvasMix)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    defaults: Defaults = field(default_factory=Defaults)
+    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
 
     def __post_init__(self) -> None:
-        ends = [stage.until for stage in self.stages]
-        if not ends or ends != sorted(ends) or ends[-1] != 1:
-            raise ConfigError(f"stages end at {ends}: they must rise and the last must end at 1")
+        check_periods([period.until for period in self.periods])
+
+
+class Canvases(NamedTuple):
+    """What a batch of clips shows the network: the known latents, the content of the known ones and each
+    latent's time."""
+
+    known: Bool[Tensor, "b 1 lf lh lw"]
+    clean: Float[Tensor, "b z lf lh lw"]
+    times: Float[Tensor, "b 1 lf lh lw"]
+    tasks: list[str]
 
 
 class DiTTask:
-    """See `kinema.training.task.TrainingTask`."""
+    """Trains a DiT on latents of a world's clips. See `kinema.training.task.TrainingTask`.
+
+    Raises `ConfigError` or `ModelError` for a model that could not be exported.
+    """
 
     def __init__(self, recipe: DiTRecipe):
         self.recipe = recipe
@@ -134,7 +154,7 @@ class DiTTask:
         self._load()
 
     def _load(self) -> None:
-        """The networks: those that are used and the one that is trained."""
+        """Load the frozen networks and make the one that is trained."""
         recipe = self.recipe
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         self.vae: VAE = load_vae(resolve_model(recipe.vae)).eval().requires_grad_(False)
@@ -145,12 +165,15 @@ class DiTTask:
         }
         if recipe.dataset is None:
             self.clip.tokenizer = self.clip.tokenizer.limited(self.world.vocabulary().words)
+
         self.schedule = lookup(SCHEDULES, recipe.diffusion.schedule, kind="noise schedule")()
         longest = 1 + (recipe.data.num_frames - 1) // self.vae.config.temporal_factor
-        if recipe.dataset is None and max(stage.latent_frames for stage in recipe.stages) > longest:
+        if recipe.dataset is None and max(period.latent_frames for period in recipe.periods) > longest:
             raise ConfigError(
-                f"a stage has more latent frames than clips of {recipe.data.num_frames} frames have ({longest})"
+                f"a period has more latent frames than clips of {recipe.data.num_frames} frames have "
+                f"({longest}): lower its latent_frames or raise data.num_frames"
             )
+
         sizes = recipe.model
         config = DiTConfig(
             in_channels=self.vae.config.z_dim,
@@ -165,115 +188,128 @@ class DiTTask:
         )
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         self.model = DiT(config)
-        self._manifest({})  # what cannot be exported is refused before the first step
+        self._manifest({})  # raises for a model that cannot be exported, before the first step
         self.cached: dict[tuple[str, int], Latents] = {}
 
     def prepare(self, out: Path, device: torch.device) -> None:
-        """Encode what is not encoded yet into the folder `cache` beside the run, and read it."""
+        """Encode the missing latents into the folder `cache` next to the run folder, and load all of them."""
         cache = LatentCache(out.parent / "cache", self.vae, self.world, self.recipe.stage, self.recipe.data)
         cache.fill(device, self.recipe.run.num_workers)
+
         for kind in ("images", "clips"):
             for index in range(len(self.recipe.data.shapes)):
                 self.cached[kind, index] = cache.load(kind, index)
+
         self._check_latents(self.cached["clips", 0].latents.float())
         self.vae.to(device)
         self.clip.to(device)
 
     def _check_latents(self, values: Tensor) -> None:
+        """Raise `TrainingError` for latents that are far from mean 0 and std 1."""
         mean, std = values.mean().item(), values.std().item()
         if abs(mean) > 1 or not 0.4 < std < 2.5:
             raise TrainingError(
-                f"the VAE's latents have mean {mean:.2f} and std {std:.2f}; its latents_mean and latents_std are not of this data"
+                f"the VAE's latents have mean {mean:.2f} and std {std:.2f} instead of 0 and 1: "
+                "its latents_mean and latents_std were measured on other data"
             )
 
-    def stage_at(self, step: int) -> Stage:
-        """The stage that a step belongs to."""
+    def period_at(self, step: int) -> Period:
+        """The period of a step."""
         return next(
-            stage
-            for stage in self.recipe.stages
-            if step < stage.until * self.recipe.run.steps or stage is self.recipe.stages[-1]
+            period
+            for period in self.recipe.periods
+            if step < period.until * self.recipe.run.steps or period is self.recipe.periods[-1]
         )
 
     def batch(self, step: int) -> Batch:
-        """Latents with captions, all of one shape: {"latents", "tails", "tail_lengths", "captions", "first_frame"}."""
+        """Latents of one shape with captions: {"latents", "tails", "tail_lengths", "captions", "first_frame",
+        "step"}."""
         rng = numpy_rng(self.recipe.run.seed, "batch", step)
-        stage = self.stage_at(step)
+        period = self.period_at(step)
         shape_index = choose_by_share([shape.share for shape in self.recipe.data.shapes], rng.random())
-        source = self.cached["images" if stage.latent_frames == 1 else "clips", shape_index]
-        indices = rng.integers(len(source), size=stage.batch)
-        latents, first = source.latents[indices].float(), 0
+        source = self.cached["images" if period.latent_frames == 1 else "clips", shape_index]
+        indices = rng.integers(len(source), size=period.batch)
+
+        latents, first_frame = source.latents[indices].float(), 0
         batch: Batch = {
             "captions": [self.recipe.captions.draw(source.captions[i], rng) for i in indices],
             "step": step,
         }
+
         total = latents.shape[2]
-        if stage.latent_frames > 2 and rng.random() < self.recipe.mix.windows:
-            latents, first = latents[:, :, max(1, total - stage.latent_frames) :], int(rng.integers(1, 9))
+        if period.latent_frames > 2 and rng.random() < self.recipe.mix.windows:
+            latents = latents[:, :, max(1, total - period.latent_frames) :]
+            first_frame = int(rng.integers(1, 9))
         else:
-            latents = latents[:, :, : stage.latent_frames]
-        if (
-            source.tails is not None
-            and source.tail_lengths is not None
-            and (first or stage.latent_frames == total)
-        ):
+            latents = latents[:, :, : period.latent_frames]
+
+        shows_end = first_frame > 0 or period.latent_frames == total
+        if source.tails is not None and source.tail_lengths is not None and shows_end:
             batch |= {"tails": source.tails[indices].float(), "tail_lengths": source.tail_lengths[indices]}
-        return {"latents": latents, "first_frame": first, **batch}
+        return {"latents": latents, "first_frame": first_frame, **batch}
 
     def loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """Mean squared error of the prediction over unknown latents; `text` is the error of clips in which nothing was known."""
-        assert isinstance(model, DiT), "the DiT part trains a DiT"
+        """Mean squared error of the prediction over the unknown latents; `text` is that of the text-to-video
+        clips."""
+        assert isinstance(model, DiT), "the DiT task trains a DiT"
         config, x0 = self.recipe.diffusion, batch["latents"]
-        known, clean, t, tasks = self._paint(batch, generator, model.config.patch)
+        known, clean, t, tasks = self._draw_canvases(batch, generator, model.config.patch)
         noise = torch.randn(x0.shape, generator=generator).to(x0.device)
         known, clean, t = known.to(x0.device), clean.to(x0.device), t.to(x0.device)
+
         x = torch.where(known, clean, add_noise(x0, noise, t, self.schedule))
         output = apply_to_grid(model, x, t.masked_fill(known, 0), self._text(batch), batch["first_frame"])
+
         wanted = target(config.prediction, x0, noise, t, self.schedule)
         errors = reduce((output.float() - wanted).square(), "b c lf lh lw -> b 1 lf lh lw", "mean")
         unknown = (~known).expand_as(errors).float()
         loss = (errors * unknown).sum() / unknown.sum()
+
         from_text = torch.tensor([task == "text" for task in tasks], device=x0.device)
         per_clip = errors.detach().mean(dim=(1, 2, 3, 4))
         return loss, {"text": per_clip[from_text].mean()} if from_text.any() else {}
 
     @torch.no_grad()
     def _text(self, batch: Batch) -> TextStates:
-        """The states of the captions of a batch."""
+        """Text states of the captions of a batch."""
         return self.clip.encode_text(batch["captions"])[0]
 
     def _draw_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` training times in (0, 1]."""
         config = self.recipe.diffusion
-        return draw_times(count, generator, law=config.time_law, shift=config.time_shift)
+        return draw_times(count, generator, sampling=config.timestep_sampling, shift=config.timestep_shift)
 
-    def _paint(
+    def _draw_canvases(
         self, batch: Batch, generator: torch.Generator, patch: tuple[int, int, int]
-    ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-        """For each clip a task: which latents are known (b, 1, lf, lh, lw), what they hold, and the time of each latent."""
+    ) -> Canvases:
+        """A canvas task for each clip of the batch. `known` is constant within a patch."""
         x0 = batch["latents"].cpu()
         b, _, lf, lh, lw = x0.shape
         clean, known = x0.clone(), torch.zeros(b, 1, lf, lh, lw, dtype=torch.bool)
         times = self._draw_times(b, generator)
         t = rearrange(times, "b -> b 1 1 1 1").expand(b, 1, lf, lh, lw).clone()
+
         tasks = [self.recipe.mix.draw(generator, is_window=batch["first_frame"] > 0) for _ in range(b)]
         for i, task in enumerate(tasks):
             mask = CANVAS_TASKS[task]((lf // patch[0], -(-lh // patch[1]), -(-lw // patch[2])), generator)
             for axis, size in enumerate(patch):
                 mask = mask.repeat_interleave(size, dim=axis)
             known[i, 0] = mask[:lf, :lh, :lw]
+
             if task == "noise_per_frame":
                 t[i, 0] = rearrange(self._draw_times(lf, generator), "lf -> lf 1 1")
             if task in ("ending", "both_ends") and "tails" in batch:
                 tail = int(batch["tail_lengths"][i])
                 if tail and bool(known[i, 0, -tail:].all()) and not bool(known[i, 0, -tail - 1].all()):
                     clean[i, :, -tail:] = batch["tails"][i, :, -tail:].cpu()
-        return known, clean, t, tasks
+        return Canvases(known, clean, t, tasks)
 
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """Clips drawn from captions of the world that no batch has had."""
-        assert isinstance(model, DiT), "the DiT part trains a DiT"
+        """Write a contact sheet of clips generated from captions that training does not use."""
+        assert isinstance(model, DiT), "the DiT task trains a DiT"
         pipeline = Pipeline(model, self.vae, self.clip, self._manifest({}), model_hash="training")
         prompts = self._prompts()
         videos = [pipeline.run(Request(prompt, seed=seed)).video for seed, prompt in enumerate(prompts)]
@@ -281,13 +317,13 @@ class DiTTask:
         model.train()
 
     def _prompts(self) -> list[str]:
-        """Captions that no batch has had."""
-        clips = draw_clips(self.world, "dit-held-out", range(SAMPLES), height=16, width=16, num_frames=1)
+        """Captions of the world that training does not use."""
+        clips = draw_clips(self.world, "dit-held-out", range(NUM_SAMPLES), height=16, width=16, num_frames=1)
         return [clip.captions["medium"] for clip in clips]
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """The whole model: the averaged DiT with the VAE and the CLIP it was trained with."""
-        assert isinstance(model, DiT), "the DiT part trains a DiT"
+        """Write a model folder: the averaged DiT with the VAE and the CLIP of the run."""
+        assert isinstance(model, DiT), "the DiT task trains a DiT"
         save_model(
             folder,
             model,
@@ -297,13 +333,13 @@ class DiTTask:
         )
 
     def _manifest(self, card: dict[str, Any]) -> Manifest:
-        """What the model says of itself: the sizes and lengths it saw, its words, its defaults."""
+        """The manifest of the model: trained sizes and lengths, vocabulary, sampling defaults."""
         recipe, words = self.recipe, self.world.vocabulary()
         sides = [side for shape in recipe.data.shapes for side in (shape.height, shape.width)]
         factor = self.vae.config.spatial_factor
         first = max(recipe.data.shapes, key=lambda shape: shape.share)
         longest = (
-            1 + (max(stage.latent_frames for stage in recipe.stages) - 1) * self.vae.config.temporal_factor
+            1 + (max(period.latent_frames for period in recipe.periods) - 1) * self.vae.config.temporal_factor
         )
         kinds = ("nouns", "verbs", "grounds", "skies", "cameras", "directions", "sizes")
         return Manifest(
@@ -325,11 +361,11 @@ class DiTTask:
         )
 
     def init_from(self, folder: Path) -> None:
-        """The DiT's weights of a released model folder, or of the model "shipped"."""
+        """Load the DiT weights of a model folder, or of the model "shipped"."""
         self.model.load_state_dict(load_dit(resolve_model(str(folder))).state_dict())
 
-    def plan(self) -> list[tuple[str, Batch, int]]:
-        """A step of every stage at the first shape."""
+    def benchmark_batches(self) -> list[BenchmarkBatch]:
+        """One batch for every period, at the first shape."""
         self.clip.to(next(self.model.parameters()).device)
         shape, factor = self.recipe.data.shapes[0], self.vae.config.spatial_factor
         grid = (shape.height // factor, shape.width // factor)
@@ -338,30 +374,27 @@ class DiTTask:
             for clip in draw_clips(self.world, "plan", range(8), height=16, width=16, num_frames=1)
         ]
         rows = []
-        for stage in self.recipe.stages:
+
+        for period in self.recipe.periods:
             latents = torch.randn(
-                stage.batch, self.vae.config.z_dim, stage.latent_frames, *grid, generator=torch_rng("plan")
+                period.batch, self.vae.config.z_dim, period.latent_frames, *grid, generator=torch_rng("plan")
             )
             batch = {
                 "latents": latents,
-                "captions": [captions[i % 8] for i in range(stage.batch)],
+                "captions": [captions[i % 8] for i in range(period.batch)],
                 "first_frame": 0,
                 "step": 0,
             }
             pt, ph, pw = self.recipe.model.patch
-            tokens = stage.batch * (stage.latent_frames // pt) * -(-grid[0] // ph) * -(-grid[1] // pw)
-            rows.append(
-                (
-                    f"{stage.batch} x {stage.latent_frames} latent frames of {shape.height}x{shape.width}",
-                    batch,
-                    tokens,
-                )
-            )
+            tokens = period.batch * (period.latent_frames // pt) * -(-grid[0] // ph) * -(-grid[1] // pw)
+            name = f"{period.batch} x {period.latent_frames} latent frames of {shape.height}x{shape.width}"
+            rows.append(BenchmarkBatch(name, batch, tokens))
         return rows
 
 
-def _card(folder: Path, part: str) -> dict[str, Any]:
-    """What training wrote of the VAE or the CLIP in `folder`, which is one such part or a whole model."""
+def _card(folder: Path, component: str) -> dict[str, Any]:
+    """The card of a component ("vae" or "clip"), from the folder of that component alone or of a whole
+    model."""
     if not (folder / MANIFEST).is_file():
         return load_card(folder)
-    return dict(load_manifest(folder).card.get(part, {}))
+    return dict(load_manifest(folder).card.get(component, {}))

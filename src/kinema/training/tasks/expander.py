@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from kinema.checkpoints.folders import load_component, save_component
 from kinema.data.seeds import Batch, derive_seed, numpy_rng
 from kinema.errors import ConfigError
-from kinema.models.expander import KINDS, SPECIAL, UNKNOWN, Expander, ExpanderConfig
+from kinema.models.expander import PROMPT_KINDS, SPECIAL, UNKNOWN, Expander, ExpanderConfig
 from kinema.prompts.tokenizer import pieces
 from kinema.registry import lookup
 from kinema.training.task import Recipe
@@ -65,7 +65,7 @@ class ExpanderData:
 class ExpanderRecipe(Recipe):
     """The words of the model are those of the world."""
 
-    part: str = "expander"
+    task: str = "expander"
     world: str = "stage"
     stage: StageConfig = field(default_factory=StageConfig)
     model: ExpanderConfig = field(default_factory=ExpanderConfig)
@@ -78,7 +78,7 @@ class ExpanderTask:
     def __init__(self, recipe: ExpanderRecipe):
         self.recipe = recipe
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
-        # `an` is `a` before a vowel, which is spelling: see `kinema.models.expander.spell`.
+        # `an` is `a` before a vowel, which is spelling: see `kinema.models.expander.join_tokens`.
         words = tuple(
             sorted({piece for word in self.world.vocabulary().words for piece in pieces(word)} - {"an"})
         )
@@ -108,7 +108,7 @@ class ExpanderTask:
         batch: Batch = {"sources": [], "steps": []}
         for seed in seeds.tolist():
             rng = random.Random(seed)
-            kind = rng.choices(KINDS, [1 - data.image - data.edit, data.image, data.edit])[0]
+            kind = rng.choices(PROMPT_KINDS, [1 - data.image - data.edit, data.image, data.edit])[0]
             language = "zh" if rng.random() < data.chinese else "en"
             prompt, target = pair(rng.choice(self.truths), kind, language, rng, data.left_out)
             readings, steps = align(self.model, prompt, target)
@@ -143,7 +143,7 @@ class ExpanderTask:
         self, model: nn.Module, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Cross entropy of the next step, and how often the likeliest one is right."""
-        assert isinstance(model, Expander), "the expander part trains an expander"
+        assert isinstance(model, Expander), "the expander task trains an expander"
         logits, is_step = model(batch["sources"], batch["steps"])
         wanted = torch.tensor([step for steps in batch["steps"] for step in steps], device=logits.device)
         found = logits[is_step]
@@ -164,18 +164,21 @@ class ExpanderTask:
 
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
         """Short captions and their expansions, as text beside where a picture would be."""
-        assert isinstance(model, Expander), "the expander part trains an expander"
+        assert isinstance(model, Expander), "the expander task trains an expander"
         lines = []
         for index, truth in enumerate(self._draw("expander-held-out", 12)):
             short = grammar.caption(truth, "short", "zh" if index % 3 == 2 else "en", random.Random(index))
-            lines += [short, *(f"  {kind}: {model.expand(short, kind=kind, seed=index)}" for kind in KINDS)]
+            lines += [
+                short,
+                *(f"  {kind}: {model.expand(short, kind=kind, seed=index)}" for kind in PROMPT_KINDS),
+            ]
         path.with_suffix(".txt").write_text(
             "\n".join([*lines, json.dumps(self.measure(model))]) + "\n", encoding="utf-8"
         )
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """The expander in bfloat16, and what it scores."""
-        assert isinstance(model, Expander), "the expander part trains an expander"
+        assert isinstance(model, Expander), "the expander task trains an expander"
         save_component(
             folder, model, card={**training, "held_out": self.measure(model)}, dtype=torch.bfloat16
         )
@@ -184,7 +187,7 @@ class ExpanderTask:
         """The weights of a released expander of the same words."""
         self.model.load_state_dict(load_component(folder, Expander).state_dict())
 
-    def plan(self) -> list[tuple[str, Batch, int]]:
+    def benchmark_batches(self) -> list[tuple[str, Batch, int]]:
         """A step."""
         batch = self.batch(0)
         return [(f"{len(batch['sources'])} prompts", batch, sum(map(len, batch["steps"])))]
@@ -246,7 +249,7 @@ def _named(text: str, slot: str, language: str) -> int:
     for phrase in grammar.optional_phrases(language)[slot]:
         text, found = _as_words(phrase, language).subn("#", text)
         count += found
-    if language == "zh" and slot == "ground":  # of what flies, rises or falls it is a part of the verb
+    if language == "zh" and slot == "ground":  # of what flies, rises or falls it is a task of the verb
         count += sum(text.count(name) for names in grammar.GROUND_WORDS_ZH.values() for name in names[:1])
     return count
 

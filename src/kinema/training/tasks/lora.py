@@ -1,4 +1,4 @@
-"""Training a low-rank adapter on a released model: the DiT's recipe and loss, with a frozen backbone and a pair at each layer."""
+"""Trains a low-rank adapter of a released model: the DiT's recipe and loss, with a frozen backbone."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +22,11 @@ LORA = "lora.safetensors"
 
 @dataclass(frozen=True)
 class LoRARecipe(DiTRecipe):
-    """Everything of an adapter's run. `base` is the model that is adapted ("shipped" or a folder); its VAE, CLIP and sizes are used.
+    """All settings of an adapter's run. `base` is the adapted model ("shipped" or a folder); the run uses its
+    VAE, CLIP and sizes.
 
-    `matrices` "bf16" keeps the frozen matrices in half the memory; what is trained is float32 always.
+    `matrices` is the precision of the frozen weights; with "bf16" they take half the memory. Trained weights
+    are always float32.
     """
 
     task: str = "lora"
@@ -36,19 +38,23 @@ class LoRARecipe(DiTRecipe):
 
 
 class LoRATask(DiTTask):
-    """See `kinema.training.task.TrainingTask`."""
+    """Trains an adapter on clips of a world. See `kinema.training.task.TrainingTask`.
+
+    Raises `ConfigError` for a base of the Wan family, which has a recipe of its own.
+    """
 
     recipe: LoRARecipe
 
     def __init__(self, recipe: LoRARecipe):
         if is_wan(Path(recipe.base)):
             raise ConfigError(
-                f"{recipe.base} is a model of the Wan family: its adapters are trained with recipes/lora_wan.toml"
+                f"{recipe.base} is a model of the Wan family: train its adapters with recipes/lora_wan.toml"
             )
         dit = load_dit(resolve_model(recipe.base))
         sizes = dit.config
-        own = DiTSizes(sizes.d, sizes.num_layers, sizes.num_heads, sizes.ffn_dim, sizes.patch)
-        super().__init__(replace(recipe, vae=recipe.base, clip=recipe.base, model=own))
+        model = DiTSizes(sizes.d, sizes.num_layers, sizes.num_heads, sizes.ffn_dim, sizes.patch)
+        super().__init__(replace(recipe, vae=recipe.base, clip=recipe.base, model=model))
+
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         self.model = add_lora(dit, recipe.rank, recipe.alpha, recipe.targets)
         if recipe.matrices == "bf16":
@@ -57,14 +63,14 @@ class LoRATask(DiTTask):
                     module.base.to(torch.bfloat16)
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """The adapter alone, under diffusers' names, and its card."""
+        """Write the adapter with diffusers' tensor names, and its card."""
         assert isinstance(model, DiT), "an adapter is trained on a DiT"
         with atomic_folder(folder, LORA) as partial:
             save_lora(partial / LORA, model)
             write_json(partial / CARD, {"base": self.recipe.base, "rank": self.recipe.rank, **training})
 
     def init_from(self, folder: Path) -> None:
-        """The adapter of an exported folder; of the same rank and targets."""
+        """Load the adapter of an exported folder. It must have the same rank and targets."""
         adapters = read_lora(folder / LORA, load_dit(resolve_model(self.recipe.base)))
         for name, module in self.model.named_modules():
             if isinstance(module, LoRALinear):
@@ -72,4 +78,4 @@ class LoRATask(DiTTask):
 
 
 class DatasetLoRATask(LoRATask, DatasetDiTTask):
-    """An adapter trained on a data set of files: `kinema train recipes/lora.toml --data dataset/`."""
+    """Trains an adapter on a data set: `kinema train recipes/lora.toml --data dataset/`."""

@@ -73,7 +73,7 @@ class OracleLoss:
     """Weights of the heat map, of the expected place, of the size and of being seen, beside the mean cross-entropy of the slots."""
 
     heat: float = 0.1
-    place: float = 2.0
+    position: float = 2.0
     size: float = 1.0
     visible: float = 0.1
 
@@ -254,13 +254,13 @@ class OracleTask:
         lh, lw = out.heat.shape[-2:]
         aim = heat_target(batch["places"].flatten(0, 2), lh, lw, *video.shape[-2:]).flatten(1)
         heat = F.cross_entropy(out.heat.flatten(0, 2).flatten(1).float(), aim, reduction="none")
-        place = (out.places - batch["places"]).abs().sum(dim=-1)
+        place = (out.positions - batch["places"]).abs().sum(dim=-1)
         size = (out.log_sizes - batch["log_sizes"]).abs()
         seen = F.binary_cross_entropy_with_logits(out.visible, visible)
         slots = torch.stack(list(entropies.values())).mean()
         tracks = [
             (weights.heat, (heat * share.flatten()).sum()),
-            (weights.place, (place * share).sum()),
+            (weights.position, (place * share).sum()),
             (weights.size, (size * share).sum()),
         ]
         loss = slots + sum(weight * value for weight, value in tracks) + weights.visible * seen
@@ -270,7 +270,7 @@ class OracleTask:
         }
         return loss, {
             "slots": slots.detach(),
-            "place": tracks[1][1].detach(),
+            "position": tracks[1][1].detach(),
             "log_size": tracks[2][1].detach(),
             **right,
         }
@@ -299,8 +299,8 @@ class OracleTask:
                     answers = out.logits[name].argmax(dim=1).cpu()
                     right.setdefault(name, []).extend((answers == batch[f"slot_{name}"]).float().tolist())
                 seen = batch["visible"] > MIN_VISIBLE_SHARE
-                missed = (out.places.cpu() - batch["places"]).norm(dim=-1)[seen]
-                right.setdefault("place_error", []).extend(missed.tolist())
+                missed = (out.positions.cpu() - batch["places"]).norm(dim=-1)[seen]
+                right.setdefault("position_error", []).extend(missed.tolist())
             scores[kind] = {name: round(sum(values) / len(values), 5) for name, values in right.items()}
         return scores
 

@@ -1,4 +1,7 @@
-"""Training the VAE: images and short crops of a world, reconstruction and KL; the latents' mean and std are measured at the end."""
+"""Trains the VAE on images and short crops of a world, with reconstruction losses and KL.
+
+The mean and std of the latents are measured at the end.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,24 +16,29 @@ from kinema.checkpoints.folders import load_component, save_component
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import draw_clips, to_tensor
 from kinema.errors import ConfigError
-from kinema.models.pixels import to_uint8
+from kinema.models.pixels import psnr, to_uint8
 from kinema.models.vae import VAE, VAEConfig
 from kinema.registry import lookup
+from kinema.shapes import Float
 from kinema.training.losses import (
     Discriminator,
     ReconstructionConfig,
     adversarial_losses,
     gradient_difference,
-    psnr,
 )
-from kinema.training.task import Recipe
+from kinema.training.task import BenchmarkBatch, Recipe
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import WORLDS, StageConfig
 
 
 @dataclass(frozen=True)
 class VAEData:
-    """Pixels per side of frames and of the crops made of them, frames of a clip (4k+1), batch sizes, and the share of image steps."""
+    """Side lengths in pixels of frames and of their crops, frames per clip (4k+1), batch sizes, and the share
+    of image steps.
+
+    `stats_clips` held-out clips measure the latents and the PSNR. Raises `ConfigError` for values out of
+    range.
+    """
 
     size: int = 128
     crop: int = 64
@@ -43,18 +51,19 @@ class VAEData:
     def __post_init__(self) -> None:
         for name in ("size", "crop", "num_frames", "clip_batch", "image_batch", "stats_clips"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: use 1 or more")
         if self.crop > self.size or not 0 <= self.image_share <= 1:
             raise ConfigError(
-                f"crop = {self.crop} must be at most size = {self.size}, and image_share = {self.image_share} in 0 to 1"
+                f"crop = {self.crop} must be at most size = {self.size}, and image_share = {self.image_share} "
+                "must be a share from 0 to 1"
             )
 
 
 @dataclass(frozen=True)
 class VAERecipe(Recipe):
-    """Everything of a VAE run."""
+    """All settings of a VAE run."""
 
-    part: str = "vae"
+    task: str = "vae"
     world: str = "stage"
     stage: StageConfig = field(default_factory=StageConfig)
     model: VAEConfig = field(default_factory=VAEConfig)
@@ -63,7 +72,7 @@ class VAERecipe(Recipe):
 
 
 class VAEAndDiscriminator(nn.Module):
-    """What the optimizer sees: the VAE, and the discriminator where there is one."""
+    """All trained parameters: those of the VAE, and of the discriminator if the run has one."""
 
     def __init__(self, vae: VAE, discriminator: Discriminator | None):
         super().__init__()
@@ -71,16 +80,20 @@ class VAEAndDiscriminator(nn.Module):
 
 
 class VAETask:
-    """See `kinema.training.task.TrainingTask`."""
+    """Trains a VAE. See `kinema.training.task.TrainingTask`.
+
+    Raises `ConfigError` when sizes or lengths do not fit the VAE's factors.
+    """
 
     def __init__(self, recipe: VAERecipe):
         self.recipe = recipe
-        factor, pace = recipe.model.spatial_factor, recipe.model.temporal_factor
-        if recipe.data.size % factor or recipe.data.crop % factor or (recipe.data.num_frames - 1) % pace:
+        data, factor, stride = recipe.data, recipe.model.spatial_factor, recipe.model.temporal_factor
+        if data.size % factor or data.crop % factor or (data.num_frames - 1) % stride:
             raise ConfigError(
-                f"size = {recipe.data.size}, crop = {recipe.data.crop}, num_frames = {recipe.data.num_frames} do not fit the VAE: "
-                f"pixels must be multiples of {factor}, frames {pace}k+1"
+                f"size = {data.size}, crop = {data.crop}, num_frames = {data.num_frames} do not fit the VAE: "
+                f"use multiples of {factor} pixels and {stride}k+1 frames"
             )
+
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         discriminator = Discriminator(recipe.loss.discriminator_dim) if recipe.loss.adversarial else None
@@ -88,18 +101,23 @@ class VAETask:
         self.released: VAEConfig | None = None
 
     def prepare(self, out: Path, device: torch.device) -> None:
-        """Nothing: clips are drawn as they are needed."""
+        """Nothing to prepare: clips are drawn when they are needed."""
 
     def batch(self, step: int) -> Batch:
-        """{"video": (b, 3, f, h, w)}: crops of single frames or of clips; many small crops say more of the stage than few whole frames."""
+        """{"video": (b, 3, f, h, w), "step"}: crops of single frames or of clips.
+
+        Many small crops show more of the world than few whole frames.
+        """
         data, rng = self.recipe.data, numpy_rng(self.recipe.run.seed, "batch", step)
         is_image = bool(rng.random() < data.image_share)
         count = data.image_batch if is_image else data.clip_batch
         indices = [int(i) for i in rng.integers(2**40, size=count)]
+
         num_frames = 1 if is_image else data.num_frames
         video = to_tensor(
             draw_clips(self.world, "vae", indices, height=data.size, width=data.size, num_frames=num_frames)
         )
+
         if data.crop < data.size:
             corners = rng.integers(data.size - data.crop + 1, size=(count, 2))
             crops = [clip[:, :, y : y + data.crop, x : x + data.crop] for clip, (y, x) in zip(video, corners)]
@@ -109,11 +127,13 @@ class VAETask:
     def loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """Absolute error + gradients + KL, and the adversarial pair once it has begun."""
-        assert isinstance(model, VAEAndDiscriminator), "the VAE part trains VAEAndDiscriminator"
+        """Absolute error, gradient difference and KL; the adversarial losses from step `adversarial_from`
+        on."""
+        assert isinstance(model, VAEAndDiscriminator), "the VAE task trains VAEAndDiscriminator"
         config, video = self.recipe.loss, batch["video"]
         posterior = model.vae.encode(video)
         fake = model.vae.decode(posterior.sample(generator))
+
         absolute = (fake - video).abs().mean()
         gradient = gradient_difference(fake, video, config.gradient_scales)
         kl = posterior.kl().mean()
@@ -124,13 +144,15 @@ class VAETask:
             "kl": kl.detach(),
             "psnr": psnr(fake.detach(), video),
         }
+
         if model.discriminator is not None and batch["step"] >= config.adversarial_from:
             generator_loss, discriminator_loss = adversarial_losses(model.discriminator, video, fake)
             loss = loss + config.adversarial * generator_loss + discriminator_loss
             metrics |= {"generator": generator_loss.detach(), "discriminator": discriminator_loss.detach()}
         return loss, metrics
 
-    def _held_out(self, count: int) -> Tensor:
+    def _held_out(self, count: int) -> Float[Tensor, "b 3 f h w"]:
+        """Whole clips that training does not use."""
         data = self.recipe.data
         return to_tensor(
             draw_clips(
@@ -145,8 +167,8 @@ class VAETask:
 
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """Held-out clips above what the VAE makes of them."""
-        assert isinstance(model, VAEAndDiscriminator), "the VAE part trains VAEAndDiscriminator"
+        """Write a contact sheet of held-out clips, each above its reconstruction."""
+        assert isinstance(model, VAEAndDiscriminator), "the VAE task trains VAEAndDiscriminator"
         videos, titles = [], []
         for clip in self._held_out(4):
             back = model.vae.decode(model.vae.encode(clip[None].to(device)).mean)[0]
@@ -156,61 +178,53 @@ class VAETask:
 
     @torch.no_grad()
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """The VAE with the mean and std of its latents per channel, measured on held-out clips, and its PSNR there.
+        """Write the VAE, with the mean and std of each latent channel and the PSNR on held-out clips.
 
-        With a frozen encoder the mean and std are those of the weights that the run began with.
+        A frozen encoder keeps the mean and std of the weights that the run started from, because a DiT was
+        trained on its latents.
         """
-        assert isinstance(model, VAEAndDiscriminator), "the VAE part trains VAEAndDiscriminator"
+        assert isinstance(model, VAEAndDiscriminator), "the VAE task trains VAEAndDiscriminator"
         latents, scores = [], []
         for clip in self._held_out(self.recipe.data.stats_clips).split(8):
             z = model.vae.encode(clip.to(device)).mean
             back = model.vae.decode(z).clamp(-1, 1)
             scores += [psnr(b, a).item() for a, b in zip(clip.to(device), back)]
             latents.append(z.float().cpu())
+
         mean, std = _mean_and_std(torch.cat(latents))
-        if self.released is not None and not any(
-            weight.requires_grad for weight in self.model.vae.encoder.parameters()
-        ):
-            mean, std = (
-                self.released.latents_mean,
-                self.released.latents_std,
-            )  # a DiT was trained on these latents
+        is_frozen = not any(weight.requires_grad for weight in self.model.vae.encoder.parameters())
+        if self.released is not None and is_frozen:
+            mean, std = self.released.latents_mean, self.released.latents_std
+
         config = dataclasses.replace(self.recipe.model, latents_mean=mean, latents_std=std)
         measured = VAE(config)
         measured.load_state_dict(model.vae.state_dict())
-        save_component(
-            folder, measured, card={**training, "psnr_held_out_db": round(sum(scores) / len(scores), 2)}
-        )
+        psnr_db = round(sum(scores) / len(scores), 2)
+        save_component(folder, measured, card={**training, "psnr_held_out_db": psnr_db})
 
     def init_from(self, folder: Path) -> None:
-        """The VAE's weights of a released folder."""
-        assert isinstance(self.model, VAEAndDiscriminator), "the VAE part trains VAEAndDiscriminator"
+        """Load the VAE weights of a released folder."""
+        assert isinstance(self.model, VAEAndDiscriminator), "the VAE task trains VAEAndDiscriminator"
         vae = load_component(folder, VAE)
         self.model.vae.load_state_dict(vae.state_dict())
         self.released = vae.config
 
-    def plan(self) -> list[tuple[str, Batch, int]]:
-        """An image step and a clip step."""
-        data = self.recipe.data
-        rows: list[tuple[str, Batch, int]] = []
-        for name, count, frames in (
-            (f"{data.image_batch} images {data.crop}x{data.crop}", data.image_batch, 1),
-            (
-                f"{data.clip_batch} clips {data.crop}x{data.crop}x{data.num_frames}",
-                data.clip_batch,
-                data.num_frames,
-            ),
-        ):
+    def benchmark_batches(self) -> list[BenchmarkBatch]:
+        """An image batch and a clip batch."""
+        data, step = self.recipe.data, self.recipe.loss.adversarial_from
+        images = f"{data.image_batch} images {data.crop}x{data.crop}"
+        clips = f"{data.clip_batch} clips {data.crop}x{data.crop}x{data.num_frames}"
+        kinds = ((images, data.image_batch, 1), (clips, data.clip_batch, data.num_frames))
+        rows = []
+
+        for name, count, frames in kinds:
             video = torch.rand(count, 3, frames, data.crop, data.crop, generator=torch_rng("plan")) * 2 - 1
-            positions = (
-                count
-                * (1 + (frames - 1) // self.recipe.model.temporal_factor)
-                * (data.crop // self.recipe.model.spatial_factor) ** 2
-            )
-            rows.append((name, {"video": video, "step": self.recipe.loss.adversarial_from}, positions))
+            latent_frames = 1 + (frames - 1) // self.recipe.model.temporal_factor
+            num_positions = count * latent_frames * (data.crop // self.recipe.model.spatial_factor) ** 2
+            rows.append(BenchmarkBatch(name, {"video": video, "step": step}, num_positions))
         return rows
 
 
-def _mean_and_std(latents: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel."""
+def _mean_and_std(latents: Float[Tensor, "b z lf lh lw"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each latent channel."""
     return tuple(latents.mean(dim=(0, 2, 3, 4)).tolist()), tuple(latents.std(dim=(0, 2, 3, 4)).tolist())

@@ -158,7 +158,7 @@ class WanTask(DatasetDiTTask):
 
     def _draw_times(self, count: int, generator: torch.Generator) -> Tensor:
         config = self.recipe.diffusion
-        times = draw_times(count, generator, law=config.timestep_sampling, shift=config.timestep_shift)
+        times = draw_times(count, generator, sampling=config.timestep_sampling, shift=config.timestep_shift)
         if self.recipe.expert is None:
             return times
         boundary = self.files.boundary if self.files.boundary is not None else VARIANTS[self.variant].boundary
@@ -169,7 +169,7 @@ class WanTask(DatasetDiTTask):
             if not wrong.any():
                 return times
             times[wrong] = draw_times(
-                int(wrong.sum()), generator, law=config.timestep_sampling, shift=config.timestep_shift
+                int(wrong.sum()), generator, sampling=config.timestep_sampling, shift=config.timestep_shift
             )
 
     def benchmark_batches(self) -> list[tuple[str, Batch, int]]:

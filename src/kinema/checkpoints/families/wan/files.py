@@ -425,7 +425,7 @@ def vae_config_from_tensors(shapes: Mapping[str, tuple[int, ...]], what: str) ->
             num_res_blocks=blocks,
             z_dim=z,
             temporal_downsample=tuple(in_time),
-            fold={3: 1, 12: 2, 48: 4}[pixels],
+            patch_size={3: 1, 12: 2, 48: 4}[pixels],
             residual=residual,
             latents_mean=published.latents_mean,
             latents_std=published.latents_std,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from kinema.errors import RequestError
-from kinema.models.known import encode_known, mirrored
 from kinema.models.vae import VAE, VAEConfig
+from kinema.models.vae_conditioning import encode_conditioning, mirrored
 
 
 @pytest.fixture(scope="module")
@@ -25,25 +25,25 @@ def test_the_prefix_is_the_reflection(num_frames, length, expected):
 @torch.no_grad()
 def test_content_at_the_start_is_encoded_as_it_is(vae):
     video = torch.rand(1, 3, 9, 32, 32) * 2 - 1
-    assert torch.equal(encode_known(vae, video, starts_canvas=True), vae.normalise(vae.encode(video).mean))
+    assert torch.equal(encode_conditioning(vae, video, starts_canvas=True), vae.normalise(vae.encode(video).mean))
 
 
 @torch.no_grad()
 def test_content_inside_gives_one_latent_for_four_frames(vae):
-    assert encode_known(vae, torch.zeros(2, 3, 8, 32, 32), starts_canvas=False).shape == (2, 4, 2, 2, 2)
+    assert encode_conditioning(vae, torch.zeros(2, 3, 8, 32, 32), starts_canvas=False).shape == (2, 4, 2, 2, 2)
 
 
 @torch.no_grad()
 def test_a_still_inside_is_what_a_long_still_becomes(vae):
     """Four equal frames behind their mirrored prefix are the third latent of nine equal frames."""
     still = torch.rand(1, 3, 1, 32, 32).expand(-1, -1, 9, -1, -1)
-    inside = encode_known(vae, still[:, :, :4], starts_canvas=False)
+    inside = encode_conditioning(vae, still[:, :, :4], starts_canvas=False)
     torch.testing.assert_close(
-        inside, encode_known(vae, still, starts_canvas=True)[:, :, 2:], atol=1e-5, rtol=0
+        inside, encode_conditioning(vae, still, starts_canvas=True)[:, :, 2:], atol=1e-5, rtol=0
     )
 
 
 @pytest.mark.parametrize(("num_frames", "starts"), [(4, True), (5, False), (0, False)])
 def test_other_lengths_are_refused(vae, num_frames, starts):
     with pytest.raises(RequestError, match="known frames"):
-        encode_known(vae, torch.zeros(1, 3, num_frames, 32, 32), starts_canvas=starts)
+        encode_conditioning(vae, torch.zeros(1, 3, num_frames, 32, 32), starts_canvas=starts)

@@ -18,7 +18,7 @@ AT_ONCE = 33
 """More known frames than these are encoded as a stream, so that memory does not grow with the length of a clip."""
 
 
-def encode_known(
+def encode_conditioning(
     vae: VAE, video: Float[Tensor, "b c f h w"], *, starts_canvas: bool
 ) -> Float[Tensor, "b z lf lh lw"]:
     """Normalised latents (posterior means) of known frames in [-1, 1].
