@@ -1,6 +1,6 @@
 import contextlib
-import os
 
+import psutil
 import pytest
 import torch
 
@@ -47,10 +47,49 @@ def test_auto_uses_bf16_only_where_it_is_fast(monkeypatch):
     assert isinstance(device.autocast(device.CPU, "auto"), torch.autocast)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)"
+        ),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: "
+            "you tried to allocate 9 bytes."
+        ),
+        RuntimeError("MPS backend out of memory (MPS allocated: 20.48 GiB)."),
+    ],
+)
+def test_a_failed_allocation_is_out_of_memory(error):
+    assert device.is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "unsupported operation: some elements of the input tensor refer to a single memory location",
+        "shape '[2]' is invalid for input of size 3",
+    ],
+)
+def test_other_errors_that_mention_memory_are_not(message):
+    assert not device.is_out_of_memory(RuntimeError(message))
+
+
+def test_the_cpu_allocator_raises_an_error_that_is_recognised():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**55, dtype=torch.uint8)
+    assert device.is_out_of_memory(raised.value)
+
+
 def test_the_cpu_has_used_some_memory():
     assert device.peak_memory_bytes(device.CPU) > 2**20
 
 
 def test_free_memory_is_some_of_what_there_is():
     free = device.free_memory_bytes(device.CPU)
-    assert free is None or 0 < free < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert free is not None
+    assert 0 < free < psutil.virtual_memory().total

@@ -41,6 +41,46 @@ MAY_BE_ABSENT_THERE = (
 )
 DEVICE_WORD = re.compile(r"(cuda|npu|mps|xpu|cpu)(:\d+)?")
 DEVICE_MODULES = {"cuda", "npu", "mps", "xpu"}
+POSIX_ONLY = {
+    "fcntl",
+    "resource",
+    "termios",
+    "tty",
+    "pty",
+    "pwd",
+    "grp",
+    "syslog",
+    "posix",
+    "curses",
+    "readline",
+    "crypt",
+    "spwd",
+    "nis",
+}
+"""Modules of the standard library that Windows lacks."""
+WINDOWS_SIGNALS = {
+    "SIGABRT",
+    "SIGFPE",
+    "SIGILL",
+    "SIGINT",
+    "SIGSEGV",
+    "SIGTERM",
+    "SIGBREAK",
+    "SIG_DFL",
+    "SIG_IGN",
+}
+POSIX_CALLS = {
+    "fork",
+    "sysconf",
+    "sysconf_names",
+    "geteuid",
+    "getuid",
+    "setsid",
+    "killpg",
+    "wait4",
+    "umask",
+    "nice",
+}
 
 
 @cache
@@ -172,6 +212,42 @@ for module in {modules}:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=with_source())
     assert done.returncode == 0, done.stderr
+
+
+def test_every_module_is_imported_without_the_modules_that_windows_lacks():
+    """Only imports by Kinema's own files are blocked: other packages have their own ways on Windows."""
+    modules = [
+        ".".join(("kinema", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for file in FILES
+        if file.name != "__main__.py"
+    ]
+    script = f"""
+import builtins, importlib
+
+original = builtins.__import__
+
+def blocked(name, globals=None, locals=None, fromlist=(), level=0):
+    importer = (globals or {{}}).get("__name__", "")
+    if name.split(".")[0] in {POSIX_ONLY} and importer.split(".")[0] == "kinema":
+        raise ModuleNotFoundError(f"{{importer}} imports {{name}}, which Windows lacks", name=name)
+    return original(name, globals, locals, fromlist, level)
+
+builtins.__import__ = blocked
+for module in {modules}:
+    importlib.import_module(module)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=with_source())
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_signals_and_system_calls_exist_on_windows(file):
+    for node in ast.walk(parsed(file)):
+        if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+            continue
+        if node.value.id == "signal" and node.attr.startswith("SIG"):
+            assert node.attr in WINDOWS_SIGNALS, f"line {node.lineno}: signal.{node.attr}"
+        assert node.value.id != "os" or node.attr not in POSIX_CALLS, f"line {node.lineno}: os.{node.attr}"
 
 
 def test_torchvision_is_absent_or_works():

@@ -4,13 +4,13 @@ Everything else takes its device and dtype from its inputs. No float64 is used o
 """
 
 import contextlib
-import os
-import resource
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -83,8 +83,15 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Most memory held so far: allocated on the accelerator, or resident for the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if sys.platform == "darwin":  # psutil reports no peak there
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(peak[1]) * 1024 if peak else psutil.Process().memory_info().rss
 
 
 CGROUPS = {
@@ -95,16 +102,14 @@ CGROUPS = {
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
-    """Memory that is free there now, or None where nothing says it. On a CPU a container's limit counts too."""
+    """Memory that is free now, in bytes; None for an accelerator that does not report it.
+
+    On a CPU the limit of a container counts too.
+    """
     if device.type != "cpu":
         module = getattr(torch, device.type)
         return int(module.mem_get_info(device)[0]) if hasattr(module, "mem_get_info") else None
-    free = []
-    try:
-        free.append(_numbers(Path("/proc/meminfo"))["MemAvailable:"] * 1024)
-    except (OSError, KeyError, ValueError):
-        if "SC_AVPHYS_PAGES" in os.sysconf_names:
-            free.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    free = [int(psutil.virtual_memory().available)]
     for folder, (limit, used) in CGROUPS.items():
         with contextlib.suppress(OSError, KeyError, ValueError):  # no such file, or the word "max"
             numbers = _numbers(
@@ -112,7 +117,7 @@ def free_memory_bytes(device: torch.device) -> int | None:
             )  # files that are kept in memory are counted as used, and given up when asked for
             cached = numbers["inactive_file"] + numbers["active_file"]
             free.append(int((folder / limit).read_text()) - int((folder / used).read_text()) + cached)
-    return max(0, min(free)) if free else None
+    return max(0, min(free))
 
 
 def _numbers(file: Path) -> dict[str, int]:
@@ -120,6 +125,21 @@ def _numbers(file: Path) -> dict[str, int]:
     return {
         words[0]: int(words[1]) for line in file.read_text().splitlines() if len(words := line.split()) > 1
     }
+
+
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",  # Linux and macOS
+    "DefaultCPUAllocator: not enough memory",  # Windows
+    "MPS backend out of memory",
+)
+"""Messages of the allocators that raise a plain RuntimeError (PyTorch 2.13)."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the host or on an accelerator."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in OUT_OF_MEMORY)
 
 
 class Copier:

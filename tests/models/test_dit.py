@@ -183,12 +183,13 @@ def test_order_of_tokens_does_not_matter():
     )
 
 
-def test_gathering_a_time_is_having_it_bit_for_bit():
+def test_gathering_a_time_is_having_it():
     dit, text = network(), prompts(4)
     tokens, coordinates, times, _, lengths = packed((2, 3, 4))
     one_by_name = dit(tokens, coordinates, times, torch.ones(len(tokens), dtype=torch.long), text, lengths)
     same_by_value = dit(tokens, coordinates, times[[1, 1, 1]], torch.arange(len(tokens)) % 3, text, lengths)
-    assert torch.equal(one_by_name, same_by_value)
+    # Not bit for bit: matrix products of two and of three times round differently with AVX512.
+    torch.testing.assert_close(one_by_name, same_by_value, rtol=0, atol=2e-6)
 
 
 def test_one_time_for_a_clip_is_that_time_for_each_latent():

@@ -13,9 +13,8 @@ from kinema.training.optimizer import Muon, OptimizerConfig, build_optimizers, o
 
 @pytest.mark.parametrize("shape", [(3, 8, 32), (2, 32, 8), (1, 16, 16)])
 def test_singular_values_come_near_one(shape):
-    values = torch.linalg.svdvals(
-        orthogonalise(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
-    )
+    matrices = orthogonalise(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    values = torch.linalg.svdvals(matrices.float())  # the iteration is in bfloat16 where that is fast
     assert values.min() > 0.3
     assert values.max() < 1.3
 

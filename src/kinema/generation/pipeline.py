@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kinema.checkpoints.adapters import LoRAFile, merge_lora, read_lora
 from kinema.checkpoints.folders import Manifest
-from kinema.device import Precision, autocast
+from kinema.device import Precision, autocast, is_out_of_memory
 from kinema.diffusion.canvas import Network, with_canvas
 from kinema.diffusion.guidance import JOINT_TOKENS, classifier_free
 from kinema.diffusion.objectives import Prediction, to_x0
@@ -597,7 +597,7 @@ def _collected(plan: Plan, frames: Iterator[np.ndarray]) -> Video:
 
 @contextmanager
 def _memory_errors(plan: Plan) -> Iterator[None]:
-    """Turns running out of memory into a `RequestError` that says for what; PyTorch has no class of its own for it on a CPU."""
+    """Raise `RequestError`, which names the request, when an allocation of the body fails."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -606,8 +606,3 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
         raise RequestError(
             f"out of memory for {plan.text}: ask for a smaller size or fewer frames"
         ) from error
-
-
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether that is what the error says."""
-    return isinstance(error, MemoryError) or "memory" in str(error)

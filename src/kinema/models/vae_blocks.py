@@ -28,7 +28,9 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c *axes"]) -> Float[Tensor, "b c *axes"]:
         # The published network divides by max(norm, 1e-12); an eps this small differs only where all channels are zero.
-        return F.rms_norm(x.movedim(1, -1), (x.shape[1],), self.gamma.flatten(), eps=1e-24).movedim(-1, 1)
+        # The weight takes the dtype of `x`: with two dtypes PyTorch leaves its fused kernel.
+        gamma = self.gamma.flatten().to(x.dtype)
+        return F.rms_norm(x.movedim(1, -1), (x.shape[1],), gamma, eps=1e-24).movedim(-1, 1)
 
 
 class ResidualBlock(nn.Module):

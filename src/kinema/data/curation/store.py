@@ -3,15 +3,14 @@
 A build that was killed finds every result it had, and nothing that changed is mistaken for what it was.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from kinema.errors import DataError
 from kinema.files import atomic_file, output_errors
@@ -70,14 +69,14 @@ def only_builder(folder: Path) -> Iterator[None]:
     """
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
-    try:
+        lock = FileLock(folder / ".lock", timeout=0)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            lock.acquire()
+        except Timeout as error:
             raise DataError(f"{folder} is being built by another process: wait for it, or stop it") from error
+    try:
         for partial in folder.rglob(".kinema-*.partial"):
             partial.unlink(missing_ok=True)
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
