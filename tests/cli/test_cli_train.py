@@ -27,8 +27,8 @@ def test_plan_measures_and_trains_nothing(tmp_path, monkeypatch, capsys):
 
 def test_a_run_goes_into_runs_and_the_recipes_name(monkeypatch):
     seen = []
-    monkeypatch.setattr(kinema.train, "load_task", lambda recipe, **options: (recipe, options))
-    monkeypatch.setattr(kinema.train, "train", lambda part, out: seen.append((part, out)) or True)
+    monkeypatch.setattr(kinema.training, "load_task", lambda recipe, **options: (recipe, options))
+    monkeypatch.setattr(kinema.training, "train", lambda part, out: seen.append((part, out)) or True)
     assert main(["train", "a/b.toml"]) == 0
     assert (
         main(
@@ -56,8 +56,8 @@ def test_a_run_goes_into_runs_and_the_recipes_name(monkeypatch):
 
 
 def test_a_run_that_was_stopped_ends_as_a_stopped_command_does(monkeypatch):
-    monkeypatch.setattr(kinema.train, "load_task", lambda recipe, **options: None)
-    monkeypatch.setattr(kinema.train, "train", lambda part, out: False)
+    monkeypatch.setattr(kinema.training, "load_task", lambda recipe, **options: None)
+    monkeypatch.setattr(kinema.training, "train", lambda part, out: False)
     assert main(["train", "a.toml"]) == 130
 
 
@@ -66,7 +66,7 @@ def test_a_run_that_was_stopped_ends_as_a_stopped_command_does(monkeypatch):
     [
         (["none.toml"], "no such recipe: none.toml"),
         ([RECIPE, "--set", "run.step=3"], "unknown key in [run] 'step'; did you mean 'steps'?"),
-        ([RECIPE, "--set", "part=decoder"], "unknown part 'decoder'"),
+        ([RECIPE, "--set", "task=decoder"], "unknown training task 'decoder'"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(words, line, capsys):

@@ -1,6 +1,6 @@
-"""One loop for every part: `kinema train recipes/dit.toml --out runs/dit`.
+"""Training of every network by one loop: `kinema train recipes/dit.toml --out runs/dit`.
 
-The part's imports are few: torch, numpy, einops, safetensors, Pillow and OpenCV are enough to train.
+Training needs few packages: torch, numpy, einops, safetensors, Pillow and OpenCV.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,19 +10,20 @@ from typing import Any
 from kinema.config import from_dict, merge, override, read_toml
 from kinema.errors import ConfigError
 from kinema.registry import lookup
-from kinema.training.loop import measure, train
+from kinema.training.loop import benchmark, train
+from kinema.training.renamed_keys import with_current_keys
 from kinema.training.task import TrainingTask, freeze
-from kinema.training.tasks.captioner import CaptionerTask, CaptionerRecipe
-from kinema.training.tasks.clip import CLIPTask, CLIPRecipe
-from kinema.training.tasks.dit import DiTTask, DiTRecipe
-from kinema.training.tasks.dit_on_dataset import DatasetDiTTask, sizes_of
-from kinema.training.tasks.expander import ExpanderTask, ExpanderRecipe
-from kinema.training.tasks.lora import DatasetLoRATask, LoRATask, LoRARecipe
-from kinema.training.tasks.oracle import OracleTask, OracleRecipe
-from kinema.training.tasks.vae import VAETask, VAERecipe
-from kinema.training.tasks.wan import WanTask, WanRecipe
+from kinema.training.tasks.captioner import CaptionerRecipe, CaptionerTask
+from kinema.training.tasks.clip import CLIPRecipe, CLIPTask
+from kinema.training.tasks.dit import DiTRecipe, DiTTask
+from kinema.training.tasks.dit_on_dataset import DatasetDiTTask, dit_sizes
+from kinema.training.tasks.expander import ExpanderRecipe, ExpanderTask
+from kinema.training.tasks.lora import DatasetLoRATask, LoRARecipe, LoRATask
+from kinema.training.tasks.oracle import OracleRecipe, OracleTask
+from kinema.training.tasks.vae import VAERecipe, VAETask
+from kinema.training.tasks.wan import WanRecipe, WanTask
 
-__all__ = ["TRAINING_TASKS", "load_task", "measure", "plan_lines", "train"]
+__all__ = ["TRAINING_TASKS", "benchmark", "load_task", "plan_lines", "train"]
 
 TRAINING_TASKS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "vae": (VAERecipe, VAETask),
@@ -34,58 +35,72 @@ TRAINING_TASKS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "captioner": (CaptionerRecipe, CaptionerTask),
     "expander": (ExpanderRecipe, ExpanderTask),
 }
+"""The `task` of a recipe: its settings, and the function that makes the `TrainingTask` from them."""
 
 
 def load_task(
     recipe: Path, *, steps: int | None = None, assignments: Sequence[str] = (), init_from: Path | None = None
 ) -> TrainingTask:
-    """The part that a recipe file describes, with fresh weights or those of `init_from`. Raises `ConfigError` for anything wrong in it."""
-    tables = override(read_toml(recipe), assignments)
+    """The task that a recipe file describes, with fresh weights or those of `init_from`.
+
+    `assignments` are settings such as "optimizer.lr=3e-4" that replace the recipe's; `steps` replaces
+    run.steps. Raises `ConfigError` for an invalid recipe, and `UnknownName` for a task that does not exist.
+    """
+    tables = with_current_keys(read_toml(recipe))
+    tables = merge(tables, with_current_keys(override({}, assignments)))
     if steps is not None:
         tables = override(tables, [f"run.steps={steps}"])
-    if "part" not in tables:
-        raise ConfigError(
-            f"{recipe} does not say what it trains: write part = {' | '.join(map(repr, TRAINING_TASKS))}"
-        )
-    if init_from is not None and tables["part"] == "dit" and tables.get("dataset"):
-        tables = merge(
-            tables, {"model": sizes_of(init_from)}
-        )  # a fine-tune has the sizes of what it starts from
-    config_type, part_type = lookup(TRAINING_TASKS, str(tables["part"]), kind="part")
+
+    if "task" not in tables:
+        raise ConfigError(f"{recipe} names no task: write task = {' | '.join(map(repr, TRAINING_TASKS))}")
+    name = str(tables["task"])
+    recipe_type, make_task = lookup(TRAINING_TASKS, name, kind="training task")
+
+    if init_from is not None and name == "dit" and tables.get("dataset"):
+        tables = merge(tables, {"model": dit_sizes(init_from)})  # a fine-tuned model keeps its sizes
     try:
-        config = from_dict(config_type, tables)
+        config = from_dict(recipe_type, tables)
     except ConfigError as error:
         raise ConfigError(f"{recipe}: {error}") from None
-    part: TrainingTask = part_type(config)
+
+    task: TrainingTask = make_task(config)
     if init_from is not None:
-        try:
-            part.init_from(init_from)
-        except (
-            RuntimeError
-        ) as error:  # load_state_dict lists every tensor of another name or shape, a line each
-            lines = [line.strip() for line in str(error).splitlines()]
-            raise ConfigError(
-                f"{init_from} does not fit {recipe}: {' '.join(lines[1:3]) or lines[0]}"
-            ) from error
+        _load_weights(task, init_from, recipe)
     if config.frozen is not None:
-        freeze(part.model, config.frozen)
-    return part
+        freeze(task.model, config.frozen)
+    return task
 
 
-def plan_lines(part: TrainingTask) -> list[str]:
-    """What a run will take, measured by a few steps on random data: parameters, tokens, memory, seconds per step and in all."""
-    params = sum(p.numel() for p in part.model.parameters() if p.requires_grad)
-    lines = [f"{params / 1e6:.2f} M parameters, {part.recipe.run.steps} steps"]
-    rows = measure(part)
-    for row in rows:
+def _load_weights(task: TrainingTask, folder: Path, recipe: Path) -> None:
+    """Load the weights of `folder` into the task's model. Raises `ConfigError` when names or shapes
+    differ."""
+    try:
+        task.init_from(folder)
+    except (
+        RuntimeError
+    ) as error:  # load_state_dict lists every tensor of another name or shape on its own line
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise ConfigError(f"{folder} does not fit {recipe}: {' '.join(lines[1:3]) or lines[0]}") from error
+
+
+def plan_lines(task: TrainingTask) -> list[str]:
+    """Estimate of a run from a few steps on random data: parameters, tokens, memory, seconds per step and in
+    all."""
+    run = task.recipe.run
+    num_parameters = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
+    lines = [f"{num_parameters / 1e6:.2f} M parameters, {run.steps} steps"]
+
+    results = benchmark(task)
+    for result in results:
         lines.append(
-            f"{row['name']}: {row['tokens']} tokens, {row['seconds']:.2f} s a step ({row['tokens'] / row['seconds']:.0f} tokens/s), "
-            f"peak memory {row['peak_bytes'] / 2**30:.2f} GiB"
+            f"{result.name}: {result.num_tokens} tokens, {result.seconds:.2f} s a step "
+            f"({result.num_tokens / result.seconds:.0f} tokens/s), "
+            f"peak memory {result.peak_bytes / 2**30:.2f} GiB"
         )
-    times = [row["seconds"] * part.recipe.run.steps / 60 for row in rows]
-    lines.append(
-        f"the whole run: {min(times):.0f} to {max(times):.0f} minutes"
-        if len(times) > 1
-        else f"the whole run: {times[0]:.0f} minutes"
-    )
+
+    minutes = [result.seconds * run.steps / 60 for result in results]
+    if len(minutes) > 1:
+        lines.append(f"the whole run: {min(minutes):.0f} to {max(minutes):.0f} minutes")
+    else:
+        lines.append(f"the whole run: {minutes[0]:.0f} minutes")
     return lines

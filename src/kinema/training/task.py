@@ -1,9 +1,9 @@
-"""What the loop needs to know of a part (VAE, CLIP, DiT) to train it."""
+"""The interface between the training loop and what it trains."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,11 @@ from kinema.training.optimizer import OptimizerConfig
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long and how often. `max_bad_steps` non-finite steps in a row end the run; `num_workers` processes draw batches ahead."""
+    """Length of a run, and how often it logs, saves and samples; all `*_every` in steps.
+
+    `max_bad_steps` non-finite steps in a row end the run. `num_workers` processes draw batches ahead; with 0
+    the run's own process draws them. Raises `ConfigError` for values out of range.
+    """
 
     steps: int = 1000
     seed: int = 0
@@ -34,21 +38,22 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "save_every", "sample_every", "keep_checkpoints", "max_bad_steps"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: use 1 or more")
         if self.num_workers < 0:
             raise ConfigError(
-                f"num_workers = {self.num_workers} must not be negative; 0 draws batches in the run's own process"
+                f"num_workers = {self.num_workers} is negative: use 0 to draw batches in the main process"
             )
         if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"ema_decay = {self.ema_decay} must lie in [0, 1)")
+            raise ConfigError(f"ema_decay = {self.ema_decay} is out of range: use 0 or more and less than 1")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings every recipe has; each part adds its own.
+    """The settings that every recipe has. Each task adds its own.
 
-    `frozen` names modules of the part's model that keep their weights, with what is inside them: with `["vae.encoder", "vae.quant_conv"]` a
-    decoder goes on learning and the latents stay those that a DiT was trained on.
+    `frozen` names modules of the task's model whose weights do not change, including all modules inside them.
+    With `["vae.encoder", "vae.quant_conv"]` only the decoder learns, and a DiT that was trained on the
+    latents stays valid.
     """
 
     run: RunConfig = field(default_factory=RunConfig)
@@ -56,14 +61,26 @@ class Recipe:
     frozen: tuple[str, ...] | None = None
 
 
+class BenchmarkBatch(NamedTuple):
+    """Random data for one kind of step. `num_tokens` counts tokens or latent positions."""
+
+    name: str
+    batch: Batch
+    num_tokens: int
+
+
 class TrainingTask(Protocol):
-    """One trainable part. `model` is all that is trained; what is exported may be a piece of it."""
+    """A network to train: its data, its loss and its export.
+
+    `model` holds every trained parameter; the export may be one module of it.
+    """
 
     recipe: Any
     model: nn.Module
 
     def prepare(self, out: Path, device: torch.device) -> None:
-        """Load or make what batches need (frozen models, cached latents). Called once, before the first step."""
+        """Load or make what batches need (frozen models, cached latents). Called once, before the first
+        step."""
 
     def batch(self, step: int) -> Batch:
         """The batch of a step: a pure function of the recipe and the step."""
@@ -71,32 +88,44 @@ class TrainingTask(Protocol):
     def loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """The scalar to minimise and what to log; `generator` (on the CPU) belongs to the step."""
+        """The scalar to minimise and the metrics to log. `generator` is on the CPU and seeded for the
+        step."""
 
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """Write a picture of what the averaged model does to `path` (.png)."""
+        """Write a picture (.png) that shows the results of the averaged model."""
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """Write the averaged model in its release form; `training` (steps, seconds, recipe) goes to its card."""
+        """Write the averaged model in its release form, with `training` (steps, seconds, recipe) in its
+        card."""
 
     def init_from(self, folder: Path) -> None:
-        """Take weights, and only weights, from a released folder."""
+        """Load the weights, and only the weights, of a released folder."""
 
-    def plan(self) -> list[tuple[str, Batch, int]]:
-        """One batch of random data for every kind of step: (name, batch, tokens or latent positions in it)."""
+    def benchmark_batches(self) -> list[BenchmarkBatch]:
+        """One batch of random data for every kind of step."""
+
+
+def check_periods(ends: Sequence[float]) -> None:
+    """Raise `ConfigError` unless the ends of a run's periods (shares of its steps) rise and the last is 1."""
+    if not ends or list(ends) != sorted(ends) or ends[-1] != 1:
+        raise ConfigError(f"periods end at {list(ends)}: the values must rise and the last must end at 1")
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> None:
-    """Take the modules of these names out of training. Raises `ConfigError` for a name that no weights have, or when none are left."""
+    """Exclude the modules of these names from training.
+
+    Raises `ConfigError` for a name without weights, or when no weights are left to train.
+    """
     weights = dict(model.named_parameters())
+
     for name in names:
         inside = [weight for key, weight in weights.items() if key == name or key.startswith(f"{name}.")]
         if not inside:
-            raise ConfigError(
-                f"frozen: {unknown('module', name, sorted({key.rpartition('.')[0] for key in weights}))}"
-            )
+            modules = sorted({key.rpartition(".")[0] for key in weights})
+            raise ConfigError(f"frozen: {unknown('module', name, modules)}")
         for weight in inside:
             weight.requires_grad_(False)
+
     if not any(weight.requires_grad for weight in weights.values()):
         raise ConfigError(f"frozen = {list(names)} leaves nothing to train")
 

@@ -56,7 +56,7 @@ def test_targets_are_the_truth_of_the_clips():
     for i, clip in enumerate(clips):
         assert task.config.slots["noun"][found["slot_noun"][i]] == clip.truth["noun"]
         track = clip.truth["objects"][0]["tracks"]
-        assert (found["places"][i, :, 0, 0] * 1.5).tolist() == pytest.approx(track["x"], abs=1e-4)
+        assert (found["positions"][i, :, 0, 0] * 1.5).tolist() == pytest.approx(track["x"], abs=1e-4)
         assert found["log_sizes"][i].exp()[:, 0].tolist() == pytest.approx(track["size"], abs=1e-4)
 
 
@@ -68,7 +68,7 @@ def test_the_loss_is_zero_for_tracks_that_are_the_truth():
         out = task.model(batch["video"])
     _, exact = task.loss(
         task.model,
-        batch | {"places": out.positions.detach(), "log_sizes": out.log_sizes.detach()},
+        batch | {"positions": out.positions.detach(), "log_sizes": out.log_sizes.detach()},
         torch.Generator(),
     )
     assert float(metrics["position"]) > 0

@@ -113,7 +113,7 @@ class CLIPAndReader(nn.Module):
 
         positions = rearrange(self.heads["places"](pooled), "b (f xy) -> b f xy", xy=2)
         visible = (truth["visible"][:, :, 0] > MIN_VISIBLE_SHARE).float()
-        errors = (positions - truth["places"][:, :, 0]).abs().sum(dim=-1)
+        errors = (positions - truth["positions"][:, :, 0]).abs().sum(dim=-1)
         error = (errors * visible).sum() / visible.sum().clamp(min=1)
 
         accuracies = {

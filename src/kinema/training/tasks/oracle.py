@@ -1,4 +1,4 @@
-"""Training the oracle on clips of a world: fresh ones, degraded ones, and ones that a VAE has encoded and decoded."""
+"""Trains the oracle on clips of a world: fresh, degraded, and encoded and decoded by a VAE (round trips)."""
 
 import dataclasses
 import logging
@@ -27,7 +27,7 @@ from kinema.models.oracle import SLOTS, Oracle, OracleConfig, OracleOutput, heat
 from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE
 from kinema.registry import lookup
-from kinema.training.task import Recipe
+from kinema.training.task import BenchmarkBatch, Recipe
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import WORLDS, Clip, StageConfig, Vocabulary
 
@@ -35,16 +35,19 @@ log = logging.getLogger(__name__)
 
 SHARD_CLIPS = 16
 MIN_VISIBLE_SHARE = 0.2
-"""How much of an object must be seen in a frame for its place to be asked for."""
+"""Share of an object that must be visible in a frame for its position to count in the loss."""
 ROUND_TRIP_FPS = 8.0
+OLD_TARGETS = {"places": "positions"}
+"""Names of targets in the round trips of version 0.1.0."""
 
 
 @dataclass(frozen=True)
 class OracleData:
-    """Clips of `num_frames` frames at the oracle's rate in one of `shapes` a batch.
+    """Clips of `num_frames` frames at the oracle's rate, of one of the `shapes` per batch.
 
-    A clip is degraded with probability `degraded`. Of the square batches, `round_trip_share` is taken from `round_trips` clips that went
-    through the VAE once, before the first step; 0 leaves the VAE out.
+    A clip is degraded with probability `degraded`. In batches of the first shape, a share `round_trip_share`
+    is taken from `round_trips` clips that the VAE encoded and decoded before the first step; 0 uses no VAE.
+    Raises `ConfigError` for values out of range.
     """
 
     batch: int = 32
@@ -59,10 +62,14 @@ class OracleData:
     def __post_init__(self) -> None:
         if min(self.batch, self.held_out_clips) < 1 or self.num_frames < 5:
             raise ConfigError(
-                f"batch = {self.batch} must be positive and num_frames = {self.num_frames} at least 5, or motion cannot be read"
+                f"batch = {self.batch} must be positive, and num_frames = {self.num_frames} at least 5: "
+                "fewer frames do not show motion"
             )
         if min(self.round_trips, self.held_out_round_trips) < 0:
-            raise ConfigError("numbers of round trips must not be negative")
+            raise ConfigError(
+                f"round_trips = {self.round_trips}, held_out_round_trips = {self.held_out_round_trips}: "
+                "both must be 0 or more"
+            )
         for name in ("degraded", "round_trip_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
@@ -70,7 +77,8 @@ class OracleData:
 
 @dataclass(frozen=True)
 class OracleLoss:
-    """Weights of the heat map, of the expected place, of the size and of being seen, beside the mean cross-entropy of the slots."""
+    """Weights of heat map, expected position, size and visibility, relative to the slots' mean
+    cross-entropy."""
 
     heat: float = 0.1
     position: float = 2.0
@@ -80,7 +88,10 @@ class OracleLoss:
 
 @dataclass(frozen=True)
 class OracleRecipe(Recipe):
-    """Everything of an oracle run. `vae` is a released folder or "shipped"."""
+    """All settings of an oracle run. `vae` is a released folder or "shipped".
+
+    Raises `ConfigError` for a world without its held-out combinations.
+    """
 
     task: str = "oracle"
     world: str = "stage"
@@ -93,12 +104,13 @@ class OracleRecipe(Recipe):
     def __post_init__(self) -> None:
         if self.stage.split != "all":
             raise ConfigError(
-                f"stage.split = '{self.stage.split}': an oracle judges seen and held-out combinations alike and must be trained on 'all'"
+                f"stage.split = '{self.stage.split}': an oracle measures seen and held-out combinations; "
+                "use stage.split = 'all'"
             )
 
 
 def slots_of(vocabulary: Vocabulary, max_objects: int) -> dict[str, tuple[str, ...]]:
-    """The possible answers of every slot in a world."""
+    """The possible values of every slot in a world."""
     return {
         "noun": vocabulary.nouns,
         "count": tuple(str(n) for n in range(1, max_objects + 1)),
@@ -112,41 +124,47 @@ def slots_of(vocabulary: Vocabulary, max_objects: int) -> dict[str, tuple[str, .
 
 
 def targets(clips: Sequence[Clip], config: OracleConfig) -> dict[str, Tensor]:
-    """What the oracle should say of clips: an index per slot, and places, log sizes and visible shares as `OracleOutput` has them."""
+    """The oracle's targets for clips: "slot_NAME" (b,) indices, and "positions", "log_sizes" and "visible" as
+    in `OracleOutput`.
+
+    The object of a track without an object stays at the centre with size 1, and is not visible.
+    """
     out = {
         f"slot_{name}": torch.tensor([config.slots[name].index(str(clip.truth[name])) for clip in clips])
         for name in SLOTS
     }
-    rows: dict[str, list[np.ndarray]] = {"places": [], "log_sizes": [], "visible": []}
+    rows: dict[str, list[np.ndarray]] = {"positions": [], "log_sizes": [], "visible": []}
     for clip in clips:
         aspect, frames = clip.truth["aspect"], len(clip.frames)
-        places, sizes, seen = (
-            np.full((frames, config.num_tracks, 2), 0.5),
-            np.ones((frames, config.num_tracks)),
-            np.zeros((frames, config.num_tracks)),
-        )
+        positions = np.full((frames, config.num_tracks, 2), 0.5)
+        sizes = np.ones((frames, config.num_tracks))
+        visible = np.zeros((frames, config.num_tracks))
+
         for track, role in enumerate(("subject", "object")[: config.num_tracks]):
             tracks = [one["tracks"] for one in clip.truth["objects"] if one["role"] == role]
             if tracks:
-                places[:, track, 0] = np.mean([t["x"] for t in tracks], axis=0) / aspect
-                places[:, track, 1] = np.mean([t["y"] for t in tracks], axis=0)
+                positions[:, track, 0] = np.mean([t["x"] for t in tracks], axis=0) / aspect
+                positions[:, track, 1] = np.mean([t["y"] for t in tracks], axis=0)
                 sizes[:, track] = np.mean([t["size"] for t in tracks], axis=0) / min(1.0, aspect)
-                seen[:, track] = np.max([t["visible"] for t in tracks], axis=0)
-        for name, values in (("places", places), ("log_sizes", np.log(sizes)), ("visible", seen)):
+                visible[:, track] = np.max([t["visible"] for t in tracks], axis=0)
+
+        for name, values in (("positions", positions), ("log_sizes", np.log(sizes)), ("visible", visible)):
             rows[name].append(values.astype(np.float32))
     return out | {name: torch.from_numpy(np.stack(values)) for name, values in rows.items()}
 
 
 class OracleTask:
-    """See `kinema.training.task.TrainingTask`."""
+    """Trains an oracle. See `kinema.training.task.TrainingTask`."""
 
     def __init__(self, recipe: OracleRecipe):
         self.recipe = recipe
         self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
         if abs(sum(shape.share for shape in recipe.data.shapes) - 1) > 1e-6:
             raise ConfigError(
-                f"the shares of shapes add up to {sum(s.share for s in recipe.data.shapes):g}; they must add up to 1"
+                f"the shares of data.shapes add up to {sum(s.share for s in recipe.data.shapes):g}; "
+                "they must add up to 1"
             )
+
         slots = slots_of(self.world.vocabulary(), recipe.stage.max_objects)
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         self.config = dataclasses.replace(recipe.model, slots=slots)
@@ -155,7 +173,7 @@ class OracleTask:
         self.round_trips: dict[str, Batch] = {}
 
     def prepare(self, out: Path, device: torch.device) -> None:
-        """Send clips through the VAE once; what is in the run folder already is not made again."""
+        """Load the round trips of clips through the VAE, and make those that the run folder lacks."""
         data = self.recipe.data
         counts = {
             "train": data.round_trips if data.round_trip_share else 0,
@@ -163,6 +181,7 @@ class OracleTask:
         }
         if not any(counts.values()):
             return
+
         vae = load_component(
             shipped_model() if self.recipe.vae == SHIPPED else Path(self.recipe.vae), VAE, device=device
         )
@@ -186,12 +205,15 @@ class OracleTask:
 
     @torch.no_grad()
     def _round_trips(self, folder: Path, vae: VAE, split: str, first: int, count: int) -> Batch:
-        """`count` square clips as the VAE gives them back at its own rate, every so many frames of them, with their targets."""
+        """`count` clips encoded and decoded by the VAE at 8 fps, thinned to the oracle's rate, with their
+        targets."""
         path = folder / f"{split}-{first:05d}-{count}.safetensors"
         if path.exists():
-            return load_file(path)
-        pace = round(ROUND_TRIP_FPS / self.config.fps)
-        num_frames = (self.recipe.data.num_frames - 1) * pace + 1
+            shard = load_file(path)
+            return {OLD_TARGETS.get(name, name): value for name, value in shard.items()}
+
+        stride = round(ROUND_TRIP_FPS / self.config.fps)
+        num_frames = (self.recipe.data.num_frames - 1) * stride + 1
         num_frames += -(num_frames - 1) % vae.config.temporal_factor
         shape = self.recipe.data.shapes[0]
         indices = range(first, first + count)
@@ -203,68 +225,74 @@ class OracleTask:
         }
         clips = draw_clips(self.world, f"oracle-{split}-round-trip", indices, **sizes)  # type: ignore[arg-type]
         device = next(vae.parameters()).device
-        kept = slice(0, (self.recipe.data.num_frames - 1) * pace + 1, pace)
+        kept = slice(0, (self.recipe.data.num_frames - 1) * stride + 1, stride)
         video = []
         for clip in clips:
             back = vae.decode(vae.encode(to_tensor([clip]).to(device)).mean).clamp(-1, 1)
             video.append(self.model.prepare(back[:, :, kept]).cpu())
-        found = targets(clips, self.config)
-        found |= {name: found[name][:, kept] for name in ("places", "log_sizes", "visible")}
-        found["video"] = torch.cat(video).mul(127.5).add(127.5).round().to(torch.uint8)
+
+        shard = targets(clips, self.config)
+        shard |= {name: shard[name][:, kept] for name in ("positions", "log_sizes", "visible")}
+        shard["video"] = torch.cat(video).mul(127.5).add(127.5).round().to(torch.uint8)
         with atomic_file(path) as partial, output_errors(path):
-            save_file({name: value.contiguous() for name, value in found.items()}, partial)
-        log.info("%s: %d clips through the VAE", path.name, count)
-        return found
+            save_file({name: value.contiguous() for name, value in shard.items()}, partial)
+        log.info("%s: %d clips encoded and decoded", path.name, count)
+        return shard
 
     def _render(self, split: str, indices: Sequence[int], shape: Shape) -> Batch:
+        """Fresh clips of these indices and their targets."""
         sizes = {"height": shape.height, "width": shape.width, "num_frames": self.recipe.data.num_frames}
         clips = draw_clips(self.world, split, indices, **sizes, fps=self.config.fps)
         return {"video": self.model.prepare(to_tensor(clips)), **targets(clips, self.config)}
 
     def batch(self, step: int) -> Batch:
-        """Clips of one shape as the oracle sees them, and what it should say."""
+        """Clips of one shape, prepared for the oracle, with their targets."""
         data, rng = self.recipe.data, numpy_rng(self.recipe.run.seed, "batch", step)
         which = choose_by_share([shape.share for shape in data.shapes], float(rng.random()))
         trips = self.round_trips.get("train")
         num_trips = round(data.batch * data.round_trip_share) if trips is not None and which == 0 else 0
         indices = [int(i) for i in rng.integers(2**40, size=data.batch - num_trips)]
         batch = self._render("oracle", indices, data.shapes[which])
+
         if trips is not None and num_trips:
             rows = torch.from_numpy(rng.choice(len(trips["video"]), num_trips))
             taken = {name: values[rows] for name, values in trips.items()}
             taken["video"] = taken["video"].float().div_(127.5).sub_(1)
             batch = {name: torch.cat([values, taken[name]]) for name, values in batch.items()}
-        worse = torch.from_numpy(rng.random(len(batch["video"])) < data.degraded)
-        if worse.any():
-            batch["video"][worse] = degrade(
-                batch["video"][worse], torch_rng(self.recipe.run.seed, "degrade", step)
-            )
+
+        degraded = torch.from_numpy(rng.random(len(batch["video"])) < data.degraded)
+        if degraded.any():
+            degrade_rng = torch_rng(self.recipe.run.seed, "degrade", step)
+            batch["video"][degraded] = degrade(batch["video"][degraded], degrade_rng)
         return batch
 
     def loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """Cross-entropies of the slots, and what the tracks miss where the object is seen."""
+        """Cross-entropies of the slots, and the errors of the tracks in frames where the object is
+        visible."""
         assert isinstance(model, Oracle), "the oracle task trains an Oracle"
         weights, video = self.recipe.loss, batch["video"]
         out = model(video)
         entropies = {name: F.cross_entropy(out.logits[name].float(), batch[f"slot_{name}"]) for name in SLOTS}
+
         visible = (batch["visible"] > MIN_VISIBLE_SHARE).float()
         share = visible / visible.sum().clamp(min=1)
         lh, lw = out.heat.shape[-2:]
-        aim = heat_target(batch["places"].flatten(0, 2), lh, lw, *video.shape[-2:]).flatten(1)
-        heat = F.cross_entropy(out.heat.flatten(0, 2).flatten(1).float(), aim, reduction="none")
-        place = (out.positions - batch["places"]).abs().sum(dim=-1)
+        target = heat_target(batch["positions"].flatten(0, 2), lh, lw, *video.shape[-2:]).flatten(1)
+        heat = F.cross_entropy(out.heat.flatten(0, 2).flatten(1).float(), target, reduction="none")
+        position = (out.positions - batch["positions"]).abs().sum(dim=-1)
         size = (out.log_sizes - batch["log_sizes"]).abs()
-        seen = F.binary_cross_entropy_with_logits(out.visible, visible)
+        visibility = F.binary_cross_entropy_with_logits(out.visible, visible)
+
         slots = torch.stack(list(entropies.values())).mean()
         tracks = [
             (weights.heat, (heat * share.flatten()).sum()),
-            (weights.position, (place * share).sum()),
+            (weights.position, (position * share).sum()),
             (weights.size, (size * share).sum()),
         ]
-        loss = slots + sum(weight * value for weight, value in tracks) + weights.visible * seen
-        right = {
+        loss = slots + sum(weight * value for weight, value in tracks) + weights.visible * visibility
+        accuracies = {
             name: (out.logits[name].argmax(dim=1) == batch[f"slot_{name}"]).float().mean()
             for name in ("noun", "verb", "direction", "size")
         }
@@ -272,12 +300,13 @@ class OracleTask:
             "slots": slots.detach(),
             "position": tracks[1][1].detach(),
             "log_size": tracks[2][1].detach(),
-            **right,
+            **accuracies,
         }
 
     @torch.no_grad()
     def measure(self, model: Oracle, device: torch.device) -> dict[str, dict[str, float]]:
-        """The share of held-out clips read rightly by slot, and the error of places, on fresh renders of all shapes and on round trips."""
+        """Accuracy by slot and position error on held-out clips, for fresh clips of all shapes and for round
+        trips."""
         model.eval()
         kinds: dict[str, list[Batch]] = {"fresh": []}
         data = self.recipe.data
@@ -287,26 +316,28 @@ class OracleTask:
                 self._render(f"oracle-held-out-{index}", range(i, min(i + data.batch, count)), shape)
                 for i in range(0, count, data.batch)
             ]
+
         if "held-out" in self.round_trips:
             trips = self.round_trips["held-out"]
             kinds["round_trip"] = [trips | {"video": trips["video"].float().div(127.5).sub(1)}]
+
         scores = {}
-        for kind, found in kinds.items():
-            right: dict[str, list[float]] = {}
-            for batch in found:
+        for kind, batches in kinds.items():
+            values: dict[str, list[float]] = {}
+            for batch in batches:
                 out: OracleOutput = model(batch["video"].to(device))
                 for name in SLOTS:
                     answers = out.logits[name].argmax(dim=1).cpu()
-                    right.setdefault(name, []).extend((answers == batch[f"slot_{name}"]).float().tolist())
-                seen = batch["visible"] > MIN_VISIBLE_SHARE
-                missed = (out.positions.cpu() - batch["places"]).norm(dim=-1)[seen]
-                right.setdefault("position_error", []).extend(missed.tolist())
-            scores[kind] = {name: round(sum(values) / len(values), 5) for name, values in right.items()}
+                    values.setdefault(name, []).extend((answers == batch[f"slot_{name}"]).float().tolist())
+                is_visible = batch["visible"] > MIN_VISIBLE_SHARE
+                errors = (out.positions.cpu() - batch["positions"]).norm(dim=-1)[is_visible]
+                values.setdefault("position_error", []).extend(errors.tolist())
+            scores[kind] = {name: round(sum(found) / len(found), 5) for name, found in values.items()}
         return scores
 
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """Held-out clips with what is read from them, and the scores beside as JSON."""
+        """Write a contact sheet of held-out clips with their readings, and the scores as JSON."""
         assert isinstance(model, Oracle), "the oracle task trains an Oracle"
         batch = self._render("oracle-held-out-0", range(8), self.recipe.data.shapes[0])
         videos = [Video(to_uint8(clip), self.config.fps) for clip in batch["video"]]
@@ -319,20 +350,20 @@ class OracleTask:
         write_json(path.with_suffix(".json"), self.measure(model, device))
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """The oracle in bfloat16, and what it reads rightly of held-out clips when it is loaded from there."""
+        """Write the oracle in bfloat16, with the accuracies of the written weights on held-out clips."""
         assert isinstance(model, Oracle), "the oracle task trains an Oracle"
         save_component(folder, model, card=training, dtype=torch.bfloat16)
         scores = self.measure(load_component(folder, Oracle, device=device), device)
         save_component(folder, model, card={**training, "held_out": scores}, dtype=torch.bfloat16)
 
     def init_from(self, folder: Path) -> None:
-        """The weights of a released oracle with the same answers."""
+        """Load the weights of a released oracle with the same slots."""
         self.model.load_state_dict(load_component(folder, Oracle).state_dict())
 
-    def benchmark_batches(self) -> list[tuple[str, Batch, int]]:
-        """A step of square clips."""
+    def benchmark_batches(self) -> list[BenchmarkBatch]:
+        """A batch of clips of the first shape."""
         data = self.recipe.data
         shape = data.shapes[0]
         batch = self._render("plan", range(data.batch), shape)
         num_positions = batch["video"].shape[2:].numel() * data.batch
-        return [(f"{data.batch} clips of {data.num_frames} frames", batch, num_positions)]
+        return [BenchmarkBatch(f"{data.batch} clips of {data.num_frames} frames", batch, num_positions)]
