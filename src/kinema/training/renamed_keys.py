@@ -10,6 +10,7 @@ RENAMED_KEYS = {
     "stages": "periods",
     "diffusion.time_law": "diffusion.timestep_sampling",
     "diffusion.time_shift": "diffusion.timestep_shift",
+    "model.fold": "model.patch_size",
     "recompute": "activation_checkpointing",
     "slots": "slot_loss",
     "ways": "foil_loss",
