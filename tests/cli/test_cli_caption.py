@@ -7,7 +7,7 @@ import pytest
 from kinema.cli.main import main
 from kinema.video import Video, save_image
 from kinema.worlds import StageConfig, StageWorld
-from kinema.worlds.stage.parse import judge
+from kinema.worlds.stage.parse import grade_caption
 
 NOUNS = ("penguin", "rocket", "car")
 
@@ -34,7 +34,7 @@ def test_captions_say_what_is_true(clips, capsys):
     assert main(["caption", *(str(file) for file, _ in clips), "--json"]) == 0
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["path"] for one in said] == [str(file) for file, _ in clips]
-    verdicts = [judge(one["caption"], truth) for one, (_, truth) in zip(said, clips)]
+    verdicts = [grade_caption(one["caption"], truth) for one, (_, truth) in zip(said, clips)]
     assert all(verdict["noun"] and verdict["ground"] and verdict["sky"] for verdict in verdicts), said
     assert all(0 < one["confidence"] <= 1 and one["seconds"] == pytest.approx(2.125) for one in said)
 
@@ -48,7 +48,7 @@ def test_styles_and_languages(clips, capsys):
             captions[style, language] = capsys.readouterr().out.strip()
     assert len(captions["short", "en"]) < len(captions["medium", "en"]) < len(captions["detailed", "en"])
     assert all(text.isascii() == (language == "en") for (_, language), text in captions.items())
-    assert judge(captions["detailed", "zh"], truth)["noun"]
+    assert grade_caption(captions["detailed", "zh"], truth)["noun"]
     assert captions["detailed", "en"].endswith(".")
 
 

@@ -4,35 +4,37 @@ import pytest
 
 from kinema.checkpoints.folders import load_manifest
 from kinema.errors import ConfigError, ModelError, RequestError
-from kinema.evaluation.alignment import ALL, floor_shares, right_shares, score
-from kinema.evaluation.samples import Shown, draw_samples, stage_of
-from kinema.evaluation.trust import Trust, is_said, scored_slots
+from kinema.evaluation.alignment import ALL_SLOTS, alignment_rows, shuffled_accuracies, slot_accuracies
+from kinema.evaluation.samples import ClipFormat, draw_samples, stage_of
+from kinema.evaluation.trust import OracleAccuracy, is_scored, scored_slots
 from kinema.worlds import StageConfig, is_held_out
 
-SHOWN = Shown(32, 32, 17, 8.0)
+SHOWN = ClipFormat(32, 32, 17, 8.0)
 
 
 def test_the_truth_is_right_in_every_slot(stage, read_truth):
     truths = [sample.truth for sample in draw_samples(stage, "held_out", 40, SHOWN)]
     slots = scored_slots(stage)
-    assert set(right_shares([read_truth(t) for t in truths], truths, slots).values()) == {1.0}
+    assert set(slot_accuracies([read_truth(t) for t in truths], truths, slots).values()) == {1.0}
 
 
 def test_the_floor_is_the_mean_over_all_pairs(stage, read_truth):
     truths = [sample.truth for sample in draw_samples(stage, "seen", 25, SHOWN)]
     readings = [read_truth(truth) for truth in truths]
-    floor = floor_shares(readings, truths, scored_slots(stage))
+    floor = shuffled_accuracies(readings, truths, scored_slots(stage))
     pairs = [(a, b) for i, a in enumerate(truths) for j, b in enumerate(truths) if i != j]
     for slot in ("noun", "ground", "direction"):
-        asked = [(a, b) for a, b in pairs if is_said(slot, b)]
+        asked = [(a, b) for a, b in pairs if is_scored(slot, b)]
         assert floor[slot] == pytest.approx(sum(a[slot] == b[slot] for a, b in asked) / len(asked))
-    assert floor[ALL] < 0.01
+    assert floor[ALL_SLOTS] < 0.01
 
 
 def test_a_reader_that_always_says_the_same_scores_as_much_as_the_floor_says(stage, read_truth):
     truths = [sample.truth for sample in draw_samples(stage, "seen", 60, SHOWN)]
     same = [read_truth(truths[0])] * len(truths)
-    right, floor = (shares(same, truths, scored_slots(stage)) for shares in (right_shares, floor_shares))
+    right, floor = (
+        shares(same, truths, scored_slots(stage)) for shares in (slot_accuracies, shuffled_accuracies)
+    )
     assert right["sky"] == pytest.approx(floor["sky"], abs=0.02)
 
 
@@ -40,16 +42,17 @@ def test_no_relative_figure_without_trust(stage, read_truth):
     truths = [sample.truth for sample in draw_samples(stage, "seen", 5, SHOWN)]
     readings = [read_truth(truth) for truth in truths]
     assert all(
-        "relative" not in row for row in score(readings, readings, truths, ("noun",), relative=False).values()
+        "relative" not in row
+        for row in alignment_rows(readings, readings, truths, ("noun",), relative=False).values()
     )
-    assert score(readings, readings, truths, ("noun",), relative=True)["noun"]["relative"] == 1
+    assert alignment_rows(readings, readings, truths, ("noun",), relative=True)["noun"]["relative"] == 1
 
 
 def test_trust_needs_every_slot_on_both_kinds():
     good = {"noun": 0.99, "verb": 0.98}
-    assert not Trust(good, {"noun": 0.95, "verb": 0.96}, 200, 64).failures
-    assert "verb 97.0% of fresh" in Trust({**good, "verb": 0.97}, good, 200, 64).failures[0]
-    assert "not measured" in Trust(good, {}, 200, 0).failures[0]
+    assert not OracleAccuracy(good, {"noun": 0.95, "verb": 0.96}, 200, 64).failures
+    assert "verb 97.0% of fresh" in OracleAccuracy({**good, "verb": 0.97}, good, 200, 64).failures[0]
+    assert "not measured" in OracleAccuracy(good, {}, 200, 0).failures[0]
 
 
 def test_held_out_prompts_are_of_pairs_that_training_never_showed(stage):
@@ -64,7 +67,7 @@ def test_held_out_prompts_are_of_pairs_that_training_never_showed(stage):
 
 
 def test_the_prompts_are_the_captions_of_the_clips_at_any_size(stage):
-    small, large = (draw_samples(stage, "seen", 5, shown) for shown in (SHOWN, Shown(128, 128, 17, 8.0)))
+    small, large = (draw_samples(stage, "seen", 5, shown) for shown in (SHOWN, ClipFormat(128, 128, 17, 8.0)))
     assert [one.prompt for one in small] == [one.prompt for one in large]
 
 
@@ -73,7 +76,7 @@ def test_slots_with_one_value_are_not_scored(stage):
 
 
 def test_an_empty_sample_is_refused(stage):
-    with pytest.raises(RequestError, match="no sample"):
+    with pytest.raises(RequestError, match="prompts=0"):
         draw_samples(stage, "seen", 0, SHOWN)
 
 

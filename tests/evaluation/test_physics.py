@@ -36,9 +36,9 @@ def test_half_the_gravity_is_wrong_and_noise_is_no_fall():
     slow = fit_fall(TIMES, 0.9 - drop(TIMES, 0.5, 0.8, GRAVITY / 2))
     assert slow.fit > 0.99
     assert slow.gravity == pytest.approx(GRAVITY / 2, rel=0.05)
-    assert not slow.is_right
-    assert not fit_fall(TIMES, 0.5 + 0.1 * np.random.default_rng(0).standard_normal(17)).is_right
-    assert not fit_fall(TIMES, np.full(17, 0.5)).is_right
+    assert not slow.is_lawful
+    assert not fit_fall(TIMES, 0.5 + 0.1 * np.random.default_rng(0).standard_normal(17)).is_lawful
+    assert not fit_fall(TIMES, np.full(17, 0.5)).is_lawful
 
 
 def test_turning_with_the_ground_is_rolling_and_gliding_is_not():
@@ -52,10 +52,10 @@ def test_what_the_renderer_rolls_is_seen_to_roll():
     (clip,) = clips("roll", 1, side=96)
     x, y, size = (track(clip, name) for name in ("x", "y", "size"))
     roll = fit_roll(clip.frames[::2], clip.truth["noun"], x[::2], y[::2], size[::2])
-    assert roll.is_right
+    assert roll.is_lawful
     assert roll.match > 0.9
     still = np.repeat(clip.frames[:1], 9, axis=0)
-    assert not fit_roll(still, clip.truth["noun"], x[::2], y[::2], size[::2]).is_right
+    assert not fit_roll(still, clip.truth["noun"], x[::2], y[::2], size[::2]).is_lawful
 
 
 def test_momentum_is_kept_in_the_world_and_not_when_the_struck_one_runs_off():

@@ -8,16 +8,13 @@ import torch
 
 from kinema.checkpoints.folders import save_component
 from kinema.errors import ModelError, OutputError, RequestError
-from kinema.evaluation import EvaluationConfig, evaluate, table, write_page
-from kinema.evaluation import prompts as suite
+from kinema.evaluation import PromptsConfig, evaluate_prompts, prompts, prompts_table, write_prompts_page
 from kinema.generation.loading import load
 from kinema.models.oracle import Oracle, OracleConfig
 from kinema.training.tasks.oracle import slots_of
 from kinema.worlds import StageConfig, StageWorld
 
-QUICK = EvaluationConfig(
-    prompts=2, steps=1, num_fresh=4, num_round_trips=1, num_vae_clips=1, num_clip_clips=1
-)
+QUICK = PromptsConfig(prompts=2, steps=1, num_fresh=4, num_round_trips=1, num_vae_clips=1, num_clip_clips=1)
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +25,13 @@ def pipeline(stage_model):
 @pytest.fixture(scope="module")
 def evaluated(pipeline, untrained_oracle, tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluation") / "out"
-    return out, evaluate(pipeline, QUICK, out, oracle_folder=untrained_oracle)
+    return out, evaluate_prompts(pipeline, QUICK, out, oracle_folder=untrained_oracle)
 
 
 def test_an_oracle_that_cannot_read_gives_no_relative_figure(evaluated):
     _, report = evaluated
     assert report["oracle"]["failures"]
-    assert "no relative figures" in table(report)
+    assert "No relative scores" in prompts_table(report)
     assert all(
         "relative" not in row for found in report["splits"].values() for row in found["slots"].values()
     )
@@ -58,11 +55,11 @@ def test_the_report_is_plain_json_of_every_clip(evaluated):
 
 def test_the_page_holds_every_video(evaluated):
     out, report = evaluated
-    page = write_page(report, out).read_text(encoding="utf-8")
+    page = write_prompts_page(report, out).read_text(encoding="utf-8")
     assert page.count("data:video/mp4;base64,") == 4
     assert all(clip["prompt"] in page for clip in report["clips"])
-    assert "src='http" not in page
-    assert page.count("class=right") + page.count("class=wrong") == sum(
+    assert 'src="http' not in page
+    assert page.count('class="right"') + page.count('class="wrong"') == sum(
         len(clip["right"]) for clip in report["clips"]
     )
 
@@ -75,7 +72,7 @@ def test_clips_that_are_there_are_not_made_again(evaluated, pipeline, untrained_
     made = []
     run = pipeline.run
     monkeypatch.setattr(pipeline, "run", lambda request: made.append(request) or run(request))
-    assert evaluate(pipeline, QUICK, out, oracle_folder=untrained_oracle) == report
+    assert evaluate_prompts(pipeline, QUICK, out, oracle_folder=untrained_oracle) == report
     assert len(made) == 1
     assert {file for file in before if file.stat().st_mtime_ns != before[file]} == {gone}
 
@@ -83,10 +80,10 @@ def test_clips_that_are_there_are_not_made_again(evaluated, pipeline, untrained_
 def test_a_folder_of_other_settings_is_refused(evaluated, pipeline, untrained_oracle, tmp_path):
     out, _ = evaluated
     with pytest.raises(OutputError, match="evaluation of another sampling"):
-        evaluate(pipeline, dataclasses.replace(QUICK, steps=2), out, oracle_folder=untrained_oracle)
+        evaluate_prompts(pipeline, dataclasses.replace(QUICK, steps=2), out, oracle_folder=untrained_oracle)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="in the way"):
-        evaluate(pipeline, QUICK, tmp_path, oracle_folder=untrained_oracle)
+        evaluate_prompts(pipeline, QUICK, tmp_path, oracle_folder=untrained_oracle)
 
 
 def test_an_oracle_of_other_words_is_refused_before_any_work(pipeline, tmp_path):
@@ -96,36 +93,36 @@ def test_an_oracle_of_other_words_is_refused_before_any_work(pipeline, tmp_path)
     torch.manual_seed(0)
     save_component(tmp_path / "oracle", Oracle(OracleConfig(slots, width=8, short_side_px=32)))
     with pytest.raises(ModelError, match=r"cannot read what tiny knows: noun .*rocket.*--oracle"):
-        evaluate(pipeline, QUICK, tmp_path / "out", oracle_folder=tmp_path / "oracle")
+        evaluate_prompts(pipeline, QUICK, tmp_path / "out", oracle_folder=tmp_path / "oracle")
     assert not (tmp_path / "out").exists()
 
 
 def test_clips_too_short_for_motion_are_refused(pipeline, untrained_oracle, tmp_path):
     with pytest.raises(RequestError, match="use at least 9"):
-        evaluate(
+        evaluate_prompts(
             pipeline, dataclasses.replace(QUICK, frames=5), tmp_path / "out", oracle_folder=untrained_oracle
         )
 
 
 def test_no_prompts_and_no_split_are_refused():
-    with pytest.raises(RequestError, match="no sample"):
-        EvaluationConfig(prompts=0)
-    with pytest.raises(RequestError, match="no split"):
-        EvaluationConfig(splits=())
+    with pytest.raises(RequestError, match="prompts=0"):
+        PromptsConfig(prompts=0)
+    with pytest.raises(RequestError, match="splits is empty"):
+        PromptsConfig(splits=())
 
 
 def test_the_trial_of_the_oracle_goes_on_where_it_stopped(
     evaluated, pipeline, untrained_oracle, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(suite, "SAVE_EVERY", 2)
+    monkeypatch.setattr(prompts, "SAVE_EVERY", 2)
 
     def stop(stage, done, total):
-        if (stage, done) == ("trying the oracle", 3):
+        if (stage, done) == ("measuring the oracle", 3):
             raise KeyboardInterrupt
 
     trust = tmp_path / "trust.json"
     with pytest.raises(KeyboardInterrupt):
-        evaluate(
+        evaluate_prompts(
             pipeline,
             QUICK,
             tmp_path / "out",
@@ -134,11 +131,11 @@ def test_the_trial_of_the_oracle_goes_on_where_it_stopped(
             on_progress=stop,
         )
     kept = json.loads(trust.read_text(encoding="utf-8"))
-    assert set(kept["verdicts"]) == {"0", "1"}
+    assert set(kept["grades"]) == {"0", "1"}
     assert "trust" not in kept
     whole = evaluated[1]["oracle"]["trust"]
     assert (
-        evaluate(pipeline, QUICK, tmp_path / "out", oracle_folder=untrained_oracle, trust_file=trust)[
+        evaluate_prompts(pipeline, QUICK, tmp_path / "out", oracle_folder=untrained_oracle, trust_file=trust)[
             "oracle"
         ]["trust"]
         == whole

@@ -11,19 +11,20 @@ from kinema.checkpoints.folders import load_oracle
 from kinema.cli.main import main
 from kinema.errors import OutputError, UnknownName
 from kinema.evaluation import TimelineConfig, evaluate_timeline, timeline_table, write_timeline_page
-from kinema.evaluation import timeline_metrics as numbers
+from kinema.evaluation import timeline_metrics
 from kinema.evaluation.samples import stage_of, world_of
 from kinema.evaluation.timeline_cases import (
     GAP,
     KNOWN,
     NEW,
-    TASKS,
+    TIMELINE_TASKS,
     Case,
-    asked_of,
+    edit_region,
+    edit_target,
     plain_extension,
-    region_of,
 )
 from kinema.evaluation.trust import noun_in
+from kinema.generation.conditioning.tasks import TaskRequest
 from kinema.generation.loading import load
 from kinema.generation.request import Request
 from kinema.models.oracle import SLOTS, Reading
@@ -77,12 +78,12 @@ def rolling(untrained_oracle, stage):
 def test_the_truth_moves_as_the_truth_and_a_frozen_picture_fails(rolling):
     clip, oracle = rolling
     known, new = [slice(0, 9)], slice(9, None)
-    true = numbers.measure_join(clip.frames, clip, known, new, oracle, round_trip=clip.frames)
+    true = timeline_metrics.measure_join(clip.frames, clip, known, new, oracle, round_trip=clip.frames)
     assert true.motion_ceiling == pytest.approx(1)
     assert (true.motion, true.truth, true.kept, true.noun, true.place) == (pytest.approx(1), 0, True, True, 0)
     assert true.law  # what the renderer draws rolls without slipping
     frozen = np.concatenate([clip.frames[:9], np.repeat(clip.frames[8:9], 8, axis=0)])
-    still = numbers.measure_join(frozen, clip, known, new, oracle, round_trip=clip.frames // 2)
+    still = timeline_metrics.measure_join(frozen, clip, known, new, oracle, round_trip=clip.frames // 2)
     assert still.motion_ceiling == pytest.approx(
         0.5, abs=0.1
     )  # of frames of half the contrast, not of the result
@@ -90,9 +91,9 @@ def test_the_truth_moves_as_the_truth_and_a_frozen_picture_fails(rolling):
     assert not still.is_good
     flash = clip.frames.copy()
     flash[9:] = 255 - flash[9:]
-    assert numbers.measure_join(flash, clip, known, new, oracle, round_trip=clip.frames).seam > 10
+    assert timeline_metrics.measure_join(flash, clip, known, new, oracle, round_trip=clip.frames).seam > 10
     flash[0] += 1
-    assert not numbers.measure_join(flash, clip, known, new, oracle, round_trip=clip.frames).kept
+    assert not timeline_metrics.measure_join(flash, clip, known, new, oracle, round_trip=clip.frames).kept
 
 
 def test_a_join_behind_the_new_part_is_measured_there(rolling):
@@ -100,7 +101,7 @@ def test_a_join_behind_the_new_part_is_measured_there(rolling):
     frames = clip.frames.copy()
     frames[:8] = np.roll(frames[:8], 7, axis=2)
     errors = [np.abs(a.astype(int) - b).mean() for a, b in pairwise(frames)]
-    measured = numbers.measure_join(frames, clip, [slice(8, 17)], slice(0, 8), oracle, round_trip=clip.frames)
+    measured = timeline_metrics.measure_join(frames, clip, [slice(8, 17)], slice(0, 8), oracle, round_trip=clip.frames)
     assert measured.seam == pytest.approx(errors[7] / np.median(errors))
     assert measured.blend == pytest.approx(max(errors[3:8]) / np.median(errors))
 
@@ -109,14 +110,14 @@ def test_a_loop_that_turns_closes_and_a_clip_that_ends_elsewhere_does_not(untrai
     oracle = load_oracle(untrained_oracle)
     gradient = np.tile(np.abs(np.arange(-32, 32))[None, :, None] * 8, (64, 1, 3)).astype(np.uint8)
     turn = np.stack([np.roll(gradient, 4 * i, axis=1) for i in range(16)])
-    assert numbers.measure_loop(turn, turn, "fox", oracle).is_good
-    assert not numbers.measure_loop(turn[:8], turn, "fox", oracle).is_good
-    assert not numbers.measure_loop(np.repeat(turn[:1], 16, axis=0), turn, "fox", oracle).is_good
+    assert timeline_metrics.measure_loop(turn, turn, "fox", oracle).is_good
+    assert not timeline_metrics.measure_loop(turn[:8], turn, "fox", oracle).is_good
+    assert not timeline_metrics.measure_loop(np.repeat(turn[:1], 16, axis=0), turn, "fox", oracle).is_good
 
 
 def test_drift_is_compared_number_by_number():
     assert (
-        numbers.drift_ratio(
+        timeline_metrics.drift_ratio(
             {"red": 1.0, "blue": -2.0, "sharpness": 1.0}, {"red": 3.0, "blue": 8.0, "sharpness": -5.0}
         )
         == 4
@@ -125,22 +126,24 @@ def test_drift_is_compared_number_by_number():
 
 def test_a_yes_or_no_has_a_share_and_a_number_a_median():
     results = [
-        numbers.Lasting(True, None, 4.0),
-        numbers.Lasting(False, True, 2.0),
-        numbers.Lasting(None, None, 6.0),
+        timeline_metrics.LongMetrics(True, None, 4.0),
+        timeline_metrics.LongMetrics(False, True, 2.0),
+        timeline_metrics.LongMetrics(None, None, 6.0),
     ]
-    row = numbers.row(results)
-    assert row["good"] == pytest.approx(2 / 3)  # a case in which the noun was never there says nothing of it
-    assert row["noun"] == {"num": 2, "share": 0.5}
-    assert row["drift"] == {"num": 3, "median": 4.0, "within": pytest.approx(2 / 3)}
+    summary = timeline_metrics.summarize(results)
+    assert summary["good"] == pytest.approx(
+        2 / 3
+    )  # a case in which the noun was never there says nothing of it
+    assert summary["noun"] == {"num": 2, "share": 0.5}
+    assert summary["drift"] == {"num": 3, "median": 4.0, "within": pytest.approx(2 / 3)}
 
 
 def test_edits_ask_for_what_the_clip_does_not_show_where_it_would_be(pipeline, world):
     for index in range(8):
         case = Case(index, world, pipeline, SIZE, KNOWN + GAP)
-        slot, asked = asked_of(case)
+        slot, asked = edit_target(case)
         assert asked != case.clip.truth[slot]
-        x, y, w, h = region_of(case, slot)
+        x, y, w, h = edit_region(case, slot)
         assert 0 <= x < x + w <= 48
         assert 0 <= y < y + h <= 32
         if slot == "ground":
@@ -149,19 +152,19 @@ def test_edits_ask_for_what_the_clip_does_not_show_where_it_would_be(pipeline, w
 
 def test_what_lasts_is_in_view_at_the_end(pipeline, world):
     case = Case(0, world, pipeline, SIZE, 160, stays_in_view=True)
-    assert min(case.clip.truth["objects"][0]["tracks"]["visible"][-2 * KNOWN :]) >= numbers.SEEN
+    assert min(case.clip.truth["objects"][0]["tracks"]["visible"][-2 * KNOWN :]) >= timeline_metrics.MIN_VISIBLE
 
 
 def test_plain_extension_is_as_long_and_goes_on_from_what_it_has(pipeline, world):
     case = Case(0, world, pipeline, {**SIZE, "steps": 1}, 36)
     frames = plain_extension(case)
     assert len(frames) == 36
-    assert np.array_equal(frames[:17], case.run((Request(**case.fields, frames=17), {})))
+    assert np.array_equal(frames[:17], case.run(TaskRequest(Request(**case.fields, frames=17), {})))
 
 
 def test_every_task_is_measured(evaluated):
     out, report = evaluated
-    assert list(report["tasks"]) == list(TASKS)
+    assert list(report["tasks"]) == list(TIMELINE_TASKS)
     assert json.loads((out / "report.json").read_text(encoding="utf-8")) == report
     assert all(row["cases"] == 2 for row in report["tasks"].values())
     assert all(report["tasks"][name]["kept"]["share"] == 1 for name in ("forward", "backward", "connect"))
@@ -172,7 +175,7 @@ def test_every_task_is_measured(evaluated):
 def test_the_page_shows_every_case(evaluated):
     out, report = evaluated
     page = write_timeline_page(report, out).read_text(encoding="utf-8")
-    assert page.count("data:video/mp4;base64,") == 2 * len(TASKS)
+    assert page.count("data:video/mp4;base64,") == 2 * len(TIMELINE_TASKS)
     assert all(case["prompt"] in page for case in report["cases"])
 
 
@@ -189,7 +192,7 @@ def test_cases_that_are_there_are_not_made_again(evaluated, pipeline, untrained_
 
 def test_another_way_of_sampling_and_another_task_are_refused(evaluated, pipeline, untrained_oracle):
     out, _ = evaluated
-    with pytest.raises(OutputError, match="evaluation of another sampling and asked"):
+    with pytest.raises(OutputError, match="evaluation of another sampling and options"):
         evaluate_timeline(
             pipeline,
             TimelineConfig(cases=1, long_seconds=4, steps=2, **SIZE),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kinema.cli.arguments import positive, size
 
 if TYPE_CHECKING:
-    from kinema.evaluation.prompts import OnProgress
+    from kinema.evaluation.run_folder import OnProgress
     from kinema.generation.pipeline import Pipeline
 
 
@@ -115,17 +115,17 @@ def _prompts(
     arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_progress: "OnProgress"
 ) -> tuple[Path, str]:
     """The page and the table of how well prompts are followed."""
-    from kinema.evaluation import EvaluationConfig, evaluate, table, write_page
+    from kinema.evaluation import PromptsConfig, evaluate_prompts, prompts_table, write_prompts_page
 
-    config = EvaluationConfig(
+    config = PromptsConfig(
         prompts=arguments.prompts or 200,
         splits=("held_out",) if arguments.held_out else ("seen",) if arguments.seen else ("held_out", "seen"),
         frames=arguments.frames,
         real_clip=arguments.real_clip,
         **_sampling(arguments),
     )
-    report = evaluate(pipeline, config, out, oracle_folder=arguments.oracle, on_progress=on_progress)
-    return write_page(report, out), table(report)
+    report = evaluate_prompts(pipeline, config, out, oracle_folder=arguments.oracle, on_progress=on_progress)
+    return write_prompts_page(report, out), prompts_table(report)
 
 
 def _timeline(
@@ -133,11 +133,11 @@ def _timeline(
 ) -> tuple[Path, str]:
     """The page and the table of the timeline's tasks."""
     from kinema.evaluation import TimelineConfig, evaluate_timeline, timeline_table, write_timeline_page
-    from kinema.evaluation.timeline_cases import TASKS
+    from kinema.evaluation.timeline_cases import TIMELINE_TASKS
 
-    chosen = tuple(dict.fromkeys(arguments.task or TASKS))
+    chosen = tuple(dict.fromkeys(arguments.task or TIMELINE_TASKS))
     config = TimelineConfig(
-        chosen, cases=arguments.cases, long_seconds=arguments.long_seconds, **_sampling(arguments)
+        tasks=chosen, cases=arguments.cases, long_seconds=arguments.long_seconds, **_sampling(arguments)
     )
     report = evaluate_timeline(pipeline, config, out, oracle_folder=arguments.oracle, on_progress=on_progress)
     return write_timeline_page(report, out), timeline_table(report)

@@ -11,13 +11,13 @@ from kinema.cli.arguments import interval, size
 if TYPE_CHECKING:
     from kinema.generation.conditioning.tasks import TaskRequest
     from kinema.generation.expansion import Kind
-    from kinema.generation.pipeline import Pipeline, Result
-    from kinema.generation.request import Plan, Request
+    from kinema.generation.pipeline import Pipeline
+    from kinema.generation.plan import Plan
+    from kinema.generation.request import Request
+    from kinema.generation.result import Result
     from kinema.video import Video
 
 FITS = ("crop", "pad", "stretch")
-SHEET = {"software": "kinema contact sheet"}
-"""The text inside a sheet, by which one that may be written over is told from a picture of the user's."""
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -267,31 +267,23 @@ def make(arguments: argparse.Namespace, fill: Callable[[dict[str, Any], float], 
 
 
 def finish(arguments: argparse.Namespace, result: "Result") -> None:
-    """Write what goes beside the video, and say what there is."""
-    from kinema.files import write_json
-    from kinema.generation.output.quality import plot, summary
-    from kinema.video import contact_sheet, save_image
+    """Write the files that accompany the video, and print what was made."""
+    from kinema.generation.output.artifacts import write_artifacts
+    from kinema.generation.output.quality import summary
 
-    plan, written = result.plan, [arguments.out]
-    for note in result.notes:
-        if note.startswith("out of memory"):
-            print(note)
-    if (sheet := sheet_of(arguments, plan)) is not None:
-        picture = contact_sheet([result.video], [plan.request.prompt or "without words"])
-        written.append(save_image(sheet, picture, metadata=SHEET))
+    for warning in result.warnings:
+        print(warning)
     if cached := result.report.get("cache"):
         print(f"{cached['computed']} estimates computed for {cached['steps']} steps")
-    if said := summary(result.report):
-        print(said)
-    if "windows" in result.report:
-        written.append(save_image(arguments.out.with_suffix(".drift.png"), plot(result.report)))
-        report = arguments.out.with_suffix(".drift.json")
-        write_json(report, result.report)
-        written.append(report)
+    if quality := summary(result.report):
+        print(quality)
+
+    plan = result.plan
+    files = [arguments.out, *write_artifacts(result, arguments.out, sheet=sheet_of(arguments, plan))]
     has_similarity = result.similarity is not None and plan.request.prompt
     similarity = f"; CLIP similarity {result.similarity:.2f}" if has_similarity else ""
     print(
-        f"{', '.join(map(str, written))} in {result.seconds:.1f} s, "
+        f"{', '.join(map(str, files))} in {result.seconds:.1f} s, "
         f"by {result.model_name} {result.model_hash} with seed {plan.request.seed}{similarity}"
     )
 
@@ -316,6 +308,7 @@ def sheet_of(arguments: argparse.Namespace, plan: "Plan") -> Path | None:
 def check_output(arguments: argparse.Namespace, plan: "Plan") -> None:
     """Raise, before the work and not after it, for a file that could not be written."""
     from kinema.errors import OutputError, RequestError
+    from kinema.generation.output.artifacts import SHEET_METADATA
     from kinema.registry import lookup
     from kinema.video import read_metadata
     from kinema.video.video import ENDINGS
@@ -331,7 +324,7 @@ def check_output(arguments: argparse.Namespace, plan: "Plan") -> None:
     for place in (file, sheet, arguments.preview):
         if place is not None:
             _check_place(place)
-    if sheet is not None and sheet.exists() and not SHEET.items() <= read_metadata(sheet).items():
+    if sheet is not None and sheet.exists() and not SHEET_METADATA.items() <= read_metadata(sheet).items():
         raise OutputError(
             f"{sheet}, where the contact sheet goes, is another picture: use another --out, or --no-sheet"
         )

@@ -1,16 +1,17 @@
-"""Measuring a model against its world's truth.
+"""Evaluation of a model against the truth of its world.
 
-samples.py     prompts with their truth, of combinations that training showed and of ones it did not
-eye.py         the oracle, and whether it may be trusted with this model
-alignment.py   slots right and wrong: absolute, the floor of shuffled prompts, relative to the renderer's ceiling
-physics.py     gravity, restitution, rolling, momentum, permanence and flicker, from tracks
-cases.py       the cases of the timeline's tasks: what is asked of the model, and the truth of it
-tasks.py       the numbers of one result: joins, motion, loops, regions, drift
-timeline.py    all tasks, resumable, as one JSON object, which timeline_page.py shows
-folder.py      whose folder it is
-towers.py      the VAE's and the CLIP's own figures
-suite.py       all of it, resumable, as one JSON object
-page.py        that object as a table and as one HTML page with the videos in it
+samples.py            prompts with their truth, of seen and held-out combinations
+trust.py              the oracle's accuracy on the model's clips
+alignment.py          prompt following by slot: model, ceiling, floor
+captions.py           accuracy of captions
+physics.py            gravity, restitution, rolling, momentum, permanence and flicker from tracks
+vae_clip_metrics.py   PSNR of the VAE, retrieval and foils of the CLIP
+prompts.py            the prompts benchmark
+timeline_cases.py     the tasks of the timeline benchmark
+timeline_metrics.py   the metrics of one timeline result
+timeline.py           the timeline benchmark
+run_folder.py         sampling options and output folder of both benchmarks
+page.py               report of both as text and page: prompts_page.py, timeline_page.py
 """
 
 from kinema.checkpoints.folders import load_oracle
@@ -22,16 +23,16 @@ from kinema.evaluation.timeline_page import timeline_table, write_timeline_page
 from kinema.evaluation.trust import OracleAccuracy
 
 __all__ = [
+    "OracleAccuracy",
     "PromptsConfig",
     "Sample",
     "TimelineConfig",
-    "OracleAccuracy",
     "draw_samples",
     "evaluate_prompts",
     "evaluate_timeline",
     "load_oracle",
-    "stage_of",
     "prompts_table",
+    "stage_of",
     "timeline_table",
     "write_prompts_page",
     "write_timeline_page",

@@ -1,4 +1,4 @@
-"""Prompt following by slot: of a model, of the renderer (the ceiling) and with shuffled prompts (the floor)."""
+"""Prompt following by slot: of a model, of the renderer (ceiling) and with shuffled prompts (floor)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,9 +32,10 @@ def slot_accuracies(
 def shuffled_accuracies(
     readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]], slots: Sequence[str]
 ) -> dict[str, float]:
-    """The accuracies of a model that ignores its prompts: the mean over all pairs of a clip and another clip's prompt.
+    """Accuracies of a model that ignores its prompts: the mean over all pairs of a clip and another's prompt.
 
-    Empty for fewer than two clips. A slot's pairs are counted from the frequencies of its answers and of its prompts' values.
+    Empty for fewer than two clips. A slot's pairs are counted from the frequencies of its answers and of its
+    prompts' values.
     """
     count = len(readings)
     if count < 2:

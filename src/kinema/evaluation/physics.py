@@ -1,7 +1,7 @@
 """Physical plausibility from tracks: whether objects fall, bounce, roll and collide by the world's laws.
 
-Lengths are in stage units (height 1, y down), times in seconds. Functions take tracks, so that tests can pass the world's own:
-on true tracks they must return the constants that produced them.
+Lengths are in stage units (height 1, y down), times in seconds. Functions take tracks, so that tests can pass
+the world's own: on true tracks they must return the constants that produced them.
 """
 
 from collections.abc import Mapping
@@ -49,8 +49,9 @@ class FallFit:
 def fit_fall(times: Float[np.ndarray, " f"], y: Float[np.ndarray, " f"]) -> FallFit:
     """The least-squares fit of a fall from rest at time 0, with bounces, to `y` (down).
 
-    A drop from height H under g is H times a function of t * sqrt(g / H) and of the restitution. For given values of these two,
-    the height and the ground are a linear fit. So a grid over two values, refined around its best point, finds all four.
+    A drop from height H under g is H times a function of t * sqrt(g / H) and of the restitution. For given
+    values of these two, the height and the ground are a linear fit. So a grid over two values, refined around
+    its best point, finds all four.
     """
     rate, bounce, spans = 6.0, 0.5, (8.0, 0.48)
     best = (np.inf, rate, bounce, 0.0)
@@ -85,7 +86,9 @@ def sprite_angles(
     y: Float[np.ndarray, " f"],
     size: Float[np.ndarray, " f"],
 ) -> tuple[Float[np.ndarray, " f"], Float[np.ndarray, " f"]]:
-    """The angle in degrees (clockwise, 0 to 360) at which the sprite of `noun` correlates best with each frame, and that correlation.
+    """Per frame, the angle at which the sprite of `noun` correlates best, and that correlation.
+
+    Angles are in degrees, clockwise, 0 to 360.
 
     Centre and size of the object come from its track.
     """
@@ -113,7 +116,7 @@ def sprite_angles(
 def _correlation(
     window: np.ndarray, image: SpriteImage, extent: tuple[float, float], degrees: float
 ) -> float:
-    """Correlation of a window with a sprite rotated about its centre, over the sprite's pixels and relative to its mean colour."""
+    """Correlation of a window with a rotated sprite, over the sprite's pixels and without mean colours."""
     height, width = window.shape[:2]
     where = place(image.alpha.shape, (height, width), (width / 2, height / 2), extent, degrees)
     if where is None:
@@ -133,7 +136,10 @@ def _correlation(
 
 @dataclass(frozen=True)
 class RollFit:
-    """The turned angle relative to rolling without slip: 1 is no slip, 0 is sliding, None is unknown. `match` is a correlation."""
+    """The turned angle relative to rolling without slip: 1 is no slip, 0 is sliding, None is unknown.
+
+    `match` is a correlation.
+    """
 
     ratio: float | None
     match: float
@@ -151,7 +157,10 @@ def fit_roll(
     y: Float[np.ndarray, " f"],
     size: Float[np.ndarray, " f"],
 ) -> RollFit:
-    """The turned angle times the radius over the distance travelled, by a straight-line fit. The radius is half the drawn height."""
+    """The turned angle times the radius over the distance travelled, by a straight-line fit.
+
+    The radius is half the drawn height.
+    """
     angles, matches = sprite_angles(frames, noun, x, y, size)
     radius = 0.5 * sprite(noun).height * float(np.median(size))
     match = float(matches.mean())
@@ -174,10 +183,13 @@ def momentum_ratio(
     striker_mass: float,
     struck_mass: float,
 ) -> float | None:
-    """The momentum of two bodies after a collision over their momentum before it; 1 if it is conserved. None if no collision is found.
+    """The momentum of two bodies after a collision over their momentum before it; 1 if it is conserved.
 
-    Before the collision both move freely; after it, friction brings both to rest. The time of the collision is the one for which
-    both paths fit best. It is searched within 1.5 frames before the first frame in which the struck body has moved.
+    None if no collision is found.
+
+    Before the collision both move freely; after it, friction brings both to rest. The time of the collision
+    is the one for which both paths fit best. It is searched within 1.5 frames before the first frame in which
+    the struck body has moved.
     """
     moved = np.abs(struck_x - np.median(struck_x[:3])) > 0.02
     if not moved.any():
@@ -201,7 +213,7 @@ def momentum_ratio(
 
 
 def _braked(times: np.ndarray, x: np.ndarray) -> tuple[float, float]:
-    """(squared error, initial speed) of the best fit of a body that leaves 0 at time 0 and is stopped by friction.
+    """(squared error, initial speed) of the best fit of a body that leaves 0 at time 0 and brakes.
 
     The time until it rests is searched on a grid.
     """
@@ -220,7 +232,10 @@ def flicker(
     y: Float[np.ndarray, "f k"],
     size: Float[np.ndarray, "f k"],
 ) -> float:
-    """The mean change of a pixel between frames, 0 to 255, in the static background: outside all tracks. NaN if there is none."""
+    """The mean change of a pixel between frames, 0 to 255, in the static background: outside all tracks.
+
+    NaN if there is none.
+    """
     _, height, width, _ = frames.shape
     rows, columns = np.mgrid[:height, :width]
     still = np.ones((height, width), bool)
@@ -241,7 +256,7 @@ def mass_of(noun: str, size: float) -> float:
 
 @dataclass(frozen=True)
 class LawResult:
-    """Whether a clip keeps the law of its verb, and the fit behind it for gravity (`fall`) and rolling (`roll`)."""
+    """Whether a clip keeps the law of its verb, and the fit for gravity (`fall`) and rolling (`roll`)."""
 
     law: str
     verb: str
@@ -259,7 +274,8 @@ def check_law(
 ) -> LawResult | None:
     """The result of the law that governs the prompt's verb.
 
-    None for a verb without a law, for several objects or a moving camera, and for a collision if the oracle tracks one object.
+    None for a verb without a law, for several objects or a moving camera, and for a collision if the oracle
+    tracks one object.
     """
     if truth["camera"] != "still" or truth["count"] != 1:
         return None

@@ -1,4 +1,6 @@
-"""Prompt following, physics, VAE and CLIP of a model, against the truth of its world. An interrupted run continues.
+"""Prompt following, physics, VAE and CLIP of a model, against the truth of its world.
+
+An interrupted run continues.
 
 out/settings.json   model, sampling and stage; a run with other settings needs another folder
 out/clips/          the generated clips, each with its request in its metadata
@@ -70,7 +72,7 @@ NOT_IN_VOCABULARY = "not in this model's vocabulary"
 
 @dataclass(frozen=True, kw_only=True)
 class PromptsConfig(SamplingOptions):
-    """How many prompts of each split, how they are sampled, and on how many clips the oracle, the VAE and the CLIP are measured."""
+    """Prompts of each split, how they are sampled, and the number of clips for other measurements."""
 
     prompts: int = 200
     splits: tuple[PromptSplit, ...] = SPLITS
@@ -106,11 +108,13 @@ def evaluate_prompts(
 ) -> dict[str, Any]:
     """All scores of a model as plain JSON, also written to `out / "report.json"`.
 
-    `trust_file` stores the oracle's accuracy, which several runs with one model may share (default: in `out`).
+    `trust_file` stores the oracle's accuracy, which several runs with one model may share (default: in
+    `out`).
 
-    Raises, before any generation, `ModelError` if the model or the oracle does not know the stage, `ConfigError` if nothing of
-    the stage was held out, `RequestError` for an invalid request or clips too short to read, `VideoError` for a short real clip,
-    and `OutputError` if the folder cannot be written or belongs to another run.
+    Raises, before any generation, `ModelError` if the model or the oracle does not know the stage,
+    `ConfigError` if nothing of the stage was held out, `RequestError` for an invalid request or clips too
+    short to read, `VideoError` for a short real clip, and `OutputError` if the folder cannot be written or
+    belongs to another run.
     """
     stage = stage_of(pipeline.manifest)
     oracle = load_checked_oracle(pipeline, stage, oracle_folder)
@@ -151,14 +155,14 @@ def _check_length(oracle: Oracle, clip_format: ClipFormat) -> None:
     if len(oracle.chosen_frames(clip_format.num_frames, clip_format.fps)) < MIN_FRAMES:
         shortest = int((MIN_FRAMES - 1) * clip_format.fps / oracle.config.fps) + 1
         raise RequestError(
-            f"{clip_format.num_frames} frames at {clip_format.fps:g} fps are too short for the oracle to read motion: "
-            f"use at least {shortest}"
+            f"{clip_format.num_frames} frames at {clip_format.fps:g} fps are too short for the oracle "
+            f"to read motion: use at least {shortest}"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _ClipReading:
-    """What is read from a clip: slots and tracks, the law of its verb, and the flicker if the camera is still."""
+    """Readings of one clip: slots and tracks, the law of its verb, and the flicker if the camera is still."""
 
     reading: Reading
     law: physics.LawResult | None
@@ -167,7 +171,7 @@ class _ClipReading:
 
 @dataclass(frozen=True, eq=False)
 class _SampleReadings:
-    """The generated clip, the true clip of the same prompt, and the law after a VAE round trip of the true clip."""
+    """Readings of the generated and the true clip, and the law of the true clip after a VAE round trip."""
 
     sample: Sample
     generated: _ClipReading
@@ -191,7 +195,10 @@ class _PromptsRun:
         return self.out / "clips" / f"{sample.name}.mp4"
 
     def generate(self, samples: Sequence[Sample]) -> None:
-        """Generate the clips that are missing. Raises `OutputError` for an existing clip of another model or prompt."""
+        """Generate the clips that are missing.
+
+        Raises `OutputError` for an existing clip of another model or prompt.
+        """
         for done, sample in enumerate(samples):
             self.on_progress("generating", done, len(samples))
             file = self.clip_file(sample)
@@ -201,7 +208,8 @@ class _PromptsRun:
                 identity = (stored.get("model_hash"), stored.get("request", {}).get("prompt"))
                 if identity != (self.pipeline.model_hash, sample.prompt):
                     raise OutputError(
-                        f"{file} is not of this model and the prompt '{sample.prompt}': delete it, or use another --out"
+                        f"{file} is not of this model and the prompt '{sample.prompt}': "
+                        "delete it, or use another --out"
                     )
                 continue
 
@@ -211,7 +219,10 @@ class _PromptsRun:
         self.on_progress("generating", len(samples), len(samples))
 
     def oracle_accuracy(self, oracle_hash: str, file: Path) -> OracleAccuracy:
-        """The oracle's accuracy, from `file` if it was measured with the same settings. Partial results are saved there too."""
+        """The oracle's accuracy, from `file` if it was measured with the same settings.
+
+        Partial results are saved there too.
+        """
         counts = {"num_fresh": self.config.num_fresh, "num_round_trips": self.config.num_round_trips}
         key = {
             "oracle": oracle_hash,
@@ -248,7 +259,9 @@ class _PromptsRun:
         write_json(file, {"key": key, "trust": asdict(accuracy)})
         return accuracy
 
-    def read(self, samples: Mapping[PromptSplit, Sequence[Sample]]) -> dict[PromptSplit, list[_SampleReadings]]:
+    def read(
+        self, samples: Mapping[PromptSplit, Sequence[Sample]]
+    ) -> dict[PromptSplit, list[_SampleReadings]]:
         """The readings of all samples, by split."""
         total = sum(map(len, samples.values()))
         done = 0
@@ -267,7 +280,9 @@ class _PromptsRun:
         frames = Video.read(file).frames
         true_frames = true_clip(world, sample.seed, self.clip_format).frames
         if frames.shape != true_frames.shape:
-            raise VideoError(f"{file} is not a clip of this evaluation: its shape is {frames.shape}; delete it")
+            raise VideoError(
+                f"{file} is not a clip of this evaluation: its shape is {frames.shape}; delete it"
+            )
 
         generated, true = (self._read_clip(clip, sample) for clip in (frames, true_frames))
         law_after_vae = None
@@ -281,14 +296,18 @@ class _PromptsRun:
         flicker = None
         if sample.truth["camera"] == "still":
             flicker = physics.flicker(frames, reading.x, reading.y, reading.size)
-        return _ClipReading(reading, physics.check_law(self.oracle, frames, reading, sample.truth, fps), flicker)
+        return _ClipReading(
+            reading, physics.check_law(self.oracle, frames, reading, sample.truth, fps), flicker
+        )
 
     def physics_and_flicker(self, readings: Sequence[_SampleReadings]) -> dict[str, Any]:
-        """Per law, the share of clips that keep it (`_law_row`), or the reason why there is none; and the mean flicker."""
+        """Per law, the scores (`_law_row`) or the reason why there are none; and the mean flicker."""
         verbs = StageWorld(replace(self.stage, split="all")).vocabulary().verbs
         laws: dict[str, Any] = {}
         for law, governed in physics.LAWS.items():
-            found = [one for one in readings if one.generated.law is not None and one.generated.law.law == law]
+            found = [
+                one for one in readings if one.generated.law is not None and one.generated.law.law == law
+            ]
             if not set(governed) & set(verbs):
                 laws[law] = NOT_IN_VOCABULARY
             elif found:
@@ -334,7 +353,9 @@ class _PromptsRun:
         return {"vae": vae, "clip": {"split": split, "num": num, **scores}}
 
 
-def _alignment(readings: Sequence[_SampleReadings], slots: Sequence[str], *, relative: bool) -> dict[str, Any]:
+def _alignment(
+    readings: Sequence[_SampleReadings], slots: Sequence[str], *, relative: bool
+) -> dict[str, Any]:
     generated = [one.generated.reading for one in readings]
     true = [one.true.reading for one in readings]
     truths = [one.sample.truth for one in readings]
@@ -357,7 +378,7 @@ def _clip_row(one: _SampleReadings, slots: Sequence[str]) -> dict[str, Any]:
 
 
 def _law_row(law: str, readings: Sequence[_SampleReadings]) -> dict[str, Any]:
-    """The shares of clips that keep a law: of the model, of the renderer (ceiling), and of the renderer after the model's VAE."""
+    """The shares of clips that keep a law: model, renderer (ceiling), and renderer after the model's VAE."""
     results = [one.generated.law for one in readings if one.generated.law is not None]
     row: dict[str, Any] = {
         "num": len(results),

@@ -1,4 +1,4 @@
-"""What the benchmarks share: sampling options, and an output folder that belongs to one model and one set of options."""
+"""Sampling options and output folder of a benchmark. A folder belongs to one model and one set of options."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from kinema.worlds import StageConfig
 OnProgress = Callable[[str, int, int], None]
 """Called with a phase, the number of its items that are done, and their total number."""
 CLIP_QUALITY = 12
-"""Quality (CRF of x264) of the .mp4 clips of an evaluation: no loss that the oracle or a viewer would notice."""
+"""Quality (CRF of x264) of an evaluation's .mp4 clips: no loss that the oracle or a viewer would notice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class SamplingOptions:
 def run_settings(
     pipeline: Pipeline, stage: StageConfig, planned: Request, names: Sequence[str]
 ) -> dict[str, Any]:
-    """The settings that a run's folder belongs to: the model, its stage and the fields `names` of the planned request."""
+    """Settings that identify a run: the model, its stage and the fields `names` of the planned request."""
     request = planned.to_dict()
     return {
         "model": pipeline.manifest.name,

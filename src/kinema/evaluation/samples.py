@@ -1,4 +1,6 @@
-"""Prompts and their truth: captions of world clips, with combinations shown in training (seen) or held out of it."""
+"""Prompts and their truth: captions of world clips, of seen and held-out combinations.
+
+Seen combinations are those that training could show."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +20,10 @@ VOCABULARY = ("nouns", "verbs", "grounds", "skies", "cameras")
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt and the truth of the clip that it is the caption of. `seed` is used by the world and by the generation."""
+    """A prompt and the truth of the clip that it is the caption of.
+
+    `seed` is used by the world and by the generation.
+    """
 
     split: str
     index: int
@@ -35,7 +40,8 @@ class Sample:
 def stage_of(manifest: Manifest) -> StageConfig:
     """The stage that the model was trained on, with its split ("all" if the model's card has none).
 
-    Raises `ModelError` if the model's vocabulary is missing or is not the stage's: its videos have no known truth then.
+    Raises `ModelError` if the model's vocabulary is missing or is not the stage's: its videos have no known
+    truth then.
     """
     missing = [kind for kind in VOCABULARY if not manifest.vocabulary.get(kind)]
     if missing:
@@ -60,14 +66,15 @@ def stage_of(manifest: Manifest) -> StageConfig:
 def world_of(stage: StageConfig, split: PromptSplit) -> StageWorld:
     """The world that draws the combinations of `split`.
 
-    Raises `ConfigError` if the split is empty, or if nothing was held out because the model was trained on everything.
+    Raises `ConfigError` if the split is empty, or if nothing was held out because the model was trained on
+    everything.
     """
     if split == "seen":
         return StageWorld(replace(stage, split="train" if stage.split == "train" else "all"))
     if stage.split != "train":
         raise ConfigError(
-            f"nothing was held out: the model was trained on the split '{stage.split}' of its stage, or its card "
-            "names none; use --seen"
+            f"nothing was held out: the model was trained on the split '{stage.split}' of its stage, "
+            "or its card names none; use --seen"
         )
     return StageWorld(replace(stage, split="held_out"))
 
@@ -93,10 +100,8 @@ def true_clip(world: StageWorld, seed: int, clip_format: ClipFormat) -> Clip:
     )
 
 
-def draw_samples(
-    stage: StageConfig, split: PromptSplit, count: int, clip_format: ClipFormat
-) -> list[Sample]:
-    """`count` prompts of a split: medium captions, which name every slot that does not have its default value.
+def draw_samples(stage: StageConfig, split: PromptSplit, count: int, clip_format: ClipFormat) -> list[Sample]:
+    """`count` prompts of a split: medium captions, which name every slot that has not its default value.
 
     Raises `RequestError` if `count` is below 1 and `ConfigError` if the split is empty.
     """

@@ -1,25 +1,26 @@
-"""The tasks of the timeline, evaluated. Stopped at any time it goes on: what is in its folder is not made again.
+"""The timeline benchmark: extension, connection, loops, edits and long videos. An interrupted run continues.
 
-out/settings.json        model and sampling; another evaluation needs another folder
-out/clips/TASK-0000.mkv  the result of a case, without loss; TASK-0000.plain.mkv what it is compared with
-out/clips/TASK-0000.mp4  truth and result side by side
-out/report.json          every figure of every case
-out/index.html           the same to look at
+out/settings.json model and sampling; a run with other settings needs another folder out/clips/TASK-0000.mkv
+the result of a case, lossless; TASK-0000.plain.mkv the video that it is compared with out/clips/TASK-0000.mp4
+truth and result side by side out/report.json the metrics of every case out/index.html the same as a page
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kinema.checkpoints.folders import load_oracle
-from kinema.config import to_dict
 from kinema.errors import RequestError, VideoError
-from kinema.evaluation.prompts import CLIP_QUALITY, OnProgress
-from kinema.evaluation.run_folder import claim
+from kinema.evaluation.run_folder import (
+    CLIP_QUALITY,
+    OnProgress,
+    SamplingOptions,
+    claim_folder,
+    run_settings,
+)
 from kinema.evaluation.samples import stage_of, world_of
-from kinema.evaluation.timeline_cases import TASKS, Case, Frames, TimelineTask, beside
-from kinema.evaluation.timeline_metrics import Metrics, row
-from kinema.evaluation.trust import add_noun_to_drift_report, check_vocabulary
+from kinema.evaluation.timeline_cases import TIMELINE_TASKS, Case, TimelineTask, Videos, side_by_side
+from kinema.evaluation.timeline_metrics import Metrics, summarize
+from kinema.evaluation.trust import add_noun_to_drift_report, load_checked_oracle
 from kinema.files import write_json
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
@@ -27,27 +28,21 @@ from kinema.registry import lookup
 from kinema.video import Video
 
 
-@dataclass(frozen=True)
-class TimelineConfig:
-    """Which tasks, how many cases of each (None: as many as the task says), and how they are sampled (None: the model's defaults)."""
+@dataclass(frozen=True, kw_only=True)
+class TimelineConfig(SamplingOptions):
+    """Which tasks, how many cases of each (None: the task's default), and how they are sampled."""
 
-    tasks: tuple[str, ...] = tuple(TASKS)
+    tasks: tuple[str, ...] = tuple(TIMELINE_TASKS)
     cases: int | None = None
     long_seconds: float = 60.0
-    width: int | None = None
-    height: int | None = None
-    steps: int | None = None
-    sampler: str | None = None
-    guidance: float | None = None
-    shift: float | None = None
 
     def __post_init__(self) -> None:
         for name in self.tasks:
-            lookup(TASKS, name, kind="task")
+            lookup(TIMELINE_TASKS, name, kind="task")
         if self.cases is not None and self.cases < 1:
-            raise RequestError(f"{self.cases} cases are none: use 1 or more")
+            raise RequestError(f"cases={self.cases}: use at least 1")
         if not 4 <= self.long_seconds <= 600:
-            raise RequestError(f"a long video of {self.long_seconds:g} s is out of range: use 4 to 600")
+            raise RequestError(f"long_seconds={self.long_seconds:g} is out of range: use 4 to 600")
 
 
 def evaluate_timeline(
@@ -56,88 +51,89 @@ def evaluate_timeline(
     out: Path,
     *,
     oracle_folder: Path | None = None,
-    on_progress: OnProgress = lambda stage, done, total: None,
+    on_progress: OnProgress = lambda phase, done, total: None,
 ) -> dict[str, Any]:
-    """Every figure of the chosen tasks, also written to `out / "report.json"`; plain JSON.
+    """All metrics of the chosen tasks as plain JSON, also written to `out / "report.json"`.
 
-    Raises before any work `ModelError` for a model or an oracle that does not know the stage, `RequestError` for what cannot be sampled,
-    and `OutputError` for a folder that cannot be written or holds another evaluation.
+    Raises, before any generation, `ModelError` if the model or the oracle does not know the stage,
+    `RequestError` for an invalid request, and `OutputError` if the folder cannot be written or belongs to
+    another run.
     """
     stage = stage_of(pipeline.manifest)
-    oracle = load_oracle(oracle_folder, device=pipeline.device)
-    check_vocabulary(oracle, stage, pipeline.manifest.name)
+    oracle = load_checked_oracle(pipeline, stage, oracle_folder)
     add_noun_to_drift_report(pipeline, oracle_folder)
-    asked = {
-        name: getattr(config, name) for name in ("width", "height", "steps", "sampler", "guidance", "shift")
-    }
-    planned = pipeline.plan(Request("any", **asked)).request.to_dict()
+
+    options = config.request_fields
+    planned = pipeline.plan(Request("any", **options)).request
     settings = {
-        "model": pipeline.manifest.name,
-        "model_hash": pipeline.model_hash,
-        "sampling": {name: planned[name] for name in asked},
-        "asked": asked,
-        "stage": to_dict(stage),
+        **run_settings(pipeline, stage, planned, tuple(options)),
+        "options": options,
         "long_seconds": config.long_seconds,
     }
-    # What nobody asked for is left to the model, whose guidance depends on the task.
-    sampling = asked | {name: planned[name] for name in ("width", "height")}
-    claim(out, settings)
+    claim_folder(out, settings)
+
+    # Other options stay None if the user did not set them: the model's default guidance depends on the task.
+    sampling = {**options, "width": planned.width, "height": planned.height}
     world = world_of(stage, "seen")
     report: dict[str, Any] = {**settings, "tasks": {}, "cases": []}
     for name in config.tasks:
-        task = TASKS[name]
-        num_frames = round(config.long_seconds * pipeline.manifest.fps) if task.is_long else task.num_frames
-        results: list[Metrics] = []
+        task = TIMELINE_TASKS[name]
+        long_frames = round(config.long_seconds * pipeline.manifest.fps)
+        num_frames = long_frames if task.is_long else task.num_frames
         count = config.cases or task.num_cases
+
+        results: list[Metrics] = []
         for index in range(count):
             on_progress(task.title, index, count)
             case = Case(index, world, pipeline, sampling, num_frames, task.stays_in_view)
-            made = _made(name, task, case, out)
-            numbers = task.measure(case, made, oracle)
-            results.append(numbers)
-            about = {
-                "name": f"{name}-{index:04d}",
-                "task": name,
-                "prompt": case.prompt,
-                "good": numbers.is_good,
-            }
-            report["cases"].append({**about, "numbers": _rounded(numbers)})
+            metrics = task.measure(case, _load_or_generate(name, task, case, out), oracle)
+            results.append(metrics)
+            report["cases"].append(_case_row(name, case, metrics))
         on_progress(task.title, count, count)
-        kind = type(results[0])
-        report["tasks"][name] = {
-            "title": task.title,
-            "most": dict(kind.MOST),
-            "least": dict(kind.LEAST),
-            **row(results),
-        }
+
+        limits = {"max": dict(results[0].MAX), "min": dict(results[0].MIN)}
+        report["tasks"][name] = {"title": task.title, **limits, **summarize(results)}
+
     write_json(out / "report.json", report)
     return report
 
 
-def _made(name: str, task: TimelineTask, case: Case, out: Path) -> Frames:
-    """The videos of a case, which are made when they are not in the folder."""
-    stem = out / "clips" / f"{name}-{case.index:04d}"
+def _case_row(name: str, case: Case, metrics: Metrics) -> dict[str, Any]:
+    values = {
+        metric: round(value, 3) if isinstance(value, float) else value
+        for metric, value in asdict(metrics).items()
+    }
+    return {
+        "name": f"{name}-{case.index:04d}",
+        "task": name,
+        "prompt": case.prompt,
+        "good": metrics.is_good,
+        "metrics": values,
+    }
+
+
+def _load_or_generate(name: str, task: TimelineTask, case: Case, out: Path) -> Videos:
+    """The videos of a case, read from the folder if they are there.
+
+    Raises `VideoError` if they have another shape.
+    """
+    stem = f"{name}-{case.index:04d}"
     files = {
-        key: stem.with_name(stem.name + suffix)
+        key: out / "clips" / f"{stem}{suffix}"
         for key, suffix in (("plain", ".plain.mkv"), ("result", ".mkv"))
     }
+    comparison = out / "clips" / f"{stem}.mp4"
+
     if files["result"].exists():
-        made = {key: Video.read(file).frames for key, file in files.items() if file.exists()}
+        videos = {key: Video.read(file).frames for key, file in files.items() if file.exists()}
     else:
-        made = task.make(case)
-        for key in files:  # the result last: when it is there, so is all of the case
-            if key in made:
-                Video(made[key], case.fps).save(files[key])
-    if any(frames.shape != case.clip.frames.shape for frames in made.values()):
+        videos = task.generate(case)
+        for key, file in files.items():  # the result last: if it exists, the case is complete
+            if key in videos:
+                Video(videos[key], case.fps).save(file)
+
+    if any(frames.shape != case.clip.frames.shape for frames in videos.values()):
         raise VideoError(f"{files['result']} is not a clip of this evaluation: delete it")
-    if not stem.with_suffix(".mp4").exists():
-        Video(beside(name, case, made), case.fps).save(stem.with_suffix(".mp4"), quality=CLIP_QUALITY)
-    return made
-
-
-def _rounded(numbers: Metrics) -> dict[str, Any]:
-    """Plain JSON of one case's numbers."""
-    return {
-        name: round(value, 3) if isinstance(value, float) else value
-        for name, value in asdict(numbers).items()
-    }
+    if not comparison.exists():
+        Video(side_by_side(name, case, videos), case.fps).save(comparison, quality=CLIP_QUALITY)
+    return videos

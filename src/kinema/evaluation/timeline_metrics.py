@@ -1,7 +1,7 @@
 """Metrics of one timeline result, compared with the true clip of a world and with stated limits.
 
-Errors are mean absolute differences of frames, in levels of 255. A good join is invisible: its error equals that of other
-neighbouring frames. A frozen video has no visible joins either, so motion is measured too.
+Errors are mean absolute differences of frames, in levels of 255. A good join is invisible: its error equals
+that of other neighbouring frames. A frozen video has no visible joins either, so motion is measured too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 
 from kinema.evaluation.physics import keeps_law
 from kinema.evaluation.trust import is_scored, noun_in
-from kinema.generation.output.blend import BLENDED
+from kinema.generation.output.blend import MAX_BLENDED
 from kinema.generation.output.quality import MOTION_FLOOR, neighbour_error
 from kinema.models.oracle import Oracle
 from kinema.shapes import UInt8
@@ -48,7 +48,10 @@ def is_within_limits(metrics: Metrics, name: str) -> bool:
 
 @dataclass(frozen=True)
 class JoinMetrics(Metrics):
-    """Metrics of a result that continues known frames. Ratios to true frames are None where these do not move."""
+    """Metrics of a result that continues known frames.
+
+    Ratios to true frames are None where these do not move.
+    """
 
     MAX: ClassVar[Mapping[str, float]] = {"seam": 1.5}
     MIN: ClassVar[Mapping[str, float]] = {"motion": 0.5, "kept": 1}
@@ -57,23 +60,26 @@ class JoinMetrics(Metrics):
     motion: float | None
     """Mean error of neighbouring generated frames, relative to the true frames."""
     motion_ceiling: float | None
-    """The same for the true frames after a VAE round trip: blur reduces motion, so this is the best that the model can reach."""
+    """The same for the true frames after a VAE round trip, whose blur reduces motion: the model's best."""
     kept: bool
     """Whether every known frame is unchanged, bit for bit."""
     blend: float
-    """The largest error from a known frame through the blended frames beside it, relative to the same median as `seam`."""
+    """Largest error from a known frame through the blended frames beside it, relative to the same median."""
     truth: float | None
-    """Mean error of the generated frames to the true ones, relative to a frozen frame: below 1 is better than freezing."""
+    """Mean error of the generated frames to the true ones, relative to that of a frozen frame."""
     noun: bool
     """Whether the oracle reads the clip's noun in the generated frames alone."""
     place: float | None
-    """Mean distance of the object from its true position in the generated frames, in frame heights. None if it is never visible."""
+    """Mean distance of the object from its true position in the generated frames, in frame heights.
+
+    None if it is never visible.
+    """
     verb: bool
     """Whether the oracle reads the clip's verb in the whole result."""
     direction: bool | None
     """Whether the oracle reads the clip's direction (None if it has none)."""
     law: bool | None
-    """Whether the result keeps the physical law of its verb (`kinema.evaluation.physics`; None if it has none)."""
+    """Whether the result keeps the physical law of its verb (None if it has none)."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +147,8 @@ def measure_join(
     median = max(float(np.median(errors)), MIN_ERROR)
 
     at_joins = [errors[index - 1] for index in (first, stop) if 0 < index < len(frames)]
-    blended = errors[first - 1 : first + BLENDED] if first else []
-    blended += errors[max(0, stop - 1 - BLENDED) : stop] if stop < len(frames) else []
+    blended = errors[first - 1 : first + MAX_BLENDED] if first else []
+    blended += errors[max(0, stop - 1 - MAX_BLENDED) : stop] if stop < len(frames) else []
 
     true_motion = motion(truth[new])
     has_motion = true_motion >= MOTION_FLOOR
@@ -195,7 +201,9 @@ def measure_edit(
     oracle: Oracle,
     fps: float,
 ) -> EditMetrics:
-    """Metrics of an edit that requested `value` as the noun or ground (`slot`) inside `region` (x, y, width, height)."""
+    """Metrics of an edit that requested `value` for `slot` (noun or ground) inside `region`.
+
+    The region is x, y, width and height in pixels."""
     x, y, w, h = region
     inside = np.zeros(clip.frames.shape[1:3], bool)
     inside[y : y + h, x : x + w] = True
@@ -220,7 +228,7 @@ def measure_long(
     oracle: Oracle,
     num_frames: int,
 ) -> LongMetrics:
-    """Metrics of a long video and of a plain extension. The noun is read in the first and last `num_frames`."""
+    """Metrics of a long video and a plain extension. The noun is read in the first and last `num_frames`."""
 
     def keeps_noun(frames: np.ndarray) -> bool | None:
         if noun_in(oracle, frames[:num_frames]) != noun:
@@ -242,10 +250,10 @@ def motion(frames: UInt8[np.ndarray, "f h w 3"]) -> float:
 
 
 def summarize(results: Sequence[Metrics]) -> dict[str, Any]:
-    """The scores of one task as plain JSON: `cases`, `good` (the share within all limits), and an object per metric.
+    """Scores of one task as plain JSON: `cases`, `good` (share within all limits), and an object per metric.
 
-    A metric has `num` cases to which it applies, the `median` of numbers or the `share` of True, and, for a number with a
-    limit, the share of cases `within` it.
+    A metric has `num` cases to which it applies, the `median` of numbers or the `share` of True, and, for a
+    number with a limit, the share of cases `within` it.
     """
     kind = type(results[0])
     summary: dict[str, Any] = {

@@ -1,108 +1,78 @@
-"""The report of the timeline's tasks for people: a table, and one HTML page with truth and result side by side."""
+"""The report of the timeline benchmark: its metrics as text, and a page with truth beside result."""
 
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from kinema.evaluation.prompts_page import PLAY, STYLE, sampling_line
-from kinema.files import atomic_file
+from kinema.evaluation.page import ClipFigure, Mark, Section, report_text, write_report_page
 
-COLUMNS = ("median", "share", "asked", "within")
-ABOUT = ("cases", "good", "title", "most", "least")
-SHOWN = {
-    "forward": "truth, result; the frames over green were given",
-    "backward": "truth, result; the frames over green were given",
-    "connect": "truth, result; the frames over green were given",
-    "loop": "the same words without a loop, the loop; both twice over",
-    "edit": "the clip with the region, result",
+COLUMNS = ("metric", "cases", "median", "share", "limit", "within")
+SUMMARY_FIELDS = ("cases", "good", "title", "max", "min")
+"""The fields of a task's summary that are not metrics."""
+KNOWN_CAPTION = "truth, result; frames above green were given"
+CAPTIONS = {
+    "forward": KNOWN_CAPTION,
+    "backward": KNOWN_CAPTION,
+    "connect": KNOWN_CAPTION,
+    "loop": "non-looping video, loop; both repeated once",
+    "edit": "clip with the region, result",
     "long": "truth, windows over latents, plain extension from decoded pixels",
 }
+"""The videos of a case from left to right."""
 
 
 def timeline_table(report: Mapping[str, Any]) -> str:
-    """The figures as lines of text."""
-    lines = [sampling_line(report)]
-    for row in report["tasks"].values():
-        lines += [
-            "",
-            _headline(row),
-            f"  {'':<12}{'cases':>7}" + "".join(f"{column:>10}" for column in COLUMNS),
-        ]
-        lines += [
-            f"  {name:<12}{num:>7}" + "".join(f"{cell:>10}" for cell in cells)
-            for name, num, cells in _rows(row)
-        ]
-    return "\n".join(lines)
-
-
-def _headline(row: Mapping[str, Any]) -> str:
-    return f"{row['title']}: {row['good']:.0%} of {row['cases']} cases within all limits"
-
-
-def _rows(row: Mapping[str, Any]) -> Iterator[tuple[str, int, list[str]]]:
-    """(name, cases, cells under `COLUMNS`) of every number of a task."""
-    for name, figures in row.items():
-        if name in ABOUT:
-            continue
-        limits = [
-            f"{sign} {limits[name]:g}"
-            for sign, limits in (("<=", row["most"]), (">=", row["least"]))
-            if name in limits
-        ]
-        is_share = "share" in figures
-        yield (
-            name,
-            figures["num"],
-            [
-                f"{figures['median']:.2f}" if "median" in figures else "",
-                f"{figures['share']:.0%}" if is_share else "",
-                limits[0] if limits and not is_share else "yes" if limits else "",
-                f"{figures['within']:.0%}" if "within" in figures else "",
-            ],
-        )
+    """The metrics as lines of text."""
+    return report_text(report, [_score_section(summary) for summary in report["tasks"].values()])
 
 
 def write_timeline_page(report: Mapping[str, Any], out: Path) -> Path:
-    """`out / "index.html"`: the figures, and the videos of every case beside the truth."""
-    file = out / "index.html"
-    with atomic_file(file) as partial, partial.open("w", encoding="utf-8") as stream:
-        stream.writelines(_page(report, out))
-    return file
+    """`out / "index.html"`: the metrics, and the videos of every case beside the truth."""
+    sections: list[Section] = []
+    for name, summary in report["tasks"].items():
+        clips = [_figure(case, summary, out) for case in report["cases"] if case["task"] == name]
+        sections += [
+            _score_section(summary),
+            Section(note=f"Left to right: {CAPTIONS[name]}.", clips=clips),
+        ]
+    return write_report_page(report, sections, out, title=": timeline", is_wide=True)
 
 
-def _page(report: Mapping[str, Any], out: Path) -> Iterator[str]:
-    title = escape(f"{report['model']} {report['model_hash']}: the timeline")
-    yield f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}</title>"
-    yield f"<style>{STYLE}.clips {{ grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)) }}</style>"
-    yield f"<h1>{title}</h1><p>{escape(sampling_line(report))}</p>\n"
-    for name, row in report["tasks"].items():
-        yield (
-            f"<h2>{escape(_headline(row))}</h2><table><tr><th><th>cases"
-            + "".join(f"<th>{column}" for column in COLUMNS)
-            + "</tr>\n"
-        )
-        for number, num, cells in _rows(row):
-            yield f"<tr><td>{number}<td>{num}" + "".join(f"<td>{escape(cell)}" for cell in cells) + "</tr>\n"
-        yield f"</table><p>Left to right: {SHOWN[name]}.</p><div class=clips>\n"
-        yield from (_figure(case, row, out) for case in report["cases"] if case["task"] == name)
-        yield "</div>\n"
-    yield f"<script>{PLAY}</script></html>\n"
+def _score_section(summary: Mapping[str, Any]) -> Section:
+    title = f"{summary['title']}: {summary['good']:.0%} of {summary['cases']} cases within all limits"
+    return Section(title, header=COLUMNS, rows=list(_rows(summary)))
 
 
-def _figure(case: Mapping[str, Any], row: Mapping[str, Any], out: Path) -> str:
-    data = b64encode((out / "clips" / f"{case['name']}.mp4").read_bytes()).decode()
-    marks = []
-    for name, value in case["numbers"].items():
-        if value is None:
+def _rows(summary: Mapping[str, Any]) -> Iterator[list[object]]:
+    for name, scores in summary.items():
+        if name in SUMMARY_FIELDS:
             continue
-        text = name if isinstance(value, bool) else f"{name} {value:.2f}"
-        is_right = (
-            value
-            if isinstance(value, bool)
-            else row["least"].get(name, value) <= value <= row["most"].get(name, value)
-        )
-        marks.append(f"<span class={'right' if is_right else 'wrong'}>{text}</span>")
-    video = f"<video muted loop playsinline preload=metadata src='data:video/mp4;base64,{data}'></video>"
-    return f"<figure>{video}<figcaption>{escape(case['prompt'])}<br>{''.join(marks)}</figcaption></figure>\n"
+        yield [
+            name,
+            scores["num"],
+            f"{scores['median']:.2f}" if "median" in scores else "",
+            f"{scores['share']:.0%}" if "share" in scores else "",
+            _limit(summary, name),
+            f"{scores['within']:.0%}" if "within" in scores else "",
+        ]
+
+
+def _limit(summary: Mapping[str, Any], name: str) -> str:
+    if name not in summary["max"] and name not in summary["min"]:
+        return ""
+    if "share" in summary[name]:
+        return "yes"
+    if name in summary["max"]:
+        return f"<= {summary['max'][name]:g}"
+    return f">= {summary['min'][name]:g}"
+
+
+def _figure(case: Mapping[str, Any], summary: Mapping[str, Any], out: Path) -> ClipFigure:
+    marks = []
+    for name, value in case["metrics"].items():
+        if isinstance(value, bool):
+            marks.append(Mark(name, value))
+        elif value is not None:
+            low, high = summary["min"].get(name, value), summary["max"].get(name, value)
+            marks.append(Mark(f"{name} {value:.2f}", low <= value <= high))
+    return ClipFigure(out / "clips" / f"{case['name']}.mp4", case["prompt"], marks)

@@ -1,4 +1,4 @@
-"""Whether the oracle reads a model's clips well enough: its accuracy on the model's own stage and through its VAE."""
+"""The oracle's accuracy on a model's own stage and through its VAE, which relative scores depend on."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,12 +19,21 @@ from kinema.worlds.stage.parse import NAMED_DIRECTIONS
 
 MIN_FRESH, MIN_ROUND_TRIP = 0.98, 0.95
 """Accuracy that the oracle needs in every slot before scores are given relative to the renderer's."""
-VOCABULARY_FIELD = {"noun": "nouns", "verb": "verbs", "ground": "grounds", "sky": "skies", "camera": "cameras"}
+VOCABULARY_FIELD = {
+    "noun": "nouns",
+    "verb": "verbs",
+    "ground": "grounds",
+    "sky": "skies",
+    "camera": "cameras",
+}
 """The field of `Vocabulary` that lists the values of a slot."""
 
 
 def load_checked_oracle(pipeline: Pipeline, stage: StageConfig, folder: Path | None) -> Oracle:
-    """The oracle in `folder` (None: the shipped one). Raises `ModelError` if it cannot read a word that the model knows."""
+    """The oracle in `folder` (None: the shipped one).
+
+    Raises `ModelError` if it cannot read a word that the model knows.
+    """
     oracle = load_oracle(folder, device=pipeline.device)
     check_vocabulary(oracle, stage, pipeline.manifest.name)
     return oracle
@@ -61,20 +70,21 @@ def scored_slots(stage: StageConfig) -> tuple[str, ...]:
 
 
 def is_scored(slot: str, truth: Mapping[str, Any]) -> bool:
-    """Whether the prompt determines the slot. The directions up, down and none are part of the verb and are not scored."""
+    """Whether the prompt determines the slot.
+
+    The directions up, down and none are part of the verb and are not scored.
+    """
     return slot != "direction" or truth["direction"] in NAMED_DIRECTIONS
 
 
-def grade_reading(
-    reading: Reading, truth: Mapping[str, Any], slots: Sequence[str]
-) -> dict[str, bool]:
+def grade_reading(reading: Reading, truth: Mapping[str, Any], slots: Sequence[str]) -> dict[str, bool]:
     """Whether the oracle reads the true value, for each of `slots` that the prompt determines."""
     return {slot: reading.answers[slot] == str(truth[slot]) for slot in slots if is_scored(slot, truth)}
 
 
 @dataclass(frozen=True)
 class OracleAccuracy:
-    """The oracle's accuracy by slot, on fresh renders and on renders after a round trip through the model's VAE."""
+    """The oracle's accuracy by slot, on fresh renders and on renders after a VAE round trip."""
 
     fresh: dict[str, float] = field(default_factory=dict)
     round_trip: dict[str, float] = field(default_factory=dict)
@@ -108,10 +118,10 @@ def measure_oracle_accuracy(
     grades: dict[str, dict[str, bool]] | None = None,
     on_clip: Callable[[], None] = lambda: None,
 ) -> OracleAccuracy:
-    """The oracle's accuracy on clips of this stage, seen and held-out combinations together, in the model's format.
+    """The oracle's accuracy on clips of this stage, seen and held-out combinations together.
 
-    `grades` receives the graded slots of each clip by its number. Clips that it already holds are not read again.
-    `on_clip` is called after each clip.
+    `grades` receives the graded slots of each clip by its number. Clips that it already holds are not read
+    again. `on_clip` is called after each clip.
     """
     world, slots = StageWorld(replace(stage, split="all")), scored_slots(stage)
     grades = {} if grades is None else grades
@@ -146,7 +156,7 @@ def noun_in(oracle: Oracle, frames: np.ndarray) -> str:
 
 
 def add_noun_to_drift_report(pipeline: Pipeline, folder: Path | None = None) -> None:
-    """Add the noun of every window to the pipeline's drift report, if the oracle knows all nouns of the model."""
+    """Add the noun of every window to the pipeline's drift report, if the oracle knows the model's nouns."""
     nouns = pipeline.manifest.vocabulary.get("nouns", ())
     if not nouns:
         return

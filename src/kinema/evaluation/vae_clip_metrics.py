@@ -38,7 +38,10 @@ def vae_round_trip(vae: VAE, frames: np.ndarray) -> np.ndarray:
 
 
 def vae_psnr(vae: VAE, clips: Sequence[np.ndarray], on_clip: Callable[[], None] = lambda: None) -> float:
-    """Mean PSNR in dB of clips, uint8 (f, h, w, 3), after encoding and decoding. `on_clip` is called after each."""
+    """Mean PSNR in dB of clips, uint8 (f, h, w, 3), after encoding and decoding.
+
+    `on_clip` is called after each.
+    """
     scores = []
     for frames in clips:
         scores.append(frames_psnr(frames, vae_round_trip(vae, frames)))
@@ -47,7 +50,7 @@ def vae_psnr(vae: VAE, clips: Sequence[np.ndarray], on_clip: Callable[[], None] 
 
 
 def read_real_clip(file: Path, clip_format: ClipFormat) -> np.ndarray:
-    """The first frames of a video file, resampled to the rate of `clip_format`, scaled and centre-cropped to its size.
+    """The first frames of a video file at the rate of `clip_format`, scaled and centre-cropped to its size.
 
     Returns uint8 (f, h, w, 3). Raises `VideoError` if the file has fewer frames at that rate.
     """
@@ -55,7 +58,8 @@ def read_real_clip(file: Path, clip_format: ClipFormat) -> np.ndarray:
     video = Video.read(file, fps=clip_format.fps, max_frames=num_frames)
     if video.num_frames < num_frames:
         raise VideoError(
-            f"{file} has {video.num_frames} frames at {clip_format.fps:g} fps; at least {num_frames} are needed"
+            f"{file} has {video.num_frames} frames at {clip_format.fps:g} fps; "
+            f"at least {num_frames} are needed"
         )
 
     return fit_pixels(video.frames[:num_frames], clip_format.width, clip_format.height, "crop")
@@ -63,7 +67,9 @@ def read_real_clip(file: Path, clip_format: ClipFormat) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class CaptionedClips:
-    """A group of clips, each with its caption and a foil: a caption that is wrong in one slot, and that slot's name."""
+    """A group of clips with captions and foils.
+
+    A foil is a caption that is wrong in one slot, and that slot's name."""
 
     video: Float[Tensor, "b 3 f h w"]
     captions: Sequence[str]
@@ -102,7 +108,10 @@ def clip_scores(clip: CLIP, groups: Iterable[CaptionedClips]) -> dict[str, float
 
 
 def rendered_groups(world: StageWorld, clip_format: ClipFormat, num_clips: int) -> Iterable[CaptionedClips]:
-    """Rendered clips with medium captions and foils, in groups of 32. `num_clips` is rounded up to whole groups."""
+    """Rendered clips with medium captions and foils, in groups of 32.
+
+    `num_clips` is rounded up to whole groups.
+    """
     for start in range(0, num_clips, GROUP_SIZE):
         seeds = [FIRST_SEED["all"] + 10**6 + start + i for i in range(GROUP_SIZE)]
         clips = [true_clip(world, seed, clip_format) for seed in seeds]

@@ -4,7 +4,7 @@ import pytest
 
 from kinema.worlds import StageConfig, StageWorld
 from kinema.worlds.stage.nouns import NOUNS
-from kinema.worlds.stage.parse import SLOTS, judge, said
+from kinema.worlds.stage.parse import CAPTION_SLOTS, grade_caption, parse_caption
 
 FULL = ("medium", "detailed", "medium_zh", "detailed_zh")
 
@@ -14,7 +14,7 @@ def test_every_caption_of_the_whole_world_is_read_as_it_was_meant():
     for seed in range(150):
         clip = world.clip(seed, height=8, width=8, num_frames=1)
         for form in FULL:
-            assert all(judge(clip.captions[form], clip.truth).values()), clip.captions[form]
+            assert all(grade_caption(clip.captions[form], clip.truth).values()), clip.captions[form]
 
 
 def test_a_foil_is_wrong_in_its_slot_and_in_no_other():
@@ -23,12 +23,12 @@ def test_a_foil_is_wrong_in_its_slot_and_in_no_other():
     for seed in range(60):
         clip = world.clip(seed, height=8, width=8, num_frames=1)
         caption, slot = world.foil(clip, seed)
-        if slot in SLOTS:
+        if slot in CAPTION_SLOTS:
             seen.add(slot)
-            assert {name for name, right in judge(caption, clip.truth).items() if not right} == {slot}, (
+            assert {name for name, right in grade_caption(caption, clip.truth).items() if not right} == {slot}, (
                 caption
             )
-    assert seen == set(SLOTS)
+    assert seen == set(CAPTION_SLOTS)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,10 @@ def test_a_foil_is_wrong_in_its_slot_and_in_no_other():
     ],
 )
 def test_what_is_not_said_is_none(caption, expected):
-    assert said(caption) == {slot: expected.get(slot) for slot in SLOTS}
+    assert parse_caption(caption) == {slot: expected.get(slot) for slot in CAPTION_SLOTS}
 
 
 def test_a_direction_where_there_is_none_is_wrong():
     truth = {"noun": "rocket", "verb": "rise", "direction": "up", "ground": "snow", "sky": "night"}
-    assert all(judge("a rocket rises on a snowy plain at night", truth).values())
-    assert not judge("a rocket rises to the left on a snowy plain at night", truth)["direction"]
+    assert all(grade_caption("a rocket rises on a snowy plain at night", truth).values())
+    assert not grade_caption("a rocket rises to the left on a snowy plain at night", truth)["direction"]

@@ -10,7 +10,7 @@ from kinema.errors import RequestError
 from kinema.worlds.base import FORMS, LANGUAGES
 from kinema.worlds.stage.nouns import NOUNS, Noun
 
-SLOTS = ("noun", "verb", "direction", "ground", "sky", "size", "count", "camera")
+FOIL_SLOTS = ("noun", "verb", "direction", "ground", "sky", "size", "count", "camera")
 CHOICES = (
     "noun",
     "other",

@@ -8,17 +8,17 @@ from typing import Any
 from kinema.worlds.stage import grammar
 from kinema.worlds.stage.nouns import NOUNS
 
-SLOTS = ("noun", "verb", "direction", "ground", "sky")
+CAPTION_SLOTS = ("noun", "verb", "direction", "ground", "sky")
 """What a medium or detailed caption always says."""
-WAYS = ("left", "right", "clockwise", "counterclockwise")
+NAMED_DIRECTIONS = ("left", "right", "clockwise", "counterclockwise")
 """Directions that have words of their own; up and down are in the verb."""
 
 Said = dict[str, str | None]
 Options = dict[str, re.Pattern[str]]
 
 
-def said(caption: str) -> Said:
-    """The values of `SLOTS` that a caption in English or Chinese names; None for a slot that it leaves out.
+def parse_caption(caption: str) -> Said:
+    """The values of `CAPTION_SLOTS` that a caption in English or Chinese names; None for a slot that it leaves out.
 
     Of several nouns the first is meant. Only the sentence that tells what happens counts, without what is said of the camera and of how
     it ends: "and then rolls on" is no rolling.
@@ -34,10 +34,10 @@ def said(caption: str) -> Said:
     return found
 
 
-def judge(caption: str, truth: Mapping[str, Any], slots: Sequence[str] = SLOTS) -> dict[str, bool]:
+def grade_caption(caption: str, truth: Mapping[str, Any], slots: Sequence[str] = CAPTION_SLOTS) -> dict[str, bool]:
     """Right or wrong for each slot of a caption that should name them all. A direction is wrong too where there is none to name."""
-    found = said(caption)
-    wanted = {slot: truth[slot] if slot != "direction" or truth[slot] in WAYS else None for slot in slots}
+    found = parse_caption(caption)
+    wanted = {slot: truth[slot] if slot != "direction" or truth[slot] in NAMED_DIRECTIONS else None for slot in slots}
     return {slot: found[slot] == value for slot, value in wanted.items()}
 
 
@@ -53,7 +53,7 @@ def _english() -> tuple[dict[str, Options], re.Pattern[str], str]:
             for name, noun in NOUNS.items()
         },
         "verb": {name: [form for forms in words for form in forms] for name, words in grammar.VERBS.items()},
-        "direction": {name: grammar.DIRECTIONS[name] for name in WAYS},
+        "direction": {name: grammar.DIRECTIONS[name] for name in NAMED_DIRECTIONS},
         "ground": grammar.GROUND_WORDS,
         "sky": skies,
     }
@@ -69,7 +69,7 @@ def _chinese() -> tuple[dict[str, Options], re.Pattern[str], str]:
     slots: Mapping[str, Mapping[str, Iterable[str]]] = {
         "noun": {name: [noun.chinese] for name, noun in NOUNS.items()},
         "verb": grammar.VERBS_ZH,
-        "direction": {name: grammar.DIRECTIONS_ZH[name] for name in WAYS},
+        "direction": {name: grammar.DIRECTIONS_ZH[name] for name in NAMED_DIRECTIONS},
         "ground": grammar.GROUND_WORDS_ZH,
         "sky": grammar.SKY_WORDS_ZH,
     }

@@ -18,7 +18,7 @@ ENLARGEMENT, ENLARGE_FROM = 4, 1.25
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class SpriteImage:
     """Premultiplied RGB `(h, w, 3)` in 0..255 and alpha `(h, w)` in 0..1, float32, with a clear border of one pixel.
 
     They are apart because OpenCV warps three and one channels in a quarter of the time that it takes for four.
@@ -32,12 +32,12 @@ class Picture:
 class Sprite:
     """A picture from fine to coarse, each level `LEVEL_RATIO` smaller. `width` and `height` are its extents, the longer being 1."""
 
-    levels: tuple[Picture, ...]
+    levels: tuple[SpriteImage, ...]
     width: float
     height: float
 
     @cached_property
-    def enlarged(self) -> Picture:
+    def enlarged(self) -> SpriteImage:
         """The finest level, `ENLARGEMENT` times as large and with its outline sharpened: for frames larger than the atlas was made for."""
         rgb, alpha = (
             cv2.resize(plane, None, fx=ENLARGEMENT, fy=ENLARGEMENT, interpolation=cv2.INTER_CUBIC)
@@ -46,13 +46,13 @@ class Sprite:
         sharp = np.clip((alpha - 0.5) * ENLARGEMENT / 2 + 0.5, 0.0, 1.0)
         rgb = np.clip(rgb * (sharp / np.maximum(alpha, 1e-3))[..., None], 0.0, 255.0)
         edge = ENLARGEMENT - 1
-        return Picture(*(np.ascontiguousarray(plane[edge:-edge, edge:-edge]) for plane in (rgb, sharp)))
+        return SpriteImage(*(np.ascontiguousarray(plane[edge:-edge, edge:-edge]) for plane in (rgb, sharp)))
 
     @property
     def _finest(self) -> tuple[np.ndarray, np.ndarray]:
         return self.levels[0].rgb, self.levels[0].alpha
 
-    def level(self, size_px: float) -> Picture:
+    def level(self, size_px: float) -> SpriteImage:
         """The coarsest level that is at least `size_px` long, the finest if none is, or the enlarged one when that would be a blur."""
         longest = max(self.levels[0].alpha.shape) - 2
         if size_px > ENLARGE_FROM * longest:
@@ -102,7 +102,7 @@ def sprite(noun: str) -> Sprite:
         shape = max(1, round(w * size / longest)), max(1, round(h * size / longest))
         scaled = picture if size == longest else cv2.resize(picture, shape, interpolation=cv2.INTER_AREA)
         padded = np.pad(scaled, ((1, 1), (1, 1), (0, 0)))
-        levels.append(Picture(np.ascontiguousarray(padded[..., :3]), np.ascontiguousarray(padded[..., 3])))
+        levels.append(SpriteImage(np.ascontiguousarray(padded[..., :3]), np.ascontiguousarray(padded[..., 3])))
         size /= LEVEL_RATIO
     return Sprite(tuple(levels), w / longest, h / longest)
 
@@ -158,7 +158,7 @@ def place(
 
 def composite(
     canvas: np.ndarray,
-    picture: Picture,
+    picture: SpriteImage,
     centre: tuple[float, float],
     extent: tuple[float, float],
     degrees: float,

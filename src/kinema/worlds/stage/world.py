@@ -170,7 +170,7 @@ class StageWorld:
         """
         rng = random.Random(seed)
         truth = clip.truth
-        options = {slot: values for slot in grammar.SLOTS if (values := self._others(truth, slot))}
+        options = {slot: values for slot in grammar.FOIL_SLOTS if (values := self._others(truth, slot))}
         if not options:
             raise ConfigError(
                 "no slot of this clip has another value on this stage: allow more nouns, grounds or skies"
