@@ -1,5 +1,5 @@
 # make demo   a video from words, in demo/
-# make test   style, types and tests
+# make test   style, types and tests, a few of them also for other instruction sets and one thread
 # make lint   style and types alone
 # make clean  remove what these wrote, but not the environment in .venv
 
@@ -9,6 +9,8 @@ BIN := .venv/bin
 # With the constraints exported, no later `pip install` in this environment can swap torch for another.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export OMP_WAIT_POLICY := PASSIVE
+
+NUMERIC_TESTS := tests/nn tests/models tests/generation tests/training
 
 .PHONY: help demo test lint clean
 .DELETE_ON_ERROR:
@@ -21,6 +23,8 @@ demo: .venv/.installed
 
 test: lint
 	$(BIN)/python -m pytest
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -m portable $(NUMERIC_TESTS)
+	ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m portable --bf16 $(NUMERIC_TESTS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -20,9 +20,31 @@ else:
 import pytest
 import torch
 
-torch.set_num_threads(2)
+from kinema import device
+
+torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS=1 asks for one
 
 WORDS = ("a", "the", "red", "blue", "fox", "ball", "runs", "rolls", "across", "meadow", "slowly")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--bf16",
+        action="store_true",
+        help='treat bfloat16 as fast, so that "auto" means bf16 as on an AVX512-BF16 CPU; emulated elsewhere',
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--bf16"):
+        device.has_fast_bf16 = lambda _: True
+
+
+@pytest.fixture(params=["fp32", "bf16"])
+def precision(request, monkeypatch):
+    """Runs a test in fp32 and in bf16 on every machine, and makes "auto" mean that; bf16 may be emulated."""
+    monkeypatch.setattr(device, "has_fast_bf16", lambda _: request.param == "bf16")
+    return request.param
 
 
 def pytest_report_header() -> str:
@@ -33,7 +55,8 @@ def pytest_report_header() -> str:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     """A whole model folder with tiny random networks."""
-    from kinema.checkpoints.folders import Manifest, save_model
+    from kinema.checkpoints.folders import save_model
+    from kinema.checkpoints.manifest import Manifest
     from kinema.models.clip import CLIP, CLIPConfig
     from kinema.models.dit import DiT, DiTConfig
     from kinema.models.vae import VAE, VAEConfig

@@ -56,9 +56,14 @@ def has_slow_conv3d(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
+def uses_bf16(device: torch.device, precision: Precision) -> bool:
+    """Whether `precision` means bfloat16 on this device; "auto" does where it is fast."""
+    return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
+
+
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
-    """Context in which matrix products run in `precision`; "auto" takes bfloat16 where it is fast."""
-    if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
+    """Context in which matrix products and convolutions run in `precision`."""
+    if uses_bf16(device, precision):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 

@@ -65,6 +65,17 @@ def test_tails_are_encoded_behind_their_mirror_image(cache):
     torch.testing.assert_close(cached.tails[i, :, -length:].float(), expected, atol=4e-3, rtol=2e-3)
 
 
+@torch.no_grad()
+def test_latents_in_bf16_have_a_folder_of_their_own_and_are_near_those_in_fp32(cache, tmp_path):
+    half = make_vae(0)
+    half.precision = "bf16"
+    other = LatentCache(tmp_path, half, cache.world, STAGE, DATA)
+    assert other.folder != cache.folder
+    other.fill(torch.device("cpu"))
+    one, near = cache.load("images", 0).latents.float(), other.load("images", 0).latents.float()
+    assert 0 < (one - near).square().mean() < 1e-3 * one.square().mean()  # 30 dB
+
+
 def test_only_what_is_missing_is_made_again(cache):
     paths = sorted(cache.folder.iterdir())
     before = {path: path.stat().st_mtime_ns for path in paths}

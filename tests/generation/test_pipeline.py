@@ -14,17 +14,21 @@ from kinema.generation import pipeline as module
 from kinema.generation.job import LATENTS, Job
 from kinema.generation.loading import load
 from kinema.generation.output.provenance import read_provenance
-from kinema.generation.pipeline import Pipeline, Result, Step
+from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
+from kinema.generation.result import Result, Step
 
 FOX = Request("a red fox runs", seed=3)
+LEVELS = {"fp32": 1, "bf16": 8}
+"""Of 255, by which the pixels of two decodings differ at most when their pieces have other lengths."""
 
 
 def latents_of(pipeline, request):
     return pipeline.sample(pipeline.plan(request))
 
 
-def test_the_same_request_gives_the_same_bytes_and_another_seed_or_prompt_does_not(pipeline):
+@pytest.mark.portable
+def test_the_same_request_gives_the_same_bytes_and_another_seed_or_prompt_does_not(pipeline, precision):
     first = latents_of(pipeline, FOX)
     assert torch.equal(latents_of(pipeline, FOX), first)
     assert not torch.allclose(latents_of(pipeline, dataclasses.replace(FOX, seed=4)), first, atol=1e-2)
@@ -33,23 +37,25 @@ def test_the_same_request_gives_the_same_bytes_and_another_seed_or_prompt_does_n
     )
 
 
-def test_the_iterator_and_the_call_give_the_same_bytes(pipeline):
+@pytest.mark.portable
+def test_the_iterator_and_the_call_give_the_same_bytes(pipeline, precision):
     *steps, result = pipeline.generate(FOX)
     assert np.array_equal(result.video.frames, pipeline.run(FOX).video.frames)
-    assert [(step.stage, step.index, step.total) for step in steps[:3]] == [
+    assert [(step.phase, step.index, step.total) for step in steps[:3]] == [
         ("sample", i, 3) for i in range(3)
     ]
-    assert {step.stage for step in steps[3:]} == {"decode"}
+    assert {step.phase for step in steps[3:]} == {"decode"}
     assert (steps[-1].index, steps[-1].total) == (8, 9)
     assert steps[0].x0.shape == (6, 3, 2, 3)
 
 
-def test_both_halves_of_guidance_as_one_batch_agree_with_one_by_one(pipeline, monkeypatch):
+def test_both_halves_of_guidance_as_one_batch_agree_with_one_by_one(pipeline, monkeypatch, precision):
     together = latents_of(pipeline, FOX)
     monkeypatch.setattr(module, "JOINT_TOKENS", 0)
     apart = latents_of(pipeline, FOX)
     assert not torch.equal(together, torch.zeros_like(together))
-    torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-4)
+    tolerance = {"fp32": 1e-4, "bf16": 0.1}[precision]
+    torch.testing.assert_close(together, apart, atol=tolerance, rtol=tolerance)
 
 
 def test_guidance_of_one_needs_no_second_half(pipeline, monkeypatch):
@@ -120,18 +126,19 @@ def test_the_middle_of_the_canvas_is_shown(pipeline):
     assert np.array_equal(shown.frames, whole.frames[:7, 2:46, 3:45])
 
 
-def test_streaming_differs_from_decoding_the_whole_by_at_most_one_level(pipeline):
+@pytest.mark.portable
+def test_streaming_differs_from_decoding_the_whole_by_few_levels(pipeline, precision):
     plan = pipeline.plan(dataclasses.replace(FOX, frames=17))
     latents = pipeline.sample(plan)
     streamed = pipeline.decode(latents, plan).frames.astype(int)
     with torch.inference_mode():
         whole = module.to_uint8(pipeline.vae.decode(pipeline.vae.denormalise(latents[None]))[0]).astype(int)
-    assert np.abs(whole - streamed).max() <= 1
+    assert np.abs(whole - streamed).max() <= LEVELS[precision]
 
 
 def test_latents_are_saved_before_they_are_decoded(pipeline, tmp_path):
     def stop(step):
-        if step.stage == "decode":
+        if step.phase == "decode":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

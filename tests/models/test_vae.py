@@ -6,9 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from kinema.checkpoints.components import load_vae
+from kinema.checkpoints.folders import shipped_model
+from kinema.checkpoints.key_maps import vae_config_from_diffusers, vae_diffusers_config
+from kinema.device import Precision
 from kinema.errors import ConfigError, ModelError, RequestError
-from kinema.models.vae import VAE, VAES, Posterior, VAEConfig, vae_diffusers_config, vae_from_diffusers_config
+from kinema.models.vae import VAE, VAES, Posterior, VAEConfig
 from kinema.nn.causal_conv import FeatureCache
+from kinema.training.losses import psnr
 
 TINY = {
     "nano": VAEConfig(base_dim=8, z_dim=4, num_res_blocks=1),
@@ -37,10 +42,11 @@ TINY = {
 every_shape = pytest.mark.parametrize("name", TINY)
 
 
-def tiny(name: str) -> VAE:
+def tiny(name: str, precision: Precision = "fp32") -> VAE:
     """A network in which every part counts: no gain at one, no weight at zero."""
     torch.manual_seed(0)
     vae = VAE(TINY[name])
+    vae.precision = precision
     with torch.no_grad():
         for key, parameter in vae.named_parameters():
             if key.endswith("gamma"):
@@ -48,6 +54,11 @@ def tiny(name: str) -> VAE:
             elif "time_conv" in key or "proj" in key or key.endswith("conv2.weight"):
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return vae
+
+
+def snr_db(noisy: Tensor, clean: Tensor) -> float:
+    """Signal-to-noise ratio in dB."""
+    return 10 * torch.log10(clean.square().mean() / (noisy - clean).square().mean()).item()
 
 
 def clip(name: str, num_frames: int = 13, batch: int = 1) -> Tensor:
@@ -87,6 +98,50 @@ def test_streamed_decoding_equals_one_pass(name: str, pieces: tuple[int, ...], a
 
 
 @every_shape
+@pytest.mark.portable
+@torch.no_grad()
+def test_streams_in_bf16_are_near_one_pass_in_bf16(name: str):
+    """Not nearer: sums of another shape may round to the neighbouring number, at every layer."""
+    vae, video = tiny(name, "bf16"), clip(name, num_frames=9)
+    z = vae.encode(video).mean
+    streamed = torch.cat([posterior.mean for posterior in vae.stream_encode([video], at_once=4)], dim=2)
+    assert snr_db(streamed, z) > 30
+    frames = torch.cat(list(vae.stream_decode([z], at_once=1)), dim=2)
+    assert psnr(frames, vae.decode(z)) > 40
+
+
+@every_shape
+@pytest.mark.portable
+@torch.no_grad()
+def test_bf16_agrees_with_fp32_to_40_db(name: str):
+    full, half, video = tiny(name), tiny(name, "bf16"), clip(name, num_frames=5)
+    z = full.encode(video).mean
+    assert snr_db(half.encode(video).mean, z) > 30
+    pixels, other = full.decode(z), half.decode(z)
+    assert (other.dtype, other.shape) == (torch.float32, pixels.shape)
+    assert psnr(other, pixels) > 40
+
+
+@pytest.mark.portable
+@torch.no_grad()
+def test_the_shipped_vae_in_bf16_agrees_with_fp32_to_40_db():
+    vae = load_vae(shipped_model()).eval()
+    f, y, x = torch.meshgrid(torch.arange(5), torch.arange(32), torch.arange(48), indexing="ij")
+    video = torch.stack([(3 * x + 5 * f) % 48, (4 * y + 7 * f) % 64, (x + y + 11 * f) % 80]) / 40 - 1
+    z = vae.encode(video[None]).mean
+    pixels = vae.decode(z, clamp=True)
+    vae.precision = "bf16"
+    assert psnr(vae.decode(vae.encode(video[None]).mean, clamp=True), pixels) > 40
+
+
+@torch.no_grad()
+def test_auto_is_bf16_where_that_is_fast_and_else_bit_for_bit_fp32(precision: Precision):
+    vae, as_named, video = tiny("nano", "auto"), tiny("nano", precision), clip("nano")
+    assert torch.equal(vae.encode(video).mean, as_named.encode(video).mean)
+    assert torch.equal(vae.encode(video).mean, tiny("nano").encode(video).mean) == (precision == "fp32")
+
+
+@every_shape
 @torch.no_grad()
 def test_image_is_the_first_latent_of_its_video(name: str):
     vae, video = tiny(name), clip(name)
@@ -97,8 +152,8 @@ def test_image_is_the_first_latent_of_its_video(name: str):
 
 @every_shape
 @torch.no_grad()
-def test_vae_never_sees_the_future(name: str):
-    vae, video, factor = tiny(name), clip(name), TINY[name].temporal_factor
+def test_vae_never_sees_the_future(name: str, precision: Precision):
+    vae, video, factor = tiny(name, precision), clip(name), TINY[name].temporal_factor
     changed = video.clone()
     changed[:, :, 5] *= -1
     first = 1 + 4 // factor  # the latent frame that holds frame 5
@@ -193,12 +248,12 @@ def test_published_sizes_have_the_published_parameter_counts(
 
 @pytest.mark.parametrize("name", VAES)
 def test_diffusers_config_round_trip(name: str):
-    assert vae_from_diffusers_config(vae_diffusers_config(VAES[name])) == VAES[name]
+    assert vae_config_from_diffusers(vae_diffusers_config(VAES[name])) == VAES[name]
 
 
 def test_absent_keys_of_a_diffusers_config_mean_wan_2_1():
     assert (
-        vae_from_diffusers_config(
+        vae_config_from_diffusers(
             {"_class_name": "AutoencoderKLWan", "_diffusers_version": "0.33.0", "base_dim": 96}
         )
         == VAES["wan-2.1"]
@@ -216,7 +271,7 @@ def test_absent_keys_of_a_diffusers_config_mean_wan_2_1():
 )
 def test_diffusers_config_of_another_network_is_refused(change: dict[str, object], named: str):
     with pytest.raises(ModelError, match=named):
-        vae_from_diffusers_config(vae_diffusers_config(VAES["nano"]) | change)
+        vae_config_from_diffusers(vae_diffusers_config(VAES["nano"]) | change)
 
 
 def test_normalise_and_back():

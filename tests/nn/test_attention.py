@@ -37,11 +37,14 @@ def draw(q_lengths, kv_lengths):
     ],
     ids=str,
 )
-def test_each_segment_attends_to_its_own(q_lengths, kv_lengths):
-    q, k, v = draw(q_lengths, kv_lengths)
-    torch.testing.assert_close(
-        attend(q, k, v, q_lengths, kv_lengths), by_segment(q, k, v, q_lengths, kv_lengths)
-    )
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)], ids=str)
+@pytest.mark.portable
+def test_each_segment_attends_to_its_own(q_lengths, kv_lengths, dtype, atol):
+    q, k, v = (x.to(dtype) for x in draw(q_lengths, kv_lengths))
+    expected = by_segment(q.float(), k.float(), v.float(), q_lengths, kv_lengths)
+    out = attend(q, k, v, q_lengths, kv_lengths)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), expected, atol=atol, rtol=0)
 
 
 def test_a_key_with_the_bias_log_n_counts_n_times():

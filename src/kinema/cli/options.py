@@ -10,7 +10,7 @@ from kinema.cli.arguments import interval, size
 
 if TYPE_CHECKING:
     from kinema.generation.conditioning.tasks import TaskRequest
-    from kinema.generation.expansion import Kind
+    from kinema.prompts.expansion import PromptKind
     from kinema.generation.pipeline import Pipeline
     from kinema.generation.plan import Plan
     from kinema.generation.request import Request
@@ -41,7 +41,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("auto", "fp32", "bf16"),
         default="auto",
-        help="of the backbone (default: what is fast there)",
+        help="of the backbone and the VAE (default: bf16 where it is fast)",
     )
     parser.add_argument(
         "--offload",
@@ -222,15 +222,15 @@ def load_model(arguments: argparse.Namespace, model: str, request: "Request") ->
 
 
 def expand_prompt(
-    arguments: argparse.Namespace, fields: dict[str, Any], kind: "Kind", shown: Path | None
+    arguments: argparse.Namespace, fields: dict[str, Any], kind: "PromptKind", shown: Path | None
 ) -> dict[str, Any]:
     """The fields with the prompt expanded when that is asked for; both prompts are said. `shown` is the picture or clip it goes with."""
     if not arguments.expand:
         return fields
-    from kinema.generation.expansion import expanded
+    from kinema.checkpoints.expanders import expand_fields
     from kinema.video import Video, png_bytes
 
-    fields, expansion = expanded(
+    fields, expansion = expand_fields(
         fields,
         arguments.expander,
         kind,

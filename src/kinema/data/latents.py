@@ -1,7 +1,7 @@
 """Latents of a world's clips and images, encoded once: a folder of shards whose name says what is in it.
 
-The folder is named by a hash of the VAE, the world and the sizes, so a changed VAE or world never meets old latents. Shards are
-written beside and renamed; a run that was killed makes only what is missing.
+The folder is named by a hash of the VAE, the world and the sizes, so a changed VAE or world never meets old
+latents. Shards are written beside and renamed; a run that was killed makes only what is missing.
 """
 
 import json
@@ -55,7 +55,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class LatentData:
-    """What is encoded: `num_clips` clips of `num_frames` frames at `fps`, and `num_images` single frames, shared out among `shapes`."""
+    """What is encoded: `num_clips` clips of `num_frames` frames at `fps`, and `num_images` single frames,
+    shared out among `shapes`.
+    """
 
     num_clips: int = 6000
     num_images: int = 16000
@@ -78,8 +80,8 @@ class LatentData:
 class Latents:
     """Normalised latents of one kind and shape, float16 (num, z, lf, lh, lw), and six captions each.
 
-    `tails` (num, z, 2, lh, lw) holds the last `tail_lengths[i]` (0 to 2) latents of clip i, right-aligned, as encoded behind a mirrored
-    prefix.
+    `tails` (num, z, 2, lh, lw) holds the last `tail_lengths[i]` (0 to 2) latents of clip i, right-aligned, as
+    encoded behind a mirrored prefix.
     """
 
     latents: Tensor
@@ -102,10 +104,13 @@ class LatentCache:
             "data": to_dict(data),
             "vae": vae_hash(vae),
         }
+        if vae.precision != "fp32":
+            identity["precision"] = vae.precision
         self.folder = root / content_key(identity)[:16]
 
     def fill(self, device: torch.device, num_workers: int = 0) -> None:
-        """Encode whatever is missing, of clips that `num_workers` processes draw ahead (0: this one draws them).
+        """Encode whatever is missing, of clips that `num_workers` processes draw ahead (0: this one draws
+        them).
 
         Several processes may fill one folder: each begins somewhere else.
         """
@@ -161,7 +166,9 @@ class LatentCache:
         return self.folder / f"{kind}-{shape.height}x{shape.width}-{first:07d}.safetensors"
 
     def _draw(self, job: tuple[str, int, int, int]) -> Batch:
-        """The clips of a shard, uint8 (num, f, h, w, 3), and their captions; nothing when another process has written it meanwhile."""
+        """The clips of a shard, uint8 (num, f, h, w, 3), and their captions; nothing when another process has
+        written it meanwhile.
+        """
         if self._path(*job).exists():
             return {}
         kind, shape_index, first, count = job

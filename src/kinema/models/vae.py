@@ -1,20 +1,22 @@
-"""The video VAE: pixels to latents and back, causal in time, in the shape of Wan 2.1 and 2.2 (Wan Team 2025, arXiv 2503.20314).
+"""The video VAE: pixels to latents and back, causal in time, in the shape of Wan 2.1 and 2.2 (Wan Team 2025,
+arXiv 2503.20314).
 
-- An image is a video of one frame: 4k+1 frames become k+1 latent frames, and latent frame i sees frames 0 to 4i only.
-- Two equal forms: one-pass (`encode`, `decode`; for training and batches) and streaming (`stream_encode`, `stream_decode`; memory does
-  not grow with length).
-- Keys and configuration are those of diffusers' `AutoencoderKLWan`; the published sizes and ours are rows of one table.
+- An image is a video of one frame. 4k+1 frames become k+1 latent frames, and latent frame i depends on frames
+  0 to 4i only.
+- There are two equivalent forms: one-pass (`encode`, `decode`) for training and batches, and streaming
+  (`stream_encode`, `stream_decode`), whose memory does not grow with length.
+- Keys and configuration are those of `AutoencoderKLWan` in diffusers. The published sizes and ours are rows
+  of one table.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from kinema.config import from_dict
+from kinema.device import Precision, autocast
 from kinema.errors import ConfigError, ModelError, RequestError
 from kinema.models.vae_blocks import (
     Downsample,
@@ -28,34 +30,38 @@ from kinema.nn.causal_conv import CausalConv3d, FeatureCache
 from kinema.shapes import Float
 
 INITIAL_LOGVAR = -6.0
-"""Where the log-variance of the posterior begins: noise of std 0.05."""
+"""Log variance of the posterior of a new network: noise with a standard deviation of 0.05."""
 
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Sizes of a VAE and the statistics of its latents. Raises `ConfigError` for sizes that do not fit together.
-
-    `dim_mult` has an entry per stage, `temporal_downsample` one per downsampling (a stage fewer), in the encoder's order. `fold` pixels
-    by `fold` pixels become channels before the network sees them. `residual` puts Wan 2.2's shortcuts around the stages.
-    `latents_mean` and `latents_std` are per channel; left empty they are zeros and ones.
-    """
+    """Sizes of a VAE and the statistics of its latents. Raises `ConfigError` for sizes that do not fit
+    together."""
 
     base_dim: int = 24
     decoder_base_dim: int | None = None
     dim_mult: tuple[int, ...] = (1, 2, 4)
+    """Width of each level as a multiple of `base_dim`, in the order of the encoder."""
     num_res_blocks: int = 1
     z_dim: int = 24
     temporal_downsample: tuple[bool, ...] = (True, True)
+    """Whether each downsampling halves time too, in the order of the encoder: one entry less than
+    `dim_mult`."""
     patch_size: int = 4
+    """Blocks of `patch_size` by `patch_size` pixels become channels before the first layer (pixel
+    unshuffle)."""
     residual: bool = False
+    """Whether the levels have the shortcuts of Wan 2.2."""
     latents_mean: tuple[float, ...] = ()
     latents_std: tuple[float, ...] = ()
+    """Statistics of the latents per channel. Empty means zeros and ones."""
 
     def __post_init__(self) -> None:
         if not self.latents_mean:
             object.__setattr__(self, "latents_mean", (0.0,) * self.z_dim)
         if not self.latents_std:
             object.__setattr__(self, "latents_std", (1.0,) * self.z_dim)
+
         sizes = {
             "base_dim": self.base_dim,
             "num_res_blocks": self.num_res_blocks,
@@ -67,20 +73,24 @@ class VAEConfig:
         for name, size in sizes.items():
             if size < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+
         if len(self.temporal_downsample) != len(self.dim_mult) - 1:
             raise ConfigError(
-                f"temporal_downsample has {len(self.temporal_downsample)} entries; dim_mult {self.dim_mult} needs {len(self.dim_mult) - 1}"
+                f"temporal_downsample has {len(self.temporal_downsample)} entries; "
+                f"dim_mult {self.dim_mult} needs {len(self.dim_mult) - 1}"
             )
         if self.patch_size not in (1, 2, 4):
             raise ConfigError(f"patch_size = {self.patch_size} must be 1, 2 or 4")
+
         for name in ("latents_mean", "latents_std"):
             if len(getattr(self, name)) != self.z_dim:
                 raise ConfigError(f"{name} has {len(getattr(self, name))} values; z_dim is {self.z_dim}")
         if min(self.latents_std) <= 0:
             raise ConfigError(f"latents_std must be positive, not {min(self.latents_std)}")
+
         if any(dim % 2 for dim in self.decoder_dims[1:-1]) and not self.residual:
             raise ConfigError(
-                f"decoder widths {self.decoder_dims} are halved while upsampling: they must be even"
+                f"decoder widths {self.decoder_dims} are halved in upsampling: they must be even"
             )
 
     @property
@@ -95,40 +105,48 @@ class VAEConfig:
 
     @property
     def encoder_dims(self) -> tuple[int, ...]:
-        """Width of the encoder's first convolution, then of its stages."""
+        """Width of the first convolution of the encoder, then of its levels."""
         return tuple(self.base_dim * m for m in (1, *self.dim_mult))
 
     @property
     def decoder_dims(self) -> tuple[int, ...]:
-        """Width of the decoder's first convolution, then of its stages."""
+        """Width of the first convolution of the decoder, then of its levels."""
         base_dim = self.base_dim if self.decoder_base_dim is None else self.decoder_base_dim
         return tuple(base_dim * m for m in (self.dim_mult[-1], *reversed(self.dim_mult)))
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """What the encoder says of a video's latents: independent normals with this mean and log variance."""
+    """The distribution of the latents of a video: independent normals with this mean and log variance."""
 
     mean: Float[Tensor, "b c lf lh lw"]
     logvar: Float[Tensor, "b c lf lh lw"]
 
     def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "b c lf lh lw"]:
-        """A draw of the latents. The noise is drawn where the generator lives, so that one on the host gives the same on every device."""
+        """A sample of the latents. The noise is drawn on the device of the generator: a CPU generator gives
+        the same noise everywhere."""
         device = self.mean.device if generator is None else generator.device
         noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=self.mean.dtype)
         return self.mean + torch.exp(0.5 * self.logvar) * noise.to(self.mean.device)
 
     def kl(self) -> Float[Tensor, "b"]:
-        """Divergence of each clip from the standard normal, in nats per latent number (their mean, not their sum)."""
+        """KL divergence of each clip from the standard normal in nats, as the mean over its latents (not the
+        sum)."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).flatten(1).mean(dim=1)
 
 
 class VAE(nn.Module):
-    """The video VAE. Latents leave `encode` and enter `decode` as they are; a diffusion model sees them through `normalise`."""
+    """The video VAE. `encode` and `decode` work on raw latents; a diffusion model works on those of
+    `normalise`."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
+        self.precision: Precision = "fp32"
+        """Of the convolutions: "bf16" uses autocast, "auto" does where that is fast, "fp32" adds none.
+
+        Results have the dtype of the input.
+        """
         in_time, pixels = config.temporal_downsample, 3 * config.patch_size**2
         self.encoder = VAEEncoder(
             pixels, config.encoder_dims, 2 * config.z_dim, config.num_res_blocks, in_time, config.residual
@@ -142,13 +160,15 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Draw fresh weights that keep the size of what passes, with residual branches at zero and a posterior of little noise.
+        """Draw the initial weights: variance-preserving, residual branches zero, and little posterior noise.
 
-        Measured on 64 images, 100 steps: 18.1 dB against 14.0 with PyTorch's own weights (both with the same optimizers). With noise of
-        std 1, PyTorch's, on latents that say nothing yet, the decoder cannot see them. On the meta device there is nothing to draw.
+        Measured on 64 images, 100 steps: 18.1 dB, against 14.0 with PyTorch's own initialisation (same
+        optimizers). PyTorch's gives posterior noise of std 1, which hides latents that carry little signal
+        yet from the decoder. On the meta device nothing is drawn.
         """
         if self.quant_conv.weight.is_meta:
             return
+
         zeroed: set[nn.Module | None] = set()
         initialised: set[nn.Module | None] = set()
         for module in self.modules():
@@ -168,68 +188,80 @@ class VAE(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
         assert self.quant_conv.bias is not None, "the last layer of the encoder has a bias"
         self.quant_conv.weight[self.config.z_dim :] *= 0.1
         self.quant_conv.bias[self.config.z_dim :] = INITIAL_LOGVAR
 
     def encode(self, video: Float[Tensor, "b 3 f h w"]) -> Posterior:
-        """The latents of whole videos in [-1, 1]; raises `RequestError` for sizes that do not fit. Gradients flow."""
+        """The latents of whole videos in [-1, 1], with gradients. Raises `RequestError` for sizes that do not
+        fit the VAE."""
         self._check_size(video)
-        factor = self.config.temporal_factor
-        if (video.shape[2] - 1) % factor:
-            low = (video.shape[2] - 1) // factor * factor + 1
+        factor, num_frames = self.config.temporal_factor, video.shape[2]
+        if (num_frames - 1) % factor:
+            low = (num_frames - 1) // factor * factor + 1
             raise RequestError(
-                f"{video.shape[2]} frames do not fit the VAE: use {factor}k+1, e.g. {max(low, 1)} or {low + factor}"
+                f"{num_frames} frames do not fit the VAE: use {factor}k+1, e.g. {max(low, 1)} or {low + factor}"
             )
+
         return self._encode(video, None)
 
     def decode(self, z: Float[Tensor, "b c lf lh lw"], *, clamp: bool = False) -> Float[Tensor, "b 3 f h w"]:
-        """Whole videos. Not limited to [-1, 1] unless `clamp`: training wants the gradient beyond, showing and saving does not."""
+        """Whole videos, limited to [-1, 1] with `clamp`. Training needs the gradient of values outside.
+
+        Raises `ModelError` for latents with another number of channels.
+        """
         video = self._decode(z, None)
         return video.clamp(-1, 1) if clamp else video
 
     @torch.no_grad()
     def stream_encode(self, frames: Iterable[Tensor], *, at_once: int = 16) -> Iterator[Posterior]:
-        """The latents of one video that comes in pieces (b, 3, f, h, w) of any length; no gradients.
+        """The latents of one video that arrives in chunks (b, 3, f, h, w) of any length, without gradients.
 
-        At most `at_once` new frames are encoded at a time, which bounds the memory. Equal to `encode` of the whole up to rounding.
-        Raises `RequestError` at the end if there were not 4k+1 frames.
+        At most `at_once` new frames are encoded at a time, which bounds the memory. Equal to `encode` of the
+        whole video up to rounding. Raises `ConfigError` when `at_once` is less than the frames of a latent,
+        and `RequestError` for sizes that do not fit the VAE, at the end also for a length other than 4k+1.
         """
         factor = self.config.temporal_factor
         if at_once < factor:
-            raise ConfigError(f"at_once = {at_once} is less than the {factor} frames of a latent frame")
+            raise ConfigError(f"at_once = {at_once} must be at least {factor}, the frames of a latent frame")
+
         cache = FeatureCache()
         waiting: Tensor | None = None
         num_frames = 0
-        for piece in frames:
-            self._check_size(piece)
-            num_frames += piece.shape[2]
-            waiting = piece if waiting is None else torch.cat([waiting, piece], dim=2)
-            while waiting.shape[2] >= (wanted := 1 if cache.is_first else factor):
-                size = wanted + (min(at_once, waiting.shape[2]) - wanted) // factor * factor
+        for chunk in frames:
+            self._check_size(chunk)
+            num_frames += chunk.shape[2]
+            waiting = chunk if waiting is None else torch.cat([waiting, chunk], dim=2)
+
+            while waiting.shape[2] >= (needed := 1 if cache.is_first else factor):
+                size = needed + (min(at_once, waiting.shape[2]) - needed) // factor * factor
                 yield self._encode(waiting[:, :, :size], cache)
                 cache.is_first = False
                 waiting = waiting[:, :, size:]
+
         if waiting is None or waiting.shape[2]:
-            raise RequestError(
-                f"{num_frames} frames do not fit the VAE: use {factor}k+1, e.g. {num_frames // factor * factor + 1}"
-            )
+            low = num_frames // factor * factor + 1
+            raise RequestError(f"{num_frames} frames do not fit the VAE: use {factor}k+1, e.g. {low}")
 
     @torch.no_grad()
     def stream_decode(
         self, latents: Iterable[Tensor], *, at_once: int = 2, clamp: bool = False
     ) -> Iterator[Tensor]:
-        """The frames (b, 3, f, h, w) of one video whose latents come in pieces (b, c, lf, lh, lw) of any length; no gradients.
+        """The frames (b, 3, f, h, w) of one video whose latents arrive in chunks (b, c, lf, lh, lw) of any
+        length, without gradients.
 
-        The first latent frame is decoded alone and gives one frame; of the others, which give four each, at most `at_once` are decoded at
-        a time: memory grows with it. Equal to `decode` of the whole up to rounding.
+        The first latent frame is decoded alone and gives one frame. Of the others, which give four frames
+        each, at most `at_once` are decoded at a time; memory grows with it. Equal to `decode` of the whole
+        video up to rounding. Raises `ConfigError` for `at_once` below 1.
         """
         if at_once < 1:
             raise ConfigError(f"at_once = {at_once} must be at least 1")
+
         cache = FeatureCache()
-        for piece in latents:
-            first = 1 if cache.is_first else 0
-            for z in (piece[:, :, :first], *piece[:, :, first:].split(at_once, dim=2)):
+        for chunk in latents:
+            num_first = 1 if cache.is_first else 0
+            for z in (chunk[:, :, :num_first], *chunk[:, :, num_first:].split(at_once, dim=2)):
                 if not z.shape[2]:
                     continue
                 video = self._decode(z, cache)
@@ -237,109 +269,51 @@ class VAE(nn.Module):
                 yield video.clamp(-1, 1) if clamp else video
 
     def normalise(self, z: Float[Tensor, "b c lf lh lw"]) -> Float[Tensor, "b c lf lh lw"]:
-        """Latents with mean 0 and standard deviation 1 per channel, as a diffusion model wants them."""
-        return (z - self._per_channel(self.config.latents_mean, z)) / self._per_channel(
-            self.config.latents_std, z
-        )
+        """Latents with mean 0 and standard deviation 1 per channel, as a diffusion model takes them."""
+        mean, std = self._statistics(z)
+        return (z - mean) / std
 
     def denormalise(self, z: Float[Tensor, "b c lf lh lw"]) -> Float[Tensor, "b c lf lh lw"]:
-        """Latents as `decode` wants them."""
-        return z * self._per_channel(self.config.latents_std, z) + self._per_channel(
-            self.config.latents_mean, z
-        )
+        """Raw latents from normalised ones: the inverse of `normalise`."""
+        mean, std = self._statistics(z)
+        return z * std + mean
 
     def _encode(self, video: Tensor, cache: FeatureCache | None) -> Posterior:
         p = self.config.patch_size
-        # The fold's order, width offset before height offset, is the published one.
+        # The order of the published network: width offset before height offset.
         x = rearrange(video, "b c f (h p) (w q) -> b (c q p) f h w", p=p, q=p).contiguous(
             memory_format=torch.channels_last_3d
         )
-        mean, logvar = self.quant_conv(self.encoder(x, cache)).chunk(2, dim=1)
+        with autocast(video.device, self.precision):
+            moments = self.quant_conv(self.encoder(x, cache))
+        mean, logvar = moments.to(video.dtype).chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(-30, 20))
 
     def _decode(self, z: Tensor, cache: FeatureCache | None) -> Tensor:
         if z.shape[1] != self.config.z_dim:
-            raise ModelError(f"latents have {z.shape[1]} channels; this VAE wants {self.config.z_dim}")
+            raise ModelError(f"latents have {z.shape[1]} channels; this VAE takes {self.config.z_dim}")
         p = self.config.patch_size
-        x = self.decoder(self.post_quant_conv(z.contiguous(memory_format=torch.channels_last_3d)), cache)
-        return rearrange(x, "b (c q p) f h w -> b c f (h p) (w q)", p=p, q=p)
+        with autocast(z.device, self.precision):
+            x = self.decoder(self.post_quant_conv(z.contiguous(memory_format=torch.channels_last_3d)), cache)
+        return rearrange(x.to(z.dtype), "b (c q p) f h w -> b c f (h p) (w q)", p=p, q=p)
 
     def _check_size(self, video: Tensor) -> None:
         factor = self.config.spatial_factor
-        if video.shape[3] % factor or video.shape[4] % factor:
-            nearest = " x ".join(str(max(1, round(size / factor)) * factor) for size in video.shape[3:])
+        height, width = video.shape[3:]
+        if height % factor or width % factor:
+            nearest = " x ".join(str(max(1, round(size / factor)) * factor) for size in (height, width))
             raise RequestError(
-                f"{video.shape[3]} x {video.shape[4]} pixels do not fit the VAE: use multiples of {factor}, e.g. {nearest}"
+                f"{height} x {width} pixels do not fit the VAE: use multiples of {factor}, e.g. {nearest}"
             )
 
-    @staticmethod
-    def _per_channel(values: tuple[float, ...], z: Tensor) -> Tensor:
-        return torch.tensor(values, device=z.device, dtype=z.dtype).view(-1, 1, 1, 1)
-
-
-def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
-    """The contents of `vae/config.json` with which diffusers' `AutoencoderKLWan` builds the same network."""
-    return {
-        "_class_name": "AutoencoderKLWan",
-        "attn_scales": [],
-        "base_dim": config.base_dim,
-        "decoder_base_dim": config.decoder_base_dim,
-        "dim_mult": list(config.dim_mult),
-        "dropout": 0.0,
-        "in_channels": 3 * config.patch_size**2,
-        "is_residual": config.residual,
-        "latents_mean": list(config.latents_mean),
-        "latents_std": list(config.latents_std),
-        "num_res_blocks": config.num_res_blocks,
-        "out_channels": 3 * config.patch_size**2,
-        "patch_size": None if config.patch_size == 1 else config.patch_size,
-        "scale_factor_spatial": config.spatial_factor,
-        "scale_factor_temporal": config.temporal_factor,
-        "temperal_downsample": list(config.temporal_downsample),
-        "z_dim": config.z_dim,
-    }
-
-
-def vae_from_diffusers_config(values: Mapping[str, Any]) -> VAEConfig:
-    """The configuration that a `vae/config.json` of class `AutoencoderKLWan` describes; raises `ModelError` for what this VAE cannot do.
-
-    Raises `ConfigError` for a value of the wrong type. Keys that are absent have the class's defaults, which are the sizes of Wan 2.1.
-    """
-    name = values.get("_class_name", "AutoencoderKLWan")
-    if name != "AutoencoderKLWan":
-        raise ModelError(f"vae/config.json is of class {name}; AutoencoderKLWan is needed")
-    given = vae_diffusers_config(VAES["wan-2.1"]) | dict(values)
-    same = (
-        "base_dim",
-        "decoder_base_dim",
-        "dim_mult",
-        "num_res_blocks",
-        "z_dim",
-        "latents_mean",
-        "latents_std",
-    )
-    renamed = {
-        "temporal_downsample": given["temperal_downsample"],
-        "patch_size": 1 if given["patch_size"] is None else given["patch_size"],
-        "residual": given["is_residual"],
-    }
-    config = from_dict(VAEConfig, {key: given[key] for key in same} | renamed)
-    expected = vae_diffusers_config(config)
-    for key, value in given.items():
-        if (
-            key.startswith("_")
-            or key in ("scale_factor_spatial", "scale_factor_temporal")
-            or value == expected.get(key, value)
-        ):
-            continue
-        raise ModelError(
-            f"vae/config.json: {key} = {value!r} is not supported (needed here: {expected[key]!r})"
+    def _statistics(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation per channel, (c, 1, 1, 1), in the dtype and on the device of `z`."""
+        config = self.config
+        mean, std = (
+            torch.tensor(values, device=z.device, dtype=z.dtype).view(-1, 1, 1, 1)
+            for values in (config.latents_mean, config.latents_std)
         )
-    if strange := sorted(key for key in given if key not in expected and not key.startswith("_")):
-        raise ModelError(
-            f"vae/config.json has keys that AutoencoderKLWan does not know: {', '.join(strange)}"
-        )
-    return config
+        return mean, std
 
 
 # fmt: off
@@ -369,7 +343,6 @@ WAN_22_STD = (
 )
 # fmt: on
 
-# Sizes: "nano" ships with the package; the others are Wan's published ones (126,892,531 and 704,688,668 parameters).
 VAES = {
     "nano": VAEConfig(),
     "wan-2.1": VAEConfig(
@@ -395,3 +368,5 @@ VAES = {
         latents_std=WAN_22_STD,
     ),
 }
+"""Sizes by name. "nano" ships with the package; the others are published (126,892,531 and 704,688,668
+parameters)."""

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kinema.device import has_fast_bf16
+from kinema.device import uses_bf16
 from kinema.errors import ConfigError
 from kinema.nn.parameters import muon_parameters
 
@@ -83,7 +83,7 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonalise(matrices: Tensor, num_steps: int = 5) -> Tensor:
     """Matrices (m, rows, columns) with singular values brought near 1: the quintic Newton-Schulz iteration of Jordan et al. 2024."""
-    x = matrices.bfloat16() if has_fast_bf16(matrices.device) else matrices.float()
+    x = matrices.bfloat16() if uses_bf16(matrices.device, "auto") else matrices.float()
     wide = x.shape[-2] <= x.shape[-1]
     x = x if wide else x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -49,7 +49,8 @@ def test_an_extension_keeps_the_clip_bit_for_bit_at_its_end_of_the_result(pipeli
     assert len({frame.tobytes() for frame in frames}) > length  # something new, and not one frozen frame
 
 
-def test_a_connection_keeps_both_clips(pipeline):
+@pytest.mark.portable
+def test_a_connection_keeps_both_clips(pipeline, precision):
     first, second = clip_of(5), clip_of(8, seed=2)
     frames = made(pipeline, tasks.connect(FIELDS, first, second, seconds=0.5, fps=FPS))
     assert len(frames) == 5 + 4 + 8
@@ -69,7 +70,7 @@ def test_a_gap_that_does_not_fill_latents_blends_at_most_three_frames(pipeline):
     assert 0 < len(differ) <= 3
 
 
-def test_pictures_stand_where_they_were_put(pipeline):
+def test_pictures_stand_where_they_were_put(pipeline, precision):
     pictures = [clip_of(1, seed=i) for i in range(3)]
     task = tasks.pictures(
         {**FIELDS, "frames": 17}, first=pictures[0], last=pictures[1], keyframes=[(1.0, pictures[2])]
@@ -79,7 +80,7 @@ def test_pictures_stand_where_they_were_put(pipeline):
         assert np.array_equal(frames[index], picture.frames[0])
 
 
-def test_known_latents_are_those_of_the_clip_and_come_out_of_the_sampler_untouched(pipeline):
+def test_known_latents_are_those_of_the_clip_and_come_out_of_the_sampler_untouched(pipeline, precision):
     clip = clip_of(9)
     request, inputs = tasks.extend(FIELDS, clip, seconds=1.0, direction="backward", fps=FPS)
     plan = pipeline.plan(request)
@@ -96,7 +97,7 @@ def test_known_latents_are_those_of_the_clip_and_come_out_of_the_sampler_untouch
     assert torch.equal(conditions.canvas.clean[:, :, 3:], own)
 
 
-def test_a_region_keeps_every_pixel_outside_and_changes_pixels_inside(pipeline):
+def test_a_region_keeps_every_pixel_outside_and_changes_pixels_inside(pipeline, precision):
     clip = clip_of(9)
     frames = made(pipeline, tasks.edit(FIELDS, clip, strength=1.0, region=(16, 8, 16, 16), fps=FPS))
     outside = np.ones((32, 48), bool)

@@ -13,21 +13,14 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from kinema.checkpoints.folders import (
-    MANIFEST,
-    Manifest,
-    load_card,
-    load_clip,
-    load_dit,
-    load_manifest,
-    load_vae,
-    resolve_model,
-    save_model,
-)
+from kinema.checkpoints.components import load_clip, load_dit, load_vae
+from kinema.checkpoints.folders import resolve_model, save_model
+from kinema.checkpoints.manifest import MANIFEST, Manifest, load_card, load_manifest
 from kinema.data.latents import LatentCache, LatentData, Latents, choose_by_share
 from kinema.data.packing import PackConfig
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import CaptionMix, draw_clips
+from kinema.device import uses_bf16
 from kinema.diffusion.objectives import Prediction, TimestepSampling, add_noise, draw_times, target
 from kinema.diffusion.samplers import SAMPLERS
 from kinema.diffusion.schedules import SCHEDULES
@@ -193,6 +186,7 @@ class DiTTask:
 
     def prepare(self, out: Path, device: torch.device) -> None:
         """Encode the missing latents into the folder `cache` next to the run folder, and load all of them."""
+        self.vae.precision = "bf16" if uses_bf16(device, self.recipe.run.precision) else "fp32"
         cache = LatentCache(out.parent / "cache", self.vae, self.world, self.recipe.stage, self.recipe.data)
         cache.fill(device, self.recipe.run.num_workers)
 
@@ -310,7 +304,14 @@ class DiTTask:
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
         """Write a contact sheet of clips generated from captions that training does not use."""
         assert isinstance(model, DiT), "the DiT task trains a DiT"
-        pipeline = Pipeline(model, self.vae, self.clip, self._manifest({}), model_hash="training")
+        pipeline = Pipeline(
+            model,
+            self.vae,
+            self.clip,
+            self._manifest({}),
+            model_hash="training",
+            precision=self.recipe.run.precision,
+        )
         prompts = self._prompts()
         videos = [pipeline.run(Request(prompt, seed=seed)).video for seed, prompt in enumerate(prompts)]
         save_image(path, contact_sheet(videos, prompts, columns=2, frames_per_video=5))

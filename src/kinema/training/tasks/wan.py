@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kinema.checkpoints.adapters import LoRALinear, add_lora, read_lora, save_lora
+from kinema.checkpoints.components import with_weights
 from kinema.checkpoints.families.wan.convert import write_as
 from kinema.checkpoints.families.wan.files import BackboneFiles, find_wan_files
 from kinema.checkpoints.families.wan.model import (
@@ -28,10 +29,10 @@ from kinema.checkpoints.families.wan.model import (
     read_tokenizer,
 )
 from kinema.checkpoints.families.wan.umt5 import UMT5
-from kinema.checkpoints.folders import CARD, with_weights
+from kinema.checkpoints.manifest import CARD
 from kinema.data.seeds import Batch, derive_seed, torch_rng
 from kinema.data.text_states import TextCache
-from kinema.device import CPU, has_fast_bf16, pick_device
+from kinema.device import CPU, pick_device, uses_bf16
 from kinema.diffusion.objectives import draw_times
 from kinema.diffusion.schedules import SCHEDULES
 from kinema.errors import ConfigError, TrainingError
@@ -114,9 +115,7 @@ class WanTask(DatasetDiTTask):
         with torch.device("meta"):
             vae, dit = VAE(self.files.vae.config), DiT(self.backbone.config)
         self.vae = with_weights(vae, self.files.vae.state, None, torch.float32).requires_grad_(False)
-        wants_bf16 = recipe.matrices == "bf16" or (
-            recipe.matrices == "auto" and has_fast_bf16(pick_device(recipe.run.device))
-        )
+        wants_bf16 = uses_bf16(pick_device(recipe.run.device), recipe.matrices)
         dtype = torch.bfloat16 if recipe.rank and wants_bf16 else torch.float32
         self.model = with_weights(dit, self.backbone.state, None, dtype)
         self.model.activation_checkpointing = recipe.activation_checkpointing
@@ -139,7 +138,10 @@ class WanTask(DatasetDiTTask):
         ]
         encoder = UMT5(
             lambda: load_encoder(
-                text, "UMT5EncoderModel", device, torch.bfloat16 if has_fast_bf16(device) else torch.float32
+                text,
+                "UMT5EncoderModel",
+                device,
+                torch.bfloat16 if uses_bf16(device, "auto") else torch.float32,
             ),
             read_tokenizer(self.files.tokenizer),
             self.backbone.config.text_dim,
@@ -193,7 +195,9 @@ class WanTask(DatasetDiTTask):
                 + self.recipe.expert
             )
         wan = WanModel(self.variant, self.manifest, model, self.vae, self.texts)
-        pipeline = WanPipeline(wan, model=self.recipe.base, model_hash="training")
+        pipeline = WanPipeline(
+            wan, model=self.recipe.base, model_hash="training", precision=self.recipe.run.precision
+        )
         shape, factor = Counter(self.shapes).most_common(1)[0][0], self.vae.config
         size: dict[str, Any] = {
             "width": shape[2] * factor.spatial_factor,
