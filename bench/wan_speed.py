@@ -16,10 +16,10 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor
 
-from kinema.checkpoints.key_maps import dit_diffusers_config, dit_to_diffusers
+from kinema.checkpoints.key_maps import dit_diffusers_config, dit_to_diffusers, vae_diffusers_config
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
-from kinema.models.vae import VAE, VAEConfig, vae_diffusers_config
+from kinema.models.vae import VAE, VAEConfig
 
 DIT = DiTConfig(d=768, num_layers=4, num_heads=6, ffn_dim=3072, text_dim=512, text_padding="zeros")
 CODEC = VAEConfig(

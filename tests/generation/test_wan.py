@@ -10,13 +10,14 @@ from tests.checkpoints.families.wan.wan_folders import KINDS, peer
 from kinema.checkpoints.families.wan.model import NEGATIVE_PROMPT
 from kinema.cli.main import main
 from kinema.errors import ConfigError, ModelError, RequestError
-from kinema.generation.conditioning.clips import Place
+from kinema.generation.conditioning.clips import ClipCondition
 from kinema.generation.conditioning.encode import KeptFrame
 from kinema.generation.conditioning.tasks import pictures
 from kinema.generation.loading import load
 from kinema.generation.output.blend import compose
 from kinema.generation.request import Request
-from kinema.generation.sampling.noise import START, place_noise
+from kinema.generation.sampling.noise import START, latent_noise
+from kinema.models.conditioning import TextStates
 from kinema.video import Video, save_image
 
 PROMPT, NEGATIVE = "A red  fox runs in &amp; the snow", "blue ball"
@@ -87,7 +88,7 @@ def test_the_text_encoder_is_let_go_of_and_prompts_are_remembered(folders):
     again = text.encode_prompts(
         [NEGATIVE, "A red fox runs in & the snow"]
     )  # the same words once they are cleaned
-    assert torch.equal(again.states, first.select([1, 0]).states)
+    assert torch.equal(again.states, TextStates.cat(first.split()[::-1]).states)
     assert loads == [1]
 
 
@@ -98,7 +99,7 @@ def test_offloaded_models_give_the_same_frames_bit_for_bit(folders, kind):
     for offload in ("none", "text", "layers"):
         pipeline = load(folder, device="cpu", precision="fp32", offload=offload)
         if pipeline.wan.takes_image:
-            pipeline = pipeline.showing(picture(0, 48, 32))
+            pipeline = pipeline.with_images(picture(0, 48, 32))
         frames.append(
             pipeline.run(
                 Request(PROMPT, width=48, height=32, frames=5, steps=2, beyond_trained=True)
@@ -163,13 +164,13 @@ def test_what_a_model_cannot_do_is_said(folders):
     )
     request = Request(PROMPT, width=48, height=32, frames=5, steps=2, beyond_trained=True)
     with pytest.raises(RequestError, match="from words alone"):
-        words.showing(image)
+        words.with_images(image)
     with pytest.raises(RequestError, match="give the first frame"):
         images.run(request)
     with pytest.raises(RequestError, match="give both"):
-        both.showing(image)
+        both.with_images(image)
     with pytest.raises(RequestError, match="the image is 32x48 pixels; this video needs 48x32"):
-        images.showing(picture(0, 32, 48)).run(request)
+        images.with_images(picture(0, 32, 48)).run(request)
 
 
 def test_the_low_noise_expert_has_its_own_guidance_unless_one_is_asked_for(folders, monkeypatch):
@@ -214,7 +215,7 @@ def test_pictures_of_a_request_are_shown_to_the_model_and_kept_bit_for_bit(folde
     stills = [Video(image[None], pipeline.manifest.fps) for image in shown]
     request, inputs = pictures(fields, first=stills[0], last=stills[1] if len(stills) == 2 else None)
     frames = pipeline.run(request, inputs=inputs).video.frames
-    expected = pipeline.showing(*shown).run(Request(**fields)).video.frames
+    expected = pipeline.with_images(*shown).run(Request(**fields)).video.frames
     assert not np.array_equal(expected[0], shown[0])
     kept = {frame: KeptFrame(image) for frame, image in zip((0, 4), shown)}
     assert np.array_equal(frames, np.stack(list(compose(expected, kept))))
@@ -241,7 +242,7 @@ def test_what_an_image_model_is_not_shown_is_refused(folders, change, said):
         height=32,
         frames=change.get("frames", 9),
         beyond_trained=True,
-        places=(Place(**place),),
+        places=(ClipCondition(**place),),
     )
     with pytest.raises(RequestError, match=said):
         pipeline.plan(request)
@@ -267,12 +268,12 @@ def test_frames_are_those_of_diffusers(folders, kind):
     images = {}
     if "i2v" in kind or "flf2v" in kind:
         first, last = picture(1, width, height), picture(2, width, height) if kind == "2.1-flf2v" else None
-        pipeline = pipeline.showing(first, last)
+        pipeline = pipeline.with_images(first, last)
         images = {"image": Image.fromarray(first)} | (
             {} if last is None else {"last_image": Image.fromarray(last)}
         )
     ours = pipeline.run(Request(PROMPT, NEGATIVE, beyond_trained=True, **options)).video.frames
-    noise = place_noise(5, START, range(3), (pipeline.vae.config.z_dim, 4, 6)).unsqueeze(0)
+    noise = latent_noise(5, START, range(3), (pipeline.vae.config.z_dim, 4, 6)).unsqueeze(0)
     theirs.scheduler = type(theirs.scheduler).from_config(theirs.scheduler.config, flow_shift=shift)
     video = theirs(
         prompt=PROMPT,

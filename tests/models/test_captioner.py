@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kinema.checkpoints.folders import load_component, save_component
+from kinema.checkpoints.components import load_component, save_component
 from kinema.errors import ConfigError, RequestError
 from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, ClipFeatures, clip_features
 from kinema.models.oracle import SLOTS, Oracle, OracleConfig
@@ -82,9 +82,7 @@ def test_it_learns_to_tell_clips_apart_and_stops_when_all_is_said():
     model, clips = captioner().train(), seen(3)
     said = ["a penguin walks to the left", "a rocket rises over a snowy plain at night", "一只鸭子向右行走"]
     forms = ["short", "medium", "short_zh"]
-    rows = [
-        [model.codec.form_ids[form], *model.codec.encode(text), END] for form, text in zip(forms, said)
-    ]
+    rows = [[model.codec.form_ids[form], *model.codec.encode(text), END] for form, text in zip(forms, said)]
     longest = max(map(len, rows))
     ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

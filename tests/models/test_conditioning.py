@@ -13,8 +13,9 @@ def test_split_and_cat_are_inverse():
     assert [len(prompt) for prompt in TEXT.split()] == [1, 1, 1, 1]
 
 
-def test_select_repeats_and_reorders():
-    chosen = TEXT.select([3, 0, 3])
+def test_prompts_can_be_repeated_and_reordered():
+    prompts = TEXT.split()
+    chosen = TextStates.cat([prompts[3], prompts[0], prompts[3]])
     assert chosen.lengths == (2, 3, 2)
     assert torch.equal(chosen.states, torch.cat([TEXT.states[4:], TEXT.states[:3], TEXT.states[4:]]))
 

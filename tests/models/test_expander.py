@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kinema.checkpoints.folders import load_component, save_component
+from kinema.checkpoints.components import load_component, save_component
 from kinema.errors import ConfigError
 from kinema.models.expander import (
     COPY,
@@ -119,7 +119,10 @@ def test_articles_marks_and_chinese_are_spelt():
         == "an old dog. It runs"
     )
     assert (
-        join_tokens([PromptToken("夜晚", "", 0), PromptToken("，", "", 0), PromptToken("一", "", 0)], [True, True, False])
+        join_tokens(
+            [PromptToken("夜晚", "", 0), PromptToken("，", "", 0), PromptToken("一", "", 0)],
+            [True, True, False],
+        )
         == "夜晚，一"
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinema.checkpoints.folders import load_component, save_component
+from kinema.checkpoints.components import load_component, save_component
 from kinema.errors import ConfigError, RequestError
 from kinema.models.oracle import HEAT_STRIDE, SLOTS, Oracle, OracleConfig, expectation, heat_target
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from kinema.checkpoints.components import load_vae
-from kinema.checkpoints.folders import shipped_model
 from kinema.checkpoints.key_maps import vae_config_from_diffusers, vae_diffusers_config
+from kinema.checkpoints.shipped import shipped_model
 from kinema.device import Precision
 from kinema.errors import ConfigError, ModelError, RequestError
+from kinema.models.pixels import psnr
 from kinema.models.vae import VAE, VAES, Posterior, VAEConfig
 from kinema.nn.causal_conv import FeatureCache
-from kinema.training.losses import psnr
 
 TINY = {
     "nano": VAEConfig(base_dim=8, z_dim=4, num_res_blocks=1),
@@ -316,7 +316,7 @@ def test_stream_that_ends_between_latents_is_refused():
 
 
 def test_latents_of_another_vae_are_refused():
-    with pytest.raises(ModelError, match="5 channels; this VAE wants 4"):
+    with pytest.raises(ModelError, match="5 channels; this VAE takes 4"):
         tiny("nano").decode(torch.zeros(1, 5, 1, 1, 1))
 
 

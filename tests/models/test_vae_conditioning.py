@@ -25,12 +25,20 @@ def test_the_prefix_is_the_reflection(num_frames, length, expected):
 @torch.no_grad()
 def test_content_at_the_start_is_encoded_as_it_is(vae):
     video = torch.rand(1, 3, 9, 32, 32) * 2 - 1
-    assert torch.equal(encode_conditioning(vae, video, starts_canvas=True), vae.normalise(vae.encode(video).mean))
+    assert torch.equal(
+        encode_conditioning(vae, video, starts_canvas=True), vae.normalise(vae.encode(video).mean)
+    )
 
 
 @torch.no_grad()
 def test_content_inside_gives_one_latent_for_four_frames(vae):
-    assert encode_conditioning(vae, torch.zeros(2, 3, 8, 32, 32), starts_canvas=False).shape == (2, 4, 2, 2, 2)
+    assert encode_conditioning(vae, torch.zeros(2, 3, 8, 32, 32), starts_canvas=False).shape == (
+        2,
+        4,
+        2,
+        2,
+        2,
+    )
 
 
 @torch.no_grad()

@@ -1,7 +1,9 @@
-"""Names of the tensors of the Wan family in the published layouts: diffusers' (and transformers'), and the original Wan files.
+"""Names of the tensors of the Wan family in the published layouts: diffusers' (and transformers'), and the
+original Wan files.
 
-The tensors are the same in all of them, but for the patch embedding: a Conv3d kernel there, a Linear over flattened patches here.
-ComfyUI's files have the original names for the DiT and the VAE, and transformers' for the text encoder.
+The tensors are the same in all of them, but for the patch embedding: a Conv3d kernel there, a Linear over
+flattened patches here. ComfyUI's files have the original names for the DiT and the VAE, and transformers' for
+the text encoder.
 """
 
 import re
@@ -10,8 +12,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from kinema.config import from_dict
 from kinema.errors import ModelError
 from kinema.models.dit import DiTConfig
+from kinema.models.vae import VAES, VAEConfig
 
 Layout = Literal["diffusers", "wan"]
 
@@ -99,7 +103,8 @@ def dit_keys(config: DiTConfig, layout: Layout) -> dict[str, str]:
 
 
 def dit_to_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layout) -> dict[str, Tensor]:
-    """Our state dict under the names and shapes of `layout`; the tensors are views. Raises `ModelError` listing wrong keys."""
+    """Our state dict under the names and shapes of `layout`; the tensors are views. Raises `ModelError`
+    listing wrong keys."""
     keys = dit_keys(config, layout)
     _check_keys(state, keys, "the DiT")
     result = {theirs: state[ours] for ours, theirs in keys.items()}
@@ -108,7 +113,8 @@ def dit_to_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layout
 
 
 def dit_from_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layout) -> dict[str, Tensor]:
-    """A state dict in `layout` under our names and shapes; the tensors are views. Raises `ModelError` listing wrong keys.
+    """A state dict in `layout` under our names and shapes; the tensors are views. Raises `ModelError` listing
+    wrong keys.
 
     In the original layout a ComfyUI prefix is taken off.
     """
@@ -167,7 +173,77 @@ def dit_diffusers_config(config: DiTConfig) -> dict[str, Any]:
     }
 
 
-# diffusers: original; the parts of a VAE's names, first match wins. Stages are translated by `vae_original_name`.
+VAE_SAME_KEYS = (
+    "base_dim",
+    "decoder_base_dim",
+    "dim_mult",
+    "num_res_blocks",
+    "z_dim",
+    "latents_mean",
+    "latents_std",
+)
+"""Keys of `vae/config.json` that are fields of `VAEConfig` under the same name."""
+VAE_DERIVED_KEYS = ("scale_factor_spatial", "scale_factor_temporal")
+"""Keys of `vae/config.json` that follow from the others and are not compared."""
+
+
+def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
+    """The contents of `vae/config.json` with which diffusers' `AutoencoderKLWan` builds the same network."""
+    return {
+        "_class_name": "AutoencoderKLWan",
+        "attn_scales": [],
+        "base_dim": config.base_dim,
+        "decoder_base_dim": config.decoder_base_dim,
+        "dim_mult": list(config.dim_mult),
+        "dropout": 0.0,
+        "in_channels": 3 * config.patch_size**2,
+        "is_residual": config.residual,
+        "latents_mean": list(config.latents_mean),
+        "latents_std": list(config.latents_std),
+        "num_res_blocks": config.num_res_blocks,
+        "out_channels": 3 * config.patch_size**2,
+        "patch_size": None if config.patch_size == 1 else config.patch_size,
+        "scale_factor_spatial": config.spatial_factor,
+        "scale_factor_temporal": config.temporal_factor,
+        "temperal_downsample": list(config.temporal_downsample),
+        "z_dim": config.z_dim,
+    }
+
+
+def vae_config_from_diffusers(values: Mapping[str, Any]) -> VAEConfig:
+    """The configuration in a `vae/config.json` of class `AutoencoderKLWan`.
+
+    Absent keys have the defaults of the class, which are the sizes of Wan 2.1. Raises `ModelError` for a
+    network that this class cannot build, and `ConfigError` for a value of the wrong type.
+    """
+    name = values.get("_class_name", "AutoencoderKLWan")
+    if name != "AutoencoderKLWan":
+        raise ModelError(f"vae/config.json is of class {name}; AutoencoderKLWan is needed")
+
+    given = vae_diffusers_config(VAES["wan-2.1"]) | dict(values)
+    sizes = {key: given[key] for key in VAE_SAME_KEYS}
+    sizes["temporal_downsample"] = given["temperal_downsample"]
+    sizes["patch_size"] = 1 if given["patch_size"] is None else given["patch_size"]
+    sizes["residual"] = given["is_residual"]
+    config = from_dict(VAEConfig, sizes)
+
+    expected = vae_diffusers_config(config)
+    public = {key: value for key, value in given.items() if not key.startswith("_")}
+    for key, value in public.items():
+        if key not in VAE_DERIVED_KEYS and value != expected.get(key, value):
+            raise ModelError(
+                f"vae/config.json: {key} = {value!r} is not supported (needed here: {expected[key]!r})"
+            )
+
+    if unknown := sorted(public.keys() - expected.keys()):
+        raise ModelError(
+            f"vae/config.json has keys that AutoencoderKLWan does not have: {', '.join(unknown)}"
+        )
+    return config
+
+
+# diffusers: original; the parts of a VAE's names, first match wins. Stages are translated by
+# `vae_original_name`.
 VAE_PARTS = {
     "quant_conv.": "conv1.",
     "post_quant_conv.": "conv2.",
@@ -188,7 +264,8 @@ VAE_BLOCK = {
 
 
 def vae_original_name(name: str, *, num_res_blocks: int, residual: bool) -> str:
-    """The original name of a VAE's tensor that is called `name` here and in diffusers; sizes as in `VAEConfig`."""
+    """The original name of a VAE's tensor that is called `name` here and in diffusers; sizes as in
+    `VAEConfig`."""
     side, _, rest = name.partition(".")
     if side in ("quant_conv", "post_quant_conv"):
         return VAE_PARTS[f"{side}."] + rest

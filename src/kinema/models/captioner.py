@@ -18,6 +18,7 @@ from kinema.models.pixels import from_uint8
 from kinema.nn.norms import LayerNorm
 from kinema.nn.parameters import use_muon
 from kinema.nn.transformer import TransformerBlock
+from kinema.prompts.segment import segment_chinese
 from kinema.shapes import Float, Int
 
 PAD, END = 0, 1
@@ -91,7 +92,7 @@ class WordCodec:
         words = [
             word
             for piece in PIECES.findall(text.lower())
-            for word in ([piece] if piece.isascii() else self._cut(piece))
+            for word in ([piece] if piece.isascii() else segment_chinese(piece, self._ids, self._longest))
         ]
         unknown = next((word for word in words if word not in self._ids), None)
         if unknown is not None:
@@ -109,15 +110,6 @@ class WordCodec:
             if text.endswith(".")
             else text
         )
-
-    def _cut(self, run: str) -> list[str]:
-        """A run of Chinese as words, at each place the longest known one."""
-        words = []
-        while run:
-            size = next((n for n in range(min(self._longest, len(run)), 0, -1) if run[:n] in self._ids), 1)
-            words.append(run[:size])
-            run = run[size:]
-        return words
 
 
 class Captioner(nn.Module):

@@ -1,4 +1,4 @@
-"""Text as the backbone takes it: the states of several prompts, packed."""
+"""Text as the backbone takes it: the hidden states of several prompts, packed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from kinema.shapes import Float
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """What conditions a backbone: our CLIP, or the text encoder of another family."""
+    """The text encoder that conditions a backbone: the CLIP, or the encoder of another model family."""
 
     @property
     def text_width(self) -> int:
@@ -20,41 +20,40 @@ class TextEncoder(Protocol):
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> "TextStates":
-        """The states of every prompt, in order."""
+        """The states of all prompts, in order."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class TextStates:
-    """States of the tokens of several prompts, one prompt after the other and without padding; `lengths` says how many each has."""
+    """Hidden states of the tokens of several prompts, one prompt after the other, without padding.
+
+    `lengths` holds the number of tokens of each prompt. Raises `ValueError` when they do not add up to the
+    number of states.
+    """
 
     states: Float[Tensor, "s d"]
     lengths: tuple[int, ...]
 
     def __post_init__(self) -> None:
         if sum(self.lengths) != self.states.shape[0] or min(self.lengths, default=0) < 0:
-            raise ValueError(f"{self.states.shape[0]} text states cannot be cut into lengths {self.lengths}")
+            raise ValueError(f"{len(self.states)} text states cannot be split into lengths {self.lengths}")
 
     def __len__(self) -> int:
         """Number of prompts."""
         return len(self.lengths)
 
     def split(self) -> list["TextStates"]:
-        """Each prompt by itself; the inverse of `cat`."""
+        """The states of each prompt by itself. The inverse of `cat`."""
         return [TextStates(states, (len(states),)) for states in self.states.split(self.lengths)]
 
     @classmethod
     def cat(cls, texts: Sequence["TextStates"]) -> "TextStates":
-        """All prompts of `texts` (at least one), in order."""
+        """All prompts of `texts` in order. `texts` holds at least one item."""
         return cls(
             torch.cat([text.states for text in texts]),
             tuple(length for text in texts for length in text.lengths),
         )
-
-    def select(self, indices: Sequence[int]) -> "TextStates":
-        """The prompts at `indices` (at least one), in that order, repeated where an index repeats."""
-        prompts = self.states.split(self.lengths)
-        return TextStates(torch.cat([prompts[i] for i in indices]), tuple(self.lengths[i] for i in indices))
 
     def to(self, device: torch.device) -> "TextStates":
         """The same states on `device`."""

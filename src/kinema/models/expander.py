@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from kinema.errors import ConfigError
 from kinema.nn.norms import LayerNorm
 from kinema.nn.transformer import TransformerBlock
-from kinema.prompts.tokenizer import CHINESE, NUMBERS, Tokenizer
+from kinema.prompts.segment import CHINESE
+from kinema.prompts.tokenizer import NUMBERS, Tokenizer
 from kinema.prompts.words import CLAUSE_ENDS, NEGATIONS, NEGATIONS_ZH, QUOTES
 from kinema.shapes import Bool, Float
 

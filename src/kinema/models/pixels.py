@@ -1,4 +1,4 @@
-"""Pixels outside and inside: uint8 (f, h, w, 3) for files and people, float in [-1, 1] (c, f, h, w) for networks."""
+"""Pixels: uint8 (f, h, w, 3) in files, float in [-1, 1] (c, f, h, w) in networks; and their PSNR."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from kinema.shapes import Float
 
 
 def to_uint8(video: Float[Tensor, "3 f h w"]) -> np.ndarray:
-    """Pixels (f, h, w, 3) in 0 ... 255 of pixels in [-1, 1]; what lies outside is clipped."""
+    """Pixels 0 to 255 (f, h, w, 3) from pixels in [-1, 1]. Values outside are clipped."""
     pixels = (
         rearrange(video, "c f h w -> f h w c").float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     )
@@ -19,12 +19,12 @@ def to_uint8(video: Float[Tensor, "3 f h w"]) -> np.ndarray:
 
 
 def from_uint8(clips: Sequence[np.ndarray]) -> Float[Tensor, "b 3 f h w"]:
-    """Pixels in [-1, 1] of clips (f, h, w, 3) of one size."""
+    """Pixels in [-1, 1] from uint8 clips (f, h, w, 3) of one size."""
     return rearrange(torch.from_numpy(np.stack(clips)), "b f h w c -> b c f h w").float().div_(127.5).sub_(1)
 
 
 def psnr(a: Tensor, b: Tensor, *, peak: float = 2.0) -> Tensor:
-    """Peak signal-to-noise ratio in dB, at most 100. `peak` is the range of a value: 2 for pixels in [-1, 1]."""
+    """Peak signal-to-noise ratio in dB, at most 100. `peak` is the range of the values, 2 for [-1, 1]."""
     error = (a - b).square().mean()
     return 10 * torch.log10(peak**2 / error.clamp_min(1e-10 * peak**2))
 

@@ -123,21 +123,24 @@ class Posterior:
     logvar: Float[Tensor, "b c lf lh lw"]
 
     def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "b c lf lh lw"]:
-        """A sample of the latents. The noise is drawn on the device of the generator: a CPU generator gives
-        the same noise everywhere."""
+        """A sample of the latents.
+
+        The noise is drawn on the device of the generator, so that a CPU generator gives the same noise for
+        every device.
+        """
         device = self.mean.device if generator is None else generator.device
         noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=self.mean.dtype)
         return self.mean + torch.exp(0.5 * self.logvar) * noise.to(self.mean.device)
 
     def kl(self) -> Float[Tensor, "b"]:
-        """KL divergence of each clip from the standard normal in nats, as the mean over its latents (not the
-        sum)."""
+        """KL divergence of each clip from the standard normal in nats: the mean over its latents, not the
+        sum."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).flatten(1).mean(dim=1)
 
 
 class VAE(nn.Module):
-    """The video VAE. `encode` and `decode` work on raw latents; a diffusion model works on those of
-    `normalise`."""
+    """The video VAE. `encode` and `decode` work on raw latents, a diffusion model on normalised ones
+    (`normalise`)."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -201,7 +204,8 @@ class VAE(nn.Module):
         if (num_frames - 1) % factor:
             low = (num_frames - 1) // factor * factor + 1
             raise RequestError(
-                f"{num_frames} frames do not fit the VAE: use {factor}k+1, e.g. {max(low, 1)} or {low + factor}"
+                f"{num_frames} frames do not fit the VAE: "
+                f"use {factor}k+1, e.g. {max(low, 1)} or {low + factor}"
             )
 
         return self._encode(video, None)

@@ -1,8 +1,10 @@
-"""The parts of the video VAE: norm, residual block, attention within a frame, resampling, and the encoder and decoder made of them.
+"""The parts of the video VAE: norm, residual block, attention within a frame, resampling, encoder and
+decoder.
 
-Names follow the diffusers layout of Wan's VAE, so that a published file loads without renaming. Every part takes an optional
-`FeatureCache`; without one its input is the whole video, with one it is the next chunk. Tensors are kept in the channels-last
-memory format, in which the CPU's convolutions are up to 1.4 times faster and frames merge into the batch without a copy.
+Names follow the diffusers layout of Wan's VAE, so that a published file loads without renaming. Without a
+`FeatureCache` the input of a part is the whole video; with one it is the next chunk. Tensors are in the
+channels-last memory format: convolutions on a CPU are up to 1.4 times faster in it, and frames merge into the
+batch without a copy.
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from kinema.shapes import Float
 
 
 class ChannelNorm(nn.Module):
-    """Each position's channels scaled to root mean square one, times a learned `gamma` (RMSNorm, Zhang and Sennrich 2019)."""
+    """RMSNorm over the channels of each position, times a learned `gamma` (Zhang and Sennrich 2019)."""
 
     keeps_float32 = True
 
@@ -27,14 +29,17 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, *[1] * num_axes))
 
     def forward(self, x: Float[Tensor, "b c *axes"]) -> Float[Tensor, "b c *axes"]:
-        # The published network divides by max(norm, 1e-12); an eps this small differs only where all channels are zero.
-        # The weight takes the dtype of `x`: with two dtypes PyTorch leaves its fused kernel.
+        # The published network divides by max(norm, 1e-12); an eps this small differs only where all channels
+        # are zero. The weight takes the dtype of `x`: with two dtypes PyTorch leaves its fused kernel.
         gamma = self.gamma.flatten().to(x.dtype)
         return F.rms_norm(x.movedim(1, -1), (x.shape[1],), gamma, eps=1e-24).movedim(-1, 1)
 
 
 class ResidualBlock(nn.Module):
-    """Two rounds of norm, SiLU and 3x3x3 causal convolution, added to the input (through a 1x1x1 one where widths differ)."""
+    """Twice norm, SiLU and 3x3x3 causal convolution, added to the input.
+
+    The input passes a 1x1x1 convolution if the widths differ.
+    """
 
     uses_muon = True
 
@@ -51,15 +56,14 @@ class ResidualBlock(nn.Module):
     ) -> Float[Tensor, "b c_out f h w"]:
         in_place = not torch.is_grad_enabled()
         y = self.conv1(F.silu(self.norm1(x), inplace=in_place), cache)
-        y = self.norm2(
-            y
-        )  # under its own name the first convolution's result would be alive during the second
+        y = self.norm2(y)  # reuses the name, so that the result of conv1 is freed before conv2
         y = self.conv2(F.silu(y, inplace=in_place), cache)
         return y.add_(self.conv_shortcut(x)) if in_place else y + self.conv_shortcut(x)
 
 
 class FrameAttention(nn.Module):
-    """The input plus single-head self-attention among the positions of each frame; the projection starts at zero."""
+    """The input plus single-head self-attention among the positions of each frame. The projection starts at
+    zero."""
 
     uses_muon = True
 
@@ -94,9 +98,10 @@ class MidBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the height and width; with `in_time` also 2k+1 frames to k+1 (the first chunk) or 2k to k (later ones).
+    """Half the height and width. With `in_time` also 2k+1 frames to k+1 (the first chunk) or 2k to k (later
+    chunks).
 
-    In time the first frame stays as it is; each later output looks at two new frames and the one before them.
+    In time the first frame is kept. Each later output depends on two new frames and the one before them.
     """
 
     uses_muon = True
@@ -106,7 +111,7 @@ class Downsample(nn.Module):
         self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(dim, dim, 3, stride=2))
         self.time_conv = nn.Conv3d(dim, dim, (3, 1, 1), stride=(2, 1, 1)) if in_time else None
         if self.time_conv is not None:
-            # Starts as the mean of the two new frames.
+            # Initialised to the mean of the two new frames.
             with torch.no_grad():
                 self.time_conv.weight.copy_(
                     torch.eye(dim).view(dim, dim, 1, 1, 1) * torch.tensor([0.0, 0.5, 0.5]).view(3, 1, 1)
@@ -116,30 +121,33 @@ class Downsample(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c f2 h2 w2"]:
-        x = rearrange(
-            self.resample(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=x.shape[0]
-        )
+        x = _per_frame(self.resample, x)
         if self.time_conv is None:
             return x
+
         history = None if cache is None else cache.past(self)
         if history is not None:
             y = self._in_time(torch.cat([history, x], dim=2))
+        elif x.shape[2] == 1:
+            y = x
         else:
-            y = x if x.shape[2] == 1 else torch.cat([x[:, :, :1], self._in_time(x)], dim=2)
+            y = torch.cat([x[:, :, :1], self._in_time(x)], dim=2)
+
         if cache is not None:
             cache.keep(self, x, 1)
         return y
 
     def _in_time(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f2 h w"]:
-        assert self.time_conv is not None, "only a part that halves time comes here"
-        assert self.time_conv.bias is not None, "its convolution has a bias"
+        assert self.time_conv is not None, "called only if time is halved"
+        assert self.time_conv.bias is not None, "the convolution has a bias"
         return conv3d(x, self.time_conv.weight, self.time_conv.bias, stride_time=2)
 
 
 class Upsample(nn.Module):
-    """Twice the height and width; with `in_time` also k+1 frames to 2k+1 (the first chunk) or k to 2k (later ones).
+    """Twice the height and width. With `in_time` also k+1 frames to 2k+1 (the first chunk) or k to 2k (later
+    chunks).
 
-    In time the first frame stays as it is, and the frames after it do not see it.
+    In time the first frame is kept, and the frames after it do not depend on it.
     """
 
     uses_muon = True
@@ -151,7 +159,7 @@ class Upsample(nn.Module):
         )
         self.time_conv = CausalConv3d(dim, 2 * dim, (3, 1, 1)) if in_time else None
         if self.time_conv is not None:
-            # Starts as each frame shown twice.
+            # Initialised to each frame repeated twice.
             with torch.no_grad():
                 nn.init.zeros_(self.time_conv.weight)
                 self.time_conv.weight[:, :, -1, 0, 0] = repeat(
@@ -168,13 +176,19 @@ class Upsample(nn.Module):
             if tail.shape[2]:
                 tail = rearrange(self.time_conv(tail, cache), "b (two c) f h w -> b c (f two) h w", two=2)
                 x = torch.cat([head, tail], dim=2) if is_first else tail
-        return rearrange(
-            self.resample(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=x.shape[0]
-        )
+
+        return _per_frame(self.resample, x)
+
+
+def _per_frame(layer: nn.Module, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c_out f h2 w2"]:
+    """A two-dimensional layer applied to every frame."""
+    frames = layer(rearrange(x, "b c f h w -> (b f) c h w"))
+    return rearrange(frames, "(b f) c h w -> b c f h w", b=x.shape[0])
 
 
 class AverageDown(nn.Module):
-    """A shortcut without weights: blocks of (time, space, space) folded into channels, which are averaged in groups."""
+    """A shortcut without weights: blocks of (time, height, width) become channels, which are averaged in
+    groups."""
 
     def __init__(self, in_dim: int, out_dim: int, factor_time: int, factor_space: int) -> None:
         super().__init__()
@@ -183,18 +197,14 @@ class AverageDown(nn.Module):
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c_out f2 h2 w2"]:
         if x.shape[2] % self.factor_time:
             x = F.pad(x, (0, 0, 0, 0, 1, 0))
-        x = rearrange(
-            x,
-            "b c (f r) (h p) (w q) -> b (c r p q) f h w",
-            r=self.factor_time,
-            p=self.factor_space,
-            q=self.factor_space,
-        )
+
+        pattern = "b c (f r) (h p) (w q) -> b (c r p q) f h w"
+        x = rearrange(x, pattern, r=self.factor_time, p=self.factor_space, q=self.factor_space)
         return reduce(x, "b (c group) f h w -> b c f h w", "mean", c=self.out_dim)
 
 
 class RepeatUp(nn.Module):
-    """A shortcut without weights: channels repeated and unfolded into blocks of (time, space, space)."""
+    """A shortcut without weights: channels are repeated and become blocks of (time, height, width)."""
 
     def __init__(self, in_dim: int, out_dim: int, factor_time: int) -> None:
         super().__init__()
@@ -203,14 +213,14 @@ class RepeatUp(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c f h w"], is_first: bool) -> Float[Tensor, "b c_out f2 h2 w2"]:
         x = repeat(x, "b c f h w -> b (c again) f h w", again=self.num_repeats)
-        x = rearrange(
-            x, "b (c r p q) f h w -> b c (f r) (h p) (w q)", c=self.out_dim, r=self.factor_time, p=2, q=2
-        )
+        pattern = "b (c r p q) f h w -> b c (f r) (h p) (w q)"
+        x = rearrange(x, pattern, c=self.out_dim, r=self.factor_time, p=2, q=2)
         return x[:, :, self.factor_time - 1 :] if is_first else x
 
 
-class ResidualDownStage(nn.Module):
-    """A stage of the Wan 2.2 encoder: residual blocks and downsampling, with a shortcut around all of them."""
+class ResidualDownLevel(nn.Module):
+    """A level of the Wan 2.2 encoder: residual blocks and downsampling, with a shortcut around all of
+    them."""
 
     def __init__(self, in_dim: int, out_dim: int, num_res_blocks: int, in_space: bool, in_time: bool) -> None:
         super().__init__()
@@ -230,11 +240,11 @@ class ResidualDownStage(nn.Module):
         return y + self.avg_shortcut(x)
 
 
-class UpStage(nn.Module):
-    """A stage of the decoder: one residual block more than the encoder's, then upsampling.
+class UpLevel(nn.Module):
+    """A level of the decoder: one residual block more than in the encoder, then upsampling.
 
-    Wan 2.1 halves the channels while upsampling and calls the part `upsamplers.0`; with `is_residual` (Wan 2.2) they are kept, there is
-    a shortcut around the stage and the part is called `upsampler`.
+    Wan 2.1 halves the channels in upsampling and names the module `upsamplers.0`. Wan 2.2 (`is_residual`)
+    keeps them, has a shortcut around the level and names the module `upsampler`.
     """
 
     def __init__(
@@ -257,16 +267,21 @@ class UpStage(nn.Module):
         y = x
         for block in self.resnets:
             y = block(y, cache)
-        for upsample in self.upsamplers if self.upsampler is None else [self.upsampler]:
+        for upsample in self.upsamplers:
             y = upsample(y, cache)
-        return y if self.avg_shortcut is None else y + self.avg_shortcut(x, cache is None or cache.is_first)
+        if self.upsampler is not None:
+            y = self.upsampler(y, cache)
+
+        if self.avg_shortcut is None:
+            return y
+        return y + self.avg_shortcut(x, cache is None or cache.is_first)
 
 
 class VAEEncoder(nn.Module):
-    """Folded pixels to twice the latent channels (mean and log variance).
+    """Pixel blocks as channels to twice the latent channels (mean and log variance).
 
-    `dims` holds the width of the first convolution and then that of each stage; `in_time` says for each stage but the last whether it
-    halves time as well.
+    `dims` holds the width of the first convolution and then that of each level. `in_time` tells for each
+    level but the last whether it halves time too.
     """
 
     def __init__(
@@ -284,7 +299,7 @@ class VAEEncoder(nn.Module):
         for i, (a, b) in enumerate(pairwise(dims)):
             in_space = i < len(in_time)
             if is_residual:
-                blocks.append(ResidualDownStage(a, b, num_res_blocks, in_space, in_space and in_time[i]))
+                blocks.append(ResidualDownLevel(a, b, num_res_blocks, in_space, in_space and in_time[i]))
                 continue
             blocks += [ResidualBlock(a if j == 0 else b, b) for j in range(num_res_blocks)]
             if in_space:
@@ -305,7 +320,8 @@ class VAEEncoder(nn.Module):
 
 
 class VAEDecoder(nn.Module):
-    """Latents to folded pixels; `dims` and `in_time` as in the encoder, in the order in which the decoder meets them."""
+    """Latents to pixel blocks as channels. `dims` and `in_time` as in the encoder, in the order of the
+    decoder."""
 
     def __init__(
         self,
@@ -319,12 +335,12 @@ class VAEDecoder(nn.Module):
         super().__init__()
         self.conv_in = CausalConv3d(in_channels, dims[0], 3)
         self.mid_block = MidBlock(dims[0])
-        stages = []
+        levels = []
         for i, (a, b) in enumerate(pairwise(dims)):
             in_space = i < len(in_time)
             in_dim = a if i == 0 or is_residual else a // 2
-            stages.append(UpStage(in_dim, b, num_res_blocks, in_space, in_space and in_time[i], is_residual))
-        self.up_blocks = nn.ModuleList(stages)
+            levels.append(UpLevel(in_dim, b, num_res_blocks, in_space, in_space and in_time[i], is_residual))
+        self.up_blocks = nn.ModuleList(levels)
         self.norm_out = ChannelNorm(dims[-1], 3)
         self.conv_out = CausalConv3d(dims[-1], out_channels, 3)
 
@@ -332,6 +348,6 @@ class VAEDecoder(nn.Module):
         self, x: Float[Tensor, "b c lf lh lw"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c_out f h w"]:
         x = self.mid_block(self.conv_in(x, cache), cache)
-        for stage in self.up_blocks:
-            x = stage(x, cache)
+        for level in self.up_blocks:
+            x = level(x, cache)
         return self.conv_out(F.silu(self.norm_out(x)), cache)

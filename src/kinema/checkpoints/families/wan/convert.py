@@ -19,20 +19,20 @@ from kinema.checkpoints.families.wan.files import (
     find_wan_files,
 )
 from kinema.checkpoints.families.wan.model import VARIANTS, describe_wan
-from kinema.checkpoints.folders import CONFIG, DIFFUSERS_WEIGHTS, INDEX, MANIFEST, files_below
 from kinema.checkpoints.key_maps import (
     PATCH_WEIGHT,
     dit_diffusers_config,
     dit_keys,
     num_blocks,
     umt5_keys,
+    vae_diffusers_config,
     vae_original_name,
 )
+from kinema.checkpoints.manifest import CONFIG, DIFFUSERS_WEIGHTS, INDEX, MANIFEST, files_below
 from kinema.checkpoints.tensors import write_shards
 from kinema.config import to_dict
 from kinema.errors import ModelError
 from kinema.files import atomic_folder, sha256_of, write_json
-from kinema.models.vae import vae_diffusers_config
 from kinema.registry import lookup
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kinema.checkpoints.key_maps import dit_diffusers_config
+from kinema.checkpoints.key_maps import dit_diffusers_config, vae_diffusers_config
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import TIMESTEPS, DiT
 from kinema.models.patches import grid_coordinates, patchify, unpatchify
-from kinema.models.vae import VAE, vae_diffusers_config
+from kinema.models.vae import VAE
 
 
 class Transformer(nn.Module):

@@ -18,20 +18,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from kinema.checkpoints.folders import CONFIG, DIFFUSERS_WEIGHTS, INDEX, MANIFEST, dit_config_from_diffusers
+from kinema.checkpoints.components import dit_config_from_diffusers
 from kinema.checkpoints.key_maps import (
     COMFY_PREFIX,
     PATCH_WEIGHT,
     dit_keys,
     num_blocks,
     umt5_keys,
+    vae_config_from_diffusers,
     vae_original_name,
 )
+from kinema.checkpoints.manifest import CONFIG, DIFFUSERS_WEIGHTS, INDEX, MANIFEST
 from kinema.checkpoints.tensors import TensorFiles, component_files
 from kinema.errors import ConfigError, KinemaError, ModelError
 from kinema.files import read_json
 from kinema.models.dit import DiT, DiTConfig
-from kinema.models.vae import VAE, VAES, VAEConfig, vae_from_diffusers_config
+from kinema.models.vae import VAE, VAES, VAEConfig
 
 WanLayout = Literal["kinema", "diffusers", "wan", "comfy"]
 LAYOUTS: tuple[WanLayout, ...] = ("kinema", "diffusers", "wan", "comfy")
@@ -172,7 +174,7 @@ def _diffusers(folder: Path, layout: WanLayout) -> WanFiles:
         raise ModelError(f"{folder / INDEX} names no transformer")
     if backbones[0].config.image_dim is not None and not has("image_encoder"):
         raise ModelError(f"{folder}: the backbone takes image states, but {INDEX} names no image_encoder")
-    config = _read_config(folder / "vae" / CONFIG, vae_from_diffusers_config)
+    config = _read_config(folder / "vae" / CONFIG, vae_config_from_diffusers)
     files = TensorFiles(component_files(folder / "vae", DIFFUSERS_WEIGHTS))
     files.account(vae_shapes(config), f"{folder / 'vae' / CONFIG}")
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")

@@ -12,6 +12,7 @@ from typing import Literal, cast
 import torch
 from torch import nn
 
+from kinema.checkpoints.components import with_weights
 from kinema.checkpoints.families.wan.files import (
     BackboneFiles,
     EncoderFiles,
@@ -22,7 +23,7 @@ from kinema.checkpoints.families.wan.files import (
 )
 from kinema.checkpoints.families.wan.image_encoder import ImageEncoder
 from kinema.checkpoints.families.wan.umt5 import UMT5, SubwordTokenizer, transformers_module
-from kinema.checkpoints.folders import Manifest, load_manifest, with_weights
+from kinema.checkpoints.manifest import Manifest, load_manifest
 from kinema.checkpoints.offload import with_streamed_blocks
 from kinema.errors import ModelError
 from kinema.models.conditioning import TextEncoder

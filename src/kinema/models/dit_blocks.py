@@ -1,0 +1,272 @@
+"""The parts of the DiT: attention, block and head on packed tokens, and the values that cross-attention
+reads.
+
+Lengths are tuples with one entry per segment: `lengths[i]` tokens belong to clip i and go with prompt i.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kinema.errors import RequestError
+from kinema.models.conditioning import TextStates
+from kinema.nn.attention import Segments, attend_within
+from kinema.nn.mlp import MLP
+from kinema.nn.norms import LayerNorm, RMSNorm
+from kinema.nn.parameters import keep_float32
+from kinema.nn.rotary import rotate
+from kinema.shapes import Complex, Float, Int
+
+KeyValuePair = tuple[Float[Tensor, "_ k dh"], Float[Tensor, "_ k dh"]]
+
+
+@dataclass(frozen=True, eq=False)
+class KeysValues:
+    """Keys and values of the cross-attention of one block: of the text, and of the images if there are
+    any."""
+
+    text: KeyValuePair
+    images: KeyValuePair | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """How the rows that cross-attention reads are cut into prompts. `bias` is added to the scores of each
+    text row.
+
+    With `text_padding` "zeros" all padding rows of a prompt are equal. One row with the bias log(n) stands
+    for n of them, since n * exp(score) = exp(score + log(n)) in the softmax. For `text_length` 6 and a prompt
+    of two tokens:
+
+        as in Wan:  a  b  0  0  0  0
+        here:       a  b  0           with the bias  0  0  log(4)
+    """
+
+    lengths: tuple[int, ...]
+    bias: Float[Tensor, " s"] | None = None
+    image_lengths: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedText:
+    """Text and images in the width of the backbone, before the blocks compute their keys and values."""
+
+    text: Float[Tensor, "s d"]
+    images: Float[Tensor, "m d"] | None
+    context: Context
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Rows of each prompt."""
+        return self.context.lengths
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedText:
+    """The cross-attention keys and values of every block, computed once for all steps of a sampler."""
+
+    blocks: tuple[KeysValues, ...]
+    context: Context
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Rows of each prompt."""
+        return self.context.lengths
+
+    @classmethod
+    def cat(cls, texts: "Sequence[PreparedText]") -> "PreparedText":
+        """All prompts of `texts` in order. `texts` holds at least one item, all prepared by one backbone."""
+        blocks = []
+        for per_text in zip(*(text.blocks for text in texts)):
+            text = _cat_pairs([block.text for block in per_text])
+            images = [block.images for block in per_text if block.images is not None]
+            blocks.append(KeysValues(text, _cat_pairs(images) if images else None))
+
+        contexts = [text.context for text in texts]
+        biases = [context.bias for context in contexts if context.bias is not None]
+        context = Context(
+            lengths=tuple(length for each in contexts for length in each.lengths),
+            bias=torch.cat(biases) if biases else None,
+            image_lengths=tuple(length for each in contexts for length in each.image_lengths),
+        )
+        return cls(tuple(blocks), context)
+
+
+def _cat_pairs(pairs: Sequence[KeyValuePair]) -> KeyValuePair:
+    return torch.cat([keys for keys, _ in pairs]), torch.cat([values for _, values in pairs])
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionSegments:
+    """The segments of every attention of a block: to the tokens of the clip, to its prompt, and to its images
+    if there are any."""
+
+    clip: Segments
+    text: Segments
+    images: Segments | None = None
+
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], context: Context, device: torch.device) -> "AttentionSegments":
+        """For clips of `lengths` tokens, where clip i goes with prompt i of `context`."""
+        images = Segments.of(lengths, context.image_lengths, device) if context.image_lengths else None
+        return cls(
+            clip=Segments.of(lengths, lengths, device),
+            text=Segments.of(lengths, context.lengths, device, context.bias),
+            images=images,
+        )
+
+
+class SelfAttention(nn.Module):
+    """Attention among the tokens of a clip, with rotated queries and keys."""
+
+    def __init__(self, d: int, num_heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = (num_heads, d // num_heads)
+        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(d, d) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(d, eps), RMSNorm(d, eps)
+
+    def forward(
+        self, x: Float[Tensor, "n d"], rotation: Complex[Tensor, "n half_dh"], segments: Segments
+    ) -> Float[Tensor, "n d"]:
+        q = rotate(self.norm_q(self.to_q(x)).unflatten(-1, self.heads), rotation)
+        k = rotate(self.norm_k(self.to_k(x)).unflatten(-1, self.heads), rotation)
+        v = self.to_v(x).unflatten(-1, self.heads)
+        return self.to_out(attend_within(q, k, v, segments).flatten(-2))
+
+
+class CrossAttention(nn.Module):
+    """Attention of the tokens of a clip to its prompt, plus, with `has_images`, attention to its images."""
+
+    def __init__(self, d: int, num_heads: int, eps: float, *, has_images: bool) -> None:
+        super().__init__()
+        self.heads = (num_heads, d // num_heads)
+        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(d, d) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(d, eps), RMSNorm(d, eps)
+        if has_images:
+            self.to_k_image, self.to_v_image = nn.Linear(d, d), nn.Linear(d, d)
+            self.norm_k_image = RMSNorm(d, eps)
+
+    def keys_values(self, embedded: EmbeddedText) -> KeysValues:
+        """Keys and values of embedded text and images."""
+        keys = self.norm_k(self.to_k(embedded.text)).unflatten(-1, self.heads)
+        text = keys, self.to_v(embedded.text).unflatten(-1, self.heads)
+        if embedded.images is None:
+            return KeysValues(text)
+
+        keys = self.norm_k_image(self.to_k_image(embedded.images)).unflatten(-1, self.heads)
+        return KeysValues(text, (keys, self.to_v_image(embedded.images).unflatten(-1, self.heads)))
+
+    def forward(
+        self, x: Float[Tensor, "n d"], keys_values: KeysValues, segments: AttentionSegments
+    ) -> Float[Tensor, "n d"]:
+        q = self.norm_q(self.to_q(x)).unflatten(-1, self.heads)
+        out = attend_within(q, *keys_values.text, segments.text)
+        if keys_values.images is not None:
+            assert segments.images is not None, "images have segments"
+            out = out + attend_within(q, *keys_values.images, segments.images)
+        return self.to_out(out.flatten(-2))
+
+
+class ImageEmbedding(nn.Module):
+    """Image states in the width of the backbone: learned positions (optional), norm, MLP with the exact GELU,
+    norm."""
+
+    def __init__(self, image_dim: int, d: int, num_positions: int | None) -> None:
+        super().__init__()
+        self.positions = (
+            None if num_positions is None else nn.Parameter(torch.zeros(1, num_positions, image_dim))
+        )
+        self.norm_in, self.norm_out = nn.LayerNorm(image_dim), nn.LayerNorm(d)
+        self.expand, self.project = nn.Linear(image_dim, image_dim), nn.Linear(image_dim, d)
+
+    def forward(self, images: TextStates) -> Float[Tensor, "m d"]:
+        """The embedded states of the images of all clips.
+
+        Raises `RequestError` when a clip does not have as many states as there are positions.
+        """
+        states = images.states.to(self.expand.weight.dtype)
+        if self.positions is not None:
+            num_positions = self.positions.shape[1]
+            if set(images.lengths) != {num_positions}:
+                raise RequestError(
+                    f"the backbone takes {num_positions} image states per clip, not {images.lengths}: "
+                    "give the first and the last image"
+                )
+            states = (states.unflatten(0, (-1, num_positions)) + self.positions).flatten(0, 1)
+        return self.norm_out(self.project(F.gelu(self.expand(self.norm_in(states)))))
+
+
+class DiTBlock(nn.Module):
+    """Self-attention, cross-attention and MLP around a residual stream. The time modulates and gates the
+    first and the last."""
+
+    uses_muon = True
+
+    def __init__(self, d: int, num_heads: int, ffn_dim: int, eps: float, *, has_images: bool) -> None:
+        super().__init__()
+        self.modulation = nn.Parameter(torch.empty(1, 6, d))
+        keep_float32(self, "modulation")
+        self.norm_self = LayerNorm(d, eps, affine=False)
+        self.self_attention = SelfAttention(d, num_heads, eps)
+        self.norm_cross = LayerNorm(d, eps)
+        self.cross_attention = CrossAttention(d, num_heads, eps, has_images=has_images)
+        self.norm_mlp = LayerNorm(d, eps, affine=False)
+        self.mlp = MLP(d, ffn_dim, d)
+
+    def forward(
+        self,
+        x: Float[Tensor, "n d"],
+        time: Float[Tensor, "u six d"],
+        time_index: Int[Tensor, " n"],
+        rotation: Complex[Tensor, "n half_dh"],
+        keys_values: KeysValues,
+        segments: AttentionSegments,
+    ) -> Float[Tensor, "n d"]:
+        dtype = self.mlp.expand.weight.dtype
+        shift_self, scale_self, gate_self, shift_mlp, scale_mlp, gate_mlp = (
+            self.modulation.float() + time
+        ).unbind(1)
+
+        hidden = _modulate(self.norm_self(x), shift_self, scale_self, time_index).to(dtype)
+        x = x + self.self_attention(hidden, rotation, segments.clip) * _per_token(gate_self, time_index)
+
+        x = x + self.cross_attention(self.norm_cross(x).to(dtype), keys_values, segments)
+
+        hidden = _modulate(self.norm_mlp(x), shift_mlp, scale_mlp, time_index).to(dtype)
+        return x + self.mlp(hidden) * _per_token(gate_mlp, time_index)
+
+
+class Head(nn.Module):
+    """Norm, modulation by the time, and the linear layer to patches in the order (pt, ph, pw, c)."""
+
+    def __init__(self, d: int, token_out: int, eps: float) -> None:
+        super().__init__()
+        self.modulation = nn.Parameter(torch.empty(1, 2, d))
+        keep_float32(self, "modulation")
+        self.norm = LayerNorm(d, eps, affine=False)
+        self.projection = nn.Linear(d, token_out)
+
+    def forward(
+        self, x: Float[Tensor, "n d"], time: Float[Tensor, "u d"], time_index: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n token_out"]:
+        shift, scale = (self.modulation.float() + time[:, None]).unbind(1)
+        hidden = _modulate(self.norm(x), shift, scale, time_index)
+        return self.projection(hidden.to(self.projection.weight.dtype))
+
+
+def _modulate(
+    x: Float[Tensor, "n d"],
+    shift: Float[Tensor, "u d"],
+    scale: Float[Tensor, "u d"],
+    time_index: Int[Tensor, " n"],
+) -> Float[Tensor, "n d"]:
+    """`x * (1 + scale) + shift` with the shift and scale of the time of each token."""
+    return x * _per_token(1 + scale, time_index) + _per_token(shift, time_index)
+
+
+def _per_token(table: Float[Tensor, "u d"], time_index: Int[Tensor, " n"]) -> Float[Tensor, "n_or_one d"]:
+    """The row of the time of each token. A single time broadcasts its row and copies nothing."""
+    return table if len(table) == 1 else F.embedding(time_index, table)
