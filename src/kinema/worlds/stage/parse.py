@@ -34,10 +34,15 @@ def parse_caption(caption: str) -> Said:
     return found
 
 
-def grade_caption(caption: str, truth: Mapping[str, Any], slots: Sequence[str] = CAPTION_SLOTS) -> dict[str, bool]:
+def grade_caption(
+    caption: str, truth: Mapping[str, Any], slots: Sequence[str] = CAPTION_SLOTS
+) -> dict[str, bool]:
     """Right or wrong for each slot of a caption that should name them all. A direction is wrong too where there is none to name."""
     found = parse_caption(caption)
-    wanted = {slot: truth[slot] if slot != "direction" or truth[slot] in NAMED_DIRECTIONS else None for slot in slots}
+    wanted = {
+        slot: truth[slot] if slot != "direction" or truth[slot] in NAMED_DIRECTIONS else None
+        for slot in slots
+    }
     return {slot: found[slot] == value for slot, value in wanted.items()}
 
 

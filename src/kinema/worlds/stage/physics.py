@@ -1,45 +1,58 @@
-"""Motions of the stage as exact functions of time in seconds, in stage units (height 1, y down): no step size, so no drift.
+"""Motions of the stage as exact functions of time: there is no step size, so nothing drifts.
 
-A path is a chain of pieces `(start, distance, speed, acceleration)`: from `start` on, the distance gone is
-`distance + speed * dt + acceleration * dt**2 / 2`, until the next piece starts.
+Times are in seconds, lengths in stage units (height 1, y down). A path is a tuple of segments.
 """
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 GRAVITY = 2.6
-Piece = tuple[float, float, float, float]
 
 
-def along(pieces: tuple[Piece, ...], times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance gone and speed at `times` (>= 0) on a path."""
-    if len(pieces) == 1:
-        _, s, v, a = pieces[0]
+class PathSegment(NamedTuple):
+    """From `start` until the next segment, the distance is `distance + speed * dt + acceleration * dt**2 / 2`."""
+
+    start: float
+    distance: float
+    speed: float
+    acceleration: float
+
+
+Path = tuple[PathSegment, ...]
+
+
+def along(path: Path, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance and speed at `times` (>= 0) on a path."""
+    if len(path) == 1:
+        _, s, v, a = path[0]
         return s + v * times + 0.5 * a * times**2, v + a * times
-    table = np.array(pieces)
+
+    table = np.array(path)
     index = np.searchsorted(table[:, 0], times, side="right") - 1
     start, s, v, a = table[index].T
     dt = times - start
     return s + v * dt + 0.5 * a * dt**2, v + a * dt
 
 
-def uniform(speed: float) -> tuple[Piece, ...]:
+def uniform(speed: float) -> Path:
     """A path at constant speed."""
-    return ((0.0, 0.0, speed, 0.0),)
+    return (PathSegment(0.0, 0.0, speed, 0.0),)
 
 
-def braked(
-    speed: float, friction: float, *, start: float = 0.0, distance: float = 0.0
-) -> tuple[Piece, Piece]:
-    """A path that slows down by `friction` from `start` until it rests. `speed` may be negative: it then goes backwards."""
+def braked(speed: float, friction: float, *, start: float = 0.0, distance: float = 0.0) -> Path:
+    """A path that decelerates by `friction` from `start` on until it rests. A negative `speed` goes backwards."""
     duration = abs(speed) / friction
     brake = -float(np.sign(speed)) * friction
-    return (start, distance, speed, brake), (start + duration, distance + 0.5 * speed * duration, 0.0, 0.0)
+    return (
+        PathSegment(start, distance, speed, brake),
+        PathSegment(start + duration, distance + 0.5 * speed * duration, 0.0, 0.0),
+    )
 
 
 def reflect(position: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """An endless straight line folded into [low, high] as by two mirrors; and +1 or -1, the sense of going in the fold."""
+    """Positions on a line folded into [low, high] as by two mirrors, and the direction in the fold, +1 or -1."""
     span = max(high - low, 1e-6)
     folded = np.mod(position - low, 2 * span)
     forward = folded < span
@@ -49,7 +62,7 @@ def reflect(position: np.ndarray, low: float, high: float) -> tuple[np.ndarray, 
 def impact_times(
     height: float, restitution: float, gravity: float = GRAVITY, minimum: float = 0.004
 ) -> tuple[float, ...]:
-    """The times at which a body dropped from `height` meets the ground, until a bounce would be lower than `minimum`.
+    """The times at which a body dropped from `height` hits the ground, until bounces are below `minimum`.
 
     Bounce k reaches `height * restitution**(2 k)` and lasts `2 * sqrt(2 * that / gravity)`.
     """
@@ -62,7 +75,7 @@ def impact_times(
 
 
 def drop(times: np.ndarray, height: float, restitution: float, gravity: float = GRAVITY) -> np.ndarray:
-    """Height above the ground of a body dropped at rest from `height`, which bounces with `restitution` and then rests."""
+    """Height above the ground of a body dropped at rest from `height`, which bounces until it rests."""
     impacts = impact_times(height, restitution, gravity)
     out = np.maximum(height - 0.5 * gravity * times**2, 0.0)
     launch = np.sqrt(2 * gravity * height)
@@ -74,23 +87,26 @@ def drop(times: np.ndarray, height: float, restitution: float, gravity: float = 
 
 
 def hops(times: np.ndarray, height: float, gravity: float = GRAVITY) -> np.ndarray:
-    """Height above the ground in a chain of equal ballistic hops."""
+    """Height above the ground in a sequence of equal ballistic hops."""
     period = hop_period(height, gravity)
     dt = np.mod(times, period)
     return 0.5 * gravity * dt * (period - dt)
 
 
 def hop_period(height: float, gravity: float = GRAVITY) -> float:
-    """How long one hop of that height lasts."""
+    """Duration of one hop of that height."""
     return 2 * float(np.sqrt(2 * height / gravity))
 
 
 def eased(times: np.ndarray, duration: float) -> np.ndarray:
-    """From 0 to 1 in `duration`, starting and ending at rest."""
+    """Progress from 0 to 1 in `duration`, with zero speed at both ends."""
     return 0.5 - 0.5 * np.cos(np.pi * np.minimum(times / duration, 1.0))
 
 
 def collide(mass: float, other_mass: float, speed: float, restitution: float) -> tuple[float, float]:
-    """Speeds of a body and of the resting one it hits, just after the impact: momentum is kept, relative speed times -restitution."""
+    """Speeds of a body and of the resting body that it hits, just after the impact.
+
+    Momentum is conserved, and the relative speed is multiplied by -restitution.
+    """
     total = mass + other_mass
     return (mass - restitution * other_mass) * speed / total, (1 + restitution) * mass * speed / total

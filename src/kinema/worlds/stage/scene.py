@@ -1,18 +1,21 @@
-"""A scene: who is on the stage, where, and how everyone and the camera move. Sampled from a seed, in stage units and seconds."""
+"""A scene: the actors, their positions, and how they and the camera move. In stage units and seconds."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from kinema.worlds.stage import physics
 from kinema.worlds.stage.nouns import NOUNS
-from kinema.worlds.stage.physics import Piece
+from kinema.worlds.stage.physics import Path, PathSegment
 from kinema.worlds.stage.scenery import Scenery
 from kinema.worlds.stage.sprites import sprite
 
 HORIZONTAL = ("roll", "bounce", "drive", "walk", "hop", "fly", "slide")
 PAIRED = ("pass", "knock", "chase")
+DIRECTION_OF = {"rise": "up", "fall": "down", "grow": "none", "shrink": "none"}
+"""Directions that the verb implies."""
 STILL_CAMERAS = ("still", "pan_left", "pan_right", "zoom_in", "zoom_out")
 CAMERAS_OF = {
     **{
@@ -36,9 +39,10 @@ PASS_TIME = 2.0
 
 @dataclass(frozen=True)
 class Actor:
-    """One object. `x0` is its centre at time 0; it goes `pieces` along `sense` (+1 right), folded into [low, high].
+    """One object. It starts with its centre at `x0` and follows `path` along `sense` (+1 right).
 
-    `vertical` names how its height above the ground comes about; `height` and `restitution` are what that needs.
+    The path is folded into [low, high]. `vertical` names the function of its height above the ground (`HEIGHTS`);
+    `height` and `restitution` are that function's parameters.
     """
 
     noun: str
@@ -49,7 +53,7 @@ class Actor:
     sense: float
     low: float
     high: float
-    pieces: tuple[Piece, ...]
+    path: Path
     vertical: str = "ground"
     height: float = 0.0
     restitution: float = 0.0
@@ -60,9 +64,9 @@ class Actor:
 
     @property
     def extent(self) -> tuple[float, float]:
-        """Width and height of the drawn part at its nominal size."""
-        picture = sprite(self.noun)
-        return picture.width * self.size, picture.height * self.size
+        """Width and height of the drawn pixels at the nominal size."""
+        drawn = sprite(self.noun)
+        return drawn.width * self.size, drawn.height * self.size
 
     @property
     def radius(self) -> float:
@@ -71,13 +75,13 @@ class Actor:
 
     @property
     def mass(self) -> float:
-        """Mass in arbitrary units: that of the noun, times the area."""
+        """Mass in arbitrary units: the noun's mass per area, times the squared size."""
         return NOUNS[self.noun].mass * self.size**2
 
 
 @dataclass(frozen=True)
 class Camera:
-    """`speed` in stage units per second until `until`, and the zoom at the start and after `ZOOM_DURATION`."""
+    """A pan at `speed` (stage units per second) until `until`, and the zoom at 0 s and from `ZOOM_DURATION` on."""
 
     kind: str
     speed: float = 0.0
@@ -85,17 +89,17 @@ class Camera:
     zoom: tuple[float, float] = (1.0, 1.0)
 
     def x(self, times: np.ndarray) -> np.ndarray:
-        """How far the camera has gone to the right."""
+        """Distance that the camera has moved to the right."""
         return self.speed * np.minimum(times, self.until)
 
     def zoom_at(self, times: np.ndarray) -> np.ndarray:
-        """The magnification: it changes by equal factors in equal times."""
+        """The magnification, which changes by equal factors in equal times."""
         return self.zoom[0] * (self.zoom[1] / self.zoom[0]) ** np.minimum(times / ZOOM_DURATION, 1.0)
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What one actor does at some times, seen by a camera that pans but does not zoom: all arrays `(f,)`, lengths in stage units."""
+    """Motion of one actor relative to the panning camera, before the zoom. Arrays (f,), lengths in stage units."""
 
     x: np.ndarray
     y: np.ndarray
@@ -108,7 +112,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that a clip shows, at any size, rate and length."""
+    """The content of a clip, independent of its size, frame rate and length."""
 
     verb: str
     noun: str
@@ -124,148 +128,283 @@ class Scene:
     hit_restitution: float | None = None
 
 
+@dataclass(frozen=True)
+class Action:
+    """The slots of a scene, apart from its ground and sky. `other` is the partner of a paired verb."""
+
+    verb: str
+    noun: str
+    other: str | None
+    count: int
+    size: str
+    camera: str
+
+
 def move(actor: Actor, camera: Camera, times: np.ndarray) -> Motion:
-    """Where `actor` is at `times`."""
-    distance, _ = physics.along(actor.pieces, times)
-    # A hair wider, so that one who starts at the very edge has not turned already.
+    """The motion of `actor` at `times`."""
+    distance, _ = physics.along(actor.path, times)
+    # Slightly wider, so that an actor that starts at the edge has not turned already.
     x, forward = physics.reflect(actor.x0 + actor.sense * distance, actor.low - 1e-6, actor.high + 1e-6)
     facing = actor.sense * forward
+    world_x = x + camera.x(times)
+
     growth = actor.growth[0] + (actor.growth[1] - actor.growth[0]) * physics.eased(times, GROW_DURATION)
     size = actor.size * growth
     half = 0.5 * actor.extent[1] * growth
-    world_x = x + camera.x(times)
-    degrees = np.full_like(times, 0.0)
-    clock = times + actor.phase
-    if actor.vertical in ("bounce", "fall"):
-        height = physics.drop(times, actor.height, actor.restitution)
-    elif actor.vertical == "hop":
-        height = physics.hops(clock, actor.height)
-    elif actor.vertical == "walk":
-        height = 0.05 * actor.size * np.abs(np.sin(2 * np.pi * clock))
-        degrees = 5.0 * np.sin(2 * np.pi * clock)
-    elif actor.vertical == "fly":
-        height = actor.height + 0.025 * np.sin(np.pi * clock)
-        degrees = 3.0 * np.sin(np.pi * clock + 1.0)
-    elif actor.vertical == "rise":
-        height = actor.height * physics.eased(times, RISE_DURATION)
-    elif actor.vertical == "spin":
-        height = np.full_like(times, actor.height)
-        degrees = actor.spin * times
-    else:
-        height = np.zeros_like(times)
+
+    height, degrees = HEIGHTS[actor.vertical](actor, times)
     if actor.rolls:
         degrees = np.rad2deg((world_x - actor.x0) / actor.radius)
     return Motion(x, actor.feet - half - height, size, degrees, facing, height, world_x)
 
 
-def sample_scene(
-    verb: str,
-    noun: str,
-    other: str | None,
-    count: int,
-    size: str,
-    camera: str,
-    scenery: Scenery,
-    aspect: float,
-    rng: random.Random,
-) -> Scene:
-    """The scene in which `count` of `noun` do `verb` (to `other`): every length, speed and place is drawn from `rng`."""
+HeightAndDegrees = tuple[np.ndarray, np.ndarray]
+"""Height above the ground, and clockwise rotation in degrees."""
+
+
+def _ground_height(actor: Actor, times: np.ndarray) -> HeightAndDegrees:
+    return np.zeros_like(times), np.zeros_like(times)
+
+
+def _drop_height(actor: Actor, times: np.ndarray) -> HeightAndDegrees:
+    return physics.drop(times, actor.height, actor.restitution), np.zeros_like(times)
+
+
+def _hop_height(actor: Actor, times: np.ndarray) -> HeightAndDegrees:
+    return physics.hops(times + actor.phase, actor.height), np.zeros_like(times)
+
+
+def _walk_height(actor: Actor, times: np.ndarray) -> HeightAndDegrees:
+    clock = times + actor.phase
+    height = 0.05 * actor.size * np.abs(np.sin(2 * np.pi * clock))
+    return height, 5.0 * np.sin(2 * np.pi * clock)
+
+
+def _fly_height(actor: Actor, times: np.ndarray) -> HeightAndDegrees:
+    clock = times + actor.phase
+    height = actor.height + 0.025 * np.sin(np.pi * clock)
+    return height, 3.0 * np.sin(np.pi * clock + 1.0)
+
+
+def _rise_height(actor: Actor, times: np.ndarray) -> HeightAndDegrees:
+    return actor.height * physics.eased(times, RISE_DURATION), np.zeros_like(times)
+
+
+def _spin_height(actor: Actor, times: np.ndarray) -> HeightAndDegrees:
+    return np.full_like(times, actor.height), actor.spin * times
+
+
+HEIGHTS: dict[str, Callable[[Actor, np.ndarray], HeightAndDegrees]] = {
+    "ground": _ground_height,
+    "bounce": _drop_height,
+    "fall": _drop_height,
+    "hop": _hop_height,
+    "walk": _walk_height,
+    "fly": _fly_height,
+    "rise": _rise_height,
+    "spin": _spin_height,
+}
+
+
+def sample_scene(action: Action, scenery: Scenery, aspect: float, rng: random.Random) -> Scene:
+    """The scene of an action. All lengths, speeds and positions are drawn from `rng`."""
     unit = min(1.0, aspect)
     sense = rng.choice((-1.0, 1.0))
-    direction = "right" if sense > 0 else "left"
-    if verb in ("rise", "fall", "grow", "shrink"):
-        direction = {"rise": "up", "fall": "down"}.get(verb, "none")
-    elif verb == "spin":
-        direction = "clockwise" if sense > 0 else "counterclockwise"
-    view = _camera(camera, sense, aspect, verb)
-    reach = aspect / ZOOM_NEAR if camera.startswith("zoom") else aspect
-    edge = (aspect - reach) / 2
-    make = {"pass": _pass, "knock": _knock, "chase": _chase}.get(verb)
-    if make is not None and other is not None:
-        return make(
-            Scene(verb, noun, other, 1, direction, size, aspect, scenery, view, ()), sense, unit, edge, rng
-        )
-    length = BASE_SIZE[count] * SIZE_FACTOR[size] * rng.uniform(0.97, 1.03) * unit
-    feet = rng.uniform(0.85, 0.92)
-    actor = Actor(noun, "subject", length, feet, aspect / 2, sense, 0.0, aspect, physics.uniform(0.0))
-    width, tall = actor.extent
-    spread = 0.0 if count == 1 else min(0.85 * width, (aspect - width) * 0.5 / (count - 1))
-    offsets = [spread * (i - (count - 1) / 2) for i in range(count)]
-    half = 0.5 * max(width, tall if NOUNS[noun].locomotion == "roll" else 0.0) + offsets[-1] + 0.01
-    low, high = edge + half, aspect - edge - half
-    room = max(high - low, 0.02)
-    top = 0.08 if camera.startswith("zoom") else 0.03
-    ceiling = feet - tall - top
-    actor = replace(
-        actor, vertical=verb if verb in ("bounce", "fall", "hop", "walk", "fly", "rise", "spin") else "ground"
+    camera = _camera(action.camera, sense, aspect, action.verb)
+    scene = Scene(
+        action.verb,
+        action.noun,
+        action.other,
+        action.count,
+        _direction(action.verb, sense),
+        action.size,
+        aspect,
+        scenery,
+        camera,
+        (),
     )
-    if verb == "bounce":
-        actor = replace(
-            actor, height=ceiling * rng.uniform(0.85, 1.0), restitution=rng.uniform(0.74, 0.86), rolls=True
-        )
-    elif verb == "fall":
-        bouncy = "round" in NOUNS[noun].traits
-        actor = replace(
-            actor,
-            height=ceiling * rng.uniform(0.92, 1.0),
-            restitution=rng.uniform(0.4, 0.5) if bouncy else rng.uniform(0.15, 0.25),
-        )
-    elif verb == "hop":
-        actor = replace(actor, height=min(rng.uniform(0.13, 0.19), ceiling))
-    elif verb == "fly":
-        actor = replace(actor, height=max(ceiling - 0.05, 0.05) * rng.uniform(0.75, 0.95))
-    elif verb == "rise":
-        actor = replace(actor, height=ceiling * rng.uniform(0.94, 1.0))
-    elif verb == "spin":
-        circle = 0.5 * float(np.hypot(width, tall))
-        actor = replace(actor, height=max(0.0, circle * 0.94 - tall / 2), spin=sense * rng.uniform(110, 160))
-    elif verb in ("grow", "shrink"):
-        ends = (0.5, 1.12) if verb == "grow" else (1.12, 0.5)
-        actor = replace(actor, growth=ends)
-    elif verb == "roll":
-        actor = replace(actor, rolls=True)
-    if verb in HORIZONTAL:
-        speed = min(rng.uniform(0.2, 0.245) * aspect, room / 2)
-        if verb == "slide":
-            first = min(rng.uniform(0.42, 0.5) * aspect, 0.97 * room)
-            speed = first  # distance v**2 / (2 friction) with friction = v / 2 s
-            actor = replace(actor, pieces=physics.braked(speed, speed / 2.0))
-            slack = room - first
-        elif camera == "follow":
-            view = replace(view, speed=sense * rng.uniform(0.3, 0.38) * aspect)
-            slack = room
-        else:
-            actor = replace(actor, pieces=physics.uniform(speed))
-            slack = room - 2 * speed
-            if rng.random() < 0.12:
-                slack = room
-        start = rng.uniform(0, max(slack, 0.0)) if camera != "follow" else room * rng.uniform(0.35, 0.65)
-        x0 = low + start if sense > 0 else high - start
+    is_zooming = action.camera.startswith("zoom")
+    reach = aspect / ZOOM_NEAR if is_zooming else aspect
+    edge = (aspect - reach) / 2
+    if action.other is not None:
+        return PAIRED_SCENES[action.verb](scene, sense, unit, edge, rng)
+
+    length = BASE_SIZE[action.count] * SIZE_FACTOR[action.size] * rng.uniform(0.97, 1.03) * unit
+    feet = rng.uniform(0.85, 0.92)
+    actor = Actor(action.noun, "subject", length, feet, aspect / 2, sense, 0.0, aspect, physics.uniform(0.0))
+
+    ceiling = feet - actor.extent[1] - (0.08 if is_zooming else 0.03)
+    actor = VERTICAL_MOTIONS[action.verb](actor, ceiling, rng)
+
+    offsets = _offsets(actor, action.count, aspect)
+    actor = _bounded(actor, edge, offsets[-1])
+    set_course = _travel if action.verb in HORIZONTAL else _stand
+    actor, camera = set_course(actor, action, camera, aspect, rng)
+    return replace(scene, camera=camera, actors=_actors(actor, action.verb, offsets, rng))
+
+
+def _direction(verb: str, sense: float) -> str:
+    if verb in DIRECTION_OF:
+        return DIRECTION_OF[verb]
+    forward, backward = ("clockwise", "counterclockwise") if verb == "spin" else ("right", "left")
+    return forward if sense > 0 else backward
+
+
+def _on_ground(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
+    return replace(actor, vertical="ground")
+
+
+def _roll(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
+    return replace(actor, vertical="ground", rolls=True)
+
+
+def _bounce(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
+    height = ceiling * rng.uniform(0.85, 1.0)
+    restitution = rng.uniform(0.74, 0.86)
+    return replace(actor, vertical="bounce", height=height, restitution=restitution, rolls=True)
+
+
+def _fall(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
+    height = ceiling * rng.uniform(0.92, 1.0)
+    is_round = "round" in NOUNS[actor.noun].traits
+    restitution = rng.uniform(0.4, 0.5) if is_round else rng.uniform(0.15, 0.25)
+    return replace(actor, vertical="fall", height=height, restitution=restitution)
+
+
+def _walk(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
+    return replace(actor, vertical="walk")
+
+
+def _hop(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
+    return replace(actor, vertical="hop", height=min(rng.uniform(0.13, 0.19), ceiling))
+
+
+def _fly(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
+    return replace(actor, vertical="fly", height=max(ceiling - 0.05, 0.05) * rng.uniform(0.75, 0.95))
+
+
+def _rise(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
+    return replace(actor, vertical="rise", height=ceiling * rng.uniform(0.94, 1.0))
+
+
+def _spin(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
+    width, tall = actor.extent
+    circle = 0.5 * float(np.hypot(width, tall))
+    height = max(0.0, circle * 0.94 - tall / 2)
+    return replace(actor, vertical="spin", height=height, spin=actor.sense * rng.uniform(110, 160))
+
+
+def _grow(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
+    return replace(actor, vertical="ground", growth=(0.5, 1.12))
+
+
+def _shrink(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
+    return replace(actor, vertical="ground", growth=(1.12, 0.5))
+
+
+VERTICAL_MOTIONS: dict[str, Callable[[Actor, float, random.Random], Actor]] = {
+    "roll": _roll,
+    "bounce": _bounce,
+    "fall": _fall,
+    "drive": _on_ground,
+    "walk": _walk,
+    "hop": _hop,
+    "fly": _fly,
+    "rise": _rise,
+    "spin": _spin,
+    "grow": _grow,
+    "shrink": _shrink,
+    "slide": _on_ground,
+}
+"""The motion of an actor apart from its path. `ceiling` is the height at which it touches the top of the frame."""
+
+
+def _offsets(actor: Actor, count: int, aspect: float) -> list[float]:
+    """The positions of `count` actors relative to their middle, from left to right."""
+    width, _ = actor.extent
+    spread = 0.0 if count == 1 else min(0.85 * width, (aspect - width) * 0.5 / (count - 1))
+    return [spread * (i - (count - 1) / 2) for i in range(count)]
+
+
+def _bounded(actor: Actor, edge: float, offset: float) -> Actor:
+    """The actor with the limits within which it and others `offset` away stay inside the frame."""
+    width, tall = actor.extent
+    half = 0.5 * max(width, tall if NOUNS[actor.noun].locomotion == "roll" else 0.0) + offset + 0.01
+    return replace(actor, low=edge + half, high=actor.high - edge - half)
+
+
+def _travel(
+    actor: Actor, action: Action, camera: Camera, aspect: float, rng: random.Random
+) -> tuple[Actor, Camera]:
+    """The actor with its start and path along the ground, and the camera, which may follow it."""
+    room = max(actor.high - actor.low, 0.02)
+    speed = min(rng.uniform(0.2, 0.245) * aspect, room / 2)
+
+    if action.verb == "slide":
+        speed = min(rng.uniform(0.42, 0.5) * aspect, 0.97 * room)
+        # The distance is speed**2 / (2 friction), which equals the speed for friction = speed / 2 s.
+        actor = replace(actor, path=physics.braked(speed, speed / 2.0))
+        slack = room - speed
+    elif camera.kind == "follow":
+        camera = replace(camera, speed=actor.sense * rng.uniform(0.3, 0.38) * aspect)
+        slack = room
     else:
-        x0 = aspect / 2 + (
-            view.speed * PAN_DURATION / 2 if view.speed else rng.uniform(-0.5, 0.5) * room * 0.7
-        )
-        low, high = -10.0 * aspect, 10.0 * aspect
-        if view.speed:
-            # Standing in the world means moving against the camera in the frame, until the camera stops.
-            actor = replace(actor, sense=-float(np.sign(view.speed)), pieces=_standing(view))
-    actors = []
+        actor = replace(actor, path=physics.uniform(speed))
+        slack = room - 2 * speed
+        if rng.random() < 0.12:
+            slack = room
+
+    if camera.kind == "follow":
+        start = room * rng.uniform(0.35, 0.65)
+    else:
+        start = rng.uniform(0, max(slack, 0.0))
+    return replace(actor, x0=_from_start(actor, start)), camera
+
+
+def _stand(
+    actor: Actor, action: Action, camera: Camera, aspect: float, rng: random.Random
+) -> tuple[Actor, Camera]:
+    """The actor at a fixed position of the world, and the unchanged camera."""
+    room = max(actor.high - actor.low, 0.02)
+    actor = replace(actor, low=-10.0 * aspect, high=10.0 * aspect)
+    if not camera.speed:
+        return replace(actor, x0=aspect / 2 + rng.uniform(-0.5, 0.5) * room * 0.7), camera
+
+    # In the frame, a standing actor moves against the camera until the camera stops.
+    speed = abs(camera.speed)
+    path = (
+        PathSegment(0.0, 0.0, speed, 0.0),
+        PathSegment(camera.until, speed * camera.until, 0.0, 0.0),
+    )
+    x0 = aspect / 2 + camera.speed * PAN_DURATION / 2
+    return replace(actor, x0=x0, sense=-float(np.sign(camera.speed)), path=path), camera
+
+
+def _actors(actor: Actor, verb: str, offsets: list[float], rng: random.Random) -> tuple[Actor, ...]:
+    """Copies of `actor` side by side, at different depths and phases."""
+    count = len(offsets)
     depths = sorted(rng.sample([-0.04, -0.005, 0.03], count)) if count > 1 else [0.0]
-    rng.shuffle(offsets)
-    for index, (offset, depth) in enumerate(zip(offsets, depths, strict=True)):
+    shuffled = list(offsets)
+    rng.shuffle(shuffled)
+
+    actors = []
+    for index, (offset, depth) in enumerate(zip(shuffled, depths, strict=True)):
         phase = 0.0 if index == 0 else rng.uniform(0.1, 0.9)
-        one = replace(
-            actor, x0=x0 + offset, low=low + offset, high=high + offset, feet=feet + depth, phase=phase
-        )
+        height = actor.height
         if verb in ("bounce", "fall") and index:
-            one = replace(one, height=one.height * rng.uniform(0.75, 0.95))
-        actors.append(one)
-    return Scene(verb, noun, None, count, direction, size, aspect, scenery, view, tuple(actors))
-
-
-def _standing(view: Camera) -> tuple[Piece, ...]:
-    speed = abs(view.speed)
-    return (0.0, 0.0, speed, 0.0), (view.until, speed * view.until, 0.0, 0.0)
+            height *= rng.uniform(0.75, 0.95)
+        actors.append(
+            replace(
+                actor,
+                x0=actor.x0 + offset,
+                low=actor.low + offset,
+                high=actor.high + offset,
+                feet=actor.feet + depth,
+                phase=phase,
+                height=height,
+            )
+        )
+    return tuple(actors)
 
 
 def _camera(kind: str, sense: float, aspect: float, verb: str) -> Camera:
@@ -307,7 +446,7 @@ def _pass(scene: Scene, sense: float, unit: float, edge: float, rng: random.Rand
     actor = replace(
         actor,
         x0=_from_start(actor, 0.0),
-        pieces=physics.uniform(room / (PASS_TIME * rng.uniform(1.02, 1.15))),
+        path=physics.uniform(room / (PASS_TIME * rng.uniform(1.02, 1.15))),
     )
     front = Actor(
         str(scene.other),
@@ -338,10 +477,9 @@ def _knock(scene: Scene, sense: float, unit: float, edge: float, rng: random.Ran
     restitution = rng.uniform(0.5, 0.7)
     after, pushed = physics.collide(actor.mass, other.mass, speed, restitution)
     friction = pushed**2 / (2 * max(0.92 * (room - touch - gap), 0.02))
-    actor = replace(
-        actor, pieces=((0.0, 0.0, speed, 0.0), *physics.braked(after, friction, start=hit_time, distance=gap))
-    )
-    other = replace(other, pieces=((0.0, 0.0, 0.0, 0.0), *physics.braked(pushed, friction, start=hit_time)))
+    until_hit = physics.uniform(speed)
+    actor = replace(actor, path=(*until_hit, *physics.braked(after, friction, start=hit_time, distance=gap)))
+    other = replace(other, path=(*physics.uniform(0.0), *physics.braked(pushed, friction, start=hit_time)))
     return replace(scene, actors=(other, actor), hit_time=hit_time, hit_restitution=restitution)
 
 
@@ -353,10 +491,20 @@ def _chase(scene: Scene, sense: float, unit: float, edge: float, rng: random.Ran
     gap = 0.5 * (hunter.extent[0] + hunted.extent[0]) + 0.02
     x0 = _from_start(hunter, 0.0)
     room = max(abs((hunted.high if sense > 0 else hunted.low) - x0) - gap, 0.05 * aspect)
+
     if scene.camera.kind == "follow":
-        x0, pieces = x0 + sense * 0.5 * room, physics.uniform(0.0)
+        x0 += sense * 0.5 * room
+        path = physics.uniform(0.0)
     else:
-        pieces = physics.uniform(room / rng.uniform(2.04, 2.2))
-    hunter = replace(hunter, x0=x0, pieces=pieces)
-    hunted = replace(hunted, x0=x0 + sense * gap, pieces=pieces, phase=0.37)
+        path = physics.uniform(room / rng.uniform(2.04, 2.2))
+
+    hunter = replace(hunter, x0=x0, path=path)
+    hunted = replace(hunted, x0=x0 + sense * gap, path=path, phase=0.37)
     return replace(scene, actors=(hunter, hunted))
+
+
+PAIRED_SCENES: dict[str, Callable[[Scene, float, float, float, random.Random], Scene]] = {
+    "pass": _pass,
+    "knock": _knock,
+    "chase": _chase,
+}

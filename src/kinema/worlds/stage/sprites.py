@@ -102,7 +102,9 @@ def sprite(noun: str) -> Sprite:
         shape = max(1, round(w * size / longest)), max(1, round(h * size / longest))
         scaled = picture if size == longest else cv2.resize(picture, shape, interpolation=cv2.INTER_AREA)
         padded = np.pad(scaled, ((1, 1), (1, 1), (0, 0)))
-        levels.append(SpriteImage(np.ascontiguousarray(padded[..., :3]), np.ascontiguousarray(padded[..., 3])))
+        levels.append(
+            SpriteImage(np.ascontiguousarray(padded[..., :3]), np.ascontiguousarray(padded[..., 3]))
+        )
         size /= LEVEL_RATIO
     return Sprite(tuple(levels), w / longest, h / longest)
 

@@ -148,6 +148,6 @@ def _tail(scene: Scene, motions: list[Motion], contacts: list[dict[str, Any]], e
         return "rolls_on"
     if scene.verb == "rise" and end > RISE_DURATION + 0.5:
         return "hovers"
-    if scene.verb == "slide" and actor.pieces[-1][0] + 0.5 < end:
+    if scene.verb == "slide" and actor.path[-1].start + 0.5 < end:
         return "stops"
     return None

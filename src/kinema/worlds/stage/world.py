@@ -15,7 +15,7 @@ from kinema.worlds.base import Clip, Vocabulary
 from kinema.worlds.stage import grammar
 from kinema.worlds.stage.nouns import NOUNS
 from kinema.worlds.stage.render import render
-from kinema.worlds.stage.scene import CAMERAS_OF, HORIZONTAL, PAIRED, Scene, move, sample_scene
+from kinema.worlds.stage.scene import CAMERAS_OF, HORIZONTAL, PAIRED, Action, Scene, move, sample_scene
 from kinema.worlds.stage.scenery import GROUNDS, SKIES, sample_scenery
 from kinema.worlds.stage.truth import truth_of
 
@@ -263,7 +263,7 @@ class StageWorld:
         cameras = [camera for camera in CAMERAS_OF[verb] if camera in self._cameras]
         camera = rng.choices(cameras, [CAMERA_WEIGHT.get(camera, 0.7) for camera in cameras])[0]
         scenery = sample_scenery(ground, sky, aspect, random.Random(f"{seed}|scenery"))
-        return sample_scene(verb, noun, other, count, size, camera, scenery, aspect, rng)
+        return sample_scene(Action(verb, noun, other, count, size, camera), scenery, aspect, rng)
 
     def _others(self, truth: Mapping[str, Any], slot: str) -> list[Any]:
         """The other values of `slot` that the rest of the truth allows and that a medium caption says aloud."""
