@@ -5,20 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kinema.checkpoints.folders import (
-    Manifest,
-    load_card,
-    load_clip,
-    load_component,
-    load_dit,
-    load_manifest,
-    load_vae,
-    model_hash,
-    resolve_model,
-    save_component,
-    save_model,
-    verify,
-)
+from kinema.checkpoints.components import load_clip, load_component, load_dit, load_vae, save_component
+from kinema.checkpoints.folders import resolve_model, save_model
+from kinema.checkpoints.manifest import Manifest, load_card, load_manifest, model_hash, verify_hashes
 from kinema.checkpoints.shipped import shipped_model
 from kinema.errors import ConfigError, ModelError, OutputError, UnknownName
 from kinema.models.clip import CLIP, CLIPConfig
@@ -135,7 +124,7 @@ def test_loaded_weights_can_be_trained(folder):
 def test_the_manifest_comes_back_with_the_hash_of_every_file(folder):
     manifest = load_manifest(folder)
     assert replace(manifest, sha256={}) == tiny_manifest()
-    assert verify(folder) == len(manifest.sha256) == 9
+    assert verify_hashes(folder) == len(manifest.sha256) == 9
     assert "transformer/diffusion_pytorch_model.safetensors" in manifest.sha256
 
 
@@ -157,7 +146,7 @@ def test_verify_names_what_is_changed_missing_and_not_listed(folder):
         ModelError,
         match=r"missing: tokenizer/tokenizer.json; changed: vae/.*safetensors; not listed: stray.bin",
     ):
-        verify(folder)
+        verify_hashes(folder)
 
 
 def rewrite(folder, part, change):
@@ -285,7 +274,7 @@ def test_a_stock_wan_config_reads_text_as_wan_does(folder):
 def test_an_older_model_is_replaced_and_anything_else_is_left_alone(tmp_path, parts, folder):
     (folder / "stray").write_text("x")
     save_model(folder, *parts, tiny_manifest())
-    verify(folder)
+    verify_hashes(folder)
     stranger = tmp_path / "photos"
     stranger.mkdir()
     (stranger / "cat.jpg").write_text("x")
@@ -300,11 +289,11 @@ def test_a_write_that_fails_leaves_the_older_model(folder, parts, monkeypatch):
     def fail(*_, **__):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("kinema.checkpoints.folders.save_file", fail)
+    monkeypatch.setattr("kinema.checkpoints.components.save_file", fail)
     with pytest.raises(OutputError, match="no space left"):
         save_model(folder, *parts, tiny_manifest(), dtype=torch.bfloat16)
     assert model_hash(folder) == before
-    verify(folder)
+    verify_hashes(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 

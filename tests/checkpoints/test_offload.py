@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kinema.checkpoints.adapters import Adapter, merge_lora
-from kinema.checkpoints.folders import with_weights
+from kinema.checkpoints.components import with_weights
 from kinema.checkpoints.offload import with_streamed_blocks
 from kinema.device import CPU
 from kinema.models.conditioning import TextStates

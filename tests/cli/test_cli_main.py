@@ -65,6 +65,32 @@ def test_every_verb_explains_itself(name, capsys):
     assert capsys.readouterr().out.startswith(f"usage: kinema {name}")
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["generate", "a fox", "-o", "a.mp4", "--stesp", "3"],
+            "kinema: unrecognized arguments: --stesp 3; see 'kinema generate --help'\n",
+        ),
+        (
+            ["generate", "a fox", "-o", "a.mp4", "--size", "12"],
+            "kinema: argument --size: '12' is not a size: write WIDTHxHEIGHT in pixels, e.g. 128x128; "
+            "see 'kinema generate --help'\n",
+        ),
+        (
+            ["data", "build", "clips"],
+            "kinema: the following arguments are required: -o/--out; see 'kinema data build --help'\n",
+        ),
+        (["--quiet"], "kinema: the following arguments are required: VERB; see 'kinema --help'\n"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_invalid_argument_is_one_line_and_exit_code_2(words, line, capsys):
+    assert command.main(words) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", line)
+
+
 def test_a_verb_gets_its_words_and_gives_the_exit_code(verb):
     seen = []
     verb(lambda arguments: seen.append(arguments.words) or 1)

@@ -1,6 +1,7 @@
 import shutil
 
-from kinema.checkpoints.folders import load_dit, model_hash
+from kinema.checkpoints.components import load_dit
+from kinema.checkpoints.manifest import model_hash
 from kinema.cli.main import main
 
 

@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kinema.checkpoints.folders import (
-    load_clip,
-    load_dit,
-    load_manifest,
-    load_vae,
-    save_component,
-    save_model,
-)
+from kinema.checkpoints.components import load_clip, load_dit, load_vae, save_component
+from kinema.checkpoints.folders import save_model
+from kinema.checkpoints.manifest import load_manifest
 from kinema.config import to_dict
 from kinema.models.oracle import SLOTS, Oracle, OracleConfig, Reading
 from kinema.training.tasks.oracle import slots_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kinema.checkpoints.folders import load_manifest
+from kinema.checkpoints.manifest import load_manifest
 from kinema.errors import ConfigError, ModelError, RequestError
 from kinema.evaluation.alignment import ALL_SLOTS, alignment_rows, shuffled_accuracies, slot_accuracies
 from kinema.evaluation.samples import ClipFormat, draw_samples, stage_of

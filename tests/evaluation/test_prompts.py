@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from kinema.checkpoints.folders import save_component
+from kinema.checkpoints.components import save_component
 from kinema.errors import ModelError, OutputError, RequestError
 from kinema.evaluation import PromptsConfig, evaluate_prompts, prompts, prompts_table, write_prompts_page
 from kinema.generation.loading import load

@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kinema.checkpoints.folders import load_oracle
+from kinema.checkpoints.oracle import load_oracle
 from kinema.cli.main import main
 from kinema.errors import OutputError, UnknownName
-from kinema.evaluation import TimelineConfig, evaluate_timeline, timeline_table, write_timeline_page
-from kinema.evaluation import timeline_metrics
+from kinema.evaluation import (
+    TimelineConfig,
+    evaluate_timeline,
+    timeline_metrics,
+    timeline_table,
+    write_timeline_page,
+)
 from kinema.evaluation.samples import stage_of, world_of
 from kinema.evaluation.timeline_cases import (
     GAP,
@@ -187,7 +192,7 @@ def test_cases_that_are_there_are_not_made_again(evaluated, pipeline, untrained_
     monkeypatch.setattr(pipeline, "run", lambda request, **rest: made.append(request) or run(request, **rest))
     assert evaluate_timeline(pipeline, QUICK, out, oracle_folder=untrained_oracle) == report
     assert len(made) == 1
-    assert made[0].places[0].at_s == NEW / 8
+    assert made[0].conditions[0].at_s == NEW / 8
 
 
 def test_another_way_of_sampling_and_another_task_are_refused(evaluated, pipeline, untrained_oracle):
@@ -230,7 +235,7 @@ def test_the_verb_measures_the_tasks_that_are_named(stage_model, untrained_oracl
 
 @pytest.mark.parametrize(
     ("options", "line"),
-    [(["--cases", "3"], "--cases needs --tasks"), (["--tasks", "--seen"], "says nothing with")],
+    [(["--cases", "3"], "--cases needs --tasks"), (["--tasks", "--seen"], "has no effect with")],
 )
 def test_options_of_the_other_kind_are_refused(stage_model, capsys, options, line):
     assert main(["evaluate", str(stage_model), *options]) == 2

@@ -143,24 +143,24 @@ def test_latents_are_saved_before_they_are_decoded(pipeline, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(FOX, on_step=stop, job=tmp_path / "job")
-    decoded = pipeline.decode_job(tmp_path / "job")
+    decoded = pipeline.continue_job(tmp_path / "job")
     assert np.array_equal(decoded.video.frames, pipeline.run(FOX).video.frames)
     assert decoded.plan == pipeline.plan(FOX)
 
 
 def test_a_job_is_refused_when_it_is_none_or_not_done_or_of_another_model(pipeline, tmp_path):
     with pytest.raises(RequestError, match="is not the folder of a job"):
-        pipeline.decode_job(tmp_path)
+        pipeline.continue_job(tmp_path)
     job = Job(tmp_path)
     job.save_request(FOX)
     with pytest.raises(RequestError, match="sampling has not finished"):
-        pipeline.decode_job(tmp_path)
+        job.latents(model_hash=pipeline.model_hash)
     job.save_latents(torch.zeros(6, 3, 2, 3), model_hash="another")
     with pytest.raises(RequestError, match="was made by model another"):
-        pipeline.decode_job(tmp_path)
+        pipeline.continue_job(tmp_path)
     (tmp_path / LATENTS).write_bytes(b"torn")
     with pytest.raises(RequestError, match="is damaged"):
-        pipeline.decode_job(tmp_path)
+        pipeline.continue_job(tmp_path)
     job.save_request(FOX)
     assert not (tmp_path / LATENTS).exists()
 

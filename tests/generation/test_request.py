@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from kinema.checkpoints.folders import Manifest
+from kinema.checkpoints.manifest import Manifest
 from kinema.errors import RequestError, UnknownName
-from kinema.generation.request import Request, fit_frames, fit_size, make_plan
+from kinema.generation.plan import fit_frames, fit_size, make_plan
+from kinema.generation.request import Request
 
 MANIFEST = Manifest(
     name="small",

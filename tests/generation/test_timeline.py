@@ -15,7 +15,7 @@ from kinema.generation.conditioning import tasks
 from kinema.generation.conditioning.encode import KeptFrame
 from kinema.generation.job import STATE, Job
 from kinema.generation.output.blend import MAX_BLENDED, compose
-from kinema.generation.output.quality import QualityMonitor, plot, summary
+from kinema.generation.output.quality import QualityMonitor, plot_quality, summary
 from kinema.generation.request import Request
 from kinema.generation.sampling.circular import circular_network, decode_loop, roll_offsets
 from kinema.models.pixels import to_uint8
@@ -122,7 +122,7 @@ def test_decoding_that_runs_out_of_memory_goes_on_in_smaller_pieces_with_the_sam
     monkeypatch.setattr(pipeline.vae, "stream_decode", scarce)
     result = pipeline.run(LONG)
     assert np.abs(result.video.frames.astype(int) - usual).max() <= LEVELS[precision]
-    assert result.notes == (
+    assert result.warnings == (
         "out of memory while decoding 2 latents at once: decoded again in smaller pieces",
     )
     assert set(given) == {1, 2}
@@ -154,7 +154,7 @@ def test_a_loop_of_a_clip_keeps_it(pipeline):
 
 def test_seconds_of_a_loop_are_rounded_to_whole_latents_and_the_plan_says_so(pipeline):
     request, _ = tasks.loop({**FIELDS, "seconds": 1.2}, fps=FPS)
-    assert pipeline.plan(request).text.startswith("48x32, 12 frames at 8 fps (1.50 s), without an end")
+    assert pipeline.plan(request).text.startswith("48x32, 12 frames at 8 fps (1.50 s), a seamless loop")
 
 
 @pytest.mark.parametrize(("k", "arc"), [(4, 4), (7, 4), (8, 3)])
@@ -208,7 +208,7 @@ def test_a_long_result_reports_its_windows_and_joins(pipeline):
     assert report["joins"][0]["error"] == pytest.approx(np.abs(frames[13] - frames[12]).mean(), abs=1e-3)
     assert report["windows"][1]["red"] == pytest.approx(frames[13:21, ..., 0].mean(), abs=1e-3)
     assert set(report["slopes"]) == {"red", "green", "blue", "contrast", "sharpness", "clip_similarity"}
-    assert plot(report).shape == (6 * 110 + 30, 640, 3)
+    assert plot_quality(report).shape == (6 * 110 + 30, 640, 3)
 
 
 def test_a_judge_that_is_added_is_in_the_report(pipeline, monkeypatch):
@@ -223,7 +223,7 @@ def test_a_judge_may_answer_in_words_which_are_counted_and_drawn(pipeline, monke
     assert [window["noun"] for window in report["windows"]] == ["fox", "fox", "bee", "fox"]
     assert "noun" not in report["slopes"]
     assert "noun 'fox' in 3 of 4 windows" in summary(report)
-    assert plot(report).shape == (6 * 110 + 32 + 30, 640, 3)
+    assert plot_quality(report).shape == (6 * 110 + 32 + 30, 640, 3)
 
 
 def test_what_is_made_in_one_window_has_no_windows_to_report(pipeline):

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from kinema.errors import ModelError
-from kinema.prompts.synonyms import corrected, senses, stand_in
-from kinema.prompts.tokenizer import Tokenizer, WordUse, pieces
+from kinema.prompts.segment import pieces, segment_chinese
+from kinema.prompts.synonyms import correct_spelling, load_synonyms, substitute
+from kinema.prompts.tokenizer import Tokenizer, WordUse
 
 WORDS = [
     "a",
@@ -101,24 +102,24 @@ def test_a_form_that_the_vocabulary_has_is_kept(tokenizer):
     ("word", "phrase"),
     [("football", "soccer ball"), ("puppy", "dog"), ("puppies", "dog"), ("小狗", "狗"), ("rollz", "rolls")],
 )
-def test_an_unknown_word_is_read_as_its_stand_in_and_said_to_be(tokenizer, word, phrase):
+def test_an_unknown_word_is_read_as_its_substitute_and_reported(tokenizer, word, phrase):
     assert tokenizer.explain(word) == (WordUse(word, phrase, False),)
     assert tokenizer.encode(word) == tokenizer.encode(phrase)
 
 
 @pytest.mark.parametrize("word", ["please", "请", "quantum", "car", "42", "量子"])
-def test_a_word_that_nothing_stands_in_for_is_left_out_and_said_to_be(tokenizer, word):
+def test_a_word_without_a_substitute_is_left_out_and_reported(tokenizer, word):
     assert tokenizer.explain(word) == (WordUse(word, None, False),)
     assert tokenizer.encode(f"the {word} dog") == tokenizer.encode("the dog")
 
 
-def test_known_chinese_is_never_cut_by_the_senses():
+def test_known_chinese_is_never_cut_by_the_synonyms():
     tokenizer = Tokenizer(["白", "狗熊", "白狗"], table={"白狗熊": ("白狗",)})
     assert used(tokenizer, "白狗熊") == ["白狗"]
     assert used(tokenizer, "白狗狗熊") == ["白狗", "狗熊"]
 
 
-def test_words_past_the_longest_length_are_left_out_and_said_to_be(tokenizer):
+def test_words_past_the_longest_length_are_left_out_and_reported(tokenizer):
     text = "a dog rolls on snow the puppy flies"
     uses = tokenizer.explain(text)
     assert [use.used for use in uses] == ["a", "dog", "rolls", "on", "snow", "the", None, None]
@@ -159,26 +160,26 @@ def test_a_file_that_is_no_tokenizer_is_an_error_that_names_it(tmp_path, content
     assert str(path) in str(error.value)
 
 
-def test_a_stand_in_is_the_first_phrase_whose_words_are_all_known():
+def test_a_substitute_is_the_first_phrase_whose_words_are_all_known():
     table = {"puppy": ("small dog", "dog")}
-    assert stand_in("puppy", {"dog"}.__contains__, table) == "dog"
-    assert stand_in("puppy", {"dog", "small"}.__contains__, table) == "small dog"
-    assert stand_in("puppy", set().__contains__, table) is None
+    assert substitute("puppy", {"dog"}.__contains__, table) == "dog"
+    assert substitute("puppy", {"dog", "small"}.__contains__, table) == "small dog"
+    assert substitute("puppy", set().__contains__, table) is None
 
 
-def test_a_stand_in_that_is_not_known_either_is_stood_in_for():
+def test_an_unknown_substitute_is_substituted_in_turn():
     table = {"puppy": ("dog",), "dog": ("cat", "fox")}
-    assert stand_in("puppy", {"fox"}.__contains__, table) == "fox"
+    assert substitute("puppy", {"fox"}.__contains__, table) == "fox"
 
 
 def test_only_longer_words_are_corrected_and_only_to_near_ones():
-    assert corrected("elephent", ("elephant", "dog")) == "elephant"
-    assert corrected("dgo", ("dog",)) is None
-    assert corrected("zebra", ("elephant", "dog")) is None
+    assert correct_spelling("elephent", ("elephant", "dog")) == "elephant"
+    assert correct_spelling("dgo", ("dog",)) is None
+    assert correct_spelling("zebra", ("elephant", "dog")) is None
 
 
-def test_the_shipped_senses_are_readable_and_small():
-    table = senses()
+def test_the_shipped_synonyms_are_readable_and_small():
+    table = load_synonyms()
     assert len(table) > 1000
     assert len(json.dumps(list(table.items()), ensure_ascii=False).encode()) < 600_000
     assert all(word == "".join(pieces(word)) for word in table)
@@ -192,3 +193,10 @@ def test_a_limited_tokenizer_keeps_its_ids_and_reads_the_rest_as_unknown(tmp_pat
     limited.save(tmp_path / "tokenizer.json")
     again = Tokenizer.load(tmp_path / "tokenizer.json")
     assert (again.tokens, again.understood) == (whole.tokens, ("dog", "rises"))
+
+
+def test_segments_of_chinese_join_to_the_run_and_unknown_neighbours_are_one_word():
+    known = {"狗", "白狗", "足球"}
+    assert segment_chinese("白狗量子足球", known, 2) == ["白狗", "量子", "足球"]
+    assert segment_chinese("白狗", known, 1) == ["白", "狗"]
+    assert segment_chinese("", known, 2) == []

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kinema.checkpoints.folders import load_card, load_component
+from kinema.checkpoints.components import load_component
+from kinema.checkpoints.manifest import load_card
 from kinema.config import to_dict
 from kinema.models.vae import VAE
 from kinema.training import checkpoint, load_task, train

@@ -1,9 +1,9 @@
-"""Folders of the models inside the package."""
+"""Folders of the models in the package."""
 
 from pathlib import Path
 
 SHIPPED = "shipped"
-"""The name that stands for a model inside the package wherever a model folder is accepted."""
+"""The name of the model in the package, accepted wherever a model folder is."""
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -14,7 +14,7 @@ def shipped_model() -> Path:
 
 
 def shipped_oracle() -> Path:
-    """Folder of the oracle, which reads the slots and tracks of a clip."""
+    """Folder of the oracle, which reads the attributes and tracks of a clip."""
     return WEIGHTS / "oracle"
 
 

@@ -2,6 +2,16 @@
 
 import argparse
 import re
+from typing import NoReturn
+
+from kinema.errors import ConfigError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises `ConfigError` for invalid arguments instead of printing its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see '{self.prog} --help'")
 
 
 def size(text: str) -> tuple[int, int]:

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         fps = min(read_header(file).fps, MOST_FPS)
         video = Video.read(file, fps=fps, max_frames=max(1, round(fps * span_s)))
         try:
-            written = runner.describe(video.frames, video.fps, form)
+            written = runner.caption(video.frames, video.fps, form)
         except RequestError as error:
             raise VideoError(f"{file}: {error}") from None
         if arguments.json:

@@ -1,39 +1,26 @@
-"""Finishes a run that was stopped, or makes a draft again with more steps."""
+"""Finishes an interrupted run, or samples its noise again with another number of steps."""
 
 import argparse
 from pathlib import Path
 
-from kinema.cli.options import add_output, check_output, finish, load_model, watching
+from kinema.cli.options import add_output_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", type=Path, metavar="JOB_DIR", help="the folder that --job named")
-    add_output(parser)
+    """Add the options of `kinema continue`."""
+    parser.add_argument("job", type=Path, metavar="JOB_DIR", help="the folder that was given with --job")
     parser.add_argument(
         "--steps",
         type=int,
         metavar="N",
-        help="begin again from the same noise with this many steps: finish a draft",
+        help="start again from the same noise with this number of sampler steps, e.g. to finish a draft",
     )
-    parser.add_argument(
-        "--model", metavar="DIR", help="where the job's model lies now, when it has been moved"
-    )
+    parser.add_argument("--model", metavar="DIR", help="the model's present folder, if it was moved")
+    add_output_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from dataclasses import replace
+    """The exit code of `kinema continue`."""
+    from kinema.cli.tasks import continue_job
 
-    from kinema.generation.job import Job
-
-    job = Job(arguments.job)
-    request = job.request()
-    pipeline = load_model(arguments, arguments.model or request.model, request)
-    check_output(arguments, pipeline.plan(request))
-    if arguments.steps is not None and arguments.steps != request.steps:
-        inputs = job.inputs(request)
-        job.save_request(replace(request, steps=arguments.steps), inputs)
-    print(pipeline.plan(job.request()).text)
-    with watching(arguments, pipeline) as on_step:
-        result = pipeline.continue_job(arguments.job, path=arguments.out, on_step=on_step)
-    finish(arguments, result)
-    return 0
+    return continue_job(arguments)

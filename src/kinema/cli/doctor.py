@@ -173,10 +173,10 @@ def video() -> Finding:
 
 def model() -> Finding:
     """Whether every file of the model inside the package is as it was written."""
-    from kinema.checkpoints.folders import load_manifest, model_hash, verify
+    from kinema.checkpoints.manifest import load_manifest, model_hash, verify_hashes
     from kinema.checkpoints.shipped import shipped_model
 
-    num_files = verify(shipped_model())
+    num_files = verify_hashes(shipped_model())
     return (
         OK,
         f"{load_manifest(shipped_model()).name} {model_hash(shipped_model())}, {num_files} files as they were written",

@@ -1,51 +1,35 @@
-"""Measures how well a model's videos do what their prompts say, against the truth of the world it was trained on.
+"""Measures how well a model's videos follow their prompts, against the truth of the world that it was trained
+on.
 
-Prompts are drawn from combinations that training held out and from ones it showed. With --tasks it measures the timeline instead:
-extension, connection, loops, edits and long videos, beside the true clips. Stopped and called again, it goes on.
+Half of the prompts are combinations that training held out. With --tasks it measures the tasks of the
+timeline instead: extension, connection, loops, edits and long videos, compared with the true clips. An
+interrupted evaluation continues when it is called again.
 """
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinema.cli.arguments import positive, size
+from kinema.cli.arguments import positive
+from kinema.cli.options import add_device_option, add_sampling_options
+from kinema.errors import RequestError
+from kinema.terminal import ProgressBars
 
 if TYPE_CHECKING:
     from kinema.evaluation.run_folder import OnProgress
     from kinema.generation.pipeline import Pipeline
 
+DEFAULT_PROMPTS = 200
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    splits = parser.add_mutually_exclusive_group()
-    tasks = parser.add_argument_group("the timeline")
+    """Add the options of `kinema evaluate`."""
     parser.add_argument(
         "model",
         nargs="?",
         default="shipped",
         metavar="MODEL",
-        help="a model folder (default: the one inside the package)",
-    )
-    parser.add_argument("--prompts", type=positive, metavar="N", help="prompts of each kind (default: 200)")
-    splits.add_argument(
-        "--held-out", action="store_true", help="only combinations that training never showed"
-    )
-    splits.add_argument("--seen", action="store_true", help="only combinations that training could show")
-    splits.add_argument("--both", action="store_true", help="both, apart from each other (the default)")
-    tasks.add_argument("--tasks", action="store_true", help="measure the tasks of the timeline")
-    tasks.add_argument(
-        "--task",
-        action="append",
-        metavar="NAME",
-        help="only this one, and others that are named; an unknown name lists them all",
-    )
-    tasks.add_argument(
-        "--cases", type=positive, metavar="N", help="cases of each task (default: 50, of long videos 5)"
-    )
-    tasks.add_argument(
-        "--long-seconds", type=float, default=60.0, metavar="S", help="how long a long video is (default: 60)"
+        help="a model folder (default: the model in the package)",
     )
     parser.add_argument(
         "--out",
@@ -53,73 +37,98 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of the evaluation (default: runs/evaluate/ and the model's name and hash)",
     )
-    parser.add_argument("--size", type=size, metavar="WxH", help="width and height of the clips in pixels")
-    parser.add_argument("--frames", type=positive, metavar="N", help="frames of the clips")
-    parser.add_argument("--steps", type=positive, metavar="N", help="how many steps the sampler takes")
-    parser.add_argument(
-        "--sampler", metavar="NAME", help="euler, heun, unipc and others; an unknown name lists them all"
-    )
-    parser.add_argument(
-        "--guidance", type=float, metavar="G", help="how closely the words are followed; 1 is no guidance"
-    )
-    parser.add_argument(
-        "--shift",
-        type=float,
-        metavar="S",
-        help="how far the sampler's times move towards noise; 1 is not at all",
-    )
     parser.add_argument(
         "--oracle",
         type=Path,
         metavar="DIR",
-        help="an oracle trained with recipes/oracle.toml (default: the one inside the package)",
+        help="an oracle trained with recipes/oracle.toml (default: the one in the package)",
     )
-    parser.add_argument("--real-clip", type=Path, metavar="FILE", help="a video file to try the VAE on too")
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="where to compute (default: the fastest there is)"
+    add_device_option(parser)
+    add_sampling_options(parser.add_argument_group("sampling"))
+
+    prompts = parser.add_argument_group("prompt following")
+    prompts.add_argument(
+        "--prompts",
+        type=positive,
+        metavar="N",
+        help=f"number of prompts of each kind (default: {DEFAULT_PROMPTS})",
+    )
+    splits = prompts.add_mutually_exclusive_group()
+    splits.add_argument("--held-out", action="store_true", help="only combinations that training held out")
+    splits.add_argument("--seen", action="store_true", help="only combinations of the training data")
+    splits.add_argument("--both", action="store_true", help="both, reported separately (default)")
+    prompts.add_argument("--frames", type=positive, metavar="N", help="frames of each clip")
+    prompts.add_argument("--real-clip", type=Path, metavar="FILE", help="also measure the VAE on this video")
+
+    tasks = parser.add_argument_group("timeline")
+    tasks.add_argument("--tasks", action="store_true", help="measure the tasks of the timeline")
+    tasks.add_argument(
+        "--task",
+        action="append",
+        metavar="NAME",
+        help="measure only this task; repeatable, an unknown name lists all",
+    )
+    tasks.add_argument(
+        "--cases", type=positive, metavar="N", help="cases of each task (default: 50, 5 for long videos)"
+    )
+    tasks.add_argument(
+        "--long-seconds", type=float, default=60.0, metavar="S", help="length of a long video (default: 60)"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.errors import RequestError
+    """The exit code of `kinema evaluate`."""
     from kinema.generation.loading import load
 
-    is_timeline = arguments.tasks or arguments.task
-    # An option of the other kind would be ignored in silence.
-    others = {
-        "frames": arguments.frames,
-        "prompts": arguments.prompts,
-        "held-out, --seen or --both": arguments.held_out or arguments.seen or arguments.both,
-        "real-clip": arguments.real_clip,
-    }
-    given = [name for name, value in (others if is_timeline else {"cases": arguments.cases}).items() if value]
-    if given:
-        raise RequestError(
-            f"--{given[0]} {'says nothing with' if is_timeline else 'needs'} --tasks: leave {'it' if is_timeline else 'that'} out"
-        )
+    is_timeline = bool(arguments.tasks or arguments.task)
+    _check_options(arguments, is_timeline)
     pipeline = load(arguments.model, device=arguments.device)
-    out = (
-        arguments.out
-        or Path("runs")
-        / "evaluate"
-        / f"{pipeline.manifest.name}-{pipeline.model_hash}{'-tasks' if is_timeline else ''}"
-    )
-    with stages_bar() as on_progress:
-        page, text = (_timeline if is_timeline else _prompts)(arguments, pipeline, out, on_progress)
+    name = f"{pipeline.manifest.name}-{pipeline.model_hash}{'-tasks' if is_timeline else ''}"
+    out = arguments.out or Path("runs") / "evaluate" / name
+
+    evaluate = _evaluate_timeline if is_timeline else _evaluate_prompts
+    with ProgressBars() as bars:
+        page, text = evaluate(arguments, pipeline, out, bars.show)
     print(text)
     print(f"\n{page} shows every clip; {out / 'report.json'} has every figure")
     return 0
 
 
-def _prompts(
+def _check_options(arguments: argparse.Namespace, is_timeline: bool) -> None:
+    """Raise `RequestError` for an option of the other benchmark, which would have no effect."""
+    if not is_timeline:
+        if arguments.cases:
+            raise RequestError("--cases needs --tasks: add it, or leave --cases out")
+        return
+
+    options = {
+        "frames": arguments.frames,
+        "prompts": arguments.prompts,
+        "held-out": arguments.held_out,
+        "seen": arguments.seen,
+        "both": arguments.both,
+        "real-clip": arguments.real_clip,
+    }
+    for name, value in options.items():
+        if value:
+            raise RequestError(f"--{name} has no effect with --tasks: leave it out")
+
+
+def _evaluate_prompts(
     arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_progress: "OnProgress"
 ) -> tuple[Path, str]:
-    """The page and the table of how well prompts are followed."""
+    """The report page and the table of prompt following."""
     from kinema.evaluation import PromptsConfig, evaluate_prompts, prompts_table, write_prompts_page
 
+    splits: tuple[Any, ...] = ("held_out", "seen")
+    if arguments.held_out:
+        splits = ("held_out",)
+    elif arguments.seen:
+        splits = ("seen",)
+
     config = PromptsConfig(
-        prompts=arguments.prompts or 200,
-        splits=("held_out",) if arguments.held_out else ("seen",) if arguments.seen else ("held_out", "seen"),
+        prompts=arguments.prompts or DEFAULT_PROMPTS,
+        splits=splits,
         frames=arguments.frames,
         real_clip=arguments.real_clip,
         **_sampling(arguments),
@@ -128,43 +137,25 @@ def _prompts(
     return write_prompts_page(report, out), prompts_table(report)
 
 
-def _timeline(
+def _evaluate_timeline(
     arguments: argparse.Namespace, pipeline: "Pipeline", out: Path, on_progress: "OnProgress"
 ) -> tuple[Path, str]:
-    """The page and the table of the timeline's tasks."""
+    """The report page and the table of the timeline's tasks."""
     from kinema.evaluation import TimelineConfig, evaluate_timeline, timeline_table, write_timeline_page
     from kinema.evaluation.timeline_cases import TIMELINE_TASKS
 
-    chosen = tuple(dict.fromkeys(arguments.task or TIMELINE_TASKS))
     config = TimelineConfig(
-        tasks=chosen, cases=arguments.cases, long_seconds=arguments.long_seconds, **_sampling(arguments)
+        tasks=tuple(dict.fromkeys(arguments.task or TIMELINE_TASKS)),
+        cases=arguments.cases,
+        long_seconds=arguments.long_seconds,
+        **_sampling(arguments),
     )
     report = evaluate_timeline(pipeline, config, out, oracle_folder=arguments.oracle, on_progress=on_progress)
     return write_timeline_page(report, out), timeline_table(report)
 
 
 def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of how clips are sampled."""
+    """The sampling settings of the options; None where none is given."""
     width, height = arguments.size or (None, None)
     names = ("steps", "sampler", "guidance", "shift")
     return {"width": width, "height": height, **{name: getattr(arguments, name) for name in names}}
-
-
-@contextmanager
-def stages_bar() -> "Iterator[OnProgress]":
-    """A function that shows how far each stage has come, in bars on the terminal, and nothing where there is none."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    ) as progress:
-        bars: dict[str, int] = {}
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            if stage not in bars:
-                bars[stage] = progress.add_task(stage, total=total)
-            progress.update(bars[stage], completed=done, total=total)  # type: ignore[arg-type]
-
-        yield on_progress

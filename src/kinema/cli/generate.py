@@ -1,58 +1,32 @@
-"""Generates a video from words, and from pictures if there are any, with a contact sheet of it as a picture beside it."""
+"""Generates a video from a prompt and optional pictures, and a contact sheet of it."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from kinema.cli.options import (
-    add_expansion,
-    add_fields,
-    add_fit,
-    add_length,
-    add_output,
-    expand_prompt,
-    make,
-    read_input,
-)
-
-if TYPE_CHECKING:
-    from kinema.generation.conditioning.tasks import Task
+from kinema.cli.options import add_task_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `kinema generate`."""
     parser.add_argument("prompt", metavar="PROMPT", help="what the video shows, in English or Chinese")
-    add_output(parser)
-    add_length(parser)
-    parser.add_argument("--image", type=Path, metavar="FILE", help="the picture it begins with, of any size")
-    parser.add_argument("--last-image", type=Path, metavar="FILE", help="the picture it ends with")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="picture for the first frame, of any size")
+    parser.add_argument("--last-image", type=Path, metavar="FILE", help="picture for the last frame")
     parser.add_argument(
         "--keyframe",
         type=_keyframe,
         action="append",
         default=[],
         metavar="S:FILE",
-        help="a picture at second S; as often as wanted",
+        help="picture at second S; repeatable",
     )
-    add_expansion(parser)
-    add_fit(parser)
-    add_fields(parser)
+    add_task_options(parser, length=True, expansion=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.generation.conditioning.tasks import pictures
-    from kinema.generation.request import Request
+    """The exit code of `kinema generate`."""
+    from kinema.cli.tasks import generate
 
-    def fill(fields: dict[str, Any], fps: float) -> "Task":
-        fields = expand_prompt(arguments, fields, "image" if arguments.image else "text", arguments.image)
-        if not (arguments.image or arguments.last_image or arguments.keyframe):
-            return Request(**fields), {}
-        first, last = (
-            read_input(file, fps) if file else None for file in (arguments.image, arguments.last_image)
-        )
-        keyframes = [(at_s, read_input(file, fps)) for at_s, file in arguments.keyframe]
-        return pictures(fields, first=first, last=last, keyframes=keyframes, fit=arguments.fit)
-
-    return make(arguments, fill)
+    return generate(arguments)
 
 
 def _keyframe(text: str) -> tuple[float, Path]:

@@ -1,39 +1,20 @@
-"""Makes a video whose end runs on into its beginning: from words, or from a clip that finds back to its first frame."""
+"""Generates a seamless loop: of a prompt, or from a clip, which the loop starts with and returns to."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from kinema.cli.options import add_fields, add_fit, add_length, add_output, make, read_input
-
-if TYPE_CHECKING:
-    from kinema.generation.conditioning.tasks import Task
+from kinema.cli.options import add_task_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `kinema loop`."""
     parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="what the loop shows")
-    parser.add_argument("--clip", type=Path, metavar="FILE", help="a clip that the loop begins with")
-    add_output(parser)
-    add_length(parser)
-    add_fit(parser)
-    add_fields(parser)
+    parser.add_argument("--clip", type=Path, metavar="FILE", help="a clip that the loop starts with")
+    add_task_options(parser, length=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kinema.errors import RequestError
-    from kinema.generation.conditioning.tasks import loop
+    """The exit code of `kinema loop`."""
+    from kinema.cli.tasks import loop
 
-    if arguments.prompt and arguments.clip is None and Path(arguments.prompt).is_file():
-        arguments.clip, arguments.prompt = Path(arguments.prompt), ""
-    if not arguments.prompt and arguments.clip is None:
-        raise RequestError("a loop of what? give a prompt, or a clip with --clip")
-
-    def fill(fields: dict[str, Any], fps: float) -> "Task":
-        return loop(
-            fields,
-            None if arguments.clip is None else read_input(arguments.clip, fps),
-            fps=fps,
-            fit=arguments.fit,
-        )
-
-    return make(arguments, fill)
+    return loop(arguments)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+from kinema.cli.arguments import Parser
 from kinema.errors import KinemaError
 from kinema.registry import lookup
 
@@ -61,15 +62,15 @@ def _run(words: Sequence[str]) -> int:
     name = _parser().parse_args(words[:end] or ["--help"]).verb
     module_name, help_line = lookup(VERBS, name, kind="verb")
     verb = import_module(module_name)
-    parser = argparse.ArgumentParser(prog=f"kinema {name}", description=verb.__doc__ or help_line)
+    parser = Parser(prog=f"kinema {name}", description=verb.__doc__ or help_line)
     verb.add_arguments(parser)
     return int(verb.run(parser.parse_args(words[end:])))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:<{width}}  {help_line}" for name, (_, help_line) in VERBS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="kinema",
         usage="kinema [--debug] VERB ...",
         description=f"Videos from words: train, run and look into text-to-video models.\n\nverbs:\n{verbs}",

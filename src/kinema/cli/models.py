@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kinema.checkpoints.folders import Manifest
+    from kinema.checkpoints.manifest import Manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,15 +93,15 @@ def inspect_wan(path: Path) -> None:
 
 def verify(folder: Path) -> None:
     """Reads every file of a model and compares its hash with the one in kinema.json."""
-    from kinema.checkpoints import folders as weights
+    from kinema.checkpoints.manifest import model_hash, verify_hashes
 
-    num_files = weights.verify(folder)
-    print(f"{folder}: {num_files} files as they were written, model {weights.model_hash(folder)}")
+    num_files = verify_hashes(folder)
+    print(f"{folder}: {num_files} files as they were written, model {model_hash(folder)}")
 
 
 def inspect(folder: Path) -> None:
     """Prints what a model can do and what it is made of; no weights are loaded."""
-    from kinema.checkpoints.folders import load_manifest, model_hash
+    from kinema.checkpoints.manifest import load_manifest, model_hash
 
     manifest = load_manifest(folder)
     rows = {

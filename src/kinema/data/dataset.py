@@ -1,17 +1,19 @@
 """A data set on disk: what `kinema data build` writes and training reads.
 
-    dataset.json                 schema version, the build's recipe and tools, the VAE's hash, the names of the tables and shards
-    clips-<hash>.parquet         a row a clip, kept or dropped: where it is from, scores, reason, captions, where its latents are
-    sources-<hash>.parquet       a row a file, used or quarantined: what it is, why it is not used
-    shards/<hash>.safetensors    the latents of some clips by key, float16 (z, lf, lh, lw)
+    dataset.json                 schema version, recipe and steps of the build, hash of the VAE, names of
+    tables and shards clips-<hash>.parquet         one row per clip, kept or dropped: origin, scores, reason,
+    captions, location of its latents sources-<hash>.parquet       one row per file, used or quarantined: its
+    header, and why it is not used shards/<hash>.safetensors    latents of some clips by key, float16 (z, lf,
+    lh, lw)
 
-Only dataset.json is ever replaced; everything it names is written before, under a name that says what is in it.
+Only dataset.json is ever replaced. The files that it names are written before it, under names that contain
+their hash.
 """
 
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -28,12 +30,14 @@ SCHEMA_VERSION = 1
 CARD = "dataset.json"
 SHARDS = "shards"
 OPEN_SHARDS = 16
-"""Shards that a reader holds open."""
+"""Largest number of shards that a reader keeps open."""
 
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A file and what became of it: "used", "dropped" (it repeats another) or "quarantined", with the reason."""
+    """A file. `verdict` is "used", "dropped" (too small, or the bytes of another) or "quarantined"
+    (unreadable), with the reason.
+    """
 
     source_id: str
     name: str
@@ -52,15 +56,23 @@ class SourceRow:
     verdict: str
     reason: str
 
+    def dropped(self, reason: str) -> "SourceRow":
+        """This row with the verdict "dropped"."""
+        return replace(self, verdict="dropped", reason=reason)
+
+    def quarantined(self, reason: str) -> "SourceRow":
+        """This row with the verdict "quarantined"."""
+        return replace(self, verdict="quarantined", reason=reason)
+
 
 @dataclass(frozen=True)
 class ClipRow:
-    """A stretch of a shot and what became of it: "kept" or "dropped" with the reason.
+    """A part of a shot. `verdict` is "kept" or "dropped", with the reason.
 
-    Times are the file's own timestamps in seconds. The box is what lies inside black borders, in pixels of the upright source; height,
-    width and num_frames are those of the encoded clip, 0 where nothing fits. `captions` is a JSON object of texts by form, `caption_log`
-    one of what a writer wrote, what was refused of it and why, and what came with the file, and `scores` one of the numbers that only
-    some recipes ask for, by name.
+    Times are timestamps of the file in seconds. The box is the area inside black borders, in pixels of the
+    upright source. height, width and num_frames are those of the encoded clip, 0 if nothing fits. `captions`
+    is a JSON object of texts by form, `caption_log` one of written, refused and original captions, and
+    `scores` one of the scores that only some recipes have, by name.
     """
 
     clip_id: str
@@ -100,14 +112,44 @@ class ClipRow:
     caption_log: str = "{}"
     scores: str = "{}"
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the clip is in the data set."""
+        return self.verdict == "kept"
+
+    @property
+    def label(self) -> str:
+        """File name and start time, for messages."""
+        return f"{self.name} at {self.start_s:.2f} s"
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the area inside black borders, in pixels of the source."""
+        return self.box_top, self.box_left, self.box_height, self.box_width
+
+    @property
+    def encoded_as(self) -> tuple[float, ...]:
+        """Box, size, length and rate of the clip as it is encoded. Part of stored keys."""
+        return (*self.box, self.height, self.width, self.num_frames, self.fps)
+
+    def dropped(self, reason: str) -> "ClipRow":
+        """This row with the verdict "dropped"."""
+        return replace(self, verdict="dropped", reason=reason)
+
+    def with_scores(self, scores: Mapping[str, float], reason: str) -> "ClipRow":
+        """This row with further scores; dropped if there is a reason."""
+        row = replace(self, scores=json.dumps(scores, sort_keys=True))
+        return row.dropped(reason) if reason else row
+
 
 Row = SourceRow | ClipRow
 
 
 class Dataset:
-    """A data set to read. Rows stay in the Arrow tables until they are asked for, so a million clips are no million objects.
+    """A reader of the data set in a folder. Rows stay in Arrow tables, so a million clips are not a million
+    objects.
 
-    Raises `DataError` when the folder holds none, or one of a schema that this version does not know.
+    Raises `DataError` if the folder holds no data set, or one of an unknown schema version.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -133,11 +175,11 @@ class Dataset:
         return self.clips.filter(compute.equal(self.clips["verdict"], "kept"))
 
     def __len__(self) -> int:
-        """How many clips there are to train on."""
+        """The number of kept clips."""
         return self.kept.num_rows
 
     def column(self, name: str) -> np.ndarray:
-        """One column of the kept clips."""
+        """One column of the kept clips, (clips,)."""
         return np.asarray(self.kept[name].to_numpy())
 
     def captions(self, index: int) -> dict[str, str]:
@@ -145,7 +187,9 @@ class Dataset:
         return dict(json.loads(self.kept["captions"][index].as_py()))
 
     def latents(self, index: int) -> Tensor:
-        """Normalised latents of a kept clip, float16 (z, lf, lh, lw). Raises `DataError` naming the shard when it is damaged."""
+        """Normalised latents of a kept clip, float16 (z, lf, lh, lw). Raises `DataError` naming a damaged
+        shard.
+        """
         name, key = self.kept["shard"][index].as_py(), self.kept["latents_key"][index].as_py()
         path = self.folder / SHARDS / name
         try:
@@ -156,11 +200,11 @@ class Dataset:
             return self._open[name].get_tensor(key)
         except (OSError, SafetensorError) as error:
             raise DataError(
-                f"{path} is missing or damaged ({error}): build the data set again, which makes it anew"
+                f"{path} is missing or damaged ({error}): build the data set again, which writes it anew"
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without tables and open files, so that a worker process opens its own."""
+        """The state without tables and open files, so that a worker process opens its own."""
         return {"folder": self.folder, "card": self.card, "_open": {}}
 
     def _table(self, name: str) -> Any:
@@ -172,7 +216,7 @@ class Dataset:
 
 
 def group_by_source(clips: Iterable[ClipRow], size: int) -> Iterator[tuple[str, list[ClipRow]]]:
-    """Runs of at most `size` clips of one file, which come together."""
+    """(source_id, clips) of runs of at most `size` consecutive clips of one file."""
     group: list[ClipRow] = []
     for clip in clips:
         if group and (clip.source_id != group[0].source_id or len(group) == size):
@@ -184,11 +228,13 @@ def group_by_source(clips: Iterable[ClipRow], size: int) -> Iterator[tuple[str, 
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The contents of dataset.json. Raises `DataError`."""
+    """The contents of dataset.json. Raises `DataError` if it is missing, damaged or of an unknown schema
+    version.
+    """
     path = folder / CARD
     if not path.exists():
         raise DataError(
-            f"{folder} is no data set: it has no {CARD}; make one with kinema data build FOLDER -o {folder}"
+            f"{folder} is not a data set: it has no {CARD}; make one with kinema data build FOLDER -o {folder}"
         )
     card = read_json(path, DataError)
     version = card.get("schema_version")
@@ -200,7 +246,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def to_table(rows: Sequence[Row], kind: type[Row]) -> Any:
-    """A pyarrow.Table of rows, with the types of the dataclass whether or not there are any."""
+    """A pyarrow.Table of rows, with the types of the dataclass even if there are no rows."""
     import pyarrow
 
     types = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
@@ -214,7 +260,7 @@ def from_table(table: Any, kind: type[Row]) -> list[Any]:
 
 
 def parquet() -> ModuleType:
-    """pyarrow.parquet. Raises `DataError` when pyarrow is not installed."""
+    """The module pyarrow.parquet. Raises `DataError` if pyarrow is not installed."""
     try:
         import pyarrow.parquet
     except ImportError as error:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kinema.checkpoints.folders import PARTS
+from kinema.checkpoints.components import format_of
 from kinema.checkpoints.shipped import shipped_oracle
 from kinema.config import to_dict
 from kinema.errors import OutputError, RequestError, VideoError
@@ -130,7 +130,7 @@ def evaluate_prompts(
 
     run = _PromptsRun(pipeline, oracle, stage, clip_format, config, out, on_progress)
     run.generate([sample for split in samples.values() for sample in split])
-    oracle_file = (oracle_folder or shipped_oracle()) / PARTS[Oracle].weights
+    oracle_file = (oracle_folder or shipped_oracle()) / format_of(Oracle).weights
     accuracy = run.oracle_accuracy(sha256_of(oracle_file), trust_file or out / "trust.json")
     readings = run.read(samples)
 

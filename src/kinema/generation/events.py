@@ -1,4 +1,4 @@
-"""A function that reports events, as an iterator over them."""
+"""An iterator over the events that a function reports."""
 
 from collections.abc import Callable, Iterator
 from queue import Queue
@@ -10,43 +10,43 @@ R = TypeVar("R")
 
 
 class _Closed(BaseException):
-    """Raised inside a run whose iterator has been closed; not an `Exception`, so that no handler on the way keeps it."""
+    """Raised inside a run whose iterator has been closed. It is not an `Exception`, so no handler on the way stops it."""
 
 
 def iterate(run: Callable[[Callable[[E], None]], R]) -> Iterator[E | R]:
-    """The events that `run` passes to its argument, one by one, and last what it returns. What it raises is raised here.
+    """The events that `run` passes to its argument, and finally its result. An exception of `run` is raised here.
 
-    `run` works in a thread of its own that waits while an event is being looked at, so at most one of the two ever works.
-    Closing the iterator (or leaving it by an exception) ends `run` at the event where it waits; its `finally` blocks have run by then.
+    `run` is in a thread that waits while the caller handles an event, so only one of the two runs at a time. Closing the iterator,
+    or leaving it by an exception, ends `run` at its current event, and its `finally` blocks are executed before `close` returns.
     """
-    said: Queue[tuple[str, E | R | BaseException]] = Queue()
-    go_on = Semaphore(0)
+    messages: Queue[tuple[str, E | R | BaseException]] = Queue()
+    resume = Semaphore(0)
     is_closed = False
 
     def report(event: E) -> None:
-        said.put(("event", event))
-        go_on.acquire()
+        messages.put(("event", event))
+        resume.acquire()
         if is_closed:
             raise _Closed
 
     def work() -> None:
         try:
-            said.put(("result", run(report)))
+            messages.put(("result", run(report)))
         except BaseException as error:
-            said.put(("error", error))
+            messages.put(("error", error))
 
     worker = Thread(target=work, name="kinema-run", daemon=True)
     worker.start()
     try:
         while True:
-            kind, value = said.get()
+            kind, value = messages.get()
             if isinstance(value, BaseException) and kind == "error":
                 raise value
             yield value  # type: ignore[misc]
             if kind == "result":
                 return
-            go_on.release()
+            resume.release()
     finally:
         is_closed = True
-        go_on.release()
+        resume.release()
         worker.join()

@@ -1,21 +1,15 @@
-"""The pipeline of a model, whichever family it is of: a folder of ours, or one of the Wan family in any layout."""
+"""Loading of models: Kinema folders, and models of the Wan family in any layout."""
 
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from kinema.checkpoints.adapters import LoRAFile
+from kinema.checkpoints.components import load_clip, load_dit, load_vae
 from kinema.checkpoints.families.wan.files import find_wan_files
 from kinema.checkpoints.families.wan.model import Offload, describe_wan, is_wan
-from kinema.checkpoints.folders import (
-    Manifest,
-    load_clip,
-    load_dit,
-    load_manifest,
-    load_vae,
-    model_hash,
-    resolve_model,
-)
+from kinema.checkpoints.folders import resolve_model
+from kinema.checkpoints.manifest import Manifest, load_manifest, model_hash
 from kinema.checkpoints.shipped import SHIPPED
 from kinema.device import Precision, pick_device
 from kinema.errors import ConfigError
@@ -34,10 +28,11 @@ def load(
     attention: str = "auto",
     loras: Sequence[LoRAFile] = (),
 ) -> Pipeline:
-    """The pipeline of a model: "shipped", or the path of a model folder or file. Raises `ModelError` when it is not whole.
+    """The pipeline of a model: "shipped", or the path of a model folder or file.
 
-    `loras` are adapters that are merged into its backbone, one after the other; one that does not fit is an error that lists why.
-    `offload` is for models of the Wan family ("text" when None, see `load_wan_model`); raises `ConfigError` for others.
+    `loras` are adapters that are merged into its backbone, one after the other. `offload` is for models of the Wan family (None
+    is "text", see `load_wan_model`). Raises `ModelError` for a model that is incomplete and an adapter that does not fit, and
+    `ConfigError` for `offload` with another model.
     `attention` is one of `kinema.nn.attention.ATTENTION_KERNELS`.
     """
     lookup(ATTENTION_KERNELS, attention, kind="attention kernel")
@@ -49,25 +44,28 @@ def load(
 
 
 def manifest_of(model: str | Path) -> Manifest:
-    """What a model was trained for and does when nothing is asked for; no weights are read."""
+    """The manifest of a model: trained sizes, lengths and rate, and defaults. No weights are read. Raises `ModelError`."""
     if is_wan(Path(model)):
         return describe_wan(find_wan_files(Path(model)), name=Path(model).name)[1]
     return load_manifest(resolve_model(model))
 
 
 def _load(model: str | Path, device: str, precision: Precision, offload: Offload | None) -> Pipeline:
-    place = pick_device(device)
+    chosen = pick_device(device)
     if is_wan(Path(model)):
-        return load_wan(Path(model), place, precision, offload or "text")
+        return load_wan(Path(model), chosen, precision, offload or "text")
     if offload is not None:
         raise ConfigError(
-            f"offload '{offload}' is for models of the Wan family, which {model} is not: leave it out"
+            f"offload='{offload}' applies to models of the Wan family, and {model} is another: leave it out"
         )
+
     folder = resolve_model(model)
     manifest = load_manifest(folder)
-    parts = load_dit(folder, place), load_vae(folder, place), load_clip(folder, place)
-    return Pipeline(*parts, manifest, model=str(model), model_hash=model_hash(folder), precision=precision)
+    components = load_dit(folder, chosen), load_vae(folder, chosen), load_clip(folder, chosen)
+    return Pipeline(
+        *components, manifest, model=str(model), model_hash=model_hash(folder), precision=precision
+    )
 
 
 cached_pipeline = lru_cache(maxsize=1)(load)
-"""`load`, with the last model kept for the next call."""
+"""`load`, which keeps the last model for the next call."""

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from kinema.checkpoints.adapters import LoRAFile, merge_lora, read_lora
-from kinema.checkpoints.folders import Manifest
+from kinema.checkpoints.manifest import Manifest
 from kinema.checkpoints.shipped import SHIPPED
-from kinema.device import Precision, autocast
+from kinema.device import Precision, autocast, is_out_of_memory
 from kinema.diffusion.canvas import Network, with_canvas
 from kinema.diffusion.guidance import JOINT_TOKENS, classifier_free
 from kinema.diffusion.objectives import Prediction, to_x0
@@ -444,7 +444,9 @@ class Pipeline:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or at_once == AT_ONCE[-1]:
                     raise
-                warning = f"out of memory while decoding {at_once} latents at once: decoded again in smaller pieces"
+                warning = (
+                    f"out of memory while decoding {at_once} latents at once: decoded again in smaller pieces"
+                )
                 log.warning("%s", warning)
                 if warnings is not None:
                     warnings.append(warning)
@@ -571,7 +573,7 @@ def _collected(plan: Plan, frames: Iterator[np.ndarray]) -> Video:
 
 @contextmanager
 def _memory_errors(plan: Plan) -> Iterator[None]:
-    """Convert an error for lack of memory to a `RequestError`. PyTorch has no class of its own for it on a CPU."""
+    """Raise `RequestError`, which names the request, when an allocation of the body fails."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -580,8 +582,3 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
         raise RequestError(
             f"out of memory for {plan.text}: ask for a smaller size or fewer frames"
         ) from error
-
-
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether that is what the error says."""
-    return isinstance(error, MemoryError) or "memory" in str(error)

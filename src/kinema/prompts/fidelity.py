@@ -1,7 +1,7 @@
-"""What a prompt names, and what of it another wording has lost: words, numbers, quotes and negations.
+"""Fidelity of a rewritten prompt: the words, numbers, quotes and negations of the original that it omits.
 
-Which word is a noun cannot be known without a dictionary of every noun, so every word that is not a function word must be kept, in this
-or another form ("dog", "dogs"); Chinese is cut into the words of the tokenizer's tables, and what lies between must be kept as it is.
+Recognising nouns would need a dictionary of all nouns, so every word that is not a function word must be kept, in this or another form
+("dog", "dogs"). Chinese is segmented with the known words of the tables; unknown text between them must be kept unchanged.
 """
 
 import re
@@ -9,27 +9,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from kinema.prompts.synonyms import senses
-from kinema.prompts.tokenizer import CHINESE, NUMBERS, Tokenizer, other_forms, pieces
+from kinema.prompts.segment import is_chinese, pieces, segment_chinese
+from kinema.prompts.synonyms import load_synonyms
+from kinema.prompts.tokenizer import NUMBERS, other_forms
 from kinema.prompts.words import CLAUSE_ENDS, NEGATIONS, NEGATIONS_ZH, QUOTES
 from kinema.worlds.stage import grammar
 from kinema.worlds.stage.nouns import NOUNS
 
-STOP = frozenset(
+STOP_WORDS = frozenset(
     """
     a an the this that these those some any of in on at to into onto over under from by with for and or but as is are was were be been
     being it its itself he she his her him they their them there here then than so such very really just also too can will would
     should could do does did has have had i me my we our you your please show make create generate video clip movie film scene
     """.split()  # noqa: SIM905
 )
-STOP_ZH = frozenset(
+STOP_CHARACTERS_ZH = frozenset(
     "的了着在上下里中一是有和与正地得把被向往到从个只辆架匹头条颗枚朵棵位座张块件片群双对们这那其并也都很请"
 )
 NUMBERS_ZH = "二两三四五六七八九十百千万"
-REACH = 4
-"""Words between a negation and what it negates."""
+NEGATION_REACH = 4
+"""Words between a negation and the word it negates."""
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
-WORDS = (
+NUMBER_WORDS = (
     *NUMBERS[1:],
     "eleven",
     "twelve",
@@ -47,8 +48,8 @@ WORDS = (
 
 
 @dataclass(frozen=True)
-class Lost:
-    """Something of a prompt that an expansion does not say. `is_contradicted`: it says something else in its place."""
+class Omission:
+    """An item of a prompt that its expansion omits. `is_contradicted`: the expansion states something else instead."""
 
     kind: str
     text: str
@@ -58,51 +59,46 @@ class Lost:
         return f"the {self.kind} '{self.text}'" + (", and says otherwise" if self.is_contradicted else "")
 
 
-def lost(prompt: str, expansion: str) -> tuple[Lost, ...]:
-    """What `prompt` names and `expansion` does not, in the order of quotes, numbers, negations and words."""
-    found = [Lost("quote", quote) for quote in quotes(prompt) if quote not in expansion]
-    said = _said(expansion)
-    others = set(numbers(expansion)) - set(numbers(prompt))
-    found += [
-        Lost("number", number, bool(others))
-        for number in numbers(prompt)
-        if not _is_number_said(number, expansion, said)
-    ]
+def omissions(prompt: str, expansion: str) -> tuple[Omission, ...]:
+    """What `prompt` names and `expansion` omits, in the order quotes, numbers, negations, words."""
+    forms = _all_forms(expansion)
+    has_other_numbers = bool(set(numbers(expansion)) - set(numbers(prompt)))
+
+    found = [Omission("quote", quote) for quote in quotes(prompt) if quote not in expansion]
+    for number in numbers(prompt):
+        if not _has_number(number, expansion, forms):
+            found.append(Omission("number", number, has_other_numbers))
     for marker, word in negations(prompt):
-        here = [is_negated for other, is_negated in _negatable(expansion) if is_same(word, other)]
-        if not here or not all(here):
-            found.append(
-                Lost("negation", f"{marker} {word}" if marker.isascii() else marker + word, not all(here))
-            )
-    found += [
-        Lost("word", word) for word in content_words(prompt) if not _is_word_said(word, expansion, said)
-    ]
+        negated = [is_negated for other, is_negated in _negatable(expansion) if is_same_word(word, other)]
+        if not negated or not all(negated):
+            text = f"{marker} {word}" if marker.isascii() else marker + word
+            found.append(Omission("negation", text, not all(negated)))
+    for word in content_words(prompt):
+        if not _has_word(word, expansion, forms):
+            found.append(Omission("word", word))
     return tuple(dict.fromkeys(found))
 
 
 def content_words(prompt: str) -> list[str]:
-    """Words that carry the prompt's meaning: no function words, no negations, no numbers."""
+    """The words of a prompt without function words, negations and numbers."""
     return [
         word
         for word in _words(prompt)
-        if word not in STOP
-        and word not in NEGATIONS
-        and word not in NEGATIONS_ZH
+        if word not in STOP_WORDS
+        and not _is_negation(word)
         and not _is_number(word)
-        and set(word) - STOP_ZH
+        and set(word) - STOP_CHARACTERS_ZH
     ]
 
 
 def numbers(prompt: str) -> list[str]:
-    """Numbers in digits and in words; `一` is an article more often than a number and is none."""
-    return [
-        *NUMBER.findall(prompt),
-        *(word for word in _words(prompt) if word in WORDS or (word and set(word) <= set(NUMBERS_ZH))),
-    ]
+    """Numbers in digits and in words. `一` is excluded: it is an article more often than a number."""
+    words = [word for word in _words(prompt) if word in NUMBER_WORDS or _is_number_zh(word)]
+    return [*NUMBER.findall(prompt), *words]
 
 
 def quotes(prompt: str) -> list[str]:
-    """What stands between quotation marks, without them."""
+    """The quoted texts, without quotation marks."""
     pairs = "|".join(
         f"{re.escape(left)}([^{re.escape(right)}]+){re.escape(right)}" for left, right in QUOTES.items()
     )
@@ -110,79 +106,80 @@ def quotes(prompt: str) -> list[str]:
 
 
 def negations(prompt: str) -> Iterator[tuple[str, str]]:
-    """(negation, the first word of meaning behind it)."""
+    """(negation, the first content word within `NEGATION_REACH` words after it)."""
     words = _words(prompt)
     for index, marker in enumerate(words):
-        if marker in NEGATIONS or marker in NEGATIONS_ZH:
-            behind = words[index + 1 : index + 1 + REACH]
-            word = next(
-                (w for w in behind if w not in STOP and w not in NEGATIONS and set(w) - STOP_ZH), None
-            )
-            if word is not None:
+        if not _is_negation(marker):
+            continue
+        for word in words[index + 1 : index + 1 + NEGATION_REACH]:
+            if word not in STOP_WORDS and word not in NEGATIONS and set(word) - STOP_CHARACTERS_ZH:
                 yield marker, word
+                break
 
 
-def is_same(word: str, other: str) -> bool:
-    """Whether two words are forms of one: equal, or one a form of the other, or both forms of a third."""
+def is_same_word(word: str, other: str) -> bool:
+    """Whether two words are equal, or one is a form of the other, or both are forms of a third."""
     return word == other or bool({word, *other_forms(word)} & {other, *other_forms(other)})
 
 
 def _negatable(text: str) -> Iterator[tuple[str, bool]]:
-    """Every word with whether a negation stands close before it in its clause."""
+    """(word, whether a negation stands within `NEGATION_REACH` words before it in its clause)."""
     for clause in re.split(f"[{re.escape(''.join(CLAUSE_ENDS))}]", text):
         words = _words(clause)
         for index, word in enumerate(words):
-            before = words[max(0, index - REACH) : index]
-            yield word, any(marker in NEGATIONS or marker in NEGATIONS_ZH for marker in before)
+            before = words[max(0, index - NEGATION_REACH) : index]
+            yield word, any(_is_negation(marker) for marker in before)
 
 
 def _words(text: str) -> list[str]:
-    """The words of a text in lower case, negations of Chinese apart; "don't" is "dont"."""
+    """The words of a text in lower case, Chinese segmented with negations apart; "don't" becomes "dont"."""
+    known, longest = _chinese_words()
     words: list[str] = []
     for piece in pieces(re.sub(r"n['’]t\b", "nt", text)):
-        words += (
-            [use.word for use in _chinese().explain(piece)] if re.match(f"[{CHINESE}]", piece) else [piece]
-        )
+        words += segment_chinese(piece, known, longest) if is_chinese(piece) else [piece]
     return words
 
 
 @cache
-def _chinese() -> Tokenizer:
-    """What cuts Chinese into words: those of the world, of the table of senses, and what negates or counts."""
+def _chinese_words() -> tuple[frozenset[str], int]:
+    """The words that segment Chinese and the length of the longest: the world's, those of the synonyms, negations and numbers."""
     tables = (grammar.GROUND_WORDS_ZH, grammar.DIRECTIONS_ZH, grammar.SKY_WORDS_ZH)
-    known = [word for table in tables for texts in table.values() for word in texts if word]
-    known += [
-        text
-        for texts in grammar.VERBS_ZH.values()
-        for form in texts
-        for text in re.sub(r"\{\w+\}", " ", form).split()
-    ]
-    known += [noun.chinese for noun in NOUNS.values()] + [
-        word for word in senses() if re.match(f"[{CHINESE}]", word)
-    ]
-    return Tokenizer([*known, *NEGATIONS_ZH, *STOP_ZH, *NUMBERS_ZH], max_length=10**6)
+    texts = [word for table in tables for words in table.values() for word in words if word]
+    texts += [re.sub(r"\{\w+\}", " ", form) for forms in grammar.VERBS_ZH.values() for form in forms]
+    texts += [noun.chinese for noun in NOUNS.values()]
+    texts += [word for word in load_synonyms() if is_chinese(word)]
+    texts += [*NEGATIONS_ZH, *STOP_CHARACTERS_ZH, *NUMBERS_ZH]
+
+    known = frozenset(piece for text in texts for piece in pieces(text))
+    return known, max(len(word) for word in known if is_chinese(word))
 
 
-def _said(text: str) -> set[str]:
+def _all_forms(text: str) -> set[str]:
     """Every word of a text and every form of it."""
     return {form for word in _words(text) for form in (word, *other_forms(word))}
 
 
+def _is_negation(word: str) -> bool:
+    return word in NEGATIONS or word in NEGATIONS_ZH
+
+
 def _is_number(word: str) -> bool:
-    return bool(NUMBER.fullmatch(word)) or word in WORDS or set(word) <= set(NUMBERS_ZH)
+    return bool(NUMBER.fullmatch(word)) or word in NUMBER_WORDS or _is_number_zh(word)
 
 
-def _is_number_said(number: str, expansion: str, said: set[str]) -> bool:
+def _is_number_zh(word: str) -> bool:
+    return bool(word) and set(word) <= set(NUMBERS_ZH)
+
+
+def _has_number(number: str, expansion: str, forms: set[str]) -> bool:
     if NUMBER.fullmatch(number):
-        return number in NUMBER.findall(expansion) or any(form in said for form in other_forms(number))
+        return number in NUMBER.findall(expansion) or any(form in forms for form in other_forms(number))
     if number in NUMBERS:
-        return number in said or str(NUMBERS.index(number)) in NUMBER.findall(expansion)
-    return number in said or (not number.isascii() and number in expansion)
+        return number in forms or str(NUMBERS.index(number)) in NUMBER.findall(expansion)
+    return number in forms or (not number.isascii() and number in expansion)
 
 
-def _is_word_said(word: str, expansion: str, said: set[str]) -> bool:
-    return (
-        word in said
-        or any(form in said for form in other_forms(word))
-        or (bool(re.match(f"[{CHINESE}]", word)) and word in expansion)
-    )
+def _has_word(word: str, expansion: str, forms: set[str]) -> bool:
+    if word in forms or any(form in forms for form in other_forms(word)):
+        return True
+    return is_chinese(word) and word in expansion

@@ -1,4 +1,4 @@
-"""What the model makes of a prompt, word by word, said to the user before the waiting starts."""
+"""A report of how the model reads a prompt, word by word, shown before generation starts."""
 
 from dataclasses import dataclass
 
@@ -7,32 +7,31 @@ from kinema.prompts.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class PromptReport:
-    """How a prompt was read: a model knows the words it was trained with and no others."""
+    """How a prompt was read. A model knows only the words of its training captions."""
 
     replaced: tuple[tuple[str, str], ...] = ()
-    """(word as written, word the model reads in its place)."""
+    """(word as written, word the model reads instead)."""
     unknown: tuple[str, ...] = ()
-    """Words left out because nothing the model knows is near them."""
+    """Words left out because no known word is close."""
     cut: tuple[str, ...] = ()
-    """Words left out because the prompt is longer than the model reads."""
+    """Words left out because the prompt is too long for the model."""
     num_read: int = 0
-    """How many words of the prompt the model reads."""
+    """Number of words that the model reads."""
 
     @property
     def text(self) -> str:
-        """One line for the user; empty when every word is read as written."""
+        """One line for the user; empty if every word is read as written."""
         parts = []
         if self.replaced:
-            parts.append("read " + ", ".join(f"'{word}' as '{used}'" for word, used in self.replaced))
+            pairs = ", ".join(f"'{word}' as '{used}'" for word, used in self.replaced)
+            parts.append(f"read {pairs}")
         if self.unknown:
-            parts.append(
-                "left out "
-                + ", ".join(f"'{word}'" for word in self.unknown)
-                + " (not in the model's vocabulary)"
-            )
+            words = ", ".join(f"'{word}'" for word in self.unknown)
+            parts.append(f"left out {words} (not in the model's vocabulary)")
         if self.cut:
             parts.append(
-                f"left out the last {len(self.cut)} words, from '{self.cut[0]}' on (the prompt is longer than the model reads)"
+                f"left out the last {len(self.cut)} words, from '{self.cut[0]}' on "
+                "(the prompt is longer than the model reads)"
             )
         if not self.num_read:
             parts.append("no word is left for the video to follow")
@@ -40,7 +39,7 @@ class PromptReport:
 
 
 def read_prompt(tokenizer: Tokenizer, prompt: str) -> PromptReport:
-    """What `tokenizer` makes of `prompt`. A word that occurs twice is reported once."""
+    """How `tokenizer` reads `prompt`. A replaced or unknown word is listed once."""
     uses = tokenizer.explain(prompt)
     return PromptReport(
         replaced=tuple(dict.fromkeys((use.word, use.used) for use in uses if use.used and not use.known)),

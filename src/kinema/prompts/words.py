@@ -1,7 +1,9 @@
-"""Word lists that expansion and its checks share: negations, quotation marks, ends of clauses."""
+"""Word lists and limits that expansion and its checks share."""
+
+MAX_PROMPT_CHARACTERS = 2000
 
 QUOTES = {'"': '"', "“": "”", "‘": "’", "「": "」", "『": "』", "«": "»", "《": "》"}
-
+"""Closing quotation mark by the opening one."""
 
 NEGATIONS = frozenset(
     """
@@ -9,8 +11,6 @@ NEGATIONS = frozenset(
     """.split()  # noqa: SIM905
 )
 
-
 NEGATIONS_ZH = ("没有", "不要", "不许", "不能", "没", "不", "无", "别", "勿", "未")
-
 
 CLAUSE_ENDS = frozenset(",.;:!?，。；：！？")

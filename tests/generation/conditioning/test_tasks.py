@@ -11,7 +11,8 @@ from kinema.generation.conditioning import tasks
 from kinema.generation.conditioning.clips import ClipCondition, content_hash
 from kinema.generation.conditioning.encode import encode_conditions
 from kinema.generation.pipeline import Pipeline
-from kinema.generation.request import CLIP_GUIDANCE, Request
+from kinema.generation.plan import CLIP_GUIDANCE
+from kinema.generation.request import Request
 from kinema.models.pixels import from_uint8
 from kinema.models.vae_conditioning import encode_conditioning
 from kinema.video import Video
@@ -171,7 +172,7 @@ def test_a_request_with_places_survives_json_and_its_inputs_a_job(pipeline, tmp_
     request, inputs = tasks.connect(FIELDS, clip_of(5), clip_of(4, seed=1), seconds=0.5, fps=FPS)
     assert Request.from_json(request.to_json()) == request
     first = pipeline.run(request, inputs=inputs, job=tmp_path / "job").video.frames
-    assert np.array_equal(pipeline.decode_job(tmp_path / "job").video.frames, first)
+    assert np.array_equal(pipeline.continue_job(tmp_path / "job").video.frames, first)
 
 
 def test_clips_are_continued_with_less_guidance_and_made_anew_with_all_of_it(pipeline):
@@ -221,7 +222,7 @@ def test_without_words_there_is_no_guidance(pipeline):
         (lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, end_s=9.0, fps=FPS), "which has 1.125 s"),
         (
             lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, region=(40, 0, 16, 8), fps=FPS),
-            "reaches outside the picture of 48x32",
+            "reaches outside the frame of 48x32",
         ),
         (
             lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, region=(0, 0, 0, 8), fps=FPS),
@@ -265,7 +266,7 @@ def test_without_words_there_is_no_guidance(pipeline):
             lambda: tasks.storyboard(
                 {**FIELDS, "frames": 9}, [tasks.Shot(0, "a fox"), tasks.Shot(2, "a ball")], fps=FPS
             ),
-            "a prompt at 2 s stands behind the end",
+            "the prompt at 2 s starts after the end",
         ),
         (
             lambda: (Request("a fox", width=48, height=32, places=(ClipCondition("0" * 32, seconds=0.5),)), {}),

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from kinema.generation.sampling.noise import START, STEP, place_noise
+from kinema.generation.sampling.noise import START, STEP, latent_noise
 
 SHAPE = (4, 6, 5)
 
 
 def test_frames_drawn_in_chunks_are_the_bytes_of_one_draw():
-    whole = place_noise(7, START, range(6), SHAPE)
-    chunks = [place_noise(7, START, frames, SHAPE) for frames in (range(1), range(1, 4), range(4, 6))]
+    whole = latent_noise(7, START, range(6), SHAPE)
+    chunks = [latent_noise(7, START, frames, SHAPE) for frames in (range(1), range(1, 4), range(4, 6))]
     assert torch.equal(torch.cat(chunks, dim=1), whole)
-    assert torch.equal(place_noise(7, START, [5, 0], SHAPE), whole[:, [5, 0]])
+    assert torch.equal(latent_noise(7, START, [5, 0], SHAPE), whole[:, [5, 0]])
 
 
 @pytest.mark.parametrize(
@@ -21,18 +21,18 @@ def test_frames_drawn_in_chunks_are_the_bytes_of_one_draw():
 )
 def test_another_seed_stream_frame_or_step_is_other_noise(other):
     seed, stream, frames, step = other
-    noise = place_noise(seed, stream, frames, SHAPE, step)
-    assert not (noise[:, 0] == place_noise(7, START, range(1), SHAPE)[:, 0]).any()
+    noise = latent_noise(seed, stream, frames, SHAPE, step)
+    assert not (noise[:, 0] == latent_noise(7, START, range(1), SHAPE)[:, 0]).any()
 
 
 def test_seeds_that_torch_cannot_tell_apart_are_other_noise():
     assert not torch.equal(
-        place_noise(5, START, range(1), SHAPE), place_noise(5 + 2**32, START, range(1), SHAPE)
+        latent_noise(5, START, range(1), SHAPE), latent_noise(5 + 2**32, START, range(1), SHAPE)
     )
 
 
 def test_it_is_standard_normal():
-    noise = place_noise(0, START, range(20), (16, 24, 24))
+    noise = latent_noise(0, START, range(20), (16, 24, 24))
     assert noise.dtype == torch.float32
     assert noise.mean().abs() < 5 * noise.numel() ** -0.5
     assert (noise.var() - 1).abs() < 5 * (2 / noise.numel()) ** 0.5
@@ -42,4 +42,4 @@ def test_it_is_standard_normal():
 
 
 def test_no_frames_give_an_empty_piece():
-    assert place_noise(0, START, range(0), SHAPE).shape == (4, 0, 6, 5)
+    assert latent_noise(0, START, range(0), SHAPE).shape == (4, 0, 6, 5)

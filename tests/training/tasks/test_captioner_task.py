@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinema.checkpoints.folders import load_card, load_component
+from kinema.checkpoints.components import load_component
+from kinema.checkpoints.manifest import load_card
 from kinema.errors import ConfigError
 from kinema.models.captioner import PAD, Captioner
 from kinema.training import load_task, plan_lines, train

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tests.data.curation.films import film, shot
 
-from kinema.checkpoints.folders import load_manifest, save_model
+from kinema.checkpoints.folders import save_model
+from kinema.checkpoints.manifest import load_manifest
 from kinema.cli.main import main
 from kinema.config import from_dict, override
 from kinema.data.curation.build import build
@@ -33,7 +34,7 @@ SIZES = [(5, 4, 6), (1, 8, 4), (3, 6, 6), (5, 4, 6)]
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory, model_folder) -> Path:
     """Clips of three sizes and two lengths, and a picture's worth of one frame, of the tiny VAE brought to std one."""
-    from kinema.checkpoints.folders import load_clip, load_dit, load_vae
+    from kinema.checkpoints.components import load_clip, load_dit, load_vae
     from kinema.models.vae import VAE, VAEConfig
 
     folder = tmp_path_factory.mktemp("dataset")

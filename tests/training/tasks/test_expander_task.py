@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinema.checkpoints.folders import load_card, load_component
+from kinema.checkpoints.components import load_component
+from kinema.checkpoints.manifest import load_card
 from kinema.models.expander import PROMPT_KINDS, UNKNOWN, Expander
 from kinema.training import load_task, train
 from kinema.training.tasks.expander import IN_PICTURE, ExpanderTask, align, pair

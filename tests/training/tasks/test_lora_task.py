@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from kinema.checkpoints.adapters import LoRAFile, LoRALinear
-from kinema.checkpoints.folders import load_card, load_dit
+from kinema.checkpoints.components import load_dit
+from kinema.checkpoints.manifest import load_card
 from kinema.checkpoints.shipped import shipped_model
 from kinema.generation.loading import load
 from kinema.models.dit import DiT

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinema.checkpoints.folders import load_card, load_component, load_dit, load_manifest, load_vae, verify
+from kinema.checkpoints.components import load_component, load_dit, load_vae
+from kinema.checkpoints.manifest import load_card, load_manifest, verify_hashes
 from kinema.errors import ConfigError, KinemaError
 from kinema.models.clip import CLIP
 from kinema.models.vae import VAE
@@ -94,7 +95,7 @@ def test_an_exported_clip_reads_captions_and_clips(components):
 def test_an_exported_dit_is_a_whole_model(components, tmp_path):
     assert train(dit(components), tmp_path / "dit")
     folder = tmp_path / "dit" / "export"
-    assert verify(folder) > 5
+    assert verify_hashes(folder) > 5
     manifest = load_manifest(folder)
     assert manifest.fps == 8
     assert "rocket" in manifest.vocabulary["nouns"]

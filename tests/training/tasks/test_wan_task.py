@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints.families.wan.wan_folders import peer
 
 from kinema.checkpoints.adapters import LoRAFile, LoRALinear
+from kinema.checkpoints.components import load_vae
 from kinema.checkpoints.families.wan.files import find_wan_files
-from kinema.checkpoints.folders import load_vae
 from kinema.checkpoints.tensors import vae_hash
 from kinema.cli.main import main
 from kinema.data.dataset import ClipRow, SourceRow, parquet, to_table

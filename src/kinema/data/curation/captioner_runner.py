@@ -1,4 +1,4 @@
-"""The captioner of the package or of a folder, with the oracle that it looks through."""
+"""A captioner together with the oracle that supplies its input features."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +11,26 @@ from kinema.errors import ModelError
 from kinema.files import content_key
 
 if TYPE_CHECKING:
-    from kinema.models.captioner import Captioner, Written
+    from kinema.models.captioner import Caption, Captioner
     from kinema.models.oracle import Oracle
 
 
 @dataclass(frozen=True, eq=False)
 class CaptionerRunner:
-    """A captioner with the oracle that it looks through."""
+    """A captioner and its oracle: frames in, a caption out."""
 
     oracle: "Oracle"
     captioner: "Captioner"
 
     @classmethod
     def load(cls, model: str = SHIPPED) -> "CaptionerRunner":
-        """The captioner of the package, or of a folder, which holds its oracle too unless that is the package's own.
+        """The captioner of the package ("shipped"), or the one in the folder `model`.
 
-        Raises `ModelError` when it is not whole, or was trained with another oracle.
+        A folder may contain its own oracle; otherwise the package's is used. Raises `ModelError` if the
+        captioner is missing or damaged, or was trained with another oracle.
         """
-        from kinema.checkpoints.folders import load_component, load_oracle
+        from kinema.checkpoints.components import load_component
+        from kinema.checkpoints.oracle import load_oracle
         from kinema.checkpoints.tensors import weights_hash
         from kinema.models.captioner import Captioner
 
@@ -37,32 +39,36 @@ class CaptionerRunner:
             raise ModelError(
                 f"no captioner in {folder}: give '{SHIPPED}' or the export of kinema train recipes/captioner.toml"
             )
+
         captioner = load_component(folder, Captioner)
         oracle = load_oracle(folder / "oracle" if (folder / "oracle").is_dir() else None)
         if weights_hash(oracle) != captioner.config.oracle:
             raise ModelError(
-                f"{folder}: the captioner was trained with another oracle than the package's: put it into {folder}/oracle"
+                f"{folder}: the captioner was trained with another oracle than the package's: "
+                f"copy that one to {folder}/oracle"
             )
         return cls(oracle, captioner)
 
     @property
     def weights(self) -> str:
-        """A hash of all that its captions depend on."""
+        """16 digits that identify the weights of both networks."""
         from kinema.checkpoints.tensors import weights_hash
 
         return content_key([weights_hash(self.captioner), self.captioner.config.oracle])[:16]
 
-    def describe(
+    def caption(
         self, frames: np.ndarray, fps: float, form: str, *, temperature: float = 0.0, seed: int = 0
-    ) -> "Written":
-        """The caption of one clip, uint8 (f, h, w, 3). Raises `RequestError` when it is too short, `UnknownName` for an unknown form."""
+    ) -> "Caption":
+        """The caption of one clip, frames uint8 (f, h, w, 3).
+
+        Raises `RequestError` if the clip is too short and `UnknownName` for an unknown form.
+        """
         import torch
 
         from kinema.models.captioner import clip_features
         from kinema.registry import lookup
 
         lookup(self.captioner.codec.form_ids, form, kind="form of a caption")
-        seen = clip_features(self.oracle, frames, fps, max_frames=self.captioner.config.num_frames)
-        return self.captioner.write(
-            seen, [form], temperature=temperature, generator=torch.Generator().manual_seed(seed)
-        )[0]
+        features = clip_features(self.oracle, frames, fps, max_frames=self.captioner.config.num_frames)
+        generator = torch.Generator().manual_seed(seed)
+        return self.captioner.write(features, [form], temperature=temperature, generator=generator)[0]

@@ -1,94 +1,117 @@
-"""Where one shot ends and the next begins, from small frames as they come; the answer lags by the length of a flash.
+"""Shot boundaries from small frames. The answer for a frame lags by at most the length of a flash.
 
-A frame that differs much from the one before may begin a shot. It does unless a frame within `flash_s` looks again like the last one
-before the change. The measure is that of PySceneDetect's ContentDetector; comparing with a frame that is not the one before is what its
-detectors cannot do. Frames that are nearly black belong to no shot, so a fade through black separates two.
+A frame that differs much from the previous one is a candidate for the start of a shot. It starts one unless a
+frame within `flash_s` looks like the last frame before the change. The measure is that of PySceneDetect's
+ContentDetector, which compares neighbouring frames only and therefore cannot reject flashes. Nearly black
+frames belong to no shot, so a fade through black separates two shots.
 
-Not found: dissolves, whose every frame is like its neighbours; `kinema.data.curation.transnet` finds them.
+Dissolves are not found, because each of their frames is like its neighbours; `kinema.data.curation.transnet`
+finds them.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from kinema.data.curation import plug_ins
-from kinema.data.curation.recipe import Cuts
+from kinema.data.curation.recipe import CutSettings
 from kinema.errors import ConfigError
 from kinema.video.scanning import ScannedFrame
 
 BLACK = -1
-"""The shot of frames that belong to none."""
+"""The shot index of frames that belong to no shot."""
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """A small frame as the measures want it: hue, saturation and value, and grey, all uint8."""
+class FramePlanes:
+    """A small frame with its planes: hue, saturation and value (h, w, 3), and grey (h, w), all uint8."""
 
     frame: ScannedFrame
     hsv: np.ndarray
     grey: np.ndarray
 
     @classmethod
-    def of(cls, frame: ScannedFrame) -> "Look":
+    def of(cls, frame: ScannedFrame) -> "FramePlanes":
         """The planes of a frame."""
-        return cls(
-            frame,
-            cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2HSV),
-            cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2GRAY),
-        )
+        hsv = cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2HSV)
+        return cls(frame, hsv, cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2GRAY))
+
+    def grey_only(self) -> "FramePlanes":
+        """The same frame with the grey plane alone, in a seventh of the memory."""
+        empty = np.empty((0, 0, 3), np.uint8)  # a slice of the planes would keep them in memory
+        return FramePlanes(replace(self.frame, pixels=empty), empty, self.grey)
+
+    def is_darker_than(self, share: float) -> bool:
+        """Whether the mean grey is below this share (0 to 1) of white."""
+        return bool(cv2.mean(self.grey)[0] < 255 * share)
 
 
-def change(first: Look, second: Look) -> float:
+def change(first: FramePlanes, second: FramePlanes) -> float:
     """Mean absolute difference of hue (0 to 179), saturation and value (0 to 255) of two frames of one size."""
     return float(np.mean(cv2.mean(cv2.absdiff(first.hsv, second.hsv))[:3]))
 
 
-def in_shots(frames: Iterable[ScannedFrame], cuts: Cuts) -> Iterator[tuple[int, Look]]:
-    """Every frame with the number of its shot, counted from 0, or `BLACK`."""
-    if cuts.function is not None:
-        yield from _as_said(frames, cuts.function, cuts.black)
-        return
+def in_shots(frames: Iterable[ScannedFrame], settings: CutSettings) -> Iterator[tuple[int, FramePlanes]]:
+    """Every frame with the index of its shot, counted from 0, or `BLACK`."""
+    if settings.function is not None:
+        yield from _cut_by_function(frames, settings.function, settings.black)
+    elif settings.detector == "none":
+        yield from ((0, FramePlanes.of(frame)) for frame in frames)
+    else:
+        yield from _cut_by_content(frames, settings)
+
+
+def _cut_by_content(
+    frames: Iterable[ScannedFrame], settings: CutSettings
+) -> Iterator[tuple[int, FramePlanes]]:
+    """Shots by the threshold on `change`, with flashes rejected."""
     shot = -1  # no shot yet
-    before: Look | None = None  # the last frame of the shot, None at the start and after black
-    waiting: list[Look] = []  # frames after a change that may yet turn out to be a flash
+    before: FramePlanes | None = None  # the last frame of the shot; None at the start and after black
+    waiting: list[FramePlanes] = []  # frames after a change that may be a flash
+
     for frame in frames:
-        look = Look.of(frame)
-        if cuts.detector == "none":
-            yield 0, look
-            continue
-        is_black = cv2.mean(look.grey)[0] < 255 * cuts.black
+        planes = FramePlanes.of(frame)
+        is_black = planes.is_darker_than(settings.black)
+
         if waiting and before is not None:
-            is_over = frame.time_s - waiting[0].frame.time_s > cuts.flash_s
-            if not is_over and not is_black and change(before, look) < cuts.threshold:
-                yield from ((shot, held) for held in waiting)
+            is_over = frame.time_s - waiting[0].frame.time_s > settings.flash_s
+            if not is_over and not is_black and change(before, planes) < settings.threshold:
+                yield from ((shot, held) for held in waiting)  # a flash
                 waiting = []
             elif is_over or is_black:
                 shot += 1
-                yield from ((shot, held) for held in waiting)
+                yield from ((shot, held) for held in waiting)  # a cut
                 before, waiting = waiting[-1], []
             else:
-                waiting.append(look)
+                waiting.append(planes)
                 continue
+
         if is_black:
             before = None
-            yield BLACK, look
+            yield BLACK, planes
         elif before is None:
-            shot, before = shot + 1, look
-            yield shot, look
-        elif change(before, look) >= cuts.threshold:
-            waiting = [look]
+            shot, before = shot + 1, planes
+            yield shot, planes
+        elif change(before, planes) >= settings.threshold:
+            waiting = [planes]
         else:
-            before = look
-            yield shot, look
+            before = planes
+            yield shot, planes
+
     if waiting:
         yield from ((shot + 1, held) for held in waiting)
 
 
-def _as_said(frames: Iterable[ScannedFrame], function: str, black: float) -> Iterator[tuple[int, Look]]:
-    """Every frame with its shot, as the detector `function` cuts them; frames darker than `black` belong to none."""
+def _cut_by_function(
+    frames: Iterable[ScannedFrame], function: str, black: float
+) -> Iterator[tuple[int, FramePlanes]]:
+    """Shots by the detector `function`; frames darker than `black` belong to none.
+
+    Raises `ConfigError` unless the detector answers exactly once for every frame.
+    """
     waiting: deque[ScannedFrame] = deque()
     rest = iter(frames)
 
@@ -98,15 +121,17 @@ def _as_said(frames: Iterable[ScannedFrame], function: str, black: float) -> Ite
             yield frame.pixels
 
     shot, is_new = -1, True
-    for is_cut in plug_ins.load(function)(pixels()):
+    for is_cut in plug_ins.load_function(function)(pixels()):
         if not waiting:
             raise ConfigError(f"the detector '{function}' gives more answers than there are frames")
-        look = Look.of(waiting.popleft())
-        is_black = cv2.mean(look.grey)[0] < 255 * black
+
+        planes = FramePlanes.of(waiting.popleft())
+        is_black = planes.is_darker_than(black)
         is_new |= bool(is_cut)
         if not is_black and is_new:
             shot, is_new = shot + 1, False
         is_new |= is_black
-        yield (BLACK if is_black else shot), look
+        yield (BLACK if is_black else shot), planes
+
     if left := len(waiting) + sum(1 for _ in rest):
         raise ConfigError(f"the detector '{function}' left {left} frames without an answer")

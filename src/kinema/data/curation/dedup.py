@@ -1,22 +1,24 @@
-"""Which clips show the same thing: a hash finds candidates, a thumbnail decides.
+"""Clips that show the same: a hash finds candidates, thumbnails decide.
 
-The hash of the middle frame (64 bits) stays nearly the same through scaling and compression. Two clips whose hashes are near are the
-same when no cell of their three 16 x 16 thumbnails differs much: a small thing that is elsewhere changes a cell, compression does not.
-Clips of one shot are never duplicates of each other. The cost is one comparison of 64 bits for each pair: 5e9 for 100,000 clips.
+The hash of the middle frame (64 bits) is nearly invariant to scaling and compression. Two clips with similar
+hashes are duplicates if no cell of their three 16 x 16 thumbnails differs much: a small object at another
+position changes a cell, compression does not. Clips of one shot are never duplicates of each other. Each pair
+costs one comparison of 64 bits: 5e9 comparisons for 100,000 clips.
 """
 
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from kinema.data.curation.recipe import Dedup
+from kinema.data.curation.recipe import DedupSettings
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What deduplication wants to know of a clip."""
+class ClipSignature:
+    """What `duplicates` compares: `hash` and `thumbnails` of `Scores`, and an id of the clip's shot."""
 
     clip_id: str
     shot: str
@@ -24,53 +26,56 @@ class Seen:
     thumbnails: str
 
 
-def duplicates(clips: Sequence[Seen], config: Dedup) -> Iterator[tuple[str, str]]:
-    """(clip, the earlier clip that it repeats); `clips` come in the order in which they are to be preferred."""
-    if config.max_bits < 0:
+class ClipEmbedding(NamedTuple):
+    """What `look_alikes` compares: a unit vector (d,) per clip, and the clip's file."""
+
+    clip_id: str
+    source_id: str
+    embedding: np.ndarray
+
+
+def duplicates(clips: Sequence[ClipSignature], settings: DedupSettings) -> Iterator[tuple[str, str]]:
+    """(clip_id, clip_id of the earlier clip that it repeats). `clips` are in falling order of preference."""
+    if settings.max_bits < 0:
         return
+
     hashes = np.array([int(clip.hash, 16) for clip in clips], dtype=np.uint64)
     is_kept = np.zeros(len(clips), dtype=bool)
     for index, clip in enumerate(clips):
-        near = np.flatnonzero(
-            is_kept[:index] & (np.bitwise_count(hashes[:index] ^ hashes[index]) <= config.max_bits)
-        ).tolist()
-        first = next(
-            (
-                i
-                for i in near
-                if clips[i].shot != clip.shot and difference(clips[i], clip) <= config.max_difference
-            ),
-            None,
-        )
-        if first is None:
+        num_bits = np.bitwise_count(hashes[:index] ^ hashes[index])
+        near = np.flatnonzero(is_kept[:index] & (num_bits <= settings.max_bits)).tolist()
+        repeated = next((clips[i] for i in near if _is_same(clips[i], clip, settings)), None)
+        if repeated is None:
             is_kept[index] = True
         else:
-            yield clip.clip_id, clips[first].clip_id
+            yield clip.clip_id, repeated.clip_id
 
 
-def difference(first: Seen, second: Seen) -> float:
-    """The largest difference of a cell of the thumbnails of two clips, 0 to 255."""
+def _is_same(first: ClipSignature, second: ClipSignature, settings: DedupSettings) -> bool:
+    return first.shot != second.shot and difference(first, second) <= settings.max_difference
+
+
+def difference(first: ClipSignature, second: ClipSignature) -> float:
+    """The largest difference between cells of the thumbnails of two clips, 0 to 255."""
     cells = [
-        np.frombuffer(base64.b64decode(seen.thumbnails), dtype=np.uint8).astype(np.int16)
-        for seen in (first, second)
+        np.frombuffer(base64.b64decode(clip.thumbnails), dtype=np.uint8).astype(np.int16)
+        for clip in (first, second)
     ]
     return float(np.abs(cells[0] - cells[1]).max())
 
 
-def look_alikes(
-    clips: Sequence[tuple[str, str, np.ndarray]], most: float
-) -> Iterator[tuple[str, str, float]]:
-    """(clip, the earlier clip of another file that it repeats, their cosine).
+def look_alikes(clips: Sequence[ClipEmbedding], max_cosine: float) -> Iterator[tuple[str, str, float]]:
+    """(clip_id, clip_id of the earlier clip of another file that it resembles, their cosine above
+    `max_cosine`).
 
-    `clips` are (clip, file, unit embedding), in the order in which they are to be preferred. The cost is one product of two vectors for
-    each pair of clips.
+    `clips` are in falling order of preference. Each pair costs one product of two vectors.
     """
-    kept: list[int] = []
-    for index, (clip_id, source_id, embedding) in enumerate(clips):
-        others = [i for i in kept if clips[i][1] != source_id]
-        cosines = np.array([clips[i][2] for i in others]) @ embedding if others else np.zeros(0)
-        if len(cosines) and cosines.max() > most:
+    kept: list[ClipEmbedding] = []
+    for clip in clips:
+        others = [other for other in kept if other.source_id != clip.source_id]
+        cosines = np.array([other.embedding for other in others]) @ clip.embedding if others else np.zeros(0)
+        if len(cosines) and cosines.max() > max_cosine:
             best = int(cosines.argmax())
-            yield clip_id, clips[others[best]][0], float(cosines[best])
+            yield clip.clip_id, others[best].clip_id, float(cosines[best])
         else:
-            kept.append(index)
+            kept.append(clip)

@@ -1,6 +1,7 @@
-"""Which clips are dropped, and why: each rule a line of a table, cheap because the scores are there already.
+"""The filters of clips: each rule is a row of a table, and cheap because the scores exist already.
 
-A clip's reason is that of the first rule it breaks; it begins with the rule's name, which the funnel counts.
+The reason of a dropped clip is the first rule that it breaks. It starts with the rule's name, which the
+funnel counts.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,31 +10,43 @@ from kinema.data.curation.recipe import DataRecipe
 from kinema.data.dataset import ClipRow
 
 
-def _below(value: float, least: float, what: str) -> str | None:
-    return f"{what} {value:.3g}, at least {least:g}" if value < least else None
+def _below(value: float, minimum: float, what: str) -> str | None:
+    return f"{what} {value:.3g}, at least {minimum:g}" if value < minimum else None
 
 
-def _above(value: float, most: float, what: str) -> str | None:
-    return f"{what} {value:.3g}, at most {most:g}" if value > most else None
+def _above(value: float, maximum: float, what: str) -> str | None:
+    return f"{what} {value:.3g}, at most {maximum:g}" if value > maximum else None
 
 
-RULES: Mapping[str, Callable[[ClipRow, DataRecipe], str | None]] = {
-    "too short": lambda c, r: (
-        None
-        if c.is_still or c.num_frames
-        else f"{c.end_s - c.start_s:.2f} s, at least {r.clips.min_frames} frames at {r.clips.fps:g} a second"
-    ),
-    "too small": lambda c, r: (
-        _below(min(c.box_height, c.box_width), r.filters.min_side, "shorter side in pixels") or _fits(c)
-    ),
+def _too_short(clip: ClipRow, recipe: DataRecipe) -> str | None:
+    if clip.is_still or clip.num_frames:
+        return None
+    limits = recipe.clips
+    return (
+        f"{clip.end_s - clip.start_s:.2f} s, at least {limits.min_frames} frames at {limits.fps:g} a second"
+    )
+
+
+def _too_small(clip: ClipRow, recipe: DataRecipe) -> str | None:
+    side = min(clip.box_height, clip.box_width)
+    if side < recipe.filters.min_side:
+        return _below(side, recipe.filters.min_side, "shorter side in pixels")
+    return None if clip.height and clip.width else "not one token of the VAE's fits into it"
+
+
+def _borders(clip: ClipRow, recipe: DataRecipe) -> str | None:
+    if recipe.clips.borders == "drop" and clip.border > 0:
+        return "has black borders"
+    return _above(clip.border, recipe.filters.max_border, "share of the picture")
+
+
+CLIP_RULES: Mapping[str, Callable[[ClipRow, DataRecipe], str | None]] = {
+    "too short": _too_short,
+    "too small": _too_small,
     "too few frames a second": lambda c, r: (
         None if c.is_still else _below(c.source_fps, r.filters.min_fps, "rate")
     ),
-    "borders": lambda c, r: (
-        "has black borders"
-        if r.clips.borders == "drop" and c.border > 0
-        else _above(c.border, r.filters.max_border, "share of the picture")
-    ),
+    "borders": _borders,
     "too dark": lambda c, r: _below(c.brightness, r.filters.min_brightness, "mean brightness"),
     "too bright": lambda c, r: _above(c.brightness, r.filters.max_brightness, "mean brightness"),
     "too flat": lambda c, r: _below(c.contrast, r.filters.min_contrast, "contrast"),
@@ -45,26 +58,30 @@ RULES: Mapping[str, Callable[[ClipRow, DataRecipe], str | None]] = {
         None if c.is_still else _above(c.motion, r.filters.max_motion, "diagonals a second")
     ),
 }
+"""Rules by name: from a clip to the detail of the reason, or None if the clip keeps the rule."""
 
 
-def _fits(clip: ClipRow) -> str | None:
-    return None if clip.height and clip.width else "not one token of the VAE's fits into it"
-
-
-def reason(clip: ClipRow, recipe: DataRecipe) -> str:
-    """Why the clip is dropped, or "" when it is kept."""
-    for name, rule in RULES.items():
-        said = rule(clip, recipe)
-        if said:
-            return f"{name}: {said}"
+def drop_reason(clip: ClipRow, recipe: DataRecipe) -> str:
+    """Why the filters drop the clip; empty if they keep it."""
+    for name, rule in CLIP_RULES.items():
+        detail = rule(clip, recipe)
+        if detail:
+            return f"{name}: {detail}"
     return ""
 
 
-def score_reason(scores: Mapping[str, float], recipe: DataRecipe) -> str:
-    """Why a clip of these further scores is dropped, or "": its caption does not fit it, or a scorer of the recipe's own says so."""
-    least = recipe.agreement.min_caption
-    if least is not None and "caption" in scores and (said := _below(scores["caption"], least, "cosine")):
-        return f"caption does not fit: {said}"
+def score_drop_reason(scores: Mapping[str, float], recipe: DataRecipe) -> str:
+    """Why a clip with these further scores is dropped; empty if it is kept.
+
+    "caption" is the cosine of the clip and its best caption; the others are scores of the recipe's functions
+    by name.
+    """
+    min_caption = recipe.agreement.min_caption
+    if min_caption is not None and "caption" in scores:
+        detail = _below(scores["caption"], min_caption, "cosine")
+        if detail:
+            return f"caption does not fit: {detail}"
+
     for name, rule in recipe.scorers.items():
         low = _below(scores[name], rule.min, "score") if rule.min is not None else None
         high = _above(scores[name], rule.max, "score") if rule.max is not None else None

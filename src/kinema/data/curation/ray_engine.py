@@ -1,20 +1,23 @@
-"""The stages on Ray, for more machines than one. The only file that imports ray.
+"""An engine on Ray, for builds on several machines. This is the only file that imports ray.
 
-Each job is a Ray task that runs it in a child of its own, as on one machine, so a file that hangs or kills FFmpeg takes no Ray worker
-with it. The paths of the files must be the same on every machine; results come back to the one that builds, which alone writes.
+Each work item is a Ray task that runs the item in a child process, as on one machine, so a file that hangs or
+crashes FFmpeg does not take a Ray worker down. The paths of the files must be the same on every machine.
+Results return to the machine that runs the build; only that one writes.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kinema.data.curation.engine import Job, Outcome, Stage, run_in_child
+from kinema.data.curation.engine import StepFunction, WorkItem, WorkOutcome, run_in_child
 from kinema.errors import DataError
 
 IN_FLIGHT_PER_CPU = 2
 
 
 class RayEngine:
-    """The cluster at `address`, or one that is started here for the length of the build. Raises `DataError` without ray."""
+    """The Ray cluster at `address`, or a local one that is started for the build. Raises `DataError` without
+    ray.
+    """
 
     def __init__(self, address: str | None = None, num_cpus: int | None = None) -> None:
         try:
@@ -23,6 +26,7 @@ class RayEngine:
             raise DataError(
                 f"--ray needs ray ({error}): pip install 'kinema[ray]', or leave it out and use --workers"
             ) from error
+
         if not ray.is_initialized():
             ray.init(
                 address=address,
@@ -32,19 +36,20 @@ class RayEngine:
             )
         self.ray = ray
 
-    def run(self, stage: Stage, jobs: Iterable[Job]) -> Iterator[Outcome]:
-        """An outcome for every job, as they are done; a task whose machine is lost is done again by Ray."""
+    def run(self, function: StepFunction, items: Iterable[WorkItem]) -> Iterator[WorkOutcome]:
+        """One outcome for every item, in order of completion. Ray repeats items of a machine that is lost."""
         remote = self.ray.remote(run_in_child)
-        most = IN_FLIGHT_PER_CPU * max(1, int(self.ray.cluster_resources().get("CPU", 1)))
-        waiting = iter(jobs)
-        flying: list[Any] = []
+        max_in_flight = IN_FLIGHT_PER_CPU * max(1, int(self.ray.cluster_resources().get("CPU", 1)))
+        waiting = iter(items)
+        in_flight: list[Any] = []
+
         while True:
-            while len(flying) < most:
-                job = next(waiting, None)
-                if job is None:
+            while len(in_flight) < max_in_flight:
+                item = next(waiting, None)
+                if item is None:
                     break
-                flying.append(remote.remote(stage, job))
-            if not flying:
+                in_flight.append(remote.remote(function, item))
+            if not in_flight:
                 return
-            ready, flying = self.ray.wait(flying, num_returns=1)
+            ready, in_flight = self.ray.wait(in_flight, num_returns=1)
             yield from self.ray.get(ready)

@@ -1,4 +1,6 @@
-"""The recipe of a data set: each threshold once, with its unit. `kinema data build --recipe data.toml` reads it strictly."""
+"""The recipe of a data set: every setting once, with its unit. `kinema data build --recipe data.toml` reads
+it strictly.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +11,14 @@ from kinema.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Cuts:
+class CutSettings:
     """How a file is cut into shots. See `kinema.data.curation.cuts`.
 
-    `threshold` is the mean change of hue, saturation and value (0 to 255) from one frame to the next that makes a cut (PySceneDetect's
-    ContentDetector and its default). A change that is undone within `flash_s` is a flash and no cut. Frames whose mean brightness is
-    below `black` (0 to 1) belong to no shot, which is how fades to black end one. The `detector` "transnetv2", or one called
-    "module:function", decides in place of the threshold; see `kinema.data.curation.plug_ins`.
+    `threshold` is the mean change of hue, saturation and value (0 to 255) between neighbouring frames that
+    makes a cut (PySceneDetect's ContentDetector and its default). A change that is undone within `flash_s` is
+    a flash and not a cut. Frames with a mean brightness below `black` (0 to 1) belong to no shot, so a fade
+    to black ends one. With `detector` "transnetv2" or "module:function", that function decides instead; see
+    `kinema.data.curation.plug_ins`.
     """
 
     detector: str = "content"
@@ -35,18 +38,20 @@ class Cuts:
 
     @property
     def function(self) -> str | None:
-        """The function that decides, as "module:function"; None for the threshold."""
+        """The detector as "module:function"; None if the threshold decides."""
         if self.detector == "transnetv2":
             return "kinema.data.curation.transnet:cuts"
         return self.detector if ":" in self.detector else None
 
 
 @dataclass(frozen=True)
-class Clips:
-    """The clips that shots are cut into: at `fps`, the longest possible up to `max_frames`, and how large.
+class ClipSettings:
+    """The clips into which shots are cut: at `fps`, each the longest possible up to `max_frames`.
 
-    A clip keeps the shape of its source and has about `area` pixels, never more than the source, unless `crop` gives one fixed
-    (height, width): then the middle of that shape is kept. Lengths and sides are rounded down to what the VAE takes.
+    A clip keeps the aspect ratio of its source and has about `area` pixels, at most those of the source. With
+    `crop`, a fixed (height, width), it is scaled to cover that size and cropped to the centre. Lengths and
+    sides are rounded down to sizes that the VAE accepts. `borders` says what is done with clips that have
+    black borders.
     """
 
     fps: float = 8.0
@@ -66,25 +71,25 @@ class Clips:
 
 
 @dataclass(frozen=True)
-class Filters:
-    """What a clip must reach. Shares are of 0 to 1; see `kinema.data.curation.scores` for what each number measures.
+class FilterSettings:
+    """The limits of a kept clip. `kinema.data.curation.scores` defines the scores; shares are 0 to 1.
 
-    Pictures are held to those that concern a single frame.
+    Stills are not tested for motion, rate and length.
     """
 
     min_side: int = 64
-    """Pixels of the shorter side of the source, borders taken off."""
+    """Pixels of the shorter side of the source without borders."""
     min_motion: float = 0.005
-    """Diagonals a second: below, a clip is static."""
+    """Frame diagonals per second; a clip below is static."""
     max_motion: float = 1.5
     min_sharpness: float = 20.0
     min_fps: float = 6.0
-    """Rate of the source: below, frames would come twice."""
+    """Rate of the source; below, frames would be repeated."""
     min_brightness: float = 0.06
     max_brightness: float = 0.94
     min_contrast: float = 0.03
     max_border: float = 0.5
-    """Share of the picture that black borders may take."""
+    """Share of the frame that black borders may cover."""
 
     def __post_init__(self) -> None:
         for name in ("min_brightness", "max_brightness", "min_contrast", "max_border"):
@@ -92,16 +97,16 @@ class Filters:
                 raise ConfigError(f"{name}={getattr(self, name):g} is a share: use 0 to 1")
         if self.min_motion > self.max_motion or self.min_brightness > self.max_brightness:
             raise ConfigError(
-                "a least value is above its greatest: min_motion <= max_motion and min_brightness <= max_brightness"
+                "a minimum is above its maximum: min_motion <= max_motion and min_brightness <= max_brightness"
             )
 
 
 @dataclass(frozen=True)
-class Dedup:
-    """When two clips of different shots show the same thing.
+class DedupSettings:
+    """When two clips of different shots are duplicates. See `kinema.data.curation.dedup`.
 
-    They do when the hashes of their middle frames differ in at most `max_bits` of 64 and no cell of their 16 x 16 thumbnails by more
-    than `max_difference` of 255. `max_bits = -1` keeps all.
+    The hashes of their middle frames differ in at most `max_bits` of 64, and no cell of their 16 x 16
+    thumbnails differs by more than `max_difference` of 255. `max_bits = -1` keeps all clips.
     """
 
     max_bits: int = 10
@@ -115,13 +120,15 @@ class Dedup:
 
 
 @dataclass(frozen=True)
-class Captioning:
-    """Who writes captions, beside those that come with the files, and what they must be like. See `kinema.data.curation.captioning`.
+class CaptionSettings:
+    """The writer of captions, and the checks that its captions must pass. See
+    `kinema.data.curation.steps.caption`.
 
-    `writer` is "model" (the captioner `model`: "shipped" or a folder), "endpoint" (the vision model called `model` at the address
-    `endpoint`, which gets `pictures` frames of at most `side` pixels, `parallel` clips at a time) or "file" (a .csv or .jsonl with the
-    columns path and caption). Each clip gets `tries` captions of every form, drawn at `temperature`; the first without a fault is taken.
-    Where a clip has captions of both kinds, the written ones are used in a `share` of clips: 0.95 in DALL-E 3.
+    `writer` is "model" (the captioner `model`: "shipped" or a folder), "endpoint" (the vision model called
+    `model` at the address `endpoint`, which gets `pictures` frames of at most `side` pixels, `parallel` clips
+    at a time) or "file" (a .csv or .jsonl with the columns path and caption). Each clip gets `tries` captions
+    of every form, sampled at `temperature`; the first that passes is used. If a clip also has captions from
+    its file, the written ones are used in a `share` of the clips: 0.95 in DALL-E 3.
     """
 
     writer: Literal["none", "model", "endpoint", "file"] = "none"
@@ -137,14 +144,16 @@ class Captioning:
     min_words: int = 3
     max_words: int = 150
     max_repeats: int = 2
-    """How often the same three words in a row may come."""
+    """How often the same three consecutive words may occur."""
     max_same: float = 0.05
-    """A caption of more than this share of the clips, and of more than `always_same`, is refused."""
+    """A caption that more than this share of the clips, and more than `always_same`, have is refused."""
     always_same: int = 10
     min_confidence: float = 0.5
-    """Geometric mean of the probabilities of the words; where the writer tells it."""
+    """Geometric mean of the probabilities of the words, if the writer gives it."""
     min_agreement: float = 0.5
-    """Cosine of clip and caption by the CLIP of the model `clip`, where it knows all words; -1 asks for none."""
+    """Cosine of clip and caption by the CLIP of the model `clip`, if it knows all words; -1 turns the check
+    off.
+    """
     clip: str = "shipped"
     pictures: int = 4
     side: int = 512
@@ -178,21 +187,22 @@ class Captioning:
                     f"writer='{self.writer}' and {name}='{getattr(self, name)}' do not go together: give both or neither"
                 )
         if self.writer == "endpoint":
-            self.ask()
+            self.open_endpoint()
 
-    def ask(self) -> Endpoint:
-        """The endpoint that is asked. Raises `ConfigError` when its address is none."""
+    def open_endpoint(self) -> Endpoint:
+        """The endpoint of the vision model. Raises `ConfigError` if the address is invalid."""
         return Endpoint(
             self.endpoint, model=self.model, temperature=self.temperature, timeout_s=self.timeout_s
         )
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """What a CLIP says of clips; it looks at them only when `min_caption` or `max_same` is given.
+class AgreementSettings:
+    """Filters by the CLIP of the model `clip`, which is used only if `min_caption` or `max_same` is given.
 
-    `min_caption` is the least cosine of a clip and its best caption. Of two clips of different files whose cosine is above `max_same` one
-    is dropped: they show the same thing, though not in the same pixels. Both depend on the CLIP: the column `scores` has what it gives.
+    `min_caption` is the least cosine of a clip and its best caption. Of two clips of different files whose
+    cosine is above `max_same`, one is dropped: they show the same content, though not the same pixels. Both
+    limits depend on the CLIP; the column `scores` has its values.
     """
 
     clip: str = "shipped"
@@ -206,14 +216,14 @@ class Agreement:
                 raise ConfigError(f"{name}={value:g} is a cosine: use -1 to 1")
 
     @property
-    def is_asked(self) -> bool:
-        """Whether the CLIP is needed."""
+    def is_enabled(self) -> bool:
+        """Whether a filter needs the CLIP."""
         return self.min_caption is not None or self.max_same is not None
 
 
 @dataclass(frozen=True)
 class ScorerRule:
-    """The function of a scorer, as "module:function" (see `kinema.data.curation.plug_ins`), and between what its number must lie."""
+    """A scorer as "module:function" (see `kinema.data.curation.plug_ins`), and the limits of its score."""
 
     function: str
     min: float | None = None
@@ -225,11 +235,11 @@ class ScorerRule:
 
 
 @dataclass(frozen=True)
-class Work:
-    """How the work is done; nothing here changes what comes out, but for files that a longer deadline saves.
+class WorkSettings:
+    """How the work is run. It does not change the result, except for files that need a longer deadline.
 
-    A file may take `deadline_s` and as long again as it plays; then its child is killed. The build stops when more than `error_budget`
-    of all files (and more than three) cannot be used.
+    A file may take `deadline_s` plus its own duration; then its child process is killed. The build stops if
+    more than `error_budget` of all files (and more than three) cannot be used.
     """
 
     deadline_s: float = 60.0
@@ -245,23 +255,25 @@ class Work:
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Everything of a build. `vae` is "shipped", a model folder or an export; `licence` is that of files that do not say their own."""
+    """All settings of a build. `vae` is "shipped", a model folder or an export; `licence` is for files
+    without their own.
+    """
 
     vae: str = "shipped"
     licence: str = "unknown"
     device: str = "auto"
     side: int = 256
-    """Longest side, in pixels, of the frames that are looked at."""
-    cuts: Cuts = field(default_factory=Cuts)
-    clips: Clips = field(default_factory=Clips)
-    filters: Filters = field(default_factory=Filters)
-    dedup: Dedup = field(default_factory=Dedup)
-    captions: Captioning = field(default_factory=Captioning)
-    agreement: Agreement = field(default_factory=Agreement)
+    """Longest side, in pixels, of the frames that are analyzed."""
+    cuts: CutSettings = field(default_factory=CutSettings)
+    clips: ClipSettings = field(default_factory=ClipSettings)
+    filters: FilterSettings = field(default_factory=FilterSettings)
+    dedup: DedupSettings = field(default_factory=DedupSettings)
+    captions: CaptionSettings = field(default_factory=CaptionSettings)
+    agreement: AgreementSettings = field(default_factory=AgreementSettings)
     scorers: Mapping[str, ScorerRule] = field(default_factory=dict)
-    """Further scores, by the name that reasons give them."""
-    work: Work = field(default_factory=Work)
+    """Further scores by the names that appear in reasons."""
+    work: WorkSettings = field(default_factory=WorkSettings)
 
     def __post_init__(self) -> None:
         if self.side < 64:
-            raise ConfigError(f"side={self.side} is too small to see anything: use 64 or more")
+            raise ConfigError(f"side={self.side} is too small to analyze frames: use 64 or more")

@@ -1,4 +1,6 @@
-"""One HTML page that shows what a build did: funnel, distributions, captions, and clips kept and dropped, to play."""
+"""One HTML page that shows what a build did: funnel, distributions, captions, and clips kept and dropped, to
+play.
+"""
 
 import base64
 import html
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kinema.data.curation.stages import fitted
+from kinema.data.curation.steps.clip_frames import cropped
 from kinema.data.dataset import Dataset
 from kinema.errors import KinemaError
 from kinema.files import atomic_file, output_errors
@@ -30,7 +32,8 @@ svg{background:#f6f6f6}rect{fill:#3b6ea5}.bad{color:#a33}@media(prefers-color-sc
 
 
 def write_report(folder: Path, out: Path, *, examples: int = 12) -> Path:
-    """The path of the page about the data set in `folder`, with at most `examples` clips of each kind to play.
+    """The path of the page about the data set in `folder`, with at most `examples` clips of each kind to
+    play.
 
     A clip is shown as its file has it now; one whose file is gone is named without a picture.
     """
@@ -92,7 +95,9 @@ def _movie(row: dict[str, Any], path: Path) -> str:
     scale = min(1.0, SIDE / max(box[2:]))
     size = max(2, round(box[2] * scale / 2) * 2), max(2, round(box[3] * scale / 2) * 2)
     frames = next(
-        read_spans(path, [(row["start_s"], row["end_s"])], lambda index, pixels: fitted(pixels, box, *size))
+        read_spans(
+            path, [(row["start_s"], row["end_s"])], lambda index, pixels: cropped(pixels, {"box": box}, *size)
+        )
     )
     rate = min(row["fps"], row["source_fps"])
     timed = ((frame.time_s, frame.duration_s, frame.pixels) for frame in frames)

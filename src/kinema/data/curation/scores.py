@@ -1,9 +1,10 @@
-"""What is measured of a clip, from its small grey frames at the clip's rate. All are means or medians over the clip.
+"""The scores of a clip, from its small grey frames at the clip's rate. All are means or medians over the
+clip.
 
 - brightness, contrast: mean and standard deviation of grey, 0 to 1.
-- sharpness: variance of the Laplacian of the middle frames at the size they are looked at (Pech-Pacheco et al. 2000).
-- motion: mean length of the optical flow (DIS, Kroeger et al. 2016), in diagonals of the picture a second.
-- border: the share of the picture that is black at its edges in every frame.
+- sharpness: variance of the Laplacian of the middle frames at analysis size (Pech-Pacheco et al. 2000).
+- motion: mean length of the optical flow (DIS, Kroeger et al. 2016), in frame diagonals per second.
+- border: the share of the frame that is black at its edges in every frame.
 """
 
 import base64
@@ -16,11 +17,13 @@ import cv2
 import numpy as np
 
 BORDER_GREY = 30
-"""A row or column that is never brighter is border: limited-range black is 16, and compression rings around it."""
+"""A row or column that is never brighter is border: limited-range black is 16, plus ringing of compression.
+"""
 FLOW_SIDE = 128
-"""Longest side of the frames that flow is measured on: it is the mean that counts."""
-LEAST_FLOW_SIDE = 32
-"""Shortest side there: OpenCV's DIS halves a picture as often as its width allows, and crashes when a strip's height runs out before."""
+"""Longest side, in pixels, of the frames for optical flow; small, because only its mean is used."""
+MIN_FLOW_SIDE = 32
+"""Shortest side of those frames. OpenCV's DIS halves a frame as often as its width allows, and crashes if the
+height of a strip is used up before."""
 CELLS = 16
 """Rows and columns of a thumbnail."""
 
@@ -30,7 +33,8 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Scores:
-    """See the module. `box` is what lies inside the borders; `hash` is of the middle frame, `thumbnails` are three, as base64."""
+    """The scores of a clip. `box` is inside the borders; `hash` (hexadecimal) is of the middle frame;
+    `thumbnails` are those of first, middle and last frame, uint8 (3, 16, 16) in base64."""
 
     brightness: float
     contrast: float
@@ -43,15 +47,18 @@ class Scores:
 
 
 def score(greys: Sequence[np.ndarray], interval_s: float) -> Scores:
-    """The scores of a clip from its grey frames (h, w), uint8, `interval_s` apart; at least one."""
+    """The scores of a clip from its grey frames (h, w), uint8, at least one, `interval_s` apart."""
     box = inside_borders(greys)
     top, left, bottom, right = box
+
     h, w = greys[0].shape
     rows, columns = slice(round(top * h), round(bottom * h)), slice(round(left * w), round(right * w))
     inner = [grey[rows, columns] for grey in greys]
+
     stats = [cv2.meanStdDev(grey) for grey in inner]
     middle = inner[len(inner) // 3 : len(inner) // 3 + 3]
     shown = [inner[0], inner[len(inner) // 2], inner[-1]]
+
     return Scores(
         brightness=round(float(np.mean([mean[0, 0] for mean, _ in stats])) / 255, 5),
         contrast=round(float(np.mean([std[0, 0] for _, std in stats])) / 255, 5),
@@ -65,26 +72,33 @@ def score(greys: Sequence[np.ndarray], interval_s: float) -> Scores:
 
 
 def motion(greys: Sequence[np.ndarray], interval_s: float) -> float:
-    """Mean length of the flow between neighbouring frames, in diagonals of the picture a second; 0 for a single frame."""
+    """Mean length of the flow between neighbouring frames, in frame diagonals per second; 0 for a single
+    frame.
+    """
     if len(greys) < 2 or interval_s <= 0 or min(greys[0].shape) < 16:
         return 0.0
+
     shrink = min(1.0, FLOW_SIDE / max(greys[0].shape))
     size = (
-        max(LEAST_FLOW_SIDE, round(greys[0].shape[1] * shrink)),
-        max(LEAST_FLOW_SIDE, round(greys[0].shape[0] * shrink)),
+        max(MIN_FLOW_SIDE, round(greys[0].shape[1] * shrink)),
+        max(MIN_FLOW_SIDE, round(greys[0].shape[0] * shrink)),
     )
     small = [cv2.resize(grey, size, interpolation=cv2.INTER_AREA) for grey in greys]
+
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    calc: Any = flow.calc  # OpenCV's stubs do not say that the flow to begin with may be None
+    calc: Any = flow.calc  # the stubs of OpenCV lack that the initial flow may be None
     lengths = [np.linalg.norm(calc(first, second, None), axis=2).mean() for first, second in pairwise(small)]
     return float(np.mean(lengths)) / float(np.hypot(*size)) / interval_s
 
 
 def inside_borders(greys: Sequence[np.ndarray]) -> Box:
-    """The smallest box that holds every row and column which some frame shows brighter than `BORDER_GREY`; all when there is none."""
+    """The smallest box of all rows and columns that are brighter than `BORDER_GREY` in some frame; the whole
+    frame if none is.
+    """
     brightest = greys[0]
     for grey in greys[1:]:
         brightest = cv2.max(brightest, grey)
+
     h, w = brightest.shape
     rows, columns = (np.flatnonzero(brightest.max(axis=axis) > BORDER_GREY) for axis in (1, 0))
     if not len(rows):
@@ -93,11 +107,11 @@ def inside_borders(greys: Sequence[np.ndarray]) -> Box:
 
 
 def dhash(grey: np.ndarray) -> int:
-    """64 bits that say where the picture gets brighter from left to right, on an 8 x 8 grid."""
+    """64 bits: whether the frame gets brighter from left to right at each cell of an 8 x 8 grid (dHash)."""
     small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
 
 def thumbnail(grey: np.ndarray) -> np.ndarray:
-    """The picture as `CELLS` x `CELLS` mean greys, uint8."""
+    """The mean greys of the frame in `CELLS` x `CELLS` cells, uint8."""
     return cv2.resize(grey, (CELLS, CELLS), interpolation=cv2.INTER_AREA)

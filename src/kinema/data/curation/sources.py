@@ -1,10 +1,12 @@
-"""Which files a data set is made of, and what lies beside them: captions and licences.
+"""The input files of a data set, and what is stored beside them: captions and licences.
 
-- A folder: every file in it and below, but for hidden ones and those whose endings are in `BESIDE`.
-- A list: a .txt with a path a line, or a .csv or .jsonl with the columns path and, if known, caption and licence.
+- A folder: every file in it and below it, except hidden ones and those with an ending in `SIDECAR_ENDINGS`.
+- A list: a .txt with one path per line, or a .csv or .jsonl with the columns path and optionally caption and
+  licence.
 
-Beside clip.mp4, clip.txt holds its caption, and clip.json any of "caption" (a text, or texts by form: {"short": ..., "detailed": ...}),
-"licence" and "clips", a list of {"start_s", "end_s", "caption"} for parts of it. captions.csv in the folder has the columns of a list.
+Beside clip.mp4, clip.txt holds its caption, and clip.json any of "caption" (a text, or texts by form:
+{"short": ..., "detailed": ...}), "licence" and "clips", a list of {"start_s", "end_s", "caption"} for spans
+of it. captions.csv in the folder has the columns of a list.
 """
 
 import csv
@@ -12,11 +14,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kinema.errors import DataError
 
-BESIDE = frozenset(
+SIDECAR_ENDINGS = frozenset(
     {
         ".txt",
         ".json",
@@ -36,138 +38,162 @@ BESIDE = frozenset(
 )
 CAPTIONS_FILE = "captions.csv"
 ORIGINAL = "original"
-"""The form of a caption that came without one."""
+"""The form of a caption that came without a form."""
 
-Captions = dict[str, str]
+TextsByForm = dict[str, str]
+
+
+class CaptionedSpan(NamedTuple):
+    """The captions of a part of a file, from `start_s` to `end_s`."""
+
+    start_s: float
+    end_s: float
+    captions: TextsByForm
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file: where it lies, its name in the data set, and what was said of it. `parts` are captions of (start, end) in seconds."""
+class InputFile:
+    """A file: its path, its name in the data set, and the captions and the licence that came with it."""
 
     path: Path
     name: str
-    captions: Captions = field(default_factory=dict)
-    parts: tuple[tuple[float, float, Captions], ...] = ()
+    captions: TextsByForm = field(default_factory=dict)
+    spans: tuple[CaptionedSpan, ...] = ()
     licence: str | None = None
 
-    def captions_of(self, start_s: float, end_s: float) -> Captions:
-        """The captions of a stretch: those of the part that covers most of it, or else those of the whole file."""
-        overlaps = [(min(end, end_s) - max(start, start_s), captions) for start, end, captions in self.parts]
-        best = max(overlaps, key=lambda pair: pair[0], default=(0.0, self.captions))
-        return best[1] if best[0] > 0.5 * (end_s - start_s) else self.captions
+    def captions_of(self, start_s: float, end_s: float) -> TextsByForm:
+        """The captions of the span that covers most of `start_s` to `end_s`; those of the file if it covers
+        less than half.
+        """
+        overlaps = [min(span.end_s, end_s) - max(span.start_s, start_s) for span in self.spans]
+        if not overlaps:
+            return self.captions
+        best = max(range(len(overlaps)), key=overlaps.__getitem__)
+        return self.spans[best].captions if overlaps[best] > 0.5 * (end_s - start_s) else self.captions
 
 
-def find(place: Path) -> list[Found]:
-    """The files of a folder or a list, in the order of their names, each once. Raises `DataError` when there is none."""
-    if place.is_dir():
-        rows = read_rows(place / CAPTIONS_FILE) if (place / CAPTIONS_FILE).is_file() else {}
-        paths = [
-            path
-            for path in sorted(place.rglob("*"))
-            if not path.is_dir() and not _is_hidden(path.relative_to(place))
-        ]
-        files = [
-            _with_sidecars(path, path.relative_to(place).as_posix(), rows)
-            for path in paths
-            if path.suffix.lower() not in BESIDE
-        ]
-        unknown = sorted(set(rows) - {file.name for file in files})
-        if unknown:
-            raise DataError(
-                f"{place / CAPTIONS_FILE} names {unknown[0]}, which is not in {place}: paths in it are relative to that folder"
-            )
-    elif place.is_file():
-        rows = read_rows(place)
-        files = [_with_sidecars(place.parent / name, name, rows) for name in sorted(rows)]
+def find_files(path: Path) -> list[InputFile]:
+    """The files of a folder or a list, sorted by name, each once. Raises `DataError` if there is none."""
+    if path.is_dir():
+        files = _files_in_folder(path)
+    elif path.is_file():
+        rows = read_rows(path)
+        files = [_with_sidecars(path.parent / name, name, rows) for name in sorted(rows)]
     else:
-        raise DataError(f"{place}: there is no such folder or list")
+        raise DataError(f"{path}: no such folder or list")
+
     if not files:
-        raise DataError(f"{place} holds no file that could be a video")
+        raise DataError(f"{path} holds no file that could be a video")
     return files
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _files_in_folder(folder: Path) -> list[InputFile]:
+    captions_file = folder / CAPTIONS_FILE
+    rows = read_rows(captions_file) if captions_file.is_file() else {}
+
+    files = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        is_hidden = any(part.startswith(".") for part in name.parts)
+        if not path.is_dir() and not is_hidden and path.suffix.lower() not in SIDECAR_ENDINGS:
+            files.append(_with_sidecars(path, name.as_posix(), rows))
+
+    unknown = sorted(set(rows) - {file.name for file in files})
+    if unknown:
+        raise DataError(
+            f"{captions_file} names {unknown[0]}, which is not in {folder}: its paths are relative to that folder"
+        )
+    return files
 
 
 def read_rows(path: Path) -> dict[str, Mapping[str, Any]]:
-    """The rows of a list by their path."""
+    """The rows of a list by their path. Raises `DataError` if the file is not a list or a row has no path."""
     rows: dict[str, Mapping[str, Any]] = {}
-    for number, row in _rows(path):
+    for number, row in _numbered_rows(path):
         name = row.get("path")
         if not isinstance(name, str) or not name.strip():
-            raise DataError(
-                f"{path}, line {number}: no path (columns here: {', '.join(map(str, row))}; needed: path)"
-            )
+            columns = ", ".join(map(str, row))
+            raise DataError(f"{path}, line {number}: no path (columns here: {columns}; needed: path)")
         rows[name.strip()] = row
     return rows
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _numbered_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(line number, row) of a list."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path} is no list of files: {error}; write a path a line, or a .csv with a column path"
+            f"{path} is not a list of files: {error}; write one path per line, or a .csv with a column path"
         ) from error
+
+    lines = text.splitlines()
     match path.suffix.lower():
         case ".csv":
-            yield from ((number, row) for number, row in enumerate(csv.DictReader(text.splitlines()), 2))
+            yield from enumerate(csv.DictReader(lines), 2)
         case ".jsonl":
-            for number, line in enumerate(text.splitlines(), 1):
+            for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, _json(path, line, f", line {number}")
         case ".txt" | "":
-            yield from (
-                (number, {"path": line.strip()})
-                for number, line in enumerate(text.splitlines(), 1)
-                if line.strip()
-            )
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, {"path": line.strip()}
         case ending:
             raise DataError(
                 f"{path}: a list of files ends in .txt, .csv or .jsonl, not {ending}; or give a folder"
             )
 
 
-def _with_sidecars(path: Path, name: str, rows: Mapping[str, Mapping[str, Any]]) -> Found:
-    said = dict(rows.get(name, {}))
-    beside = path.with_suffix(".json")
-    if beside.is_file():
-        said |= _json(beside, _text(beside))
-    if path.with_suffix(".txt").is_file():
-        said.setdefault("caption", _text(path.with_suffix(".txt")))
-    where = str(beside if beside.is_file() else path)
-    parts = said.get("clips", ())
-    if not isinstance(parts, list | tuple):
-        raise DataError(f"{where}: clips must be a list of start_s, end_s and caption")
-    spans = []
-    for part in parts:
-        try:
-            spans.append(
-                (float(part["start_s"]), float(part["end_s"]), _captions(part.get("caption"), where))
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{where}: a part of a clip needs start_s, end_s and caption; got {part!r}"
-            ) from error
-    licence = said.get("licence") or said.get("license")
-    return Found(
-        path, name, _captions(said.get("caption"), where), tuple(spans), str(licence) if licence else None
+def _with_sidecars(path: Path, name: str, rows: Mapping[str, Mapping[str, Any]]) -> InputFile:
+    """The file with the values of its row, of clip.json and of clip.txt; the .json has priority, the .txt
+    comes last.
+    """
+    values = dict(rows.get(name, {}))
+    json_file, text_file = path.with_suffix(".json"), path.with_suffix(".txt")
+    if json_file.is_file():
+        values |= _json(json_file, _text(json_file))
+    if text_file.is_file():
+        values.setdefault("caption", _text(text_file))
+
+    origin = str(json_file if json_file.is_file() else path)
+    licence = values.get("licence") or values.get("license")
+    return InputFile(
+        path,
+        name,
+        _captions(values.get("caption"), origin),
+        _spans(values.get("clips", ()), origin),
+        str(licence) if licence else None,
     )
 
 
-def _captions(said: Any, where: str) -> Captions:
-    """Captions by form; empty texts are none."""
-    if said is None:
+def _spans(values: Any, origin: str) -> tuple[CaptionedSpan, ...]:
+    if not isinstance(values, list | tuple):
+        raise DataError(f"{origin}: clips must be a list of start_s, end_s and caption")
+
+    spans = []
+    for value in values:
+        try:
+            start_s, end_s = float(value["start_s"]), float(value["end_s"])
+            spans.append(CaptionedSpan(start_s, end_s, _captions(value.get("caption"), origin)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{origin}: a part of a clip needs start_s, end_s and caption; got {value!r}"
+            ) from error
+    return tuple(spans)
+
+
+def _captions(value: Any, origin: str) -> TextsByForm:
+    """Captions by form, without empty ones. Raises `DataError` if they are not text."""
+    if value is None:
         return {}
-    if isinstance(said, str):
-        said = {ORIGINAL: said}
-    if not isinstance(said, Mapping) or not all(isinstance(text, str) for text in said.values()):
+    if isinstance(value, str):
+        value = {ORIGINAL: value}
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
         raise DataError(
-            f"{where}: a caption is a text, or texts by form such as short and detailed; got {said!r}"
+            f"{origin}: caption must be a text, or texts by form such as short and detailed; got {value!r}"
         )
-    return {str(form): " ".join(text.split()) for form, text in said.items() if text.strip()}
+    return {str(form): " ".join(text.split()) for form, text in value.items() if text.strip()}
 
 
 def _text(path: Path) -> str:
@@ -177,11 +203,13 @@ def _text(path: Path) -> str:
         raise DataError(f"{path} cannot be read as text: {error}") from error
 
 
-def _json(path: Path, text: str, where: str = "") -> dict[str, Any]:
+def _json(path: Path, text: str, location: str = "") -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}{where}: {error}") from error
+        raise DataError(f"{path}{location}: {error}") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path}{where}: an object of names and values is needed, not {type(value).__name__}")
+        raise DataError(
+            f"{path}{location}: an object of names and values is needed, not {type(value).__name__}"
+        )
     return value

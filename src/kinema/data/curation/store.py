@@ -1,9 +1,11 @@
-"""What has been done, by content: each result is a file named by a hash of all that it depends on, and appears whole or not at all.
+"""Stored results of steps: each is a file named by a hash of everything that it depends on, written
+atomically.
 
-A build that was killed finds every result it had, and nothing that changed is mistaken for what it was.
+A build that was killed finds every finished result, and a changed input or setting never finds an old one.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +21,13 @@ WORK = "work"
 
 
 class Store:
-    """Results under a folder, by kind and key."""
+    """The results of one data set by kind (the step) and key, in the folder `work`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / WORK
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
-        """The stored object, or None."""
+        """The stored JSON object; None if it is missing or damaged."""
         try:
             value = json.loads(self._path(kind, key, ".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -33,25 +35,29 @@ class Store:
         return value if isinstance(value, dict) else None
 
     def put(self, kind: str, key: str, value: dict[str, Any]) -> None:
-        """Store a plain object."""
+        """Store a JSON object. Raises `OutputError` if it cannot be written."""
         self._write(self._path(kind, key, ".json"), json.dumps(value).encode())
 
     def get_array(self, kind: str, key: str) -> np.ndarray | None:
-        """The stored array, or None."""
+        """The stored array; None if it is missing or damaged."""
         try:
             return np.load(self._path(kind, key, ".npy"))
         except (OSError, ValueError, EOFError):
             return None
 
     def put_array(self, kind: str, key: str, value: np.ndarray) -> None:
-        """Store an array."""
+        """Store an array. Raises `OutputError` if it cannot be written."""
         path = self._path(kind, key, ".npy")
         with atomic_file(path) as partial, output_errors(path), partial.open("wb") as file:
             np.save(file, value)
 
     def has_array(self, kind: str, key: str) -> bool:
-        """Whether there is an array of that key."""
+        """Whether an array of that key is stored."""
         return self._path(kind, key, ".npy").exists()
+
+    def remove(self, kind: str) -> None:
+        """Remove all results of a kind."""
+        shutil.rmtree(self.folder / kind, ignore_errors=True)
 
     def _path(self, kind: str, key: str, ending: str) -> Path:
         return self.folder / kind / key[:2] / f"{key}{ending}"
@@ -63,9 +69,10 @@ class Store:
 
 @contextmanager
 def only_builder(folder: Path) -> Iterator[None]:
-    """Holds the folder of a data set for one build, and clears what a killed one left half written. The lock ends with the process.
+    """Locks the folder of a data set for one build, and removes partial files of a killed one.
 
-    Raises `DataError` when another build has it, `OutputError` when nothing can be written there.
+    The lock ends with the process. Raises `DataError` if another build holds the lock, and `OutputError` if
+    the folder is not writable.
     """
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

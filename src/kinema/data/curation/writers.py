@@ -1,18 +1,22 @@
-"""Who writes captions for clips (a captioner, a vision model at an endpoint, or a file), and the stage in which they do."""
+"""The writers of captions, which run in child processes: a captioner, a vision model at an endpoint, or a
+file.
+"""
 
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kinema.checkpoints.folders import resolve_model
 from kinema.config import from_dict
+from kinema.data.curation.caption_checks import CaptionCandidate
 from kinema.data.curation.captioner_runner import CaptionerRunner
-from kinema.data.curation.recipe import Captioning
-from kinema.data.curation.stages import Result, Task, one_thread, shown_clips
+from kinema.data.curation.engine import one_thread
+from kinema.data.curation.recipe import CaptionSettings
+from kinema.data.curation.steps.clip_frames import Span, clip_frames
 from kinema.errors import EndpointError
 from kinema.files import content_key
 from kinema.video import png_bytes
@@ -20,126 +24,138 @@ from kinema.video import png_bytes
 if TYPE_CHECKING:
     from kinema.models.clip import CLIP
 
-INSTRUCTIONS = "You caption video clips for training a text-to-video model. Say only what can be seen. Answer with the caption alone, in {language}."
+# The texts below enter the keys of stored captions: changing one makes every endpoint caption anew.
+INSTRUCTIONS = (
+    "You caption video clips for training a text-to-video model. Say only what can be seen. "
+    "Answer with the caption alone, in {language}."
+)
 LANGUAGES = {"en": "English", "zh": "Chinese"}
-ASKED = {
-    "short": "These are {n} frames of one clip, in order. Name the main subject and what it does, and to which side, in at most 15 words.",
-    "medium": "These are {n} frames of one clip, in order. In one sentence: the subject, what it does, to which side, where, "
-    "in which light.",
-    "detailed": "These are {n} frames of one clip, in order. In three to six sentences: the subject and its looks, what it does and how it "
-    "moves, the place, the light and the sky, what the camera does, and the style.",
+QUESTIONS = {
+    "short": "These are {n} frames of one clip, in order. Name the main subject and what it does, and to which "
+    "side, in at most 15 words.",
+    "medium": "These are {n} frames of one clip, in order. In one sentence: the subject, what it does, to which "
+    "side, where, in which light.",
+    "detailed": "These are {n} frames of one clip, in order. In three to six sentences: the subject and its looks, "
+    "what it does and how it moves, the place, the light and the sky, what the camera does, and the style.",
 }
-Said = dict[str, Any]
-"""A caption as a writer gives it: text, confidence and agreement (None where there is none), is_whole."""
+
+Captions = dict[str, list[CaptionCandidate]]
+"""Candidates by form."""
+Writer = Callable[[Span, np.ndarray], Captions]
+"""From a span and its frames, uint8 (f, h, w, 3), to captions. Raises `EndpointError`."""
 
 
-def forms_of(config: Captioning) -> list[str]:
-    """The forms of a caption that are written, by the names under which they are kept."""
-    return [form + ("_zh" if config.language == "zh" else "") for form in config.forms]
+def forms_of(settings: CaptionSettings) -> list[str]:
+    """The forms of caption that are written, under their names in the data set."""
+    return [form + ("_zh" if settings.language == "zh" else "") for form in settings.forms]
 
 
-def caption(task: Task) -> Result:
-    """What the writer says of some clips of the file at task["path"]: {"said": {clip_id: {form: [captions]}}, "error": ""}.
+def write_captions(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """{"said": {clip_id: {form: [candidates]}}, "error": ""} of clips of the file at arguments["path"].
 
-    task["clips"] are rows as `stages.encode` has them, with texts by form where a file is the writer; task["captions"] is a `Captioning`
-    as a table. When an endpoint fails, "error" says how, and "said" holds what was said before.
+    arguments["clips"] are spans, with "texts" by form if a file is the writer; arguments["captions"] is a
+    `CaptionSettings` as a dict. If an endpoint fails, "error" is its message and "said" has the captions
+    before it.
     """
-    config = from_dict(Captioning, task["captions"])
-    writer = _writer(json.dumps(task["captions"], sort_keys=True))
-    judge = _agreement(config.clip) if config.min_agreement > -1 else None
-    said: dict[str, Any] = {}
+    settings = from_dict(CaptionSettings, arguments["captions"])
+    writer = _writer(json.dumps(arguments["captions"], sort_keys=True))
+    agreement = _agreement(settings.clip) if settings.min_agreement > -1 else None
     failures: list[EndpointError] = []
 
-    def ask(pair: tuple[Mapping[str, Any], np.ndarray]) -> tuple[str, dict[str, list[Said]]]:
-        clip, frames = pair
-        if not failures:
-            try:
-                return clip["clip_id"], writer(clip, frames)
-            except EndpointError as error:
-                failures.append(error)
-        return clip["clip_id"], {}
+    def write(pair: tuple[Span, np.ndarray]) -> Captions:
+        if failures:
+            return {}
+        try:
+            return writer(*pair)
+        except EndpointError as error:
+            failures.append(error)
+            return {}
 
-    with ThreadPoolExecutor(config.parallel if config.writer == "endpoint" else 1) as pool:
-        shown = list(shown_clips(task))
-        for (clip_id, forms), (_, frames) in zip(pool.map(ask, shown), shown):
-            for one in (one for candidates in forms.values() for one in candidates):
-                one["agreement"] = judge(frames, one["text"]) if judge else None
+    captions: dict[str, Captions] = {}
+    with ThreadPoolExecutor(settings.parallel if settings.writer == "endpoint" else 1) as pool:
+        clips = list(clip_frames(arguments))
+        for (span, frames), forms in zip(clips, pool.map(write, clips)):
+            for candidates in forms.values():
+                for candidate in candidates:
+                    candidate["agreement"] = agreement(frames, candidate["text"]) if agreement else None
             if forms:
-                said[clip_id] = forms
-    return {"said": said, "error": str(failures[0]) if failures else ""}
-
-
-class _Writer(Protocol):
-    def __call__(self, clip: Mapping[str, Any], frames: np.ndarray) -> dict[str, list[Said]]: ...
+                captions[span["clip_id"]] = forms
+    return {"said": captions, "error": str(failures[0]) if failures else ""}
 
 
 @cache
-def _writer(table: str) -> _Writer:
-    """The writer of a `Captioning` in JSON, loaded once a process."""
-    config = from_dict(Captioning, json.loads(table))
-    if config.writer == "file":
-        return lambda clip, frames: {form: [_said(text)] for form, text in clip["texts"].items()}
-    if config.writer == "endpoint":
-        return _endpoint_writer(config)
-    runner = CaptionerRunner.load(config.model)
+def _writer(table: str) -> Writer:
+    """The writer of a `CaptionSettings` in JSON, created once per process."""
+    settings = from_dict(CaptionSettings, json.loads(table))
+    match settings.writer:
+        case "file":
+            return lambda span, _: {form: [_candidate(text)] for form, text in span["texts"].items()}
+        case "endpoint":
+            return _endpoint_writer(settings)
+        case _:
+            return _captioner_writer(settings)
 
-    def describe(clip: Mapping[str, Any], frames: np.ndarray) -> dict[str, list[Said]]:
-        forms: dict[str, list[Said]] = {}
-        for form in forms_of(config):
-            seeds = [
-                int(content_key([config.seed, clip["clip_id"], form, i])[:15], 16) for i in range(config.tries)
-            ]
-            with one_thread():
-                drawn = [
-                    runner.describe(frames, clip["fps"], form, temperature=config.temperature, seed=seed)
-                    for seed in seeds
-                ]
-            forms[form] = [_said(one.text, round(one.confidence, 4), one.is_complete) for one in drawn]
+
+def _captioner_writer(settings: CaptionSettings) -> Writer:
+    runner = CaptionerRunner.load(settings.model)
+
+    def write(span: Span, frames: np.ndarray) -> Captions:
+        forms: Captions = {}
+        for form in forms_of(settings):
+            candidates = []
+            for index in range(settings.tries):
+                seed = int(content_key([settings.seed, span["clip_id"], form, index])[:15], 16)
+                with one_thread():
+                    caption = runner.caption(
+                        frames, span["fps"], form, temperature=settings.temperature, seed=seed
+                    )
+                candidates.append(_candidate(caption.text, round(caption.confidence, 4), caption.is_complete))
+            forms[form] = candidates
         return forms
 
-    return describe
+    return write
 
 
-def _endpoint_writer(config: Captioning) -> _Writer:
-    endpoint = config.ask()
+def _endpoint_writer(settings: CaptionSettings) -> Writer:
+    endpoint = settings.open_endpoint()
+    instructions = INSTRUCTIONS.format(language=LANGUAGES[settings.language])
 
-    def describe(clip: Mapping[str, Any], frames: np.ndarray) -> dict[str, list[Said]]:
-        indices = sorted(
-            {round(i * (len(frames) - 1) / max(1, config.pictures - 1)) for i in range(config.pictures)}
-        )
-        pictures = [png_bytes(frames[i]) for i in indices]
-        forms: dict[str, list[Said]] = {}
-        for form in forms_of(config):
-            question = ASKED[form.removesuffix("_zh")].format(n=len(pictures))
-            answers = [
-                endpoint.ask(INSTRUCTIONS.format(language=LANGUAGES[config.language]), question, pictures)
-                for _ in range(config.tries)
-            ]
-            forms[form] = [_said(" ".join(answer.strip().strip('"').split())) for answer in answers]
+    def write(_: Span, frames: np.ndarray) -> Captions:
+        last, num_gaps = len(frames) - 1, max(1, settings.pictures - 1)
+        indices = sorted({round(i * last / num_gaps) for i in range(settings.pictures)})
+        images = [png_bytes(frames[index]) for index in indices]
+
+        forms: Captions = {}
+        for form in forms_of(settings):
+            question = QUESTIONS[form.removesuffix("_zh")].format(n=len(images))
+            answers = [endpoint.ask(instructions, question, images) for _ in range(settings.tries)]
+            forms[form] = [_candidate(" ".join(answer.strip().strip('"').split())) for answer in answers]
         return forms
 
-    return describe
+    return write
 
 
 @cache
 def _agreement(model: str) -> Callable[[np.ndarray, str], float | None]:
-    """The cosine of a clip and a caption by the CLIP of a model; None for a caption with words that it does not know."""
+    """The cosine of a clip and a caption by the CLIP of `model`; None if the caption has words outside its
+    vocabulary.
+    """
     import torch
 
-    from kinema.checkpoints.folders import load_clip
+    from kinema.checkpoints.components import load_clip
     from kinema.models.pixels import from_uint8
 
     clip: CLIP = load_clip(resolve_model(model))
 
-    def judge(frames: np.ndarray, text: str) -> float | None:
+    def agreement(frames: np.ndarray, text: str) -> float | None:
         uses = clip.tokenizer.explain(text)
         if not uses or not all(use.known and use.used for use in uses):
             return None
         with torch.inference_mode(), one_thread():
             return round(float(clip.similarity(from_uint8([frames]), [text])[0, 0]), 4)
 
-    return judge
+    return agreement
 
 
-def _said(text: str, confidence: float | None = None, is_whole: bool = True) -> Said:
+def _candidate(text: str, confidence: float | None = None, is_whole: bool = True) -> CaptionCandidate:
     return {"text": text, "confidence": confidence, "is_whole": is_whole, "agreement": None}

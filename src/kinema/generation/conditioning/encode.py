@@ -92,9 +92,7 @@ def describe_inputs(plan: Plan, inputs: Inputs) -> list[str]:
     for media, condition in {condition.media: condition for condition in plan.request.conditions}.items():
         video = find_input(inputs, media)
         is_still = condition.seconds is None
-        lines.append(
-            describe_fit(video, plan.width, plan.height, plan.fps, condition.fit, is_still=is_still)
-        )
+        lines.append(describe_fit(video, plan.width, plan.height, plan.fps, condition.fit, is_still=is_still))
     return lines
 
 

@@ -1,34 +1,37 @@
-"""Where the places of a request come to lie among the latents: pure arithmetic on frames.
+"""Where the clips of a request lie among the latent frames of the canvas: arithmetic on frames.
 
-Latent 0 holds one frame and latent i the four frames 4i - 3 to 4i. A clip that is kept fills whole latents only, so the canvas may begin
-up to three frames before the result does: of the four offsets the one that wastes least of the clips.
+Latent frame 0 holds one frame, and latent frame i the four frames 4i - 3 to 4i. A kept clip fills whole latent frames only, so the
+canvas may begin up to three frames before the result: of the four offsets, the one that wastes the fewest frames of the clips.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kinema.generation.conditioning.clips import Place
+from kinema.generation.conditioning.clips import ClipCondition
+
+STILL_WASTE = 0.01
+"""Waste of a frame for which a picture must stand still, relative to a clip's frame that is not kept."""
 
 
 @dataclass(frozen=True)
-class Laid:
-    """A place on the canvas. Frames `first` to `stop` - 1 of the canvas are its, and `latents` are those that its content fills."""
+class PlacedClip:
+    """A condition on the canvas: frames `first` to `stop` - 1 of the canvas, and the latent frames that its content fills."""
 
-    place: Place
+    condition: ClipCondition
     first: int
     stop: int
     latents: range
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The canvas of a request in time: the result is `num_frames` frames from `first` on."""
+class CanvasLayout:
+    """The canvas of a request in time. The result begins at frame `first` of its `canvas_frames` frames."""
 
     first: int
     canvas_frames: int
-    laid: tuple[Laid, ...]
+    clips: tuple[PlacedClip, ...]
     is_free: tuple[bool, ...]
-    """For every latent frame whether any of it has to be generated."""
+    """For every latent frame, whether any of it is generated."""
 
 
 def frames_of(latent: int, factor: int) -> range:
@@ -41,71 +44,85 @@ def latent_of(frame: int, factor: int) -> int:
     return -(-frame // factor)
 
 
-def lay_out(places: Sequence[Place], num_frames: int, fps: float, factor: int) -> Layout:
-    """The layout that loses least of the kept clips to latents which they fill only in part; the earliest of equals."""
-    layouts = [
-        _with_offset(places, num_frames, fps, factor, offset) for offset in range(factor if places else 1)
-    ]
-    return min(layouts, key=lambda layout: _waste(layout, num_frames, factor))
-
-
-def lay_cycle(places: Sequence[Place], num_frames: int, fps: float, factor: int) -> Layout:
-    """The layout of a loop: latent 0 is thrown away, and frame i of the result is frame i + 1 of the canvas."""
-    num_latents = num_frames // factor + 1
-    is_free = [True] * num_latents
-    laid = []
-    for place in places:
-        first, stop = (1 + frame for frame in span(place, num_frames, fps))
-        whole = [
-            i for i in range(1, num_latents) if all(first <= frame < stop for frame in frames_of(i, factor))
-        ]
-        if place.seconds is None:
-            whole = [latent_of(first, factor)]
-        for i in whole:
-            is_free[i] = False
-        laid.append(Laid(place, first, stop, range(whole[0], whole[-1] + 1) if whole else range(0)))
-    return Layout(1, num_frames + 1, tuple(laid), tuple(is_free))
-
-
-def span(place: Place, num_frames: int, fps: float) -> tuple[int, int]:
-    """First frame of the result that is the place's, and the one after its last."""
-    length = 1 if place.seconds is None else max(1, round(place.seconds * fps))
-    first = num_frames - length if place.at_s is None else round(place.at_s * fps)
+def frame_span(condition: ClipCondition, num_frames: int, fps: float) -> tuple[int, int]:
+    """The first frame of the result that a condition covers, and the frame after the last."""
+    length = 1 if condition.seconds is None else max(1, round(condition.seconds * fps))
+    first = num_frames - length if condition.at_s is None else round(condition.at_s * fps)
     return first, first + length
 
 
-def _with_offset(places: Sequence[Place], num_frames: int, fps: float, factor: int, offset: int) -> Layout:
-    num_latents = latent_of(offset + num_frames - 1, factor) + 1
-    shown = range(offset, offset + num_frames)
+def make_layout(
+    conditions: Sequence[ClipCondition], num_frames: int, fps: float, factor: int
+) -> CanvasLayout:
+    """The layout of a result of `num_frames` frames with the smallest waste; the earliest of equals."""
+    offsets = range(factor if conditions else 1)
+    layouts = [_with_offset(conditions, num_frames, fps, factor, offset) for offset in offsets]
+    return min(layouts, key=lambda layout: _waste(layout, num_frames, factor))
+
+
+def make_loop_layout(
+    conditions: Sequence[ClipCondition], num_frames: int, fps: float, factor: int
+) -> CanvasLayout:
+    """The layout of a loop: latent frame 0 is discarded, and frame i of the result is frame i + 1 of the canvas."""
+    num_latents = num_frames // factor + 1
     is_free = [True] * num_latents
-    laid = []
-    for place in places:
-        first, stop = (offset + frame for frame in span(place, num_frames, fps))
-        touched = range(
-            latent_of(max(first, 0), factor), min(num_latents, latent_of(max(stop - 1, 0), factor) + 1)
-        )
-        if place.strength == 0 and place.seconds is not None:
-            whole = [
-                i
-                for i in touched
-                if all(first <= frame < stop for frame in frames_of(i, factor) if frame in shown)
-            ]
-            touched = range(whole[0], whole[-1] + 1) if whole else range(0)
-        for i in touched:
-            is_free[i] = (is_free[i] if place.is_limited else False) if place.strength == 0 else True
-        laid.append(Laid(place, first, stop, touched))
-    return Layout(offset, factor * (num_latents - 1) + 1, tuple(laid), tuple(is_free))
+    clips = []
+    for condition in conditions:
+        first, stop = (1 + frame for frame in frame_span(condition, num_frames, fps))
+        if condition.seconds is None:
+            latents = range(latent_of(first, factor), latent_of(first, factor) + 1)
+        else:
+            latents = _filled(range(1, num_latents), range(first, stop), factor)
+
+        for i in latents:
+            is_free[i] = False
+        clips.append(PlacedClip(condition, first, stop, latents))
+    return CanvasLayout(1, num_frames + 1, tuple(clips), tuple(is_free))
 
 
-def _waste(layout: Layout, num_frames: int, factor: int) -> float:
-    """Frames of kept clips outside their latents; less grave, the frames for which a picture has to stand still."""
+def _with_offset(
+    conditions: Sequence[ClipCondition], num_frames: int, fps: float, factor: int, offset: int
+) -> CanvasLayout:
+    """The layout of a result that begins at frame `offset` of the canvas."""
+    num_latents = latent_of(offset + num_frames - 1, factor) + 1
+    result = range(offset, offset + num_frames)
+    is_free = [True] * num_latents
+    clips = []
+    for condition in conditions:
+        first, stop = (offset + frame for frame in frame_span(condition, num_frames, fps))
+        last = latent_of(max(stop - 1, 0), factor)
+        latents = range(latent_of(max(first, 0), factor), min(num_latents, last + 1))
+        if condition.strength == 0 and condition.seconds is not None:
+            latents = _filled(latents, range(first, stop), factor, result)
+
+        for i in latents:
+            if condition.strength > 0:
+                is_free[i] = True
+            elif not condition.is_limited:
+                is_free[i] = False
+        clips.append(PlacedClip(condition, first, stop, latents))
+    return CanvasLayout(offset, factor * (num_latents - 1) + 1, tuple(clips), tuple(is_free))
+
+
+def _filled(latents: range, frames: range, factor: int, result: range | None = None) -> range:
+    """The latent frames among `latents` whose frames all lie in `frames`; frames outside `result` do not count."""
+    filled = []
+    for i in latents:
+        own = [frame for frame in frames_of(i, factor) if result is None or frame in result]
+        if all(frame in frames for frame in own):
+            filled.append(i)
+    return range(filled[0], filled[-1] + 1) if filled else range(0)
+
+
+def _waste(layout: CanvasLayout, num_frames: int, factor: int) -> float:
+    """Frames of kept clips outside their latent frames, and with less weight frames for which a picture stands still."""
     waste = 0.0
-    shown = range(layout.first, layout.first + num_frames)
-    for laid in layout.laid:
-        filled = {frame for i in laid.latents for frame in frames_of(i, factor) if frame in shown}
-        own = set(range(laid.first, laid.stop))
-        if laid.place.seconds is None:
-            waste += 0.01 * len(filled - own)
-        elif laid.place.strength == 0:
+    result = range(layout.first, layout.first + num_frames)
+    for clip in layout.clips:
+        own = set(range(clip.first, clip.stop))
+        filled = {frame for i in clip.latents for frame in frames_of(i, factor) if frame in result}
+        if clip.condition.seconds is None:
+            waste += STILL_WASTE * len(filled - own)
+        elif clip.condition.strength == 0:
             waste += len(own - filled)
     return waste

@@ -1,4 +1,4 @@
-"""Storyboards as files.
+"""Storyboards in YAML files.
 
     seconds: 6
     shots:
@@ -6,7 +6,7 @@
       - {at: 3, prompt: "a penguin walks across the snow at night"}
       - {at: 5, clip: end.mp4}
 
-Files are found beside the storyboard.
+Paths are relative to the storyboard's folder.
 """
 
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ import yaml
 
 from kinema.config import from_dict
 from kinema.errors import ConfigError, RequestError
-from kinema.generation.conditioning.clips import read
+from kinema.generation.conditioning.clips import read_clip
 from kinema.generation.conditioning.tasks import Shot
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A line of a storyboard, as it is written."""
+class ShotEntry:
+    """A shot in the file. Raises `ConfigError` for an empty shot, a negative time, or an image with a clip."""
 
     at: float
     prompt: str | None = None
@@ -35,45 +35,50 @@ class Entry:
         if not self.at >= 0:
             raise ConfigError(f"at = {self.at} must be 0 or more seconds")
         if self.prompt is None and self.image is None and self.clip is None:
-            raise ConfigError(
-                f"the shot at {self.at:g} s holds nothing: give it a prompt, an image or a clip"
-            )
+            raise ConfigError(f"the shot at {self.at:g} s is empty: give it a prompt, an image or a clip")
         if self.image is not None and self.clip is not None:
-            raise ConfigError(f"the shot at {self.at:g} s has an image and a clip: make two shots of it")
+            raise ConfigError(f"the shot at {self.at:g} s has both an image and a clip: make two shots of it")
 
 
 @dataclass(frozen=True)
-class Board:
-    """A storyboard, as it is written."""
+class StoryboardFile:
+    """The contents of the file."""
 
-    shots: tuple[Entry, ...]
+    shots: tuple[ShotEntry, ...]
     seconds: float | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the request."""
 
 
-def read_board(path: Path, fps: float) -> tuple[dict[str, Any], list[Shot]]:
-    """The fields of a request that the storyboard at `path` sets, and its shots with their pictures and clips read.
+def read_storyboard(path: Path, fps: float) -> tuple[dict[str, Any], list[Shot]]:
+    """The request fields that the storyboard at `path` sets, and its shots with their pictures and clips at `fps`.
 
-    Raises `RequestError` for a file that is no storyboard, naming what is wrong, and the errors of `Video.read`.
+    Raises `RequestError` for a file that is not a storyboard, with the reason, and `VideoError` for a clip that cannot be read.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(values, Mapping):
             raise ConfigError("a storyboard is a mapping with 'shots'")
-        board = from_dict(Board, values)
+        storyboard = from_dict(StoryboardFile, values)
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
-        raise RequestError(f"{path} is no storyboard: {' '.join(str(error).split())}") from None
-    if not board.shots:
+        raise RequestError(f"{path} is not a storyboard: {' '.join(str(error).split())}") from None
+    if not storyboard.shots:
         raise RequestError(f"{path} has no shots: list at least one")
-    shots = []
-    for entry in board.shots:
-        media = read(path.parent / (entry.image or entry.clip), fps) if entry.image or entry.clip else None  # type: ignore[operator]
-        if entry.image is not None and media is not None and media.num_frames != 1:
-            raise RequestError(
-                f"{entry.image} is a clip of {media.num_frames} frames, not a picture: name it under 'clip'"
-            )
-        shots.append(Shot(entry.at, entry.prompt, media))
-    own = dict(board.fields) | ({} if board.seconds is None else {"seconds": board.seconds})
-    return own, shots
+
+    shots = [_read_shot(entry, path.parent, fps) for entry in storyboard.shots]
+    fields = dict(storyboard.fields)
+    if storyboard.seconds is not None:
+        fields["seconds"] = storyboard.seconds
+    return fields, shots
+
+
+def _read_shot(entry: ShotEntry, folder: Path, fps: float) -> Shot:
+    file = entry.image or entry.clip
+    clip = None if file is None else read_clip(folder / file, fps)
+    if entry.image is not None and clip is not None and clip.num_frames != 1:
+        raise RequestError(
+            f"{entry.image} is a clip of {clip.num_frames} frames, not a picture: name it under 'clip'"
+        )
+    return Shot(entry.at, entry.prompt, clip)

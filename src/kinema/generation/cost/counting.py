@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from kinema.checkpoints.components import with_weights
 from kinema.checkpoints.families.wan.model import IMAGE_FRAMES
-from kinema.checkpoints.folders import with_weights
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 from kinema.models.vae import VAE, VAEConfig

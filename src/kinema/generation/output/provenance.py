@@ -1,4 +1,4 @@
-"""How a video was made, kept inside its file: drop the mp4 on the tool and it can be made again."""
+"""Provenance of a video, embedded in its file, so that the same video can be generated again."""
 
 import json
 from importlib.metadata import PackageNotFoundError, version
@@ -7,14 +7,14 @@ from typing import Any
 
 from kinema.checkpoints.shipped import SHIPPED
 from kinema.errors import VideoError
-from kinema.generation.request import Plan
+from kinema.generation.plan import Plan
 from kinema.video import read_metadata
 
 KEY = "kinema"
 
 
 def package_version() -> str:
-    """The version of the installed package, or "source" when it runs without having been installed."""
+    """The version of the installed package, or "source" if it is not installed."""
     try:
         return version("kinema")
     except PackageNotFoundError:
@@ -22,9 +22,10 @@ def package_version() -> str:
 
 
 def provenance(plan: Plan, *, model_name: str, model_hash: str) -> dict[str, Any]:
-    """What is needed to make the video of `plan` again, as plain JSON values.
+    """What is needed to generate the video of `plan` again, as plain JSON values.
 
-    The model is named by its name and hash and never by a path, in the request too: the request alone finds only the shipped model again.
+    The model is identified by name and hash, never by a path, in the request too. The request alone therefore identifies only the
+    shipped model.
     """
     request = plan.request.to_dict()
     if plan.request.model != SHIPPED:
@@ -42,12 +43,12 @@ def provenance(plan: Plan, *, model_name: str, model_hash: str) -> dict[str, Any
 
 
 def metadata(values: dict[str, Any]) -> dict[str, str]:
-    """`values` of `provenance` as the metadata of a video file: one entry called `kinema`."""
+    """The values of `provenance` as metadata of a video file: one entry `kinema`."""
     return {KEY: json.dumps(values, ensure_ascii=False, sort_keys=True)}
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
-    """The values of `provenance` that a video file holds, or None when it holds none. Raises `VideoError` when they cannot be read."""
+    """The values of `provenance` in a video file, or None. Raises `VideoError` for values that cannot be read."""
     text = read_metadata(path).get(KEY)
     if text is None:
         return None

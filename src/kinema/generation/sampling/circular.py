@@ -1,9 +1,9 @@
-"""True loops: a cycle of latents without a first and a last.
+"""Seamless loops: latents in a circle, without a first and a last frame.
 
-A loop of 4k frames is k latents in a ring, with one throw-away latent in front of them, because a video that the model knows begins
-with the latent of one frame. At every call of the network the ring is rolled to another place, so that no place of it is the seam; a
-ring longer than the model was trained with is seen in overlapping arcs, whose estimates are averaged (as MultiDiffusion does in
-space: Bar-Tal et al. 2023). The decoder is causal: it is warmed with whole turns until it repeats itself.
+A loop of 4k frames is a circle of k latent frames behind one discarded latent frame, because a video that the model knows begins with
+an image latent. At every call of the network the circle is rotated by another offset, so that no position is always the seam. A
+circle longer than the model was trained with is estimated in overlapping segments, which are averaged (as MultiDiffusion does in
+space: Bar-Tal et al. 2023). The decoder is causal: it decodes whole cycles until its output repeats.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,69 +17,72 @@ from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE
 from kinema.shapes import Float
 
-MOST_TURNS = 6
-"""Turns after which the decoder counts as warm whatever it gives: its memory is a few latents."""
+MAX_CYCLES = 6
+"""Cycles after which the decoder's output counts as settled: its receptive field is a few latent frames."""
+GOLDEN_RATIO = 0.6180339887
 
 
-def on_ring(network: Network, arc: int, roll_at: Callable[[Tensor], int]) -> Network:
-    """`network` for latents (b, c, 1 + k, lh, lw), a throw-away one and a ring of k, of which it sees at most `arc` at a time.
+def circular_network(network: Network, segment: int, offset_at: Callable[[Tensor], int]) -> Network:
+    """`network` for latents (b, c, 1 + k, lh, lw): a discarded latent frame and a circle of k, at most `segment` of them per call.
 
-    `roll_at` says from the greatest of the times at which place of the ring the first arc begins.
+    `offset_at` maps the highest of the times to the position of the circle at which the first segment begins.
     """
 
     def estimate(x: Tensor, times: Tensor) -> Tensor:
         k = x.shape[2] - 1
-        size = min(arc, k)
-        num_arcs = 1 if size == k else -(-k // max(1, size // 2))
+        size = min(segment, k)
+        num_segments = 1 if size == k else -(-k // max(1, size // 2))
         total, count = torch.zeros_like(x), torch.zeros(x.shape[2], device=x.device)
-        for index in range(num_arcs):
-            begin = roll_at(times.max()) + index * k // num_arcs
-            places = torch.tensor([0, *(1 + (begin + i) % k for i in range(size))], device=x.device)
-            total.index_add_(2, places, network(x[:, :, places], times[:, :, places]))
-            count.index_add_(0, places, torch.ones_like(places, dtype=count.dtype))
+        for index in range(num_segments):
+            begin = offset_at(times.max()) + index * k // num_segments
+            frames = torch.tensor([0, *(1 + (begin + i) % k for i in range(size))], device=x.device)
+            total.index_add_(2, frames, network(x[:, :, frames], times[:, :, frames]))
+            count.index_add_(0, frames, torch.ones_like(frames, dtype=count.dtype))
         return total / count.view(1, 1, -1, 1, 1)
 
     return estimate
 
 
-def rolls(times: Float[Tensor, "u"], k: int) -> Callable[[Tensor], int]:
-    """A place of the ring for every time of a sampler, by golden-ratio steps, which cover a ring of any length evenly."""
+def roll_offsets(times: Float[Tensor, "u"], k: int) -> Callable[[Tensor], int]:
+    """A position of the circle for each of a sampler's times, in steps of the golden ratio, which cover any circle evenly."""
     known = times.tolist()
 
-    def roll_at(t: Tensor) -> int:
+    def offset_at(t: Tensor) -> int:
         index = min(range(len(known)), key=lambda i: abs(known[i] - float(t)))
-        return int(index * 0.6180339887 * k) % k
+        return int(index * GOLDEN_RATIO * k) % k
 
-    return roll_at
+    return offset_at
 
 
-def decode_cycle(
+def decode_loop(
     vae: VAE, latents: Float[Tensor, "c lf lh lw"], at_once: int
 ) -> Iterator[tuple[Tensor, bool]]:
-    """Pixels (1, 3, f, h, w) of the ring in `latents`, piece by piece, each with whether it belongs to the turn that counts.
+    """Pixels (1, 3, f, h, w) of the loop in `latents`, chunk by chunk, each with whether it belongs to the result.
 
-    That turn is one that equals the turn before it, so that its end runs on into its beginning.
+    The result is the first cycle that equals the cycle before it, so that its end continues into its beginning.
     """
     z = vae.denormalise(latents.unsqueeze(0))
-    turn, size = z[:, :, 1:], latents.shape[1] - 1
+    circle, size = z[:, :, 1:], latents.shape[1] - 1
 
     def endless() -> Iterator[Tensor]:
         yield z[:, :, :1]
         while True:
-            yield turn
+            yield circle
 
-    pieces = vae.stream_decode(endless(), at_once=at_once)
-    yield next(pieces), False
-    before: list[np.ndarray] = []
-    for _ in range(MOST_TURNS):
-        now, whole, done = [], [], 0
-        while done < size:
-            piece = next(pieces)
-            done += piece.shape[2] // vae.config.temporal_factor
-            whole.append(piece)
-            now.append(to_uint8(piece[0]))
-            yield piece, False
-        if before and all(np.array_equal(a, b) for a, b in zip(before, now)):
+    chunks = vae.stream_decode(endless(), at_once=at_once)
+    yield next(chunks), False
+
+    previous: list[np.ndarray] = []
+    cycle: list[Tensor] = []
+    for _ in range(MAX_CYCLES):
+        cycle, current, num_decoded = [], [], 0
+        while num_decoded < size:
+            chunk = next(chunks)
+            num_decoded += chunk.shape[2] // vae.config.temporal_factor
+            cycle.append(chunk)
+            current.append(to_uint8(chunk[0]))
+            yield chunk, False
+        if previous and all(np.array_equal(a, b) for a, b in zip(previous, current)):
             break
-        before = now
-    yield from ((piece, True) for piece in whole)
+        previous = current
+    yield from ((chunk, True) for chunk in cycle)

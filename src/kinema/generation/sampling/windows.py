@@ -1,16 +1,31 @@
-"""How a canvas that is longer than the model was trained with is made: in windows that slide over its latents.
+"""Sampling a canvas that is longer than the model was trained with: windows that slide over its latent frames.
 
-A window sees some latents that are done (its history, and what is known behind it) and makes the next ones. Latents are kept, never
-decoded and encoded again, so a window costs the same wherever it stands. Windows go forward from what is known, or backward towards it.
+A window contains latent frames that are done (its history, and kept clips) and generates the next ones. Finished latents are reused
+as they are, never decoded and encoded again, so every window has the same cost. Windows move away from kept clips, forwards or
+backwards.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kinema.diffusion.canvas import Canvas
+from kinema.shapes import Bool, Float
+
+if TYPE_CHECKING:
+    from kinema.generation.plan import Plan
+
+HISTORY_NOISE = 0.05
+"""Diffusion time at which a window receives latents that an earlier window generated. The model trusts them a little less than
+clean ones, so that errors do not accumulate (history noise augmentation, as in GameNGen: Valevski et al. 2024)."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Latent frames `first` to `stop` - 1 are seen; of those, `new_first` to `new_stop` - 1 are made."""
+    """Latent frames `first` to `stop` - 1, of which `new_first` to `new_stop` - 1 are generated."""
 
     first: int
     stop: int
@@ -18,44 +33,122 @@ class Window:
     new_stop: int
 
 
-def slide(is_free: Sequence[bool], size: int, history: int, cuts: Sequence[int] = ()) -> list[Window]:
-    """Windows of at most `size` latent frames that together make every free one, in the order in which they are to be made.
+@dataclass(frozen=True, eq=False)
+class WindowSample:
+    """What one run of the sampler works on: one window of the canvas, or a whole loop."""
 
-    A window keeps at least `history` latents that are done on the side it comes from, where there are as many, and up to that on the other
-    side when it arrives at known ones. No window makes latents on both sides of one of `cuts` (where the prompt changes).
+    canvas: Canvas
+    latent_frames: tuple[int, ...]
+    """For each latent frame of `canvas` its index on the whole canvas, which selects its noise."""
+    first_coordinate: int
+    """The time coordinate of the first latent frame: 0 for an image latent."""
+    new: slice
+    """The latent frames of `canvas` that are generated."""
+    prompt: str
+    is_loop: bool = False
+
+    @property
+    def target(self) -> slice:
+        """The generated latent frames on the whole canvas."""
+        new = self.latent_frames[self.new]
+        return slice(new[0], new[-1] + 1)
+
+
+def num_windows(plan: "Plan") -> int:
+    """The number of sampler runs for the plan's canvas."""
+    return 1 if plan.request.loop else len(plan.windows)
+
+
+def cut_window(
+    plan: "Plan", index: int, whole: Canvas, latents: Float[Tensor, "1 c lf lh lw"]
+) -> WindowSample:
+    """Window `index` of the canvas `whole`, with the results of earlier windows in `latents` as its history."""
+    if plan.request.loop:
+        num_latents = latents.shape[2]
+        frames = tuple(range(num_latents))
+        return WindowSample(whole, frames, 0, slice(0, num_latents), plan.request.prompt, is_loop=True)
+
+    window = plan.windows[index]
+    done = _done(plan.layout.is_free, plan.windows[:index], whole.start.device)
+    indices = list(range(window.first, window.stop))
+    has_anchor = window.first > 0 and plan.request.anchor and bool(done[0])
+    if has_anchor:
+        indices = [0, *indices]
+
+    start = whole.start[:, :, indices].clone()
+    is_history = (start > 0) & done[indices].view(1, 1, -1, 1, 1)
+    start = start.masked_fill(is_history, HISTORY_NOISE)
+    if has_anchor:
+        start[:, :, 0] = 0
+    canvas = Canvas(latents[:, :, indices], start == 0, start)
+
+    first_new = indices.index(window.new_first)
+    new = slice(first_new, first_new + window.new_stop - window.new_first)
+    prompt = [text for latent, text in plan.prompts if latent <= window.new_first][-1]
+    return WindowSample(canvas, tuple(indices), min(indices[0], 1), new, prompt)
+
+
+def insert_sample(
+    latents: Float[Tensor, "1 c lf lh lw"],
+    window: WindowSample,
+    sampled: Float[Tensor, "1 c _ lh lw"],
+) -> Float[Tensor, "1 c lf lh lw"]:
+    """`latents` of the whole canvas with the latent frames that `window` generated; `sampled` is its sampler's result."""
+    latents = latents.clone()
+    latents[:, :, window.target] = sampled[:, :, window.new].to(latents)
+    return latents
+
+
+def _done(is_free: Sequence[bool], earlier: Sequence[Window], device: torch.device) -> Bool[Tensor, " lf"]:
+    """Which latent frames are kept, or generated by `earlier` windows."""
+    done = torch.tensor([not free for free in is_free], device=device)
+    for window in earlier:
+        done[window.new_first : window.new_stop] = True
+    return done
+
+
+def sliding_windows(
+    is_free: Sequence[bool], size: int, history: int, cuts: Sequence[int] = ()
+) -> list[Window]:
+    """Windows of at most `size` latent frames that together generate every free one, in order of generation.
+
+    A window has up to `history` finished latent frames on the side it comes from, and up to that many on the other side when it
+    reaches kept ones. No window generates latent frames on both sides of one of `cuts`, where the prompt changes.
     """
     history = max(0, min(history, size - 1))
-    free = [i for i, is_one in enumerate(is_free) if is_one]
+    free = [i for i, latent_is_free in enumerate(is_free) if latent_is_free]
     if free and len(is_free) <= size and not any(free[0] < cut <= free[-1] for cut in cuts):
         return [Window(0, len(is_free), free[0], free[-1] + 1)]
+
     windows: list[Window] = []
     for first, stop in _runs(is_free):
-        pieces = [first, *(cut for cut in sorted(set(cuts)) if first < cut < stop), stop]
-        if len(pieces) == 2 and (alone := _alone(first, stop, len(is_free), size, history)):
-            windows.append(alone)
+        bounds = [first, *(cut for cut in sorted(set(cuts)) if first < cut < stop), stop]
+        single = _single_window(first, stop, len(is_free), size, history) if len(bounds) == 2 else None
+        if single is not None:
+            windows.append(single)
         elif first == 0 and stop < len(is_free):
-            windows += _backward(stop, len(is_free), size, history, pieces)
+            windows += _backward(stop, len(is_free), size, history, bounds)
         else:
-            windows += _forward(first, stop, len(is_free), size, history, pieces)
+            windows += _forward(first, stop, len(is_free), size, history, bounds)
     return windows
 
 
 def _runs(is_free: Sequence[bool]) -> list[tuple[int, int]]:
-    edges = [
-        i for i in range(len(is_free) + 1) if (i > 0 and is_free[i - 1]) != (i < len(is_free) and is_free[i])
-    ]
+    """First and stop of every run of free latent frames."""
+    padded = [False, *is_free, False]
+    edges = [i for i in range(len(padded) - 1) if padded[i] != padded[i + 1]]
     return list(zip(edges[::2], edges[1::2]))
 
 
-def _alone(first: int, stop: int, total: int, size: int, history: int) -> Window | None:
-    """One window for a whole run with what is known on both of its sides, when that is not too long."""
+def _single_window(first: int, stop: int, total: int, size: int, history: int) -> Window | None:
+    """One window for a whole run with the kept latent frames on both sides, or None if that is too long."""
     room = size - (stop - first)
     left, right = min(first, history), min(total - stop, history)
-    if (
-        left and right and left + right > room >= 2
-    ):  # both ends in one window, if only a latent of one: the way leads to where it arrives
+    if left and right and left + right > room >= 2:
+        # Both ends fit if each gives up history. With both, the motion leads from one end to the other.
         right = min(right, max(1, room // 2))
         left = room - right
+
     spare = room - left - right
     if spare < 0:
         return None
@@ -65,35 +158,40 @@ def _alone(first: int, stop: int, total: int, size: int, history: int) -> Window
 
 
 def _forward(
-    first: int, stop: int, total: int, size: int, history: int, pieces: Sequence[int]
+    first: int, stop: int, total: int, size: int, history: int, bounds: Sequence[int]
 ) -> list[Window]:
     windows = []
-    at = first
-    while at < stop:
-        room = size - min(at, history)
-        piece = next(cut for cut in pieces if cut > at)
-        ahead = min(total - stop, history, room - 1) if piece == stop else 0
-        left = piece - at + ahead
-        new_stop = min(piece, at + (_share(left, room) if at else room))
-        if new_stop == piece and left > room and piece - at > 1:
-            new_stop -= 1  # leave the last step to a window that sees where it arrives
-        seen = min(ahead, room - (new_stop - at)) if new_stop == stop else 0
-        windows.append(Window(max(0, new_stop + seen - size), new_stop + seen, at, new_stop))
-        at = new_stop
+    position = first
+    while position < stop:
+        room = size - min(position, history)
+        bound = next(bound for bound in bounds if bound > position)
+        ahead = min(total - stop, history, room - 1) if bound == stop else 0
+        remaining = bound - position + ahead
+
+        new_stop = min(bound, position + (_even_share(remaining, room) if position else room))
+        if new_stop == bound and remaining > room and bound - position > 1:
+            new_stop -= 1  # leave the last step to a window that contains the kept frames behind it
+
+        num_ahead = min(ahead, room - (new_stop - position)) if new_stop == stop else 0
+        last = new_stop + num_ahead
+        windows.append(Window(max(0, last - size), last, position, new_stop))
+        position = new_stop
     return windows
 
 
-def _backward(stop: int, total: int, size: int, history: int, pieces: Sequence[int]) -> list[Window]:
+def _backward(stop: int, total: int, size: int, history: int, bounds: Sequence[int]) -> list[Window]:
     windows = []
-    at = stop
-    while at > 0:
-        piece = next(cut for cut in reversed(pieces) if cut < at)
-        new_first = at - _share(at - piece, size - min(total - at, history))
-        windows.append(Window(new_first, min(total, new_first + size), new_first, at))
-        at = new_first
+    position = stop
+    while position > 0:
+        bound = next(bound for bound in reversed(bounds) if bound < position)
+        room = size - min(total - position, history)
+        new_first = position - _even_share(position - bound, room)
+        windows.append(Window(new_first, min(total, new_first + size), new_first, position))
+        position = new_first
     return windows
 
 
-def _share(num_latents: int, room: int) -> int:
-    """How many of them the next window makes when as few windows as can be make about as many each, so that all see much history."""
-    return -(-num_latents // -(-num_latents // room))
+def _even_share(num_latents: int, room: int) -> int:
+    """Latent frames of the next window if the fewest possible windows share `num_latents` evenly, which maximises history."""
+    num_windows = -(-num_latents // room)
+    return -(-num_latents // num_windows)

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kinema.checkpoints.folders import load_component, save_component
+from kinema.checkpoints.components import load_component, save_component
 from kinema.checkpoints.shipped import SHIPPED, shipped_oracle
 from kinema.checkpoints.tensors import weights_hash
 from kinema.config import to_dict

@@ -2,7 +2,7 @@
 slot."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from kinema.checkpoints.folders import load_component, resolve_model, save_component
+from kinema.checkpoints.components import load_component, save_component
+from kinema.checkpoints.folders import resolve_model
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import CaptionMix, draw_clips, to_tensor
 from kinema.errors import ConfigError
+from kinema.evaluation.vae_clip_metrics import GROUP_SIZE, CaptionedClips, clip_scores
 from kinema.files import write_json
 from kinema.models.clip import CLIP, CLIPConfig, clip_loss, foil_loss
 from kinema.models.oracle import OracleConfig
@@ -198,35 +200,16 @@ class CLIPTask:
         slot_loss, slot_metrics = model.read(pooled, truth)
         return loss + self.recipe.slot_loss * slot_loss, metrics | slot_metrics
 
-    @torch.no_grad()
-    def measure(self, model: CLIP, device: torch.device) -> dict[str, float]:
-        """Accuracies on held-out clips: retrieval among 32 captions, and true caption against foil, by slot
-        and in all."""
-        correct: dict[str, list[bool]] = {}
-        retrieved = []
+    def measure(self, model: CLIP) -> dict[str, float]:
+        """Retrieval and foil scores on held-out clips; see `kinema.evaluation.vae_clip_metrics.clip_scores`."""
+        return clip_scores(model, self._held_out_groups())
 
-        for start in range(0, self.recipe.data.held_out_clips, 32):
-            batch = self._draw(
-                "clip-held-out",
-                list(range(start, start + 32)),
-                self.recipe.data.num_frames,
-                CaptionMix(dropped=0.0),
-            )
-            video = model.encode_video(batch["video"].to(device))
-            texts = model.encode_text(batch["matched"])[1]
-            wrong = model.encode_text([caption for caption, _ in batch["foils"]])[1]
-            retrieved += ((video @ texts.T).argmax(dim=1).cpu() == torch.arange(len(video))).tolist()
-            better = ((video * texts).sum(dim=1) > (video * wrong).sum(dim=1)).tolist()
-            for (_, slot), is_correct in zip(batch["foils"], better):
-                correct.setdefault(slot, []).append(is_correct)
-
-        answers = [answer for slot in correct.values() for answer in slot]
-        scores = {f"foil_{slot}": sum(values) / len(values) for slot, values in sorted(correct.items())}
-        return {
-            "retrieval_of_32": sum(retrieved) / len(retrieved),
-            "foil": sum(answers) / len(answers),
-            **scores,
-        }
+    def _held_out_groups(self) -> Iterator[CaptionedClips]:
+        data = self.recipe.data
+        for start in range(0, data.held_out_clips, GROUP_SIZE):
+            indices = list(range(start, start + GROUP_SIZE))
+            batch = self._draw("clip-held-out", indices, data.num_frames, CaptionMix(dropped=0.0))
+            yield CaptionedClips(batch["video"], batch["matched"], batch["foils"])
 
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
@@ -243,12 +226,12 @@ class CLIPTask:
         ]
         videos = [Video(to_uint8(clip), 8.0) for clip in batch["video"]]
         save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
-        write_json(path.with_suffix(".json"), self.measure(model.clip, device))
+        write_json(path.with_suffix(".json"), self.measure(model.clip))
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
         """Write the CLIP with its tokenizer, and its accuracies on held-out clips."""
         assert isinstance(model, CLIPAndReader), "the CLIP task trains CLIPAndReader"
-        save_component(folder, model.clip, card={**training, "held_out": self.measure(model.clip, device)})
+        save_component(folder, model.clip, card={**training, "held_out": self.measure(model.clip)})
 
     def init_from(self, folder: Path) -> None:
         """Load the weights of a released CLIP with the same vocabulary."""

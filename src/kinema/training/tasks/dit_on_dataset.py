@@ -15,7 +15,9 @@ import torch
 from einops import reduce
 from torch import Tensor, nn
 
-from kinema.checkpoints.folders import Manifest, load_dit, resolve_model
+from kinema.checkpoints.components import load_dit
+from kinema.checkpoints.folders import resolve_model
+from kinema.checkpoints.manifest import Manifest
 from kinema.checkpoints.tensors import vae_hash
 from kinema.data.dataset import Dataset
 from kinema.data.packing import Packing

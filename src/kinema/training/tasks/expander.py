@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kinema.checkpoints.folders import load_component, save_component
+from kinema.checkpoints.components import load_component, save_component
 from kinema.data.seeds import Batch, derive_seed, numpy_rng
 from kinema.errors import ConfigError
 from kinema.models.expander import PROMPT_KINDS, SPECIAL, UNKNOWN, Expander, ExpanderConfig
-from kinema.prompts.tokenizer import pieces
+from kinema.prompts.segment import pieces
 from kinema.registry import lookup
 from kinema.training.task import Recipe
 from kinema.worlds import WORLDS, StageConfig

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from kinema.checkpoints.adapters import TARGETS, LoRALinear, add_lora, read_lora, save_lora
+from kinema.checkpoints.components import load_dit
 from kinema.checkpoints.families.wan.model import is_wan
-from kinema.checkpoints.folders import CARD, load_dit, resolve_model
+from kinema.checkpoints.folders import resolve_model
+from kinema.checkpoints.manifest import CARD
 from kinema.data.seeds import derive_seed
 from kinema.errors import ConfigError
 from kinema.files import atomic_folder, write_json

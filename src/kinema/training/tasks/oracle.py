@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kinema.checkpoints.folders import load_component, save_component
+from kinema.checkpoints.components import load_component, save_component
 from kinema.checkpoints.shipped import SHIPPED, shipped_model
 from kinema.checkpoints.tensors import weights_hash
 from kinema.config import to_dict

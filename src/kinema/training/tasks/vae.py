@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kinema.checkpoints.folders import load_component, save_component
+from kinema.checkpoints.components import load_component, save_component
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import draw_clips, to_tensor
 from kinema.errors import ConfigError

@@ -1,4 +1,4 @@
-"""An expansion keeps what the user named, whoever makes it: it is asked again, put right or refused."""
+"""An expansion keeps what the user named: it is proposed again, repaired or refused."""
 
 import json
 
@@ -9,13 +9,14 @@ from tests.endpoints import serving
 import kinema
 from kinema.endpoint import Endpoint
 from kinema.errors import ConfigError, ModelError, RequestError
-from kinema.generation.expansion import INSTRUCTIONS, Causal, Chat, Shipped, expand, load_expander
+from kinema.checkpoints.expanders import CausalLMExpander, KinemaExpander, load_expander
+from kinema.prompts.expansion import INSTRUCTIONS, ChatExpander, expand
 from kinema.generation.request import Request
-from kinema.prompts.fidelity import lost
+from kinema.prompts.fidelity import omissions
 
 
-class Says:
-    """An expander that gives prepared answers, the last of them for ever."""
+class PreparedExpander:
+    """An expander that gives prepared answers and repeats the last one."""
 
     name = "prepared"
 
@@ -49,32 +50,32 @@ class Says:
         ("Ada Lovelace walks", "Ada walks", ["the word 'lovelace'"]),
     ],
 )
-def test_what_is_lost_is_found(prompt, expansion, what):
-    assert [str(item) for item in lost(prompt, expansion)] == what
+def test_omissions_are_found(prompt, expansion, what):
+    assert [str(item) for item in omissions(prompt, expansion)] == what
 
 
-def test_every_prompt_has_lost_nothing_of_itself():
+def test_a_prompt_omits_nothing_of_itself():
     for prompt in (
         "3 quokkas don't jump, no snow",
         "《红楼梦》没有雪的三只狗",
         'never "two" or 1,000.5',
         "not without neither",
     ):
-        assert not lost(prompt, prompt)
-        assert not lost(prompt, f"{prompt}. Something else runs on a road at dawn")
+        assert not omissions(prompt, prompt)
+        assert not omissions(prompt, f"{prompt}. Something else runs on a road at dawn")
 
 
-def test_an_expander_that_loses_something_is_told_and_asked_again():
-    expander = Says("a puppy in a park", "a dog runs in a park")
+def test_an_expander_that_omits_something_is_asked_again():
+    expander = PreparedExpander("a puppy in a park", "a dog runs in a park")
     done = expand("a dog runs", expander)
     assert (done.prompt, done.repaired) == ("a dog runs in a park", ())
     assert expander.missing == [[], ["the word 'dog'", "the word 'runs'"]]
 
 
-def test_what_stays_lost_is_put_in_front_and_said():
-    done = expand("a dog runs.", Says("a puppy in a park"))
+def test_after_a_second_omission_the_original_is_put_in_front():
+    done = expand("a dog runs.", PreparedExpander("a puppy in a park"))
     assert done.prompt == "a dog runs. a puppy in a park"
-    assert "had lost the word 'dog', the word 'runs'" in done.lines[-1]
+    assert "the expander omitted the word 'dog', the word 'runs'" in done.lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -87,25 +88,25 @@ def test_what_stays_lost_is_put_in_front_and_said():
 )
 def test_a_contradiction_is_refused(prompt, answer):
     with pytest.raises(RequestError, match=r"the expansion by prepared lost .*Leave --expand out"):
-        expand(prompt, Says(answer))
+        expand(prompt, PreparedExpander(answer))
 
 
 def test_nothing_to_expand_and_too_much_are_refused():
     with pytest.raises(RequestError, match="no prompt to expand"):
-        expand("  ", Says("anything"))
+        expand("  ", PreparedExpander("anything"))
     with pytest.raises(RequestError, match="at most 2000"):
-        expand("a dog", Says("a dog " * 500))
+        expand("a dog", PreparedExpander("a dog " * 500))
 
 
-def test_what_language_models_put_around_an_answer_is_taken_off():
-    assert expand("a dog", Says('Rewritten: "a dog\n runs"')).prompt == "a dog runs"
-    assert expand('a sign "OPEN"', Says('a red sign "OPEN"')).prompt == 'a red sign "OPEN"'
+def test_the_wrapping_of_an_answer_is_removed():
+    assert expand("a dog", PreparedExpander('Rewritten: "a dog\n runs"')).prompt == "a dog runs"
+    assert expand('a sign "OPEN"', PreparedExpander('a red sign "OPEN"')).prompt == 'a red sign "OPEN"'
 
 
 @pytest.mark.parametrize("kind", list(INSTRUCTIONS))
 def test_an_endpoint_gets_the_instructions_of_its_kind(kind):
     with serving(lambda body: "a dog runs in a park") as (url, asked):
-        done = expand("a dog runs", Chat(Endpoint(url, model="m")), kind=kind, picture=b"png")
+        done = expand("a dog runs", ChatExpander(Endpoint(url, model="m")), kind=kind, picture=b"png")
     assert (done.prompt, done.expander) == ("a dog runs in a park", "m (endpoint)")
     assert asked[0]["messages"][0]["content"].startswith(INSTRUCTIONS[kind])
     assert asked[0]["messages"][1]["content"][1]["image_url"]["url"].startswith("data:image/png;base64,")
@@ -115,12 +116,12 @@ def test_an_endpoint_gets_the_instructions_of_its_kind(kind):
 def test_settings_of_an_endpoint_come_from_a_file(tmp_path):
     (tmp_path / "chat.toml").write_text('url = "http://localhost:1/v1"\nmodel = "m"\nretries = 0\n')
     expander = load_expander(str(tmp_path / "chat.toml"))
-    assert isinstance(expander, Chat)
+    assert isinstance(expander, ChatExpander)
     assert (expander.endpoint.model, expander.endpoint.retries) == ("m", 0)
     (tmp_path / "wrong.toml").write_text('url = "http://localhost:1/v1"\nmodell = "m"\n')
     with pytest.raises(ConfigError, match="did you mean 'model'"):
         load_expander(str(tmp_path / "wrong.toml"))
-    with pytest.raises(ModelError, match="is no expander"):
+    with pytest.raises(ModelError, match="is not an expander"):
         load_expander(str(tmp_path / "nowhere"))
 
 
@@ -150,21 +151,21 @@ def test_a_causal_model_of_transformers_expands(tmp_path):
         model.transformer.ln_f.bias[:] = 100.0
     model.save_pretrained(tmp_path)
     expander = load_expander(str(tmp_path))
-    assert isinstance(expander, Causal)
+    assert isinstance(expander, CausalLMExpander)
     done = expand("a dog runs", expander)
     assert done.prompt.startswith("a dog runs. park park")
     assert done.expander == f"{tmp_path.name} (transformers)"
 
 
-def test_a_folder_that_is_no_language_model_is_one_line(tmp_path):
+def test_a_folder_without_a_language_model_is_a_one_line_error(tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
         load_expander(str(tmp_path))
 
 
-def test_the_shipped_expander_keeps_what_is_strange_and_adds_nothing_unwanted():
-    expander = Shipped()
+def test_the_shipped_expander_keeps_unknown_words_and_adds_nothing_negated():
+    expander = KinemaExpander()
     for seed in range(6):
         done = expand('three quokkas walk, no snow, "Ada 3"', expander, seed=seed)
         assert not done.repaired
@@ -173,22 +174,22 @@ def test_the_shipped_expander_keeps_what_is_strange_and_adds_nothing_unwanted():
 
 
 def test_both_prompts_travel_with_a_request():
-    fields = expand("a dog", Says("a dog runs")).fields
+    fields = expand("a dog", PreparedExpander("a dog runs")).fields
     request = Request(**fields)
-    assert (request.prompt, request.written, request.expander) == ("a dog runs", "a dog", "prepared")
+    assert (request.prompt, request.original_prompt, request.expander) == ("a dog runs", "a dog", "prepared")
     assert Request.from_json(request.to_json()) == request
-    assert "written" not in Request("a dog").to_dict()
-    with pytest.raises(RequestError, match="the prompt as written has 3000 characters"):
-        Request("a dog", written="x" * 3000)
+    assert "original_prompt" not in Request("a dog").to_dict()
+    with pytest.raises(RequestError, match="the original prompt has 3000 characters"):
+        Request("a dog", original_prompt="x" * 3000)
 
 
 def test_expansion_is_off_unless_asked_and_is_stored(model_folder, tmp_path):
     options = {"model": str(model_folder), "frames": 1, "steps": 1}
-    assert kinema.generate("a fox runs", **options).plan.request.written is None
+    assert kinema.generate("a fox runs", **options).plan.request.original_prompt is None
     with serving(lambda body: "a red fox runs across the meadow") as (url, _):
         result = kinema.generate("a fox runs", expand=True, expander=url, **options)
     assert result.provenance["request"]["prompt"] == "a red fox runs across the meadow"
-    assert result.provenance["request"]["written"] == "a fox runs"
+    assert result.provenance["request"]["original_prompt"] == "a fox runs"
 
 
 def test_an_edit_and_a_picture_have_their_own_instructions(model_folder, tmp_path):

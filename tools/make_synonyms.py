@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
-from kinema.prompts.tokenizer import other_forms, pieces
+from kinema.prompts.segment import pieces
+from kinema.prompts.tokenizer import other_forms
 from kinema.worlds import StageConfig, StageWorld
 from kinema.worlds.stage.nouns import NOUNS
 
