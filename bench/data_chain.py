@@ -22,7 +22,7 @@ import scenedetect
 from kinema.config import to_dict
 from kinema.data.curation.recipe import DataRecipe
 from kinema.data.curation.scores import dhash, inside_borders, motion
-from kinema.data.curation.stages import look
+from kinema.data.curation.steps.analyze import analyze
 from kinema.video import Video, scanning
 from kinema.video.reading import at_constant_rate
 from kinema.video.scanning import read_header, read_spans
@@ -115,7 +115,7 @@ def usual_chain(path: Path) -> dict[Span, bool]:
 
 def shared_pass(path: Path) -> dict[Span, bool]:
     """The same of Kinema's one pass."""
-    limits, clips = RECIPE.filters, look({"path": str(path), "recipe": to_dict(RECIPE)})["clips"]
+    limits, clips = RECIPE.filters, analyze({"path": str(path), "recipe": to_dict(RECIPE)})["clips"]
     return {
         (clip["start_s"], clip["end_s"]): limits.min_motion <= clip["motion"] <= limits.max_motion
         and clip["sharpness"] >= limits.min_sharpness

@@ -14,8 +14,8 @@ Fit = Literal["crop", "pad", "stretch"]
 def fit_pixels(frames: np.ndarray, width: int, height: int, rule: Fit) -> np.ndarray:
     """`frames` (f, h, w, 3) as (f, height, width, 3); frames of that size come back as they are, bit for bit.
 
-    "crop" shows the middle, "pad" all of it between black bars, "stretch" all of it out of shape. Shrinking averages over areas,
-    enlarging is bicubic.
+    "crop" shows the middle, "pad" all of it between black bars, "stretch" all of it out of shape. Shrinking
+    averages over areas, enlarging is bicubic.
     """
     _, h, w, _ = frames.shape
     if (w, h) == (width, height):
@@ -32,6 +32,30 @@ def fit_pixels(frames: np.ndarray, width: int, height: int, rule: Fit) -> np.nda
         scaled = cv2.resize(np.ascontiguousarray(frame), (inner_width, inner_height), interpolation=method)
         shown[rows, columns] = scaled[cut_top : cut_top + height, cut_left : cut_left + width]
     return out
+
+
+def cover_and_crop(
+    image: np.ndarray, height: int, width: int, *, interpolation: int | None = None
+) -> np.ndarray:
+    """The image (h, w, 3), uint8, scaled to cover `height` x `width` and cropped to its centre.
+
+    Shrinks by area averages and enlarges bicubically, unless an `interpolation` of OpenCV is given. Where an
+    odd number of rows or columns is cut off, the larger part is cut at the bottom or right (`fit_pixels` cuts
+    it at the top or left).
+    """
+    h, w = image.shape[:2]
+    scale = max(height / h, width / w)
+    size = max(height, round(h * scale)), max(width, round(w * scale))
+    if size != (h, w):
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        image = cv2.resize(
+            np.ascontiguousarray(image),
+            size[::-1],
+            interpolation=method if interpolation is None else interpolation,
+        )
+
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
 def fit_mask(frames: np.ndarray, width: int, height: int, rule: Fit) -> np.ndarray:

@@ -4,23 +4,24 @@ from pathlib import Path
 import pytest
 
 from kinema.config import from_dict, override
-from kinema.data.curation.build import Funnel, build
+from kinema.data.curation.build import build
 from kinema.data.curation.engine import attempt
+from kinema.data.curation.funnel import Funnel
 from kinema.data.curation.recipe import DataRecipe
 
 Build = Callable[..., Funnel]
 
 
 class Here:
-    """The engine without children: what a stage does, in this process."""
+    """An engine that runs step functions in this process and records what it runs."""
 
     def __init__(self):
         self.done: list[str] = []
 
-    def run(self, stage, jobs):
-        for job in jobs:
-            self.done.append(f"{stage.__name__} {Path(job.task['path']).name}")
-            yield attempt(stage, job)
+    def run(self, function, items):
+        for item in items:
+            self.done.append(f"{function.__name__} {Path(item.arguments['path']).name}")
+            yield attempt(function, item)
 
 
 @pytest.fixture

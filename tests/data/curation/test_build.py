@@ -16,10 +16,10 @@ import pytest
 import torch
 from tests.data.curation.films import ODD, film, make, shot, texture
 
-from kinema.checkpoints.folders import load_vae
+from kinema.checkpoints.components import load_vae
 from kinema.cli.main import main
-from kinema.data.curation.build import target_frames, target_size
-from kinema.data.curation.recipe import Clips
+from kinema.data.curation.recipe import ClipSettings
+from kinema.data.curation.steps.cut import target_frames, target_size
 from kinema.data.curation.validate import dataset_problems
 from kinema.data.dataset import Dataset
 from kinema.errors import DataError
@@ -114,7 +114,7 @@ def test_a_second_build_does_nothing_and_a_changed_one_only_what_depends_on_it(f
     built(folder, out)
     assert [line for line in here.done if "none" not in line] == [
         "fingerprint zz.mkv",
-        "look zz.mkv",
+        "analyze zz.mkv",
         "encode zz.mkv",
     ]
     here.done.clear()
@@ -122,7 +122,7 @@ def test_a_second_build_does_nothing_and_a_changed_one_only_what_depends_on_it(f
     assert {line.split()[0] for line in here.done if "none" not in line} == {"encode"}
     here.done.clear()
     built(folder, out, "cuts.threshold=200", "clips.area=4096")
-    assert "look two.mkv" in here.done
+    assert "analyze two.mkv" in here.done
     assert not any("fingerprint one" in line for line in here.done)
 
 
@@ -131,7 +131,9 @@ def test_shards_hold_no_more_than_asked_and_old_ones_go(folder, built, tmp_path)
     built(folder, out)
     built(folder, out, "work.shard_clips=2")
     assert len(list((out / "shards").iterdir())) == 2
-    assert [line for line in dataset_problems(out) if "belongs to no clip" in line or line.startswith("error")] == []
+    assert [
+        line for line in dataset_problems(out) if "belongs to no clip" in line or line.startswith("error")
+    ] == []
 
 
 def test_a_file_that_is_renamed_is_not_looked_at_again(folder, built, here, tmp_path):
@@ -289,17 +291,18 @@ def test_one_build_at_a_time(folder, built, tmp_path):
     ],
 )
 def test_sizes_keep_the_shape_and_never_exceed_the_source(size, expected):
-    assert target_size(*size, Clips(area=128 * 128), 32) == expected
+    assert target_size(*size, ClipSettings(area=128 * 128), 32) == expected
 
 
 def test_a_crop_is_one_size_for_all():
-    assert target_size(1080, 1920, Clips(crop=(128, 128)), 32) == (128, 128)
-    assert target_size(100, 1920, Clips(crop=(128, 128)), 32) == (0, 0)
+    assert target_size(1080, 1920, ClipSettings(crop=(128, 128)), 32) == (128, 128)
+    assert target_size(100, 1920, ClipSettings(crop=(128, 128)), 32) == (0, 0)
 
 
 def test_lengths_are_four_k_and_one():
     assert [
-        target_frames(s, Clips(fps=8, max_frames=17, min_frames=5), 4) for s in (0.4, 0.6, 1.6, 2.125, 9)
+        target_frames(s, ClipSettings(fps=8, max_frames=17, min_frames=5), 4)
+        for s in (0.4, 0.6, 1.6, 2.125, 9)
     ] == [0, 5, 13, 17, 17]
 
 
@@ -338,13 +341,13 @@ def test_show_tells_where_a_clip_comes_from(folder, built, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["build", "nowhere", "-o", "out"], "nowhere: there is no such folder or list"),
+        (["build", "nowhere", "-o", "out"], "nowhere: no such folder or list"),
         (["build", ".", "-o", "out"], "holds no file that could be a video"),
         (["build", ".", "-o", "out", "--set", "clips.fsp=3"], "did you mean 'fps'"),
         (["build", ".", "-o", "out", "--set", "filters.min_contrast=3"], "min_contrast=3 is a share"),
         (["build", "list.csv", "-o", "out"], "list.csv, line 2: no path (columns here: file; needed: path)"),
-        (["validate", "."], "is no data set: it has no dataset.json"),
-        (["show", ".", "a"], "is no data set"),
+        (["validate", "."], "is not a data set: it has no dataset.json"),
+        (["show", ".", "a"], "is not a data set"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, words, line):

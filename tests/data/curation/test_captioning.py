@@ -1,4 +1,6 @@
-"""Captions that are written in a build: drawn, checked, mixed, stored; by the captioner, an endpoint or a file."""
+"""Captions that are written in a build: drawn, checked, mixed, stored; by the captioner, an endpoint or a
+file.
+"""
 
 import json
 from collections import Counter
@@ -9,8 +11,8 @@ from tests.data.curation.films import film, shot
 from tests.endpoints import serving
 
 from kinema.cli.main import main
-from kinema.data.curation.captioning import chosen, fault
-from kinema.data.curation.recipe import Captioning
+from kinema.data.curation.caption_checks import caption_fault, choose_captions
+from kinema.data.curation.recipe import CaptionSettings
 from kinema.data.dataset import Dataset
 from kinema.errors import ConfigError, EndpointError
 from kinema.video import save_image
@@ -40,25 +42,25 @@ def said(text: str, **values) -> dict:
     ],
 )
 def test_a_fault_is_named(one, why):
-    assert fault(one, Captioning()).startswith(why)
-    assert bool(fault(one, Captioning())) == bool(why)
+    assert caption_fault(one, CaptionSettings()).startswith(why)
+    assert bool(caption_fault(one, CaptionSettings())) == bool(why)
 
 
 def test_true_captions_of_the_world_have_no_fault():
     world = StageWorld(StageConfig(nouns=60, split="all"))
     for seed in range(60):
         for text in world.clip(seed, height=8, width=8, num_frames=1).captions.values():
-            assert fault(said(text), Captioning()) == ""
+            assert caption_fault(said(text), CaptionSettings()) == ""
 
 
 def test_written_captions_take_the_share_that_is_asked_for_and_always_the_same_clips():
     original, written = {"original": "mine"}, {"medium": "its"}
-    config = Captioning(share=0.7)
-    taken = [chosen(original, written, f"clip{i}", config) is written for i in range(2000)]
+    config = CaptionSettings(share=0.7)
+    taken = [choose_captions(original, written, f"clip{i}", config) is written for i in range(2000)]
     assert sum(taken) / 2000 == pytest.approx(0.7, abs=0.03)
-    assert taken == [chosen(original, written, f"clip{i}", config) is written for i in range(2000)]
-    assert chosen({}, written, "a", Captioning(share=0.0)) is written
-    assert chosen(original, {}, "a", Captioning(share=1.0)) is original
+    assert taken == [choose_captions(original, written, f"clip{i}", config) is written for i in range(2000)]
+    assert choose_captions({}, written, "a", CaptionSettings(share=0.0)) is written
+    assert choose_captions(original, {}, "a", CaptionSettings(share=1.0)) is original
 
 
 @pytest.fixture
@@ -103,12 +105,12 @@ def test_the_captioner_writes_what_is_true_and_a_rerun_writes_nothing(stage_film
 
     here.done.clear()
     built(place, out, *BY_MODEL, "captions.share=1.0", "filters.min_sharpness=0")
-    assert not any(line.startswith(("caption", "encode")) for line in here.done), (
+    assert not any(line.startswith(("write_captions", "encode")) for line in here.done), (
         "a share and a threshold are no work"
     )
     assert logs(out)["1.mkv"]["used"] == "written"
     built(place, out, *BY_MODEL, "captions.seed=5", "filters.min_sharpness=0")
-    assert {line.split()[0] for line in here.done} == {"caption"}
+    assert {line.split()[0] for line in here.done} == {"write_captions"}
 
 
 def test_captions_do_not_depend_on_the_other_clips(stage_films, built, tmp_path):
@@ -163,7 +165,7 @@ def test_an_endpoint_that_fails_stops_the_build_and_it_goes_on_from_there(films,
         return "a texture slides to the right" if count["asked"] != 2 else (401, b"no")
 
     with serving(answer) as (url, _):
-        with pytest.raises(EndpointError, match=r"refused: HTTP 401.*what is written is kept"):
+        with pytest.raises(EndpointError, match=r"refused: HTTP 401.*finished captions are kept"):
             built(films, tmp_path / "out", *endpoint(url), "captions.parallel=1")
         assert count["asked"] == 2
         built(films, tmp_path / "out", *endpoint(url), "captions.parallel=1")
@@ -226,7 +228,7 @@ def test_a_caption_is_held_against_the_clip_where_its_words_are_known(stage_film
 )
 def test_impossible_settings_are_refused(values, line):
     with pytest.raises(ConfigError, match=line):
-        Captioning(**values)
+        CaptionSettings(**values)
 
 
 def test_a_bad_address_or_captioner_is_one_line(films, tmp_path, capsys):

@@ -8,36 +8,36 @@ from pathlib import Path
 
 import pytest
 
-from kinema.data.curation.engine import Job, Pool
+from kinema.data.curation.engine import Pool, WorkItem
 from kinema.errors import DataError, VideoError
 
 
-def stage(task):
-    """A stage that does what its task says."""
-    match task["do"]:
+def step_function(arguments):
+    """Does what its arguments say."""
+    match arguments["do"]:
         case "hang":
             time.sleep(600)
         case "die":
             os.kill(os.getpid(), signal.SIGSEGV)
         case "raise":
-            raise VideoError(f"cannot read {task['path']}: it is upside down")
+            raise VideoError(f"cannot read {arguments['path']}: it is upside down")
         case "surprise":
             raise KeyError("width")
     return {"pid": os.getpid()}
 
 
-def test_every_job_has_one_outcome_whatever_becomes_of_its_child():
+def test_every_item_has_one_outcome_however_its_child_ends():
     todo = ["work", "hang", "die", "raise", "surprise", "work"]
     jobs = [
-        Job(f"{i}", {"do": what, "path": "clips/a.mp4"}, 0.2 if what == "hang" else 30)
+        WorkItem(f"{i}", {"do": what, "path": "clips/a.mp4"}, 0.2 if what == "hang" else 30)
         for i, what in enumerate(todo)
     ]
     engine = Pool(1)
     import kinema.data.curation.engine as module
 
-    before, module.START_S = module.START_S, 3.0  # the hanging job may come first to a new child
+    before, module.START_S = module.START_S, 3.0  # the hanging item may come first to a new child
     try:
-        outcomes = list(engine.run(stage, jobs))
+        outcomes = list(engine.run(step_function, jobs))
     finally:
         module.START_S = before
     assert [outcome.key for outcome in outcomes] == list("012345")
@@ -54,7 +54,7 @@ def test_every_job_has_one_outcome_whatever_becomes_of_its_child():
 
 
 def test_children_end_when_the_outcomes_are_no_longer_wanted():
-    run = Pool(1).run(stage, [Job("a", {"do": "work"}, 30), Job("b", {"do": "hang"}, 600)])
+    run = Pool(1).run(step_function, [WorkItem("a", {"do": "work"}, 30), WorkItem("b", {"do": "hang"}, 600)])
     pid = next(run).result["pid"]
     run.close()
     with pytest.raises(ProcessLookupError):

@@ -1,4 +1,6 @@
-"""Scores beyond the cheap ones: a recipe's own functions, captions that fit, files that look alike; each drop has its reason."""
+"""Scores beyond the cheap ones: a recipe's own functions, captions that fit, files that look alike; each drop
+has its reason.
+"""
 
 import json
 from pathlib import Path
@@ -10,9 +12,9 @@ from tests.data.curation.films import film, shot
 
 from kinema.data.curation import plug_ins
 from kinema.data.curation.cuts import BLACK, in_shots
-from kinema.data.curation.dedup import look_alikes
+from kinema.data.curation.dedup import ClipEmbedding, look_alikes
 from kinema.data.curation.overlay import share
-from kinema.data.curation.recipe import Agreement, Cuts
+from kinema.data.curation.recipe import AgreementSettings, CutSettings
 from kinema.data.dataset import Dataset
 from kinema.errors import ConfigError
 from kinema.video.scanning import ScannedFrame
@@ -73,7 +75,8 @@ def test_files_that_look_alike_are_kept_once(folder, built, model_folder, tmp_pa
 def test_look_alikes_are_those_above_the_cosine():
     unit = {"a": [1.0, 0.0], "b": [0.8, 0.6], "c": [0.6, 0.8], "d": [1.0, 0.0]}
     clips = [
-        (name, file, np.array(unit[name])) for name, file in (("a", "1"), ("b", "2"), ("c", "3"), ("d", "1"))
+        ClipEmbedding(name, file, np.array(unit[name]))
+        for name, file in (("a", "1"), ("b", "2"), ("c", "3"), ("d", "1"))
     ]
     assert [(one, other) for one, other, _ in look_alikes(clips, 0.9)] == [("c", "b")]
     assert [(one, other, round(cosine, 6)) for one, other, cosine in look_alikes(clips, 0.7)] == [
@@ -92,9 +95,9 @@ def test_a_scorer_that_is_none_is_said_before_the_work(folder, built, here, tmp_
             built(folder, tmp_path / "data", f'scorers.x.function="{name}"')
     assert not here.done
     with pytest.raises(ConfigError, match="gave nan, which is not a finite number"):
-        plug_ins.measure(f"{HERE}:nothing", np.zeros((1, 8, 8, 3), np.uint8))
+        plug_ins.run_scorer(f"{HERE}:nothing", np.zeros((1, 8, 8, 3), np.uint8))
     with pytest.raises(ConfigError, match="is a cosine"):
-        Agreement(max_same=2)
+        AgreementSettings(max_same=2)
 
 
 def frames(pictures: np.ndarray) -> list[ScannedFrame]:
@@ -104,12 +107,12 @@ def frames(pictures: np.ndarray) -> list[ScannedFrame]:
 def test_a_cut_detector_of_the_recipe_cuts():
     pictures = shot(1, 35)
     pictures[12:14] = 0
-    found = [number for number, _ in in_shots(frames(pictures), Cuts(detector=f"{HERE}:every_tenth"))]
+    found = [number for number, _ in in_shots(frames(pictures), CutSettings(detector=f"{HERE}:every_tenth"))]
     assert found == [0] * 10 + [1] * 2 + [BLACK] * 2 + [2] * 6 + [3] * 10 + [4] * 5
     with pytest.raises(ConfigError, match="left 35 frames without an answer"):
-        list(in_shots(frames(pictures), Cuts(detector=f"{HERE}:silent")))
+        list(in_shots(frames(pictures), CutSettings(detector=f"{HERE}:silent")))
     with pytest.raises(ConfigError, match="module:function"):
-        Cuts(detector="transnet")
+        CutSettings(detector="transnet")
 
 
 def test_words_that_stand_still_over_a_moving_picture_are_text():

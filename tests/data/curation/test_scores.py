@@ -6,8 +6,8 @@ import pytest
 from tests.data.curation.films import FPS, shot, texture
 
 from kinema.config import from_dict
-from kinema.data.curation.dedup import Seen, difference, duplicates
-from kinema.data.curation.recipe import Dedup
+from kinema.data.curation.dedup import ClipSignature, difference, duplicates
+from kinema.data.curation.recipe import DedupSettings
 from kinema.data.curation.scores import dhash, inside_borders, motion, score
 
 
@@ -49,9 +49,9 @@ def test_blur_lowers_sharpness_and_brightness_is_a_share():
     assert score([np.full((64, 64), 51, np.uint8)], 1).brightness == 0.2
 
 
-def seen(name: str, frames: np.ndarray) -> Seen:
+def seen(name: str, frames: np.ndarray) -> ClipSignature:
     return from_dict(
-        Seen,
+        ClipSignature,
         {
             "clip_id": name,
             "shot": name,
@@ -70,18 +70,18 @@ def test_a_smaller_and_compressed_copy_is_a_duplicate_and_a_changed_scene_is_not
     moved[:, 30:54, 40:72] = 255 - moved[:, 30:54, 40:72]
     other = shot(2, 5)
     clips = [seen("original", original), seen("copy", copy), seen("moved", moved), seen("other", other)]
-    assert list(duplicates(clips, Dedup())) == [("copy", "original")]
-    assert list(duplicates(clips, Dedup(max_bits=-1))) == []
+    assert list(duplicates(clips, DedupSettings())) == [("copy", "original")]
+    assert list(duplicates(clips, DedupSettings(max_bits=-1))) == []
     assert difference(clips[0], clips[1]) < 14 < difference(clips[0], clips[2])
 
 
 def test_clips_of_one_shot_are_no_duplicates():
     first = seen("a", shot(1, 5, speed=0))
-    again = Seen("b", first.shot, first.hash, first.thumbnails)
-    assert list(duplicates([first, again], Dedup())) == []
-    assert list(duplicates([first, Seen("b", "elsewhere", first.hash, first.thumbnails)], Dedup())) == [
-        ("b", "a")
-    ]
+    again = ClipSignature("b", first.shot, first.hash, first.thumbnails)
+    assert list(duplicates([first, again], DedupSettings())) == []
+    assert list(
+        duplicates([first, ClipSignature("b", "elsewhere", first.hash, first.thumbnails)], DedupSettings())
+    ) == [("b", "a")]
 
 
 def test_a_hash_outlives_a_change_of_size():
