@@ -14,7 +14,7 @@ run_folder.py         sampling options and output folder of both benchmarks
 page.py               report of both as text and page: prompts_page.py, timeline_page.py
 """
 
-from kinema.checkpoints.folders import load_oracle
+from kinema.checkpoints.oracle import load_oracle
 from kinema.evaluation.prompts import PromptsConfig, evaluate_prompts
 from kinema.evaluation.prompts_page import prompts_table, write_prompts_page
 from kinema.evaluation.samples import Sample, draw_samples, stage_of

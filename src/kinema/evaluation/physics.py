@@ -15,7 +15,7 @@ from kinema.models.oracle import MIN_FRAMES, Oracle, Reading
 from kinema.shapes import Float, UInt8
 from kinema.worlds.stage.nouns import NOUNS
 from kinema.worlds.stage.physics import GRAVITY, drop
-from kinema.worlds.stage.sprites import SpriteImage, place, sprite
+from kinema.worlds.stage.sprites import SpriteImage, place_sprite, sprite
 
 MIN_FIT = 0.9
 """Explained variance below which a track is not a fall."""
@@ -118,17 +118,17 @@ def _correlation(
 ) -> float:
     """Correlation of a window with a rotated sprite, over the sprite's pixels and without mean colours."""
     height, width = window.shape[:2]
-    where = place(image.alpha.shape, (height, width), (width / 2, height / 2), extent, degrees)
-    if where is None:
+    placement = place_sprite(image.alpha.shape, (height, width), (width / 2, height / 2), extent, degrees)
+    if placement is None:
         return 0.0
 
-    cover = where.warp(image.alpha)
+    cover = placement.warp(image.alpha)
     inside = cover > 0.5
     if inside.sum() < 8:
         return 0.0
 
-    pixels = window[where.top : where.bottom, where.left : where.right][inside]
-    drawn = where.warp(image.rgb)[inside]
+    pixels = placement.crop(window)[inside]
+    drawn = placement.warp(image.rgb)[inside]
     a, b = pixels - pixels.mean(axis=0), drawn - drawn.mean(axis=0)
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 0 else 0.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from kinema.checkpoints.folders import Manifest
+from kinema.checkpoints.manifest import Manifest
 from kinema.config import from_dict
 from kinema.errors import ConfigError, KinemaError, ModelError, RequestError
 from kinema.worlds import Clip, StageConfig, StageWorld

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kinema.checkpoints.folders import Manifest
+from kinema.checkpoints.manifest import Manifest
 from kinema.evaluation.timeline_metrics import (
     MIN_VISIBLE,
     Metrics,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kinema.checkpoints.folders import load_oracle
+from kinema.checkpoints.oracle import load_oracle
 from kinema.errors import ModelError
 from kinema.evaluation.samples import FIRST_SEED, ClipFormat, true_clip
 from kinema.evaluation.vae_clip_metrics import vae_round_trip

@@ -1,4 +1,4 @@
-"""Worlds: endless procedural clips whose captions and truth are exact."""
+"""Worlds: unlimited procedural clips with exact captions and truth."""
 
 from kinema.worlds.base import CAPTION_KEYS, Clip, Vocabulary, World
 from kinema.worlds.stage.world import StageConfig, StageWorld, is_held_out

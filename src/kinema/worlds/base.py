@@ -1,9 +1,11 @@
-"""What a world gives: a clip with captions and truth, and the words it can use."""
+"""The interface of a world: clips with captions and truth, and the vocabulary of the captions."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+
+from kinema.shapes import UInt8
 
 FORMS = ("short", "medium", "detailed")
 LANGUAGES = ("en", "zh")
@@ -12,9 +14,9 @@ CAPTION_KEYS = tuple(form + suffix for suffix in ("", "_zh") for form in FORMS)
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Frames `(f, h, w, 3)` in uint8 with their captions (keys `CAPTION_KEYS`) and their truth, which is plain JSON."""
+    """Frames with their captions (keys `CAPTION_KEYS`) and their truth, which is plain JSON."""
 
-    frames: np.ndarray
+    frames: UInt8[np.ndarray, "f h w 3"]
     fps: float
     captions: dict[str, str]
     truth: dict[str, Any]
@@ -22,7 +24,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The slot values of a world by slot, and in `words` every English and Chinese word that its captions can contain."""
+    """The values of each slot of a world, and in `words` every English and Chinese word of its captions."""
 
     nouns: tuple[str, ...]
     verbs: tuple[str, ...]
@@ -35,7 +37,7 @@ class Vocabulary:
 
 
 class World(Protocol):
-    """An endless source of clips; a clip is a pure function of the seed, the sizes and the world's configuration."""
+    """An unlimited source of clips. A clip depends only on the seed, the sizes and the world's configuration."""
 
     name: str
 
@@ -44,9 +46,9 @@ class World(Protocol):
         ...
 
     def foil(self, clip: Clip, seed: int) -> tuple[str, str]:
-        """A medium caption that differs from the clip's own in exactly one slot, and the name of that slot."""
+        """A medium caption that differs from the clip's in exactly one slot, and the name of that slot."""
         ...
 
     def vocabulary(self) -> Vocabulary:
-        """The names and words that this world uses."""
+        """The slot values and words of this world."""
         ...

@@ -25,9 +25,9 @@ def test_a_foil_is_wrong_in_its_slot_and_in_no_other():
         caption, slot = world.foil(clip, seed)
         if slot in CAPTION_SLOTS:
             seen.add(slot)
-            assert {name for name, right in grade_caption(caption, clip.truth).items() if not right} == {slot}, (
-                caption
-            )
+            assert {name for name, right in grade_caption(caption, clip.truth).items() if not right} == {
+                slot
+            }, caption
     assert seen == set(CAPTION_SLOTS)
 
 

@@ -112,7 +112,8 @@ def test_a_foil_is_wrong_in_exactly_one_slot(clips):
         seen.add(slot)
         assert text != clip.captions["medium"]
         assert text in {
-            WORLD.caption({**clip.truth, slot: value}, "medium") for value in WORLD._others(clip.truth, slot)
+            WORLD.caption({**clip.truth, slot: value}, "medium")
+            for value in WORLD.foil_values(clip.truth, slot)
         }
         if slot in ("noun", "ground", "size", "direction", "camera"):
             # What differs is one stretch of words; the rest is word for word the same.
@@ -133,7 +134,7 @@ def test_a_foil_is_wrong_in_the_same_slot_and_value_in_every_form(clips):
     for seed, clip in enumerate(clips):
         forms = {form: WORLD.foil(clip, seed, form) for form in ("medium", "detailed")}
         (slot,) = {slot for _, slot in forms.values()}
-        wrong = [{**clip.truth, slot: value} for value in WORLD._others(clip.truth, slot)]
+        wrong = [{**clip.truth, slot: value} for value in WORLD.foil_values(clip.truth, slot)]
         assert any(
             all(text == WORLD.caption(truth, form) for form, (text, _) in forms.items()) for truth in wrong
         )
@@ -141,9 +142,9 @@ def test_a_foil_is_wrong_in_the_same_slot_and_value_in_every_form(clips):
 
 def test_a_foil_keeps_to_what_the_noun_can_do(clips):
     for clip in clips:
-        for value in WORLD._others(clip.truth, "verb"):
+        for value in WORLD.foil_values(clip.truth, "verb"):
             assert value in NOUNS[clip.truth["noun"]].verbs
-        for value in WORLD._others(clip.truth, "noun"):
+        for value in WORLD.foil_values(clip.truth, "noun"):
             assert clip.truth["verb"] in NOUNS[value].verbs
 
 

@@ -1,32 +1,23 @@
-"""Captions of the stage, in English and Chinese: every string that a caption can contain lives in the tables of this file."""
+"""Captions of the stage in English and Chinese. The tables of this file contain every string of a caption."""
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from kinema.errors import RequestError
 from kinema.worlds.base import FORMS, LANGUAGES
 from kinema.worlds.stage.nouns import NOUNS, Noun
 
+T = TypeVar("T")
+
 FOIL_SLOTS = ("noun", "verb", "direction", "ground", "sky", "size", "count", "camera")
 CHOICES = (
-    "noun",
-    "other",
-    "verb",
-    "direction",
-    "ground",
-    "sky",
-    "size",
-    "camera",
-    "tail",
-    "order",
-    "detail",
-    "style",
-    "drop",
-    "drop_b",
+    *("noun", "other", "verb", "direction", "ground", "sky", "size", "camera", "tail"),
+    *("order", "detail", "style", "drop", "drop_b"),
 )
+"""The random choices of a caption, in the order in which they are drawn."""
 
 VERBS: dict[str, tuple[tuple[str, str], ...]] = {
     "roll": (("rolls", "roll"), ("rolls along", "roll along")),
@@ -72,6 +63,8 @@ SKY_WORDS: dict[str, tuple[str, ...]] = {
     "cloudy": ("on a cloudy day", "under a grey cloudy sky"),
     "dawn": ("at dawn", "under a pink dawn sky"),
 }
+PREPOSITIONS = {"fall": "onto", "fly": "over", "rise": "over"}
+"""Between verb and ground; "on" for other verbs."""
 INTO_SKY = {"day": "blue", "sunset": "sunset", "night": "night", "cloudy": "cloudy", "dawn": "pink dawn"}
 SIZES: dict[str, tuple[str, ...]] = {
     "small": ("small", "little"),
@@ -121,25 +114,7 @@ DETAILS: dict[str, tuple[str, ...]] = {
     "chase": ("It stays close behind.", "Both move at the same speed."),
 }
 STYLES = ("Flat cartoon style.", "Simple flat cartoon style.")
-FIXED = [
-    "a",
-    "an",
-    "the",
-    "at",
-    "under",
-    "on",
-    "over",
-    "onto",
-    "in",
-    "into",
-    "the",
-    "sky",
-    "scene",
-    "is",
-    "it",
-    "them",
-    "they",
-]
+FIXED = "a an the at under on over onto in into the sky scene is it them they"
 
 VERBS_ZH: dict[str, tuple[str, ...]] = {
     "roll": ("{at}{to}滚动", "{at}{to}滚去"),
@@ -214,7 +189,7 @@ IRREGULAR = {
 
 
 def plural(words: str) -> str:
-    """The plural of an English noun phrase, formed on its last word."""
+    """The plural of an English noun phrase."""
     if words in IRREGULAR:
         return IRREGULAR[words]
     head, _, last = words.rpartition(" ")
@@ -230,86 +205,97 @@ def plural(words: str) -> str:
 
 
 def article(words: str) -> str:
-    """The words with `a` or `an` in front."""
+    """The words with "a" or "an" in front."""
     return ("an " if words[0] in "aeiou" and not words.startswith(("ufo", "uni")) else "a ") + words
 
 
 class _Draws:
-    """One number in [0, 1) per choice, drawn up front: changing one slot's value leaves the synonyms of the others as they were."""
+    """One number in [0, 1) per choice. All are drawn first, so a slot's value does not change the words of others."""
 
     def __init__(self, rng: random.Random):
         self.value = {name: rng.random() for name in CHOICES}
 
     def pick(self, name: str, options: tuple[Any, ...]) -> Any:
+        """One of `options`: the first in half of all captions, so that models learn the usual wording best."""
         value = self.value[name]
-        # Half of the time the first, usual, option; so the plainest wording is the best learnt.
-        return (
-            options[0]
-            if value < 0.5
-            else options[min(int((value - 0.5) * 2 * len(options)), len(options) - 1)]
-        )
+        if value < 0.5:
+            return options[0]
+        return options[min(int((value - 0.5) * 2 * len(options)), len(options) - 1)]
+
+    def named_size(self, size: str, form: str) -> str:
+        """The size if the caption names it, else an empty string."""
+        if form == "detailed":
+            return size
+        is_dropped = form == "short" and self.value["drop"] < 0.5
+        return "" if size == "regular" or is_dropped else size
 
 
 def caption(truth: Mapping[str, Any], form: str, language: str, rng: random.Random) -> str:
-    """The caption of a clip with that truth: `form` short, medium or detailed, `language` en or zh. Synonyms come from `rng`.
+    """The caption of a clip with that truth. `rng` selects synonyms and word order.
 
-    short names the nouns and the verb, mostly the direction, and sometimes the place; medium names every slot that is not at its
-    plain value (one object, regular size, still camera); detailed is a few sentences that name all of them.
+    A short caption names the nouns and the verb, mostly the direction, and sometimes the ground or sky. A medium
+    caption names every slot that does not have its default value (one object, regular size, still camera). A detailed
+    caption names all slots in a few sentences. Raises `RequestError` for an unknown form or language.
     """
     if form not in FORMS or language not in LANGUAGES:
         raise RequestError(
-            f"no caption '{form}' in '{language}': forms are {', '.join(FORMS)}; languages are {', '.join(LANGUAGES)}"
+            f"no caption '{form}' in '{language}': "
+            f"forms are {', '.join(FORMS)}; languages are {', '.join(LANGUAGES)}"
         )
-    draws = _Draws(rng)
-    return (_english if language == "en" else _chinese)(truth, form, draws)
+    write = {"en": _english, "zh": _chinese}[language]
+    return write(truth, form, _Draws(rng))
 
 
 def _phrase(noun: Noun, count: int, size: str, draws: _Draws, slot: str) -> str:
     word = draws.pick(slot, noun.words)
     adjective = draws.pick("size", SIZES[size]) + " " if size else ""
-    return article(adjective + word) if count == 1 else f"{COUNTS[count]} {adjective}{plural(word)}"
+    if count == 1:
+        return article(adjective + word)
+    return f"{COUNTS[count]} {adjective}{plural(word)}"
 
 
 def _english(truth: Mapping[str, Any], form: str, draws: _Draws) -> str:
-    verb, count, size, camera = truth["verb"], truth["count"], truth["size"], truth["camera"]
+    verb, count = truth["verb"], truth["count"]
     number = 0 if count == 1 else 1
-    said_size = (
-        size
-        if form == "detailed"
-        else ""
-        if size == "regular" or (form == "short" and draws.value["drop"] < 0.5)
-        else size
-    )
-    subject = _phrase(NOUNS[truth["noun"]], count, said_size, draws, "noun")
+
+    subject = _phrase(NOUNS[truth["noun"]], count, draws.named_size(truth["size"], form), draws, "noun")
     action = draws.pick("verb", VERBS[verb])[number]
     if truth["other"]:
         action = action.format(other=_phrase(NOUNS[truth["other"]], 1, "", draws, "other"))
     direction = draws.pick("direction", DIRECTIONS[truth["direction"]])
     ground = draws.pick("ground", GROUND_WORDS[truth["ground"]])
     sky = draws.pick("sky", SKY_WORDS[truth["sky"]])
-    preposition = {"fall": "onto", "fly": "over", "rise": "over"}.get(verb, "on")
-    tail = draws.pick("tail", TAILS[truth["tail"]])[number] if truth["tail"] else ""
-    shown = draws.pick("camera", CAMERAS[camera]).format(it="it" if count == 1 else "them")
-    shown += CAMERA_STOPS if truth["camera_stops"] else ""
+    on_ground = f"{PREPOSITIONS.get(verb, 'on')} {ground}"
+    order = draws.value["order"]
+
     if form == "short":
-        drop, place = draws.value["drop_b"], draws.value["order"]
-        parts = [subject, action, "" if drop < 0.15 and verb != "spin" else direction]
-        parts += [f"{preposition} {ground}"] if place < 0.25 else [sky] if place < 0.45 else []
-        return " ".join(filter(None, parts))
-    where = f"{preposition} {ground}"
-    if verb == "rise" and draws.value["order"] < 0.6:
-        parts = [subject, action, f"into the {INTO_SKY[truth['sky']]} sky", where, tail]
-    elif verb != "rise" and draws.value["order"] < 0.15:
-        parts = [f"{sky},", subject, action, direction, where, tail]
+        if draws.value["drop_b"] < 0.15 and verb != "spin":
+            direction = ""
+        setting = on_ground if order < 0.25 else sky if order < 0.45 else ""
+        return _join([subject, action, direction, setting])
+
+    tail = draws.pick("tail", TAILS[truth["tail"]])[number] if truth["tail"] else ""
+    if verb == "rise" and order < 0.6:
+        phrases = [subject, action, f"into the {INTO_SKY[truth['sky']]} sky", on_ground, tail]
+    elif verb != "rise" and order < 0.15:
+        phrases = [f"{sky},", subject, action, direction, on_ground, tail]
     else:
-        parts = [subject, action, direction, where, sky, tail]
-    sentence = " ".join(filter(None, parts))
+        phrases = [subject, action, direction, on_ground, sky, tail]
+    sentence = _join(phrases)
+
+    camera = draws.pick("camera", CAMERAS[truth["camera"]]).format(it="it" if count == 1 else "them")
+    camera += CAMERA_STOPS if truth["camera_stops"] else ""
     if form == "medium":
-        return sentence if camera == "still" else f"{sentence}, {shown}"
+        return sentence if truth["camera"] == "still" else f"{sentence}, {camera}"
+
     detail = draws.pick("detail", DETAILS[verb]) if count == 1 else ""
     scene = f"The scene is {ground} {sky}."
     style = draws.pick("style", STYLES)
-    return " ".join(filter(None, [f"{_capital(sentence)}.", detail, scene, f"{_capital(shown)}.", style]))
+    return _join([f"{_capital(sentence)}.", detail, scene, f"{_capital(camera)}.", style])
+
+
+def _join(phrases: Iterable[str]) -> str:
+    return " ".join(filter(None, phrases))
 
 
 def _capital(text: str) -> str:
@@ -317,104 +303,102 @@ def _capital(text: str) -> str:
 
 
 def _chinese(truth: Mapping[str, Any], form: str, draws: _Draws) -> str:
-    verb, size, camera = truth["verb"], truth["size"], truth["camera"]
     noun = NOUNS[truth["noun"]]
-    said_size = (
-        size
-        if form == "detailed"
-        else ""
-        if size == "regular" or (form == "short" and draws.value["drop"] < 0.5)
-        else size
-    )
-    subject = (
-        COUNTS_ZH[truth["count"]]
-        + noun.measure
-        + (draws.pick("size", SIZES_ZH[said_size]) if said_size else "")
-        + noun.chinese
-    )
     other = NOUNS[truth["other"]] if truth["other"] else None
+    size = draws.named_size(truth["size"], form)
+    adjective = draws.pick("size", SIZES_ZH[size]) if size else ""
+    subject = COUNTS_ZH[truth["count"]] + noun.measure + adjective + noun.chinese
+
     ground = draws.pick("ground", GROUND_WORDS_ZH[truth["ground"]])
     sky = draws.pick("sky", SKY_WORDS_ZH[truth["sky"]])
-    place = draws.value["order"]
-    action = draws.pick("verb", VERBS_ZH[verb]).format(
-        at="" if form == "short" and place >= 0.25 else f"在{ground}上",
+    order = draws.value["order"]
+    action = draws.pick("verb", VERBS_ZH[truth["verb"]]).format(
+        at="" if form == "short" and order >= 0.25 else f"在{ground}上",
         ground=ground,
         to=draws.pick("direction", DIRECTIONS_ZH[truth["direction"]]),
         other=f"一{other.measure}{other.chinese}" if other else "",
     )
     if form == "short":
-        return f"{sky}，{subject}{action}" if 0.25 <= place < 0.45 else subject + action
+        return f"{sky}，{subject}{action}" if 0.25 <= order < 0.45 else subject + action
+
     tail = draws.pick("tail", TAILS_ZH[truth["tail"]]) if truth["tail"] else ""
-    shown = (
-        "，" + draws.pick("camera", CAMERAS_ZH[camera]) + (CAMERA_STOPS_ZH if truth["camera_stops"] else "")
-    )
+    sentence = f"{sky}，{subject}{action}{tail}"
+    stops = CAMERA_STOPS_ZH if truth["camera_stops"] else ""
+    camera = f"，{draws.pick('camera', CAMERAS_ZH[truth['camera']])}{stops}"
     if form == "medium":
-        return f"{sky}，{subject}{action}{tail}{'' if camera == 'still' else shown}"
-    return f"{sky}，{subject}{action}{tail}{shown}。{draws.pick('style', STYLES_ZH)}。"
+        return sentence if truth["camera"] == "still" else sentence + camera
+    return f"{sentence}{camera}。{draws.pick('style', STYLES_ZH)}。"
 
 
 def words_of(nouns: list[str]) -> tuple[str, ...]:
-    """Every word that a caption about `nouns` can contain: English words in lower case, then Chinese ones, both in table order.
+    """Every word of the captions about `nouns`: English words in lower case, then Chinese words, in table order.
 
-    A Chinese caption is a chain of the Chinese words and of the marks `，` and `。`.
+    A Chinese caption is a sequence of the Chinese words and of the marks `，` and `。`.
     """
-    english: list[str] = [*FIXED, *CAMERA_STOPS.split(), *STYLES, *INTO_SKY.values(), *COUNTS.values()]
-    for table in (VERBS, TAILS):
-        english += [text for pairs in table.values() for pair in pairs for text in pair]
-    for names in (DIRECTIONS, GROUND_WORDS, SKY_WORDS, SIZES, CAMERAS, DETAILS):
-        english += [text for options in names.values() for text in options]
+    english: list[str] = [FIXED, CAMERA_STOPS, *STYLES, *INTO_SKY.values(), *COUNTS.values()]
+    for pairs in (VERBS, TAILS):
+        english += [text for pair in _flat(pairs) for text in pair]
+    for table in (DIRECTIONS, GROUND_WORDS, SKY_WORDS, SIZES, CAMERAS, DETAILS):
+        english += _flat(table)
+
     chinese: list[str] = [*FIXED_ZH, CAMERA_STOPS_ZH, *STYLES_ZH, *COUNTS_ZH.values()]
-    for table_zh in (VERBS_ZH, DIRECTIONS_ZH, GROUND_WORDS_ZH, SKY_WORDS_ZH, SIZES_ZH, CAMERAS_ZH, TAILS_ZH):
-        chinese += [text for options in table_zh.values() for text in options]
+    for table in (VERBS_ZH, DIRECTIONS_ZH, GROUND_WORDS_ZH, SKY_WORDS_ZH, SIZES_ZH, CAMERAS_ZH, TAILS_ZH):
+        chinese += _flat(table)
+
     for name in nouns:
         noun = NOUNS[name]
         english += [text for word in noun.words for text in (word, plural(word))]
         chinese += [noun.measure, noun.chinese]
-    split = [
-        word
-        for text in english
-        for word in re.findall(r"[a-z]+(?:-[a-z]+)*", re.sub(r"\{\w+\}", " ", text).lower())
-    ]
-    marks = [word for text in chinese for word in re.sub(r"\{\w+\}|，", " ", text).split()]
-    return tuple(dict.fromkeys([*split, "，", *marks]))
+
+    english_words: list[str] = []
+    for text in english:
+        english_words += re.findall(r"[a-z]+(?:-[a-z]+)*", re.sub(r"\{\w+\}", " ", text).lower())
+    chinese_words: list[str] = []
+    for text in chinese:
+        chinese_words += re.sub(r"\{\w+\}|，", " ", text).split()
+    return tuple(dict.fromkeys([*english_words, "，", *chinese_words]))
+
+
+def _flat(table: Mapping[str, Iterable[T]]) -> list[T]:
+    return [option for options in table.values() for option in options]
 
 
 @cache
 def optional_phrases(language: str) -> dict[str, tuple[str, ...]]:
-    """How a medium caption can name each slot that another caption of the same clip may leave out, by slot, longer ones first."""
-    if language == "en":
-        found = {
-            "ground": [
-                f"{preposition} {text}"
-                for preposition in ("onto", "over", "on")
-                for names in GROUND_WORDS.values()
-                for text in names
-            ],
-            "sky": [
-                *(text for names in SKY_WORDS.values() for text in names),
-                *(f"into the {name} sky" for name in INTO_SKY.values()),
-            ],
-            "direction": [text for names in DIRECTIONS.values() for text in names if text],
-            "tail": [text for pairs in TAILS.values() for pair in pairs for text in pair],
-            "size": [text for names in SIZES.values() for text in names],
-            "camera": [
-                f", {text.format(it=it)}"
-                for names in CAMERAS.values()
-                for text in names
-                for it in ("it", "them")
-            ],
-        }
-        found["camera"] += [text + CAMERA_STOPS for text in found["camera"]]
-    else:
-        found = {
-            "ground": [f"在{text}上" for names in GROUND_WORDS_ZH.values() for text in names],
-            "sky": [f"{text}，" for names in SKY_WORDS_ZH.values() for text in names],
-            "direction": [text for names in DIRECTIONS_ZH.values() for text in names if text],
-            "tail": [text for names in TAILS_ZH.values() for text in names],
-            "size": [text for names in SIZES_ZH.values() for text in names],
-            "camera": [f"，{text}" for names in CAMERAS_ZH.values() for text in names],
-        }
-        found["camera"] += [text + CAMERA_STOPS_ZH for text in found["camera"]]
+    """By slot, the phrases with which a medium caption can name it and without which it stays a caption.
+
+    Longer phrases come first.
+    """
+    phrases = OPTIONAL_PHRASES[language]()
     return {
-        slot: tuple(sorted(set(texts), key=lambda text: (-len(text), text))) for slot, texts in found.items()
+        slot: tuple(sorted(set(texts), key=lambda text: (-len(text), text)))
+        for slot, texts in phrases.items()
     }
+
+
+def _english_phrases() -> dict[str, list[str]]:
+    prepositions = dict.fromkeys((*PREPOSITIONS.values(), "on"))
+    cameras = [f", {text.format(it=it)}" for text in _flat(CAMERAS) for it in ("it", "them")]
+    return {
+        "ground": [f"{preposition} {text}" for preposition in prepositions for text in _flat(GROUND_WORDS)],
+        "sky": [*_flat(SKY_WORDS), *(f"into the {name} sky" for name in INTO_SKY.values())],
+        "direction": [text for text in _flat(DIRECTIONS) if text],
+        "tail": [text for pair in _flat(TAILS) for text in pair],
+        "size": _flat(SIZES),
+        "camera": [*cameras, *(text + CAMERA_STOPS for text in cameras)],
+    }
+
+
+def _chinese_phrases() -> dict[str, list[str]]:
+    cameras = [f"，{text}" for text in _flat(CAMERAS_ZH)]
+    return {
+        "ground": [f"在{text}上" for text in _flat(GROUND_WORDS_ZH)],
+        "sky": [f"{text}，" for text in _flat(SKY_WORDS_ZH)],
+        "direction": [text for text in _flat(DIRECTIONS_ZH) if text],
+        "tail": _flat(TAILS_ZH),
+        "size": _flat(SIZES_ZH),
+        "camera": [*cameras, *(text + CAMERA_STOPS_ZH for text in cameras)],
+    }
+
+
+OPTIONAL_PHRASES = {"en": _english_phrases, "zh": _chinese_phrases}

@@ -1,12 +1,12 @@
-"""The nouns of the stage: how each is called and drawn, and what it can do.
+"""The nouns of the stage: their words, sprites and abilities.
 
-A row holds the noun's name (also its first English word), its sprite in the atlas, further English words, the Chinese word with
-its measure word, the side its picture faces, and its traits. Traits decide the verbs:
+A row holds the noun's name (also its first English word), its sprite in the atlas, the Chinese measure word and word,
+the side that its sprite faces, its traits, and further English words. Traits determine the verbs:
 
     round rolls and bounces | wheels drives | legs walks | hops | flies | floats rises | rooted never moves along the ground
     heavy, light: the mass in collisions | big may stand in front of what passes behind it
 
-The order is the curriculum: a world of the first n nouns has pictures as distinct as n allows.
+The order is a curriculum: the sprites of the first n nouns are as distinct as possible.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Facing = Literal["left", "right", "front"]
 
 @dataclass(frozen=True)
 class Noun:
-    """One row of the table. `turn` is the angle in degrees (clockwise) by which the atlas picture is set upright."""
+    """One row of the table. `turn` is the clockwise angle in degrees that sets the atlas sprite upright."""
 
     name: str
     sprite: str
@@ -35,12 +35,12 @@ class Noun:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The English words for one of it, the usual one first."""
+        """The English singular words, the usual one first."""
         return (self.name, *self.synonyms)
 
     @property
     def locomotion(self) -> str | None:
-        """The verb by which it gets along on its own or when pushed, None if it cannot."""
+        """The verb by which it moves along the ground or through the air; None if it has none."""
         for trait, verb in (
             ("wheels", "drive"),
             ("round", "roll"),
@@ -54,9 +54,9 @@ class Noun:
 
     @property
     def verbs(self) -> tuple[str, ...]:
-        """The verbs it can be the subject of."""
+        """The verbs of which it can be the subject."""
         has = self.traits.__contains__
-        able = {
+        is_able = {
             "roll": has("round"),
             "bounce": has("round"),
             "fall": not has("rooted"),
@@ -73,7 +73,7 @@ class Noun:
             "knock": self.locomotion in ("drive", "roll") or (has("heavy") and has("legs")),
             "chase": self.locomotion in ("drive", "walk", "hop", "fly"),
         }
-        return tuple(verb for verb, can in able.items() if can)
+        return tuple(verb for verb, can in is_able.items() if can)
 
 
 def _row(

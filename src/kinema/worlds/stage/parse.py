@@ -1,7 +1,8 @@
-"""What a caption of the stage says, slot by slot, read back from its words by the tables that `grammar` writes with."""
+"""Slot values of a caption of the stage, read from its words with the tables of `grammar`."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -9,68 +10,75 @@ from kinema.worlds.stage import grammar
 from kinema.worlds.stage.nouns import NOUNS
 
 CAPTION_SLOTS = ("noun", "verb", "direction", "ground", "sky")
-"""What a medium or detailed caption always says."""
+"""The slots that every medium and detailed caption names."""
 NAMED_DIRECTIONS = ("left", "right", "clockwise", "counterclockwise")
-"""Directions that have words of their own; up and down are in the verb."""
+"""Directions that have words of their own; up and down are part of the verb."""
 
-Said = dict[str, str | None]
-Options = dict[str, re.Pattern[str]]
+Patterns = dict[str, re.Pattern[str]]
+"""By value of a slot, an expression for the phrases that name it."""
 
 
-def parse_caption(caption: str) -> Said:
-    """The values of `CAPTION_SLOTS` that a caption in English or Chinese names; None for a slot that it leaves out.
+@dataclass(frozen=True)
+class CaptionPatterns:
+    """How one language names slots. `ignored` matches phrases that are removed first, `stop` ends the first sentence."""
 
-    Of several nouns the first is meant. Only the sentence that tells what happens counts, without what is said of the camera and of how
-    it ends: "and then rolls on" is no rolling.
+    slots: dict[str, Patterns]
+    ignored: re.Pattern[str]
+    stop: str
+
+
+def parse_caption(caption: str) -> dict[str, str | None]:
+    """The value of each of `CAPTION_SLOTS` that an English or Chinese caption names; None if it names none.
+
+    Of several nouns the first counts. Only the first sentence is read, without its camera and its ending: "and then
+    rolls on" does not name the verb roll.
     """
-    slots, unsaid, stop = _english() if caption.isascii() else _chinese()
-    text = unsaid.sub("", caption.lower().split(stop)[0])
-    found: Said = {}
+    patterns = _english() if caption.isascii() else _chinese()
+    text = patterns.ignored.sub("", caption.lower().split(patterns.stop)[0])
+
+    values: dict[str, str | None] = {}
     for slot in ("sky", "ground", "verb", "direction", "noun"):
-        value, words = _first(slots[slot], text)
-        found[slot] = value
-        if slot in ("sky", "ground"):  # so that an orange sky is no orange, and a lavender field no lavender
-            text = text.replace(words, " ", 1)
-    return found
+        values[slot], phrase = _first(patterns.slots[slot], text)
+        if slot in ("sky", "ground"):  # so that "orange sky" and "lavender field" do not name nouns
+            text = text.replace(phrase, " ", 1)
+    return values
 
 
 def grade_caption(
     caption: str, truth: Mapping[str, Any], slots: Sequence[str] = CAPTION_SLOTS
 ) -> dict[str, bool]:
-    """Right or wrong for each slot of a caption that should name them all. A direction is wrong too where there is none to name."""
-    found = parse_caption(caption)
-    wanted = {
-        slot: truth[slot] if slot != "direction" or truth[slot] in NAMED_DIRECTIONS else None
-        for slot in slots
-    }
-    return {slot: found[slot] == value for slot, value in wanted.items()}
+    """Whether a caption names the true value, for each of `slots`. Naming a direction that the clip has not is wrong."""
+    values = parse_caption(caption)
+    grades = {slot: values[slot] == truth[slot] for slot in slots}
+    if "direction" in grades and truth["direction"] not in NAMED_DIRECTIONS:
+        grades["direction"] = values["direction"] is None
+    return grades
 
 
 @cache
-def _english() -> tuple[dict[str, Options], re.Pattern[str], str]:
-    """Words by value and slot, what is left out before they are looked for, and what ends the sentence that counts."""
+def _english() -> CaptionPatterns:
     skies = {
-        name: [*words, f"into the {grammar.INTO_SKY[name]} sky"] for name, words in grammar.SKY_WORDS.items()
+        name: [*phrases, f"into the {grammar.INTO_SKY[name]} sky"]
+        for name, phrases in grammar.SKY_WORDS.items()
+    }
+    nouns = {
+        name: [form for word in noun.words for form in (word, grammar.plural(word))]
+        for name, noun in NOUNS.items()
     }
     slots: Mapping[str, Mapping[str, Iterable[str]]] = {
-        "noun": {
-            name: [form for word in noun.words for form in (word, grammar.plural(word))]
-            for name, noun in NOUNS.items()
-        },
+        "noun": nouns,
         "verb": {name: [form for forms in words for form in forms] for name, words in grammar.VERBS.items()},
         "direction": {name: grammar.DIRECTIONS[name] for name in NAMED_DIRECTIONS},
         "ground": grammar.GROUND_WORDS,
         "sky": skies,
     }
     tails = [tail for options in grammar.TAILS.values() for forms in options for tail in forms]
-    patterns = {
-        slot: {name: _any(options, r"\b") for name, options in table.items()} for slot, table in slots.items()
-    }
-    return patterns, re.compile(rf", the camera .*|\b({'|'.join(tails)})$"), "."
+    ignored = re.compile(rf", the camera .*|\b({'|'.join(tails)})$")
+    return CaptionPatterns(_compile(slots, r"\b"), ignored, ".")
 
 
 @cache
-def _chinese() -> tuple[dict[str, Options], re.Pattern[str], str]:
+def _chinese() -> CaptionPatterns:
     slots: Mapping[str, Mapping[str, Iterable[str]]] = {
         "noun": {name: [noun.chinese] for name, noun in NOUNS.items()},
         "verb": grammar.VERBS_ZH,
@@ -79,26 +87,30 @@ def _chinese() -> tuple[dict[str, Options], re.Pattern[str], str]:
         "sky": grammar.SKY_WORDS_ZH,
     }
     tails = [tail for options in grammar.TAILS_ZH.values() for tail in options]
-    patterns = {
-        slot: {name: _any(options, "") for name, options in table.items()} for slot, table in slots.items()
+    ignored = re.compile(rf"，镜头.*|({'|'.join(tails)})$")
+    return CaptionPatterns(_compile(slots, ""), ignored, "。")
+
+
+def _compile(slots: Mapping[str, Mapping[str, Iterable[str]]], boundary: str) -> dict[str, Patterns]:
+    return {
+        slot: {name: _any_of(templates, boundary) for name, templates in table.items()}
+        for slot, table in slots.items()
     }
-    return patterns, re.compile(rf"，镜头.*|({'|'.join(tails)})$"), "。"
 
 
-def _any(templates: Iterable[str], edge: str) -> re.Pattern[str]:
-    """One expression for all templates, the longest first, with anything in their open places."""
+def _any_of(templates: Iterable[str], boundary: str) -> re.Pattern[str]:
+    """One expression for all templates, longest first. A placeholder matches anything."""
     options = [
-        ".*?".join(re.escape(part) for part in re.split(r"\{\w+\}", text))
-        for text in sorted(templates, key=len, reverse=True)
+        ".*?".join(re.escape(text) for text in re.split(r"\{\w+\}", template))
+        for template in sorted(templates, key=len, reverse=True)
     ]
-    return re.compile(f"{edge}(?:{'|'.join(options)}){edge}")
+    return re.compile(f"{boundary}(?:{'|'.join(options)}){boundary}")
 
 
-def _first(table: Options, text: str) -> tuple[str | None, str]:
-    """The name whose words come first in `text`, and those words; of those at one place the longest."""
-    matches = [
-        (match.start(), -len(match.group()), name, match.group())
-        for name, words in table.items()
-        if (match := words.search(text))
-    ]
-    return min(matches)[2:] if matches else (None, "")
+def _first(patterns: Patterns, text: str) -> tuple[str | None, str]:
+    """The value whose phrase comes first in `text`, and that phrase; at equal positions the longest."""
+    found = {name: match for name, pattern in patterns.items() if (match := pattern.search(text))}
+    if not found:
+        return None, ""
+    name = min(found, key=lambda name: (found[name].start(), -len(found[name].group()), name))
+    return name, found[name].group()

@@ -1,7 +1,8 @@
-"""How a scene looks: the scenery behind, soft shadows on the ground, and the sprites from the farthest to the nearest."""
+"""Rendering of a scene: the scenery, soft shadows on the ground, and the sprites from the farthest to the nearest."""
 
 from functools import cache
 from math import ceil
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,13 +13,22 @@ from kinema.worlds.stage.scenery import paint_far, paint_near
 from kinema.worlds.stage.sprites import composite, darken, sprite
 
 FAR_SHARE = 0.35
+"""Speed of the far layer relative to the near one when the camera pans."""
 
 
-def on_screen(scene: Scene, motion: Motion, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre and size in the frame, after the zoom, in stage units."""
+class ScreenTrack(NamedTuple):
+    """Centre and size of an actor in the frame, after the zoom, in stage units: arrays (f,)."""
+
+    x: np.ndarray
+    y: np.ndarray
+    size: np.ndarray
+
+
+def on_screen(scene: Scene, motion: Motion, times: np.ndarray) -> ScreenTrack:
+    """The track of an actor in the frame."""
     zoom = scene.camera.zoom_at(times)
     middle = scene.aspect / 2
-    return (
+    return ScreenTrack(
         (motion.x - middle) * zoom + middle,
         (motion.y - ZOOM_LEVEL) * zoom + ZOOM_LEVEL,
         motion.size * zoom,
@@ -26,13 +36,13 @@ def on_screen(scene: Scene, motion: Motion, times: np.ndarray) -> tuple[np.ndarr
 
 
 def is_mirrored(noun: str, facing: float) -> bool:
-    """Whether the picture of `noun` must be mirrored to face that way (+1 right, -1 left)."""
+    """Whether the sprite of `noun` must be mirrored to face right (`facing` +1) or left (-1)."""
     side = NOUNS[noun].facing
     return (side == "left" and facing > 0) or (side == "right" and facing < 0)
 
 
 def front_order(scene: Scene) -> list[int]:
-    """The actors by index, the farthest first."""
+    """The indices of the actors, the farthest first."""
     return sorted(range(len(scene.actors)), key=lambda index: scene.actors[index].feet)
 
 
@@ -43,7 +53,7 @@ def _shadow() -> np.ndarray:
 
 
 def render(scene: Scene, motions: list[Motion], times: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The frames of `scene` at `times`, uint8 `(f, height, width, 3)`; `motions` are those of its actors at the same times."""
+    """The frames of `scene` at `times`, uint8 (f, height, width, 3). `motions` are its actors' at the same times."""
     out = np.empty((len(times), height, width, 3), np.uint8)
     frame = np.empty((height, width, 3), np.float32)
     backdrop = _Backdrop(scene, height, width)
@@ -74,16 +84,13 @@ def render(scene: Scene, motions: list[Motion], times: np.ndarray, height: int, 
 
 
 class _Backdrop:
-    """The scenery of one clip: painted once, then shifted (far layer slower) or scaled for every frame."""
+    """The scenery of one clip. It is painted once, then shifted (the far layer slower) or scaled for every frame."""
 
     def __init__(self, scene: Scene, height: int, width: int):
-        place, camera = scene.scenery, scene.camera
-        self.height, self.width, self.moves, self.zooms = (
-            height,
-            width,
-            camera.speed != 0,
-            camera.zoom != (1.0, 1.0),
-        )
+        scenery, camera = scene.scenery, scene.camera
+        self.height, self.width = height, width
+        self.moves, self.zooms = camera.speed != 0, camera.zoom != (1.0, 1.0)
+
         scale = max(camera.zoom)
         self.density = height * scale
         wide, low = scene.aspect, min(camera.zoom)
@@ -91,33 +98,25 @@ class _Backdrop:
         self.top = ZOOM_LEVEL - ZOOM_LEVEL / low
         columns, rows = round(width * scale / low) + 1, round(height * scale / low) + 1
         if self.moves:
-            self.period = round(place.period * self.density)
+            self.period = round(scenery.period * self.density)
             columns, rows = self.period + width + 2, height
         elif not self.zooms:
             columns, rows = width, height
         xs = (self.left + (np.arange(columns, dtype=np.float32) + 0.5) / self.density).astype(np.float32)
         ys = (self.top + (np.arange(rows, dtype=np.float32) + 0.5) / self.density).astype(np.float32)
         if self.moves:
-            xs = xs * np.float32(place.period * self.density / self.period)
-        self.split = ceil((place.horizon - self.top) * self.density - 0.5)
-        self.far = np.ascontiguousarray(paint_far(place, xs, ys[: self.split], self.density))
-        self.near = np.ascontiguousarray(paint_near(place, xs, ys[self.split :], self.density))
+            xs = xs * np.float32(scenery.period * self.density / self.period)
+        self.split = ceil((scenery.horizon - self.top) * self.density - 0.5)
+        self.far = np.ascontiguousarray(paint_far(scenery, xs, ys[: self.split], self.density))
+        self.near = np.ascontiguousarray(paint_near(scenery, xs, ys[self.split :], self.density))
         if not self.moves:
             self.whole = np.concatenate([self.far, self.near]).astype(np.float32)
 
     def draw(self, frame: np.ndarray, pan: float, zoom: float) -> None:
+        """Draw the scenery onto `frame`, float32 (h, w, 3), for a camera that has panned by `pan` stage units."""
         if self.moves:
-            for layer, share, part in (
-                (self.far, FAR_SHARE, frame[: self.split]),
-                (self.near, 1.0, frame[self.split :]),
-            ):
-                shift = (pan * share * self.density) % self.period
-                whole = int(shift)
-                here, beside = (
-                    layer[:, whole : whole + self.width],
-                    layer[:, whole + 1 : whole + 1 + self.width],
-                )
-                part[:] = cv2.addWeighted(here, 1.0 - (shift - whole), beside, shift - whole, 0.0)
+            self._shift(frame[: self.split], self.far, pan * FAR_SHARE)
+            self._shift(frame[self.split :], self.near, pan * 1.0)
         elif self.zooms:
             s = zoom * self.height / self.density
             middle_x, middle_y = self.width / 2, ZOOM_LEVEL * self.height
@@ -133,3 +132,11 @@ class _Backdrop:
             )
         else:
             frame[:] = self.whole
+
+    def _shift(self, rows: np.ndarray, layer: np.ndarray, distance: float) -> None:
+        """Draw a layer shifted by `distance` stage units, interpolated between pixels."""
+        shift = (distance * self.density) % self.period
+        whole = int(shift)
+        left = layer[:, whole : whole + self.width]
+        right = layer[:, whole + 1 : whole + 1 + self.width]
+        rows[:] = cv2.addWeighted(left, 1.0 - (shift - whole), right, shift - whole, 0.0)

@@ -354,10 +354,8 @@ def _travel(
         if rng.random() < 0.12:
             slack = room
 
-    if camera.kind == "follow":
-        start = room * rng.uniform(0.35, 0.65)
-    else:
-        start = rng.uniform(0, max(slack, 0.0))
+    is_followed = camera.kind == "follow"
+    start = room * rng.uniform(0.35, 0.65) if is_followed else rng.uniform(0, max(slack, 0.0))
     return replace(actor, x0=_from_start(actor, start)), camera
 
 
@@ -418,65 +416,56 @@ def _camera(kind: str, sense: float, aspect: float, verb: str) -> Camera:
     return Camera(kind, zoom=zoom)
 
 
-def _gait(noun: str) -> tuple[str, float, bool]:
-    verb = NOUNS[noun].locomotion
-    vertical = verb if verb in ("walk", "hop", "fly") else "ground"
-    return vertical, {"hop": 0.12, "fly": 0.3}.get(vertical, 0.0), verb == "roll"
-
-
 def _mover(
     noun: str, size: float, feet: float, sense: float, aspect: float, edge: float, role: str = "subject"
 ) -> Actor:
-    vertical, height, rolls = _gait(noun)
+    """An actor that moves by its noun's locomotion and stays inside the frame. Start and path are not set."""
+    locomotion = NOUNS[noun].locomotion
+    rolls = locomotion == "roll"
+    vertical = locomotion if locomotion in ("walk", "hop", "fly") else "ground"
+    height = {"hop": 0.12, "fly": 0.3}.get(vertical, 0.0)
     actor = Actor(noun, role, size, feet, 0.0, sense, 0.0, aspect, (), vertical, height, rolls=rolls)
     half = max(actor.extent) / 2 if rolls else actor.extent[0] / 2
     return replace(actor, low=edge + half + 0.01, high=aspect - edge - half - 0.01)
 
 
 def _from_start(actor: Actor, distance: float) -> float:
+    """The position `distance` ahead of the side from which the actor comes."""
     return actor.low + distance if actor.sense > 0 else actor.high - distance
 
 
 def _pass(scene: Scene, sense: float, unit: float, edge: float, rng: random.Random) -> Scene:
-    aspect = scene.aspect
-    actor = _mover(
-        scene.noun, 0.29 * SIZE_FACTOR[scene.size] * unit, rng.uniform(0.79, 0.82), sense, aspect, edge
-    )
+    """The subject passes behind a large object that stands near the middle."""
+    aspect, size = scene.aspect, 0.29 * SIZE_FACTOR[scene.size] * unit
+    actor = _mover(scene.noun, size, rng.uniform(0.79, 0.82), sense, aspect, edge)
     room = max(actor.high - actor.low, 0.02)
-    actor = replace(
-        actor,
-        x0=_from_start(actor, 0.0),
-        path=physics.uniform(room / (PASS_TIME * rng.uniform(1.02, 1.15))),
-    )
-    front = Actor(
-        str(scene.other),
-        "object",
-        0.46 * unit,
-        rng.uniform(0.92, 0.95),
-        aspect * rng.uniform(0.46, 0.54),
-        sense,
-        -9.0,
-        9.0,
-        physics.uniform(0),
-    )
+    speed = room / (PASS_TIME * rng.uniform(1.02, 1.15))
+    actor = replace(actor, x0=_from_start(actor, 0.0), path=physics.uniform(speed))
+
+    feet, x0 = rng.uniform(0.92, 0.95), aspect * rng.uniform(0.46, 0.54)
+    front = Actor(str(scene.other), "object", 0.46 * unit, feet, x0, sense, -9.0, 9.0, physics.uniform(0.0))
     return replace(scene, actors=(actor, front))
 
 
 def _knock(scene: Scene, sense: float, unit: float, edge: float, rng: random.Random) -> Scene:
+    """The subject hits a resting object, which slides or rolls away; friction brings both to rest."""
     aspect, feet = scene.aspect, rng.uniform(0.85, 0.91)
     actor = _mover(scene.noun, 0.29 * SIZE_FACTOR[scene.size] * unit, feet, sense, aspect, edge)
     actor = replace(actor, x0=_from_start(actor, 0.0), vertical="ground", height=0.0)
     other = _mover(str(scene.other), 0.25 * unit, feet, sense, aspect, edge, "object")
     other = replace(other, vertical="ground", height=0.0, rolls="round" in NOUNS[other.noun].traits)
+
     touch = 0.48 * (actor.extent[0] + other.extent[0])
     room = abs((other.high if sense > 0 else other.low) - actor.x0)
     gap = max(0.16 * aspect, 0.42 * (room - touch))
     other = replace(other, x0=actor.x0 + sense * (touch + gap))
+
     speed = gap / rng.uniform(0.6, 0.75)
     hit_time = gap / speed
     restitution = rng.uniform(0.5, 0.7)
     after, pushed = physics.collide(actor.mass, other.mass, speed, restitution)
     friction = pushed**2 / (2 * max(0.92 * (room - touch - gap), 0.02))
+
     until_hit = physics.uniform(speed)
     actor = replace(actor, path=(*until_hit, *physics.braked(after, friction, start=hit_time, distance=gap)))
     other = replace(other, path=(*physics.uniform(0.0), *physics.braked(pushed, friction, start=hit_time)))
@@ -484,10 +473,12 @@ def _knock(scene: Scene, sense: float, unit: float, edge: float, rng: random.Ran
 
 
 def _chase(scene: Scene, sense: float, unit: float, edge: float, rng: random.Random) -> Scene:
+    """The subject runs behind an object at the same speed."""
     aspect, feet = scene.aspect, rng.uniform(0.85, 0.9)
     size = 0.27 * unit
     hunter = _mover(scene.noun, size * SIZE_FACTOR[scene.size], feet, sense, aspect, edge)
     hunted = _mover(str(scene.other), size, feet + 0.03, sense, aspect, edge, "object")
+
     gap = 0.5 * (hunter.extent[0] + hunted.extent[0]) + 0.02
     x0 = _from_start(hunter, 0.0)
     room = max(abs((hunted.high if sense > 0 else hunted.low) - x0) - gap, 0.05 * aspect)
@@ -508,3 +499,4 @@ PAIRED_SCENES: dict[str, Callable[[Scene, float, float, float, random.Random], S
     "knock": _knock,
     "chase": _chase,
 }
+"""Scenes of two actors, from the scene without actors, the direction (+1 right), the unit of size and the margin."""

@@ -1,4 +1,4 @@
-"""The pictures of the nouns, cut from the shipped atlas, as premultiplied mip pyramids."""
+"""The sprites of the nouns, cut from the shipped atlas, as mip pyramids with premultiplied alpha."""
 
 import json
 import math
@@ -15,13 +15,14 @@ CELL = 64
 COLUMNS = 26
 LEVEL_RATIO = 2**0.5
 ENLARGEMENT, ENLARGE_FROM = 4, 1.25
+"""Factor of the enlarged level, and the size relative to the finest level from which it is used."""
 
 
 @dataclass(frozen=True, eq=False)
 class SpriteImage:
     """Premultiplied RGB `(h, w, 3)` in 0..255 and alpha `(h, w)` in 0..1, float32, with a clear border of one pixel.
 
-    They are apart because OpenCV warps three and one channels in a quarter of the time that it takes for four.
+    They are separate because OpenCV warps three and one channels in a quarter of the time of four.
     """
 
     rgb: np.ndarray
@@ -30,7 +31,7 @@ class SpriteImage:
 
 @dataclass(frozen=True, eq=False)
 class Sprite:
-    """A picture from fine to coarse, each level `LEVEL_RATIO` smaller. `width` and `height` are its extents, the longer being 1."""
+    """Levels from fine to coarse, each `LEVEL_RATIO` smaller. `width` and `height` are relative: the longer is 1."""
 
     levels: tuple[SpriteImage, ...]
     width: float
@@ -38,7 +39,7 @@ class Sprite:
 
     @cached_property
     def enlarged(self) -> SpriteImage:
-        """The finest level, `ENLARGEMENT` times as large and with its outline sharpened: for frames larger than the atlas was made for."""
+        """The finest level, `ENLARGEMENT` times as large, with a sharpened outline, for large frames."""
         rgb, alpha = (
             cv2.resize(plane, None, fx=ENLARGEMENT, fy=ENLARGEMENT, interpolation=cv2.INTER_CUBIC)
             for plane in self._finest
@@ -53,7 +54,7 @@ class Sprite:
         return self.levels[0].rgb, self.levels[0].alpha
 
     def level(self, size_px: float) -> SpriteImage:
-        """The coarsest level that is at least `size_px` long, the finest if none is, or the enlarged one when that would be a blur."""
+        """The coarsest level that is at least `size_px` long, else the finest or, far above its size, the enlarged one."""
         longest = max(self.levels[0].alpha.shape) - 2
         if size_px > ENLARGE_FROM * longest:
             return self.enlarged
@@ -74,7 +75,7 @@ def _atlas() -> tuple[np.ndarray, dict[str, int]]:
 
 @cache
 def sprite(noun: str) -> Sprite:
-    """The sprite of the noun called `noun`, set upright and cut to what is drawn."""
+    """The sprite of the noun, upright and cropped to its drawn pixels."""
     row = NOUNS[noun]
     pixels, index = _atlas()
     y, x = divmod(index[row.sprite], COLUMNS)
@@ -111,7 +112,7 @@ def sprite(noun: str) -> Sprite:
 
 @dataclass(frozen=True)
 class Placement:
-    """The pixels `[top:bottom, left:right]` of a canvas that a picture covers, and the matrix that takes the picture there."""
+    """The pixels `[top:bottom, left:right]` of an image that a sprite covers, and the matrix that maps the sprite there."""
 
     left: int
     right: int
@@ -120,31 +121,35 @@ class Placement:
     matrix: np.ndarray
     flags: int
 
-    def warp(self, picture: np.ndarray) -> np.ndarray:
-        """The picture (or its alpha) as it lies in those pixels."""
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """The view of those pixels."""
+        return image[self.top : self.bottom, self.left : self.right]
+
+    def warp(self, plane: np.ndarray) -> np.ndarray:
+        """The sprite's colours or alpha, mapped to those pixels."""
         return cv2.warpAffine(
-            picture, self.matrix, (self.right - self.left, self.bottom - self.top), flags=self.flags
+            plane, self.matrix, (self.right - self.left, self.bottom - self.top), flags=self.flags
         )
 
 
-def place(
+def place_sprite(
     shape: tuple[int, ...],
-    canvas: tuple[int, ...],
+    image_shape: tuple[int, ...],
     centre: tuple[float, float],
     extent: tuple[float, float],
     degrees: float,
 ) -> Placement | None:
-    """Where a picture of `shape` lies on a canvas of shape `canvas`: `centre` and `extent` (width, height) in pixels, clockwise `degrees`.
+    """The placement of a sprite of `shape` in an image of `image_shape`, or None if it is entirely outside.
 
-    A negative width mirrors the picture. None when it lies wholly outside.
+    `centre` and `extent` (width, height) are in pixels, `degrees` are clockwise. A negative width mirrors the sprite.
     """
     sx, sy = extent[0] / (shape[1] - 2), extent[1] / (shape[0] - 2)
     angle = math.radians(degrees)
     c, s = math.cos(angle), math.sin(angle)
     half_x = 0.5 * (abs(c * extent[0]) + abs(s * extent[1])) + 1.5
     half_y = 0.5 * (abs(s * extent[0]) + abs(c * extent[1])) + 1.5
-    left, right = max(0, int(centre[0] - half_x)), min(canvas[1], int(centre[0] + half_x) + 2)
-    top, bottom = max(0, int(centre[1] - half_y)), min(canvas[0], int(centre[1] + half_y) + 2)
+    left, right = max(0, int(centre[0] - half_x)), min(image_shape[1], int(centre[0] + half_x) + 2)
+    top, bottom = max(0, int(centre[1] - half_y)), min(image_shape[0], int(centre[1] + half_y) + 2)
     if left >= right or top >= bottom:
         return None
     a, b, d, e = c * sx, -s * sy, s * sx, c * sy
@@ -159,33 +164,33 @@ def place(
 
 
 def composite(
-    canvas: np.ndarray,
-    picture: SpriteImage,
+    image: np.ndarray,
+    drawn: SpriteImage,
     centre: tuple[float, float],
     extent: tuple[float, float],
     degrees: float,
 ) -> None:
-    """Draws `picture` onto `canvas` (float32 `(h, w, 3)`, 0..255) in place. Only its bounding box is touched."""
-    where = place(picture.alpha.shape, canvas.shape, centre, extent, degrees)
-    if where is not None:
-        box = canvas[where.top : where.bottom, where.left : where.right]
-        _cover(box, where.warp(picture.alpha))
-        cv2.add(box, where.warp(picture.rgb), dst=box)
+    """Draw a sprite onto `image` (float32 (h, w, 3), 0 to 255) in place. Only its bounding box is touched."""
+    placement = place_sprite(drawn.alpha.shape, image.shape, centre, extent, degrees)
+    if placement is not None:
+        box = placement.crop(image)
+        _attenuate(box, placement.warp(drawn.alpha))
+        cv2.add(box, placement.warp(drawn.rgb), dst=box)
 
 
 def darken(
-    canvas: np.ndarray,
+    image: np.ndarray,
     blob: np.ndarray,
     strength: float,
     centre: tuple[float, float],
     extent: tuple[float, float],
 ) -> None:
-    """Takes light away from `canvas` in place, under a soft `blob` (alpha with a clear border)."""
-    where = place(blob.shape, canvas.shape, centre, extent, 0.0)
-    if where is not None:
-        _cover(canvas[where.top : where.bottom, where.left : where.right], strength * where.warp(blob))
+    """Darken `image` in place under a soft `blob` (alpha with a transparent border)."""
+    placement = place_sprite(blob.shape, image.shape, centre, extent, 0.0)
+    if placement is not None:
+        _attenuate(placement.crop(image), strength * placement.warp(blob))
 
 
-def _cover(box: np.ndarray, alpha: np.ndarray) -> None:
+def _attenuate(box: np.ndarray, alpha: np.ndarray) -> None:
     clear = np.maximum(1.0 - alpha, 0.0)
     cv2.multiply(box, cv2.cvtColor(clear, cv2.COLOR_GRAY2RGB), dst=box)

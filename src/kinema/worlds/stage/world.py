@@ -1,8 +1,8 @@
-"""The stage: named sprites move on grounds under skies, physically right, with exact captions and truth for every clip."""
+"""The stage: named sprites move on grounds under skies by physical laws, with exact captions and truth."""
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from kinema.worlds.stage.truth import truth_of
 CAMERAS = ("still", "pan_left", "pan_right", "zoom_in", "zoom_out", "follow")
 VERBS = tuple(grammar.VERBS)
 UNDIRECTED = ("fall", "rise", "grow", "shrink")
-# What a noun does by nature is shown more often than what anything can do.
+RESIZING = ("grow", "shrink")
+OPPOSITES = (("left", "right"), ("clockwise", "counterclockwise"))
 VERB_WEIGHT = {
     "spin": 0.3,
     "grow": 0.25,
@@ -33,22 +34,26 @@ VERB_WEIGHT = {
     "knock": 0.7,
     "chase": 0.7,
 }
+"""Weights below the default of 2: verbs that are natural for a noun are drawn more often than verbs for anything."""
 CAMERA_WEIGHT = {"still": 4.0, "follow": 1.5}
 COUNT_WEIGHT = {1: 0.7, 2: 0.18, 3: 0.12}
 SIZE_WEIGHT = {"small": 0.25, "regular": 0.5, "large": 0.25}
 HELD_OUT_VERBS, HELD_OUT_GROUNDS = 0.15, 0.10
 IMAGE_SPAN = 2.0
+"""Seconds from the start of the scene from which the time of an image is drawn."""
 
 Split = Literal["train", "held_out", "all"]
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """What a stage may show. `nouns` is a number (the first so many of the table) or names; an empty tuple of a slot means all.
+    """What a stage may show. `nouns` is a number (the first rows of the table) or names; an empty tuple means all.
 
-    `split` leaves out ("train") or insists on ("held_out") the noun-verb and noun-ground pairs reserved for measuring composition:
-    15 % and 10 % of the pairs, chosen by a hash of the names with `salt`, so they stay the same whatever else is configured.
-    Raises `UnknownName` for a name in no table and `ConfigError` for a stage on which nothing can happen.
+    15 % of the noun-verb pairs and 10 % of the noun-ground pairs are held out to measure composition. A hash of the
+    names and `salt` selects them, so other settings do not change them. The split "train" excludes clips of held-out
+    pairs, "held_out" contains nothing else, and "all" contains both.
+
+    Raises `UnknownName` for a name that is not in its table, and `ConfigError` for a number out of range.
     """
 
     nouns: int | tuple[str, ...] = 96
@@ -63,40 +68,42 @@ class StageConfig:
     def __post_init__(self) -> None:
         if isinstance(self.nouns, int):
             if not 1 <= self.nouns <= len(NOUNS):
-                raise ConfigError(
-                    f"nouns={self.nouns} is outside 1..{len(NOUNS)}, the number of nouns in the table"
-                )
+                raise ConfigError(f"nouns={self.nouns} is out of range: use 1 to {len(NOUNS)}")
         else:
-            _check(self.nouns, NOUNS, "noun")
-        _check(self.verbs, grammar.VERBS, "verb")
-        _check(self.grounds, GROUNDS, "ground")
-        _check(self.skies, SKIES, "sky")
-        _check(self.cameras, dict.fromkeys(CAMERAS), "camera")
+            _check_names(self.nouns, NOUNS, "noun")
+        _check_names(self.verbs, grammar.VERBS, "verb")
+        _check_names(self.grounds, GROUNDS, "ground")
+        _check_names(self.skies, SKIES, "sky")
+        _check_names(self.cameras, dict.fromkeys(CAMERAS), "camera")
+
         if not 1 <= self.max_objects <= 3:
-            raise ConfigError(f"max_objects={self.max_objects} is outside 1..3")
+            raise ConfigError(f"max_objects={self.max_objects} is out of range: use 1 to 3")
         lookup(dict.fromkeys(("train", "held_out", "all")), self.split, kind="split")
 
     @property
     def noun_names(self) -> tuple[str, ...]:
-        """The nouns by name."""
+        """The names of the nouns."""
         return tuple(NOUNS)[: self.nouns] if isinstance(self.nouns, int) else self.nouns
 
 
-def _check(names: Iterable[str], table: Mapping[str, Any], kind: str) -> None:
+def _check_names(names: Iterable[str], table: Mapping[str, Any], kind: str) -> None:
     for name in names:
         lookup(table, name, kind=kind)
 
 
 @cache
 def is_held_out(noun: str, value: str, *, kind: Literal["verb", "ground"], salt: str) -> bool:
-    """Whether the pair of `noun` with a verb or a ground is reserved for the held-out split: a stable hash of the names decides."""
+    """Whether the pair of `noun` and a verb or ground is held out, by a hash of the names and `salt`."""
     digest = hashlib.sha256(f"{salt}|{kind}|{noun}|{value}".encode()).digest()
     share = HELD_OUT_VERBS if kind == "verb" else HELD_OUT_GROUNDS
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
 class StageWorld:
-    """Clips of named sprites on a stage. Stateless: `clip` is a pure function of the seed, the sizes and the configuration."""
+    """Clips of named sprites on a stage. A clip depends only on the seed, the sizes and the configuration.
+
+    Raises `ConfigError` for a configuration in which no noun can do anything.
+    """
 
     name = "stage"
 
@@ -110,29 +117,34 @@ class StageWorld:
         self._partners = {
             (noun, verb): self._partners_of(noun, verb) for noun in self._nouns for verb in PAIRED
         }
-        self._plans = self._possible()
+        self._grounds_of = self._allowed_grounds()
         self._verbs_of: dict[str, list[str]] = {}
-        for noun, verb in self._plans:
+        for noun, verb in self._grounds_of:
             self._verbs_of.setdefault(noun, []).append(verb)
         self._subjects = tuple(self._verbs_of)
-        if not self._plans:
+
+        if not self._subjects:
             raise ConfigError(
-                f"nothing can happen on this stage: none of the nouns {', '.join(self._nouns)} can {', '.join(self._verbs)} "
-                f"in the split '{config.split}' with these grounds and cameras; add nouns or verbs, or use split 'all'"
+                f"nothing can happen on this stage: none of the nouns {', '.join(self._nouns)} can "
+                f"{', '.join(self._verbs)} in the split '{config.split}' with these grounds and cameras; "
+                "add nouns or verbs, or use split 'all'"
             )
 
     def clip(self, seed: int, *, height: int, width: int, num_frames: int, fps: float = 8.0) -> Clip:
-        """The clip of `seed`. The scene depends on the seed and on `width / height`; the other sizes only say how it is shown.
+        """The clip of `seed`. The scene depends on the seed and the aspect ratio only.
 
-        A clip of one frame is a picture: it shows the scene at a time drawn from the seed.
+        A clip of one frame shows the scene at a time drawn from the seed. Raises `RequestError` for sizes out of range.
         """
         if min(height, width) < 8 or num_frames < 1 or fps <= 0:
             raise RequestError(
-                f"cannot show {num_frames} frames of {width}x{height} at {fps} fps: use 1 frame or more of 8x8 or larger"
+                f"{num_frames} frames of {width}x{height} at {fps} fps cannot be drawn: "
+                "use at least 1 frame of at least 8x8 at more than 0 fps"
             )
+
         start = random.Random(seed * 2 + 1).uniform(0, IMAGE_SPAN) if num_frames == 1 else 0.0
         times = start + np.arange(num_frames) / fps
-        scene, motions, truth = self._happening(seed, width / height, times, fps)
+        scene, motions, truth = self._simulate(seed, width / height, times, fps)
+
         captions = {
             form + suffix: self.caption(truth, form, language)
             for language, suffix in (("en", ""), ("zh", "_zh"))
@@ -141,10 +153,10 @@ class StageWorld:
         return Clip(render(scene, motions, times, height, width), fps, captions, truth)
 
     def truth(self, seed: int, *, num_frames: int, aspect: float = 1.0, fps: float = 8.0) -> dict[str, Any]:
-        """The truth of a clip of `seed`, without its frames: all that captions are made from."""
-        return self._happening(seed, aspect, np.arange(num_frames) / fps, fps)[2]
+        """The truth of the clip of `seed`, without drawing its frames. Captions are written from it."""
+        return self._simulate(seed, aspect, np.arange(num_frames) / fps, fps)[2]
 
-    def _happening(
+    def _simulate(
         self, seed: int, aspect: float, times: np.ndarray, fps: float
     ) -> tuple[Scene, list[Any], dict[str, Any]]:
         scene = self._scene(seed, aspect)
@@ -152,34 +164,41 @@ class StageWorld:
         return scene, motions, truth_of(scene, motions, times, seed, fps)
 
     def image(self, seed: int, *, height: int, width: int) -> Clip:
-        """The clip of `seed` as a single frame."""
+        """The clip of `seed` with one frame."""
         return self.clip(seed, height=height, width=width, num_frames=1)
 
     def caption(
         self, truth: Mapping[str, Any], form: str, language: str = "en", rng: random.Random | None = None
     ) -> str:
-        """The caption of a clip with that truth; without `rng` the wording is the one that the clip itself carries."""
+        """The caption of a clip with that truth. Without `rng`, the wording is that of the clip's own captions.
+
+        Raises `RequestError` for an unknown form or language.
+        """
         return grammar.caption(
             truth, form, language, rng or random.Random(f"{truth['seed']}|{form}|{language}")
         )
 
     def foil(self, clip: Clip, seed: int, form: str = "medium") -> tuple[str, str]:
-        """A caption that is wrong in one slot and otherwise worded as the clip's own, and the name of that slot.
+        """A caption that is wrong in one slot and otherwise equal to the clip's, and the name of that slot.
 
-        The slot and its wrong value are the same whatever the `form`; a short caption may not say them.
+        The slot and its wrong value do not depend on `form`; a short caption may omit them.
+        Raises `ConfigError` if no slot has another value on this stage.
         """
         rng = random.Random(seed)
         truth = clip.truth
-        options = {slot: values for slot in grammar.FOIL_SLOTS if (values := self._others(truth, slot))}
+
+        values = {slot: self.foil_values(truth, slot) for slot in grammar.FOIL_SLOTS}
+        options = {slot: found for slot, found in values.items() if found}
         if not options:
             raise ConfigError(
                 "no slot of this clip has another value on this stage: allow more nouns, grounds or skies"
             )
+
         slot = rng.choice(list(options))
         return self.caption({**truth, slot: rng.choice(options[slot])}, form), slot
 
     def vocabulary(self) -> Vocabulary:
-        """The names and words of this stage."""
+        """The slot values and words of this stage."""
         return Vocabulary(
             nouns=self._nouns,
             verbs=self._verbs,
@@ -195,106 +214,130 @@ class StageWorld:
         return self.config.split != "train" or not is_held_out(noun, value, kind=kind, salt=self.config.salt)
 
     def _partners_of(self, noun: str, verb: str) -> tuple[str, ...]:
-        if verb == "pass":
-            return tuple(n for n in self._nouns if n != noun and "big" in NOUNS[n].traits)
-        if verb == "knock":
-            return tuple(
-                n
-                for n in self._nouns
-                if n != noun and NOUNS[n].mass <= NOUNS[noun].mass and "rooted" not in NOUNS[n].traits
-            )
-        if verb == "chase":
-            return tuple(
-                n for n in self._nouns if n != noun and NOUNS[n].locomotion == NOUNS[noun].locomotion
-            )
-        return ()
+        """The nouns that can be the object of a paired verb."""
+        subject = NOUNS[noun]
+        partners = []
+        for name in self._nouns:
+            other = NOUNS[name]
+            can_be_partner = {
+                "pass": "big" in other.traits,
+                "knock": other.mass <= subject.mass and "rooted" not in other.traits,
+                "chase": other.locomotion == subject.locomotion,
+            }
+            if name != noun and can_be_partner[verb]:
+                partners.append(name)
+        return tuple(partners)
 
     def _partners_on(self, noun: str, verb: str, ground: str) -> tuple[str, ...]:
-        """The partners that a training clip may show on that ground; all of them in the other splits."""
+        """The partners that the split allows on that ground. Only the training split excludes any."""
         partners = self._partners[noun, verb]
-        return (
-            tuple(n for n in partners if self._allowed(n, ground, "ground"))
-            if self.config.split == "train"
-            else partners
-        )
+        if self.config.split != "train":
+            return partners
+        return tuple(partner for partner in partners if self._allowed(partner, ground, "ground"))
 
-    def _possible(self) -> dict[tuple[str, str], tuple[str, ...]]:
-        """(noun, verb) -> the grounds on which the split lets it happen."""
-        held_out = self.config.split == "held_out"
-        plans = {}
+    def _allowed_grounds(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """The grounds on which the split allows a noun to do a verb, for every possible (noun, verb)."""
+        allowed = {}
         for noun in self._nouns:
             for verb in NOUNS[noun].verbs:
-                if verb not in self._verbs or not set(CAMERAS_OF[verb]) & set(self._cameras):
-                    continue
-                if verb in PAIRED and (self.config.max_objects < 2 or not self._partners[noun, verb]):
-                    continue
-                if held_out:
-                    new_verb = is_held_out(noun, verb, kind="verb", salt=self.config.salt)
-                    grounds = tuple(
-                        g
-                        for g in self._grounds
-                        if new_verb or is_held_out(noun, g, kind="ground", salt=self.config.salt)
-                    )
-                elif self._allowed(noun, verb, "verb"):
-                    grounds = tuple(g for g in self._grounds if self._allowed(noun, g, "ground"))
-                else:
-                    continue
-                if verb in PAIRED and not held_out:
-                    grounds = tuple(g for g in grounds if self._partners_on(noun, verb, g))
-                if grounds:
-                    plans[noun, verb] = grounds
-        return plans
+                if self._is_possible(noun, verb):
+                    grounds = self._grounds_in_split(noun, verb)
+                    if grounds:
+                        allowed[noun, verb] = grounds
+        return allowed
+
+    def _is_possible(self, noun: str, verb: str) -> bool:
+        """Whether the configuration has the verb, a camera for it and, for a paired verb, a partner."""
+        if verb not in self._verbs or not set(CAMERAS_OF[verb]) & set(self._cameras):
+            return False
+        return verb not in PAIRED or (self.config.max_objects > 1 and bool(self._partners[noun, verb]))
+
+    def _grounds_in_split(self, noun: str, verb: str) -> tuple[str, ...]:
+        salt = self.config.salt
+        if self.config.split == "held_out":
+            if is_held_out(noun, verb, kind="verb", salt=salt):
+                return self._grounds
+            return tuple(g for g in self._grounds if is_held_out(noun, g, kind="ground", salt=salt))
+
+        if not self._allowed(noun, verb, "verb"):
+            return ()
+        grounds = tuple(g for g in self._grounds if self._allowed(noun, g, "ground"))
+        if verb in PAIRED:
+            grounds = tuple(g for g in grounds if self._partners_on(noun, verb, g))
+        return grounds
 
     def _scene(self, seed: int, aspect: float) -> Scene:
         rng = random.Random(seed)
         noun = rng.choice(self._subjects)
-        verbs = self._verbs_of[noun]
-        verb = rng.choices(verbs, [VERB_WEIGHT.get(verb, 2.0) for verb in verbs])[0]
-        ground = rng.choice(self._plans[noun, verb])
+        verb = _weighted_choice(self._verbs_of[noun], VERB_WEIGHT, 2.0, rng)
+        ground = rng.choice(self._grounds_of[noun, verb])
         other = rng.choice(self._partners_on(noun, verb, ground)) if verb in PAIRED else None
         sky = rng.choice(self._skies)
+
         counts = range(1, 1 + (1 if other else self.config.max_objects))
         count = rng.choices(counts, [COUNT_WEIGHT[c] for c in counts])[0]
-        size = (
-            "regular"
-            if verb in ("grow", "shrink")
-            else rng.choices(list(SIZE_WEIGHT), list(SIZE_WEIGHT.values()))[0]
-        )
+        size = "regular" if verb in RESIZING else _weighted_choice(list(SIZE_WEIGHT), SIZE_WEIGHT, 0.0, rng)
         cameras = [camera for camera in CAMERAS_OF[verb] if camera in self._cameras]
-        camera = rng.choices(cameras, [CAMERA_WEIGHT.get(camera, 0.7) for camera in cameras])[0]
+        camera = _weighted_choice(cameras, CAMERA_WEIGHT, 0.7, rng)
+
         scenery = sample_scenery(ground, sky, aspect, random.Random(f"{seed}|scenery"))
         return sample_scene(Action(verb, noun, other, count, size, camera), scenery, aspect, rng)
 
-    def _others(self, truth: Mapping[str, Any], slot: str) -> list[Any]:
-        """The other values of `slot` that the rest of the truth allows and that a medium caption says aloud."""
-        noun, verb, partner, value = truth["noun"], truth["verb"], truth["other"], truth[slot]
-        others: list[Any] = []
-        if slot == "noun":
-            others = [
-                n
-                for n in self._nouns
-                if verb in NOUNS[n].verbs and (partner is None or partner in self._partners[n, verb])
-            ]
-        elif slot == "verb" and truth["tail"] is None:
-            # Verbs that take the same slots: the sentence keeps its direction, its partner and its camera.
-            kin = next((group for group in (HORIZONTAL, PAIRED, UNDIRECTED) if verb in group), ())
-            others = [
-                v
-                for v in self._verbs
-                if v in kin and v in NOUNS[noun].verbs and truth["camera"] in CAMERAS_OF[v]
-            ]
-            others = [v for v in others if partner is None or partner in self._partners[noun, v]]
-        elif slot == "direction":
-            pairs = (("left", "right"), ("clockwise", "counterclockwise"))
-            others = [v for pair in pairs if value in pair for v in pair]
-        elif slot == "ground":
-            others = list(self._grounds)
-        elif slot == "sky":
-            others = list(self._skies)
-        elif slot == "size" and verb not in ("grow", "shrink"):
-            others = ["small", "large"]
-        elif slot == "count":
-            others = list(range(1, 1 + (1 if partner else self.config.max_objects)))
-        elif slot == "camera" and not truth["camera_stops"]:
-            others = [c for c in CAMERAS_OF[verb] if c in self._cameras and c != "still"]
-        return [v for v in others if v != value]
+    def foil_values(self, truth: Mapping[str, Any], slot: str) -> list[Any]:
+        """The wrong values of `slot` that the rest of the truth allows and that a medium caption names."""
+        return [value for value in SLOT_VALUES[slot](self, truth) if value != truth[slot]]
+
+    def _foil_nouns(self, truth: Mapping[str, Any]) -> list[str]:
+        verb, partner = truth["verb"], truth["other"]
+        nouns = [noun for noun in self._nouns if verb in NOUNS[noun].verbs]
+        return [noun for noun in nouns if partner is None or partner in self._partners[noun, verb]]
+
+    def _foil_verbs(self, truth: Mapping[str, Any]) -> list[str]:
+        if truth["tail"] is not None:
+            return []
+        noun, partner = truth["noun"], truth["other"]
+        # Verbs that take the same slots: the sentence keeps its direction, its partner and its camera.
+        groups = (HORIZONTAL, PAIRED, UNDIRECTED)
+        similar = next((group for group in groups if truth["verb"] in group), ())
+        verbs = [verb for verb in self._verbs if verb in similar and verb in NOUNS[noun].verbs]
+        return [
+            verb
+            for verb in verbs
+            if truth["camera"] in CAMERAS_OF[verb]
+            and (partner is None or partner in self._partners[noun, verb])
+        ]
+
+    def _foil_directions(self, truth: Mapping[str, Any]) -> list[str]:
+        return next((list(pair) for pair in OPPOSITES if truth["direction"] in pair), [])
+
+    def _foil_sizes(self, truth: Mapping[str, Any]) -> list[str]:
+        return [] if truth["verb"] in RESIZING else ["small", "large"]
+
+    def _foil_counts(self, truth: Mapping[str, Any]) -> list[int]:
+        return list(range(1, 1 + (1 if truth["other"] else self.config.max_objects)))
+
+    def _foil_cameras(self, truth: Mapping[str, Any]) -> list[str]:
+        if truth["camera_stops"]:
+            return []
+        return [
+            camera for camera in CAMERAS_OF[truth["verb"]] if camera in self._cameras and camera != "still"
+        ]
+
+
+SLOT_VALUES: dict[str, Callable[[StageWorld, Mapping[str, Any]], Sequence[Any]]] = {
+    "noun": StageWorld._foil_nouns,
+    "verb": StageWorld._foil_verbs,
+    "direction": StageWorld._foil_directions,
+    "ground": lambda world, truth: world._grounds,
+    "sky": lambda world, truth: world._skies,
+    "size": StageWorld._foil_sizes,
+    "count": StageWorld._foil_counts,
+    "camera": StageWorld._foil_cameras,
+}
+"""The values of each slot of `grammar.FOIL_SLOTS` that a foil may have, the true one among them."""
+
+
+def _weighted_choice(
+    values: Sequence[str], weights: Mapping[str, float], default: float, rng: random.Random
+) -> str:
+    return rng.choices(values, [weights.get(value, default) for value in values])[0]
