@@ -298,4 +298,6 @@ def weights_hash(module: torch.nn.Module) -> str:
 
 def vae_hash(vae: VAE) -> str:
     """A hash of all that normalised latents depend on: the weights, and the configuration with its means and deviations."""
-    return content_key([to_dict(vae.config), weights_hash(vae)])[:16]
+    config = to_dict(vae.config)
+    config["fold"] = config.pop("patch_size")  # the name in 0.1.0, whose latents stay valid
+    return content_key([config, weights_hash(vae)])[:16]

@@ -264,7 +264,7 @@ def parquet() -> ModuleType:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError(f"data sets need pyarrow ({error}): pip install 'kinema[data]'") from error
+        raise DataError(f"data sets need pyarrow ({error}): pip install 'pyarrow>=17'") from error
     return pyarrow.parquet
 
 
