@@ -94,7 +94,7 @@ def test_a_wrong_request_is_one_line(generate, words, line, capsys, tmp_path):
     ("out", "line"),
     [
         ("video.avi", "unknown video ending '.avi'"),
-        ("video.png", "holds one picture"),
+        ("video.png", "holds one frame"),
         ("", "is a folder"),
         ("file/a.mp4", "file"),
     ],
@@ -165,4 +165,4 @@ def test_both_prompts_are_said_and_kept_in_the_file(generate, tmp_path, capsys):
     assert expanded == f"expanded prompt: {request['prompt']} (by {request['expander']})"
     assert "fox" in request["prompt"]
     assert generate("a fox", "--steps", "1", "--expand", "--expander", "nowhere") == 2
-    assert "'nowhere' is no expander" in capsys.readouterr().err
+    assert "'nowhere' is not an expander" in capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_extend_says_how_the_clip_was_fitted(kinema, files, capsys):
     out = capsys.readouterr().out
     assert "a.mp4: 24 fps, resampled to 8 fps" in out
     assert "60x40, 9 frames at 8 fps: scaled to 48x32" in out
-    assert "joins" in out
+    assert "transitions" in out
     assert Video.read(files / "out.mkv").num_frames == 9 + 8
 
 
@@ -241,7 +241,7 @@ def test_a_preview_is_there_while_it_is_made(kinema, files):
             ["generate", "a fox", "--guidance", "1", "--negative", "fog"],
             "a negative prompt needs guidance above 1",
         ),
-        (["loop"], "a loop of what?"),
+        (["loop"], "a loop needs a prompt"),
         (["loop", "a fox", "--frames", "10"], "a loop of 10 frames does not close"),
         (
             ["edit", "b.mkv", "a fox", "--region", "40,0,30,10"],
@@ -261,7 +261,7 @@ def test_a_preview_is_there_while_it_is_made(kinema, files):
             ["generate", "a fox", "--frames", "5", "--keyframe", "2:picture.jpg"],
             "a clip from 2 to 2.125 s does not fit into a result of 0.625 s",
         ),
-        (["generate", "a fox", "--preview", "preview.mp4"], "a preview is a .gif"),
+        (["generate", "a fox", "--preview", "preview.mp4"], "preview.mp4 is not a .gif file"),
         (["storyboard", "picture.jpg"], "picture.jpg is not a storyboard"),
     ],
 )

@@ -1,4 +1,7 @@
-"""What is measured of a task is what it says: the truth scores as truth, a frozen picture as frozen. A folder goes on where it stopped."""
+"""What is measured of a task is what it says: the truth scores as truth, a frozen picture as frozen.
+
+A folder goes on where it stopped.
+"""
 
 import json
 from itertools import pairwise
@@ -106,7 +109,9 @@ def test_a_join_behind_the_new_part_is_measured_there(rolling):
     frames = clip.frames.copy()
     frames[:8] = np.roll(frames[:8], 7, axis=2)
     errors = [np.abs(a.astype(int) - b).mean() for a, b in pairwise(frames)]
-    measured = timeline_metrics.measure_join(frames, clip, [slice(8, 17)], slice(0, 8), oracle, round_trip=clip.frames)
+    measured = timeline_metrics.measure_join(
+        frames, clip, [slice(8, 17)], slice(0, 8), oracle, round_trip=clip.frames
+    )
     assert measured.seam == pytest.approx(errors[7] / np.median(errors))
     assert measured.blend == pytest.approx(max(errors[3:8]) / np.median(errors))
 
@@ -157,7 +162,9 @@ def test_edits_ask_for_what_the_clip_does_not_show_where_it_would_be(pipeline, w
 
 def test_what_lasts_is_in_view_at_the_end(pipeline, world):
     case = Case(0, world, pipeline, SIZE, 160, stays_in_view=True)
-    assert min(case.clip.truth["objects"][0]["tracks"]["visible"][-2 * KNOWN :]) >= timeline_metrics.MIN_VISIBLE
+    assert (
+        min(case.clip.truth["objects"][0]["tracks"]["visible"][-2 * KNOWN :]) >= timeline_metrics.MIN_VISIBLE
+    )
 
 
 def test_plain_extension_is_as_long_and_goes_on_from_what_it_has(pipeline, world):

@@ -11,7 +11,7 @@ from typing import Any
 
 from kinema.checkpoints.adapters import LoRAFile
 from kinema.checkpoints.expanders import expand_fields
-from kinema.checkpoints.families.wan.model import is_wan
+from kinema.checkpoints.families.wan.model import Offload, is_wan
 from kinema.device import pick_device
 from kinema.errors import OutputError, RequestError
 from kinema.evaluation.trust import add_noun_to_drift_report
@@ -184,8 +184,8 @@ def _load_pipeline(arguments: argparse.Namespace, model: str, request: Request) 
     """
     loras = [LoRAFile.parse(text) for text in arguments.lora]
     if is_wan(Path(model)) and not arguments.beyond_memory:
-        device, offload = pick_device(arguments.device), arguments.offload or "text"
-        check_memory(Path(model), request, device, arguments.precision, offload)
+        offload: Offload = arguments.offload or "text"
+        check_memory(Path(model), request, pick_device(arguments.device), arguments.precision, offload)
 
     pipeline = load(
         model,

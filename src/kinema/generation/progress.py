@@ -28,9 +28,11 @@ def progress_bar() -> Iterator["OnStep"]:
 def with_preview(
     progress: "AbstractContextManager[OnStep]", pipeline: "Pipeline", path: Path
 ) -> Iterator["OnStep"]:
-    """The callback of `progress`, which also writes a preview of the current window to `path`: an animated GIF of half the size.
+    """The callback of `progress`, which also writes a preview of the current window to `path`: an animated
+    GIF of half the size.
 
-    It is decoded from the sampler's estimate of the clean latents, as often as `PREVIEW_SHARE` of the time allows.
+    It is decoded from the sampler's estimate of the clean latents, as often as `PREVIEW_SHARE` of the time
+    allows.
     """
     import numpy as np
 
