@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from kinema.device import CPU, autocast
 from kinema.errors import ConfigError
-from kinema.models.clip import CLIP, CLIPConfig, chosen_frames, clip_loss
+from kinema.models.clip import CLIP, CLIPConfig, spread_frames, clip_loss
 from kinema.prompts.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(["a", "dog", "ball", "rolls", "left", "right", "球"], max_length=12, table={})
@@ -85,7 +85,7 @@ def test_larger_pictures_are_averaged_down(clip):
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted", "frames", "places"),
+    ("given", "wanted", "frames", "positions"),
     [
         (1, 5, [0], [0]),
         (5, 5, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
@@ -94,8 +94,8 @@ def test_larger_pictures_are_averaged_down(clip):
         (9, 1, [0], [0]),
     ],
 )
-def test_frames_are_spread_over_the_clip_with_both_ends(given, wanted, frames, places):
-    assert chosen_frames(given, wanted) == (frames, places)
+def test_frames_are_spread_over_the_clip_with_both_ends(given, wanted, frames, positions):
+    assert spread_frames(given, wanted) == (frames, positions)
 
 
 @torch.no_grad()
@@ -205,5 +205,5 @@ def test_sizes_that_do_not_fit_are_an_error_that_names_them(wrong):
 
 
 def test_a_tokenizer_of_another_vocabulary_is_an_error():
-    with pytest.raises(ConfigError, match=rf"has {len(TOKENIZER)} tokens.*made for 99"):
+    with pytest.raises(ConfigError, match=rf"has {len(TOKENIZER)} tokens.*takes 99"):
         CLIP(replace(CONFIG, vocabulary_size=99), TOKENIZER)

@@ -80,8 +80,11 @@ class DiTConfig:
     patch: tuple[int, int, int] = (1, 2, 2)
     """Latents along (lf, lh, lw) per token."""
     text_padding: Literal["masked", "zeros"] = "masked"
-    """With "masked" a token attends only to the text tokens of its prompt. With "zeros" prompts are padded
-    with zeros to `text_length` and the padding is attended to, as in Wan."""
+    """How prompts are padded.
+
+    With "masked" a token attends only to the text tokens of its prompt. With "zeros" prompts are padded with
+    zeros to `text_length` and the padding is attended to, as in Wan.
+    """
     text_length: int = 512
     """Most text tokens of a prompt."""
     eps: float = 1e-6
@@ -133,8 +136,7 @@ class DiTConfig:
 
 
 class DiT(nn.Module):
-    """The prediction of the objective for each token, from noisy tokens, their coordinates and times, and a
-    prompt."""
+    """The prediction for each token, from noisy tokens, their coordinates and times, and a prompt."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -153,8 +155,7 @@ class DiT(nn.Module):
         )
         self.head = Head(d, config.token_out, config.eps)
         self.activation_checkpointing = False
-        """Whether training stores only the input of each block and recomputes its activations for the
-        gradient."""
+        """Whether training stores only the input of each block and recomputes its activations."""
         self.init_weights()
 
     @torch.no_grad()
@@ -224,8 +225,7 @@ class DiT(nn.Module):
         )
 
     def embed_time(self, times: Float[Tensor, " u"]) -> tuple[Float[Tensor, "u d"], Float[Tensor, "u 6 d"]]:
-        """The embedding of diffusion times in [0, 1] for the head and for the blocks, in float32 even under
-        autocast."""
+        """Embeddings of times in [0, 1] for the head and for the blocks, in float32 even under autocast."""
         with torch.autocast(times.device.type, enabled=False):
             embedded = self.time_embedding(sinusoid(TIMESTEPS * times.float(), self.config.freq_dim))
             return embedded.float(), self.time_projection(F.silu(embedded)).float().unflatten(-1, (6, -1))
@@ -247,8 +247,8 @@ class DiT(nn.Module):
         """
         if sum(lengths) != len(tokens) or len(lengths) != len(text.lengths):
             raise ValueError(
-                f"{len(tokens)} tokens do not match {len(lengths)} segments with {sum(lengths)} tokens in all and "
-                f"{len(text.lengths)} prompts: give one prompt per segment and lengths that add up"
+                f"{len(tokens)} tokens do not match {len(lengths)} segments with {sum(lengths)} tokens in all "
+                f"and {len(text.lengths)} prompts: give one prompt per segment and lengths that add up"
             )
 
         embedded = text if isinstance(text, PreparedText) else self.embed_text(text)

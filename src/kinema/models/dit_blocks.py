@@ -25,8 +25,7 @@ KeyValuePair = tuple[Float[Tensor, "_ k dh"], Float[Tensor, "_ k dh"]]
 
 @dataclass(frozen=True, eq=False)
 class KeysValues:
-    """Keys and values of the cross-attention of one block: of the text, and of the images if there are
-    any."""
+    """Cross-attention keys and values of one block, for the text and for images if there are any."""
 
     text: KeyValuePair
     images: KeyValuePair | None = None
@@ -101,8 +100,7 @@ def _cat_pairs(pairs: Sequence[KeyValuePair]) -> KeyValuePair:
 
 @dataclass(frozen=True, eq=False)
 class AttentionSegments:
-    """The segments of every attention of a block: to the tokens of the clip, to its prompt, and to its images
-    if there are any."""
+    """The segments of the attentions of a block: to the clip, to its prompt and to its images."""
 
     clip: Segments
     text: Segments
@@ -171,8 +169,7 @@ class CrossAttention(nn.Module):
 
 
 class ImageEmbedding(nn.Module):
-    """Image states in the width of the backbone: learned positions (optional), norm, MLP with the exact GELU,
-    norm."""
+    """Image states in the width of the backbone: optional positions, norm, MLP with the exact GELU, norm."""
 
     def __init__(self, image_dim: int, d: int, num_positions: int | None) -> None:
         super().__init__()
@@ -200,8 +197,10 @@ class ImageEmbedding(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """Self-attention, cross-attention and MLP around a residual stream. The time modulates and gates the
-    first and the last."""
+    """Self-attention, cross-attention and MLP around a residual stream.
+
+    The time modulates and gates the self-attention and the MLP.
+    """
 
     uses_muon = True
 

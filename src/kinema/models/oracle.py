@@ -35,8 +35,7 @@ class OracleConfig:
     slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The possible answers by slot. A recipe leaves them to the world."""
     num_tracks: int = 1
-    """Tracked objects: the subject (the centre of all of them if there are several), and the object that it
-    acts on."""
+    """1: the subject, or the centre of several subjects. 2: also the object that it acts on."""
     width: int = 32
     """Channels of the first layer. The other widths are multiples of it."""
     short_side_px: int = 64
@@ -182,8 +181,7 @@ class Oracle(nn.Module):
     def _features(
         self, video: Float[Tensor, "b 3 f h w"]
     ) -> tuple[Float[Tensor, "n c lh lw"], Float[Tensor, "n c2 lh2 lw2"]]:
-        """Features of every frame at 1/8 of its size, and finer ones at `HEAT_STRIDE` pixels that include
-        them."""
+        """Features of every frame with strides of 8 and, including the first, of `HEAT_STRIDE` pixels."""
         both = torch.cat([video, video - video.mean(dim=2, keepdim=True)], dim=1)
         x = rearrange(both, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
         middle = self.middle_block(F.relu(self.stem_norm(self.stem(x))))
@@ -273,8 +271,7 @@ def _at_centres(
     deep: Float[Tensor, "n c lh lw"],
     fine: Float[Tensor, "n c2 lh2 lw2"],
 ) -> Float[Tensor, "n k d"]:
-    """Features averaged with the `weights` of each track, whose sum is one: the deep ones, then the fine
-    ones."""
+    """Deep and fine features averaged with the `weights` of each track, which sum to one."""
     coarse = F.adaptive_avg_pool2d(weights, deep.shape[-2:])
     coarse = coarse / coarse.sum(dim=(2, 3), keepdim=True)
     return torch.cat(

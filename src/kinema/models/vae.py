@@ -35,8 +35,7 @@ INITIAL_LOGVAR = -6.0
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Sizes of a VAE and the statistics of its latents. Raises `ConfigError` for sizes that do not fit
-    together."""
+    """Sizes of a VAE and the statistics of its latents. Raises `ConfigError` for impossible sizes."""
 
     base_dim: int = 24
     decoder_base_dim: int | None = None
@@ -45,11 +44,9 @@ class VAEConfig:
     num_res_blocks: int = 1
     z_dim: int = 24
     temporal_downsample: tuple[bool, ...] = (True, True)
-    """Whether each downsampling halves time too, in the order of the encoder: one entry less than
-    `dim_mult`."""
+    """Whether each downsampling of the encoder also halves time: one entry less than `dim_mult`."""
     patch_size: int = 4
-    """Blocks of `patch_size` by `patch_size` pixels become channels before the first layer (pixel
-    unshuffle)."""
+    """Squares of this many pixels become channels before the first layer (pixel unshuffle)."""
     residual: bool = False
     """Whether the levels have the shortcuts of Wan 2.2."""
     latents_mean: tuple[float, ...] = ()
@@ -133,14 +130,12 @@ class Posterior:
         return self.mean + torch.exp(0.5 * self.logvar) * noise.to(self.mean.device)
 
     def kl(self) -> Float[Tensor, "b"]:
-        """KL divergence of each clip from the standard normal in nats: the mean over its latents, not the
-        sum."""
+        """KL divergence from the standard normal in nats: the mean over the latents of a clip, not the sum."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).flatten(1).mean(dim=1)
 
 
 class VAE(nn.Module):
-    """The video VAE. `encode` and `decode` work on raw latents, a diffusion model on normalised ones
-    (`normalise`)."""
+    """The video VAE. Its latents are raw; a diffusion model works on those of `normalise`."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -197,8 +192,7 @@ class VAE(nn.Module):
         self.quant_conv.bias[self.config.z_dim :] = INITIAL_LOGVAR
 
     def encode(self, video: Float[Tensor, "b 3 f h w"]) -> Posterior:
-        """The latents of whole videos in [-1, 1], with gradients. Raises `RequestError` for sizes that do not
-        fit the VAE."""
+        """The latents of whole videos in [-1, 1], with gradients. Raises `RequestError` for wrong sizes."""
         self._check_size(video)
         factor, num_frames = self.config.temporal_factor, video.shape[2]
         if (num_frames - 1) % factor:
@@ -372,5 +366,4 @@ VAES = {
         latents_std=WAN_22_STD,
     ),
 }
-"""Sizes by name. "nano" ships with the package; the others are published (126,892,531 and 704,688,668
-parameters)."""
+"""Sizes by name. "nano" ships with the package. Wan 2.1 has 126,892,531 parameters, Wan 2.2 704,688,668."""

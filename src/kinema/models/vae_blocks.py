@@ -62,8 +62,7 @@ class ResidualBlock(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """The input plus single-head self-attention among the positions of each frame. The projection starts at
-    zero."""
+    """The input plus single-head self-attention within each frame. The projection starts at zero."""
 
     uses_muon = True
 
@@ -187,8 +186,7 @@ def _per_frame(layer: nn.Module, x: Float[Tensor, "b c f h w"]) -> Float[Tensor,
 
 
 class AverageDown(nn.Module):
-    """A shortcut without weights: blocks of (time, height, width) become channels, which are averaged in
-    groups."""
+    """A shortcut without weights: blocks of (t, h, w) become channels, which are averaged in groups."""
 
     def __init__(self, in_dim: int, out_dim: int, factor_time: int, factor_space: int) -> None:
         super().__init__()
@@ -219,8 +217,7 @@ class RepeatUp(nn.Module):
 
 
 class ResidualDownLevel(nn.Module):
-    """A level of the Wan 2.2 encoder: residual blocks and downsampling, with a shortcut around all of
-    them."""
+    """A level of the Wan 2.2 encoder: residual blocks and downsampling with a shortcut around them."""
 
     def __init__(self, in_dim: int, out_dim: int, num_res_blocks: int, in_space: bool, in_time: bool) -> None:
         super().__init__()
@@ -320,8 +317,7 @@ class VAEEncoder(nn.Module):
 
 
 class VAEDecoder(nn.Module):
-    """Latents to pixel blocks as channels. `dims` and `in_time` as in the encoder, in the order of the
-    decoder."""
+    """Latents to pixel blocks as channels. `dims` and `in_time` are as in the encoder, reversed."""
 
     def __init__(
         self,
