@@ -151,7 +151,7 @@ class Captioner(nn.Module):
                 nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, features: ClipFeatures, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n v"]:
-        """Logits of the token after each of `ids`. The first id is a form; input and output embeddings are tied."""
+        """Logits of the token after each of `ids`, the first of which is a form. Embeddings are tied."""
         memory = self._memory(features)
         b, n = ids.shape
         x = (self.embedding(ids) + self.positions.weight[:n]).flatten(0, 1)

@@ -1,9 +1,10 @@
-"""The expander: a short prompt in, the prompt in the style of training out, with every word of the user's in it.
+"""The expander: completes a short prompt in the style of training captions and keeps every word of the user.
 
-It only ever *inserts*. At each step it either copies the next token of the prompt or puts a word of its own before it, so what the user
-wrote stands in the result, in its order and as it was written: words that the network has never seen, numbers, quotes, negations. The
-pointer to the next token moves on by one with each copy, which makes the copy mechanism of See et al. 2017 (arXiv:1704.04368) monotone;
-copying the end of the prompt ends the expansion. An encoder reads the prompt in both directions; a GRU writes.
+It only inserts. Each step either copies the next token of the prompt or inserts a word before it, so the text
+of the user stays in the result, in its order and spelling: unknown words, numbers, quotes, negations. Each
+copy moves the pointer to the next token by one, a monotone form of the copy mechanism of See et al. 2017
+(arXiv:1704.04368). Copying the end of the prompt ends the expansion. A bidirectional encoder reads the prompt
+and a GRU writes.
 """
 
 import re
@@ -22,10 +23,12 @@ from kinema.prompts.words import CLAUSE_ENDS, NEGATIONS, NEGATIONS_ZH, QUOTES
 from kinema.shapes import Bool, Float
 
 PROMPT_KINDS = ("text", "image", "edit")
-"""What a prompt is for: a video from words alone, from words and a first picture, a clip that is to be changed."""
+"""Uses of a prompt: a video from text, a video from text and a first image, an edit of a clip."""
 COPY, UNKNOWN, END = "<copy>", "<unknown>", "<end>"
+COPY_ID = 0
 SPECIAL = (COPY, UNKNOWN, END, *(f"<{kind}>" for kind in PROMPT_KINDS))
 MARKS = (",", ".", "，", "。")
+SENTENCE_ENDS = (".", "。", "!", "！")
 TOKEN = re.compile(
     rf"(?P<space>\s*)(?P<text>[{CHINESE}]+|[^\W\d_{CHINESE}]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*|\S)"
 )
@@ -35,44 +38,45 @@ PREPOSITIONS = frozenset(
 WORD_STARTS = ("在", "从", "向", "往")
 MAX_INSERTED = 48
 MAX_IN_A_ROW = 20
-"""Words of its own that the expander adds in all, and between two words of the user's: the longest that training shows is shorter."""
+"""Most inserted words in all, and between two words of the user. Training targets are shorter."""
 
 
 @dataclass(frozen=True)
 class ExpanderConfig:
-    """Sizes. `words` are those it can add and knows the meaning of, without marks; a recipe leaves them to the world."""
+    """Sizes of an expander. Raises `ConfigError` for sizes that do not fit together."""
 
     words: tuple[str, ...] = ()
+    """Known words, which are also those that can be inserted, without marks. A recipe leaves them to the
+    world."""
     width: int = 56
     layers: int = 2
     heads: int = 4
     hidden: int = 96
     max_length: int = 96
-    """Places told apart; what stands further behind is read as standing there."""
+    """Number of positions. Later tokens have the last position."""
 
     def __post_init__(self) -> None:
-        if (
-            self.heads < 1
-            or self.width % self.heads
-            or min(self.width, self.layers, self.hidden, self.max_length) < 1
-        ):
-            raise ConfigError(
-                f"width={self.width} must be a multiple of heads={self.heads}; layers, hidden and max_length at least 1"
-            )
+        if min(self.width, self.layers, self.heads, self.hidden, self.max_length) < 1:
+            raise ConfigError("width, layers, heads, hidden and max_length must be at least 1")
+        if self.width % self.heads:
+            raise ConfigError(f"width={self.width} must be a multiple of heads={self.heads}")
 
 
 @dataclass(frozen=True)
 class PromptToken:
-    """A word or mark of a prompt as written, the space before it, and the id that it is read as. `is_open`: words may go before it."""
+    """A word or mark of a prompt as written."""
 
     text: str
     space: str
+    """The white space before it."""
     reading: int
+    """The id under which the network reads it."""
     is_open: bool = True
+    """Whether words may be inserted before it."""
 
 
 class Expander(nn.Module):
-    """See the module."""
+    """The network of this module."""
 
     def __init__(self, config: ExpanderConfig) -> None:
         super().__init__()
@@ -92,78 +96,89 @@ class Expander(nn.Module):
             nn.init.normal_(self.places.weight, std=width**-0.5)
 
     def read(self, prompt: str) -> list[PromptToken]:
-        """The tokens of a prompt, whose spaces and texts add up to it but for white space at its end.
+        """The tokens of a prompt. Their spaces and texts joined are the prompt without trailing white space.
 
-        Nothing may go inside quotes, nor from a negation to the end of its clause ("no snow" would become "no green snow"), between a
-        preposition and its noun, or into Chinese that is not known to be two words.
+        Nothing may be inserted inside quotes, from a negation to the end of its clause ("no snow" would
+        become "no green snow"), between a preposition and its noun, and into Chinese that is not known to be
+        two words.
         """
         tokens: list[PromptToken] = []
         closes, is_negated = "", False
+
         for match in TOKEN.finditer(prompt):
             space, text = match["space"], match["text"]
             is_apart = bool(space) or not tokens or _is_chinese(text) or _is_chinese(tokens[-1].text)
-            is_open = (
-                not closes and is_apart and not _is_bound([token.text.casefold() for token in tokens[-2:]])
-            )
+            follows_preposition = _is_bound([token.text.casefold() for token in tokens[-2:]])
+            is_open = not closes and is_apart and not follows_preposition
+
             if closes == text:
                 closes = ""
-            elif not closes and text in QUOTES:
-                closes = QUOTES[text] if QUOTES[text] in prompt[match.end() :] else ""
-            for index, (part, reading) in enumerate(self._readings(text)):
-                may_part = not closes and part in self.ids and (len(part) > 1 or part in WORD_STARTS)
-                tokens.append(
-                    PromptToken(
-                        part,
-                        "" if index else space,
-                        reading,
-                        not is_negated and (may_part if index else is_open),
-                    )
-                )
-                is_negated = part not in CLAUSE_ENDS and (is_negated or _is_negation(part))
+            elif not closes and text in QUOTES and QUOTES[text] in prompt[match.end() :]:
+                closes = QUOTES[text]
+
+            for index, (word, reading) in enumerate(self._readings(text)):
+                if index:
+                    space, is_open = "", not closes and self._starts_word(word)
+                tokens.append(PromptToken(word, space, reading, is_open and not is_negated))
+                is_negated = word not in CLAUSE_ENDS and (is_negated or _is_negation(word))
+
         if tokens and (tokens[0].text.isdigit() or tokens[0].text.casefold() in NUMBERS):
             tokens[0] = replace(tokens[0], is_open=False)  # no article before a number
         return tokens
 
+    def _starts_word(self, text: str) -> bool:
+        """Whether `text`, inside Chinese without spaces, is known to begin a new word."""
+        return text in self.ids and (len(text) > 1 or text in WORD_STARTS)
+
     def _readings(self, text: str) -> list[tuple[str, int]]:
-        """A match cut into words, each with its id; a word that is not known has that of what stands in for it, or that of the unknown."""
+        """The words of a match, each with its id.
+
+        A word that is not known has the id of its synonym, or else the id of the unknown word.
+        """
         word = "a" if text.casefold() == "an" else text.casefold()
         if word in self.ids:
             return [(text, self.ids[word])]
         unknown = self.ids[UNKNOWN]
         uses = self.tokenizer.explain(text)
-        if (
-            "".join(use.word for use in uses) != text
-        ):  # English words change their case, and may lose an apostrophe
-            return [(text, _reading(self.ids, uses[0].used, unknown) if len(uses) == 1 else unknown)]
-        return [(use.word, _reading(self.ids, use.used, unknown)) for use in uses]
+        if "".join(use.word for use in uses) == text:
+            return [(use.word, _reading(self.ids, use.used, unknown)) for use in uses]
+
+        # English words change their case and may lose an apostrophe.
+        return [(text, _reading(self.ids, uses[0].used, unknown) if len(uses) == 1 else unknown)]
 
     def source(self, kind: str, readings: Sequence[int]) -> list[int]:
-        """What the encoder sees of a prompt: what it is for, its tokens, its end."""
+        """The input of the encoder: the use of the prompt, its tokens, the end."""
         return [self.ids[f"<{kind}>"], *readings, self.ids[END]]
 
     def forward(
         self, sources: Sequence[Sequence[int]], steps: Sequence[Sequence[int]]
     ) -> tuple[Float[Tensor, "b s m"], Bool[Tensor, "b s"]]:
-        """Logits over the tokens at every step of every expansion, and which steps there are.
+        """Logits (b, s, m) over the tokens at every step of every expansion, and which steps exist.
 
-        `steps` are ids: COPY, or the word that is inserted. The last one copies the end of the source.
+        `steps` are ids: COPY, or the inserted word. The last step copies the end of the source.
         """
         device = self.embed.weight.device
         states = self.encode(sources)
         longest = max(map(len, steps))
-        seen = states[0].new_zeros(len(sources), longest, states[0].shape[1])
+        copied = states[0].new_zeros(len(sources), longest, states[0].shape[1])
         before = torch.zeros(len(sources), longest, dtype=torch.long)
         is_step = torch.zeros(len(sources), longest, dtype=torch.bool)
+
         for row, (source, own) in enumerate(zip(sources, steps)):
-            at, pointers, previous = 1, [], [source[0]]
+            pointer, pointers, previous = 1, [], [source[0]]
             for step in own:
-                pointers.append(at)
-                previous.append(source[at] if step == 0 else step)
-                at += step == 0
-            seen[row, : len(own)] = states[row][pointers]
+                pointers.append(pointer)
+                if step == COPY_ID:
+                    previous.append(source[pointer])
+                    pointer += 1
+                else:
+                    previous.append(step)
+
+            copied[row, : len(own)] = states[row][pointers]
             before[row, : len(own)] = torch.tensor(previous[:-1])
             is_step[row, : len(own)] = True
-        hidden, _ = self.gru(torch.cat([self.embed(before.to(device)), seen], dim=-1))
+
+        hidden, _ = self.gru(torch.cat([self.embed(before.to(device)), copied], dim=-1))
         return self.logits(hidden), is_step.to(device)
 
     def encode(self, sources: Sequence[Sequence[int]]) -> list[Float[Tensor, "n d"]]:
@@ -171,17 +186,16 @@ class Expander(nn.Module):
         device = self.embed.weight.device
         lengths = tuple(map(len, sources))
         packed = torch.tensor([token for source in sources for token in source], device=device)
-        places = torch.tensor(
-            [min(place, self.config.max_length - 1) for length in lengths for place in range(length)],
-            device=device,
-        )
-        x = self.embed(packed) + self.places(places)
+        last = self.config.max_length - 1
+        positions = torch.tensor([min(i, last) for length in lengths for i in range(length)], device=device)
+
+        x = self.embed(packed) + self.places(positions)
         for block in self.blocks:
             x = block(x, lengths)
         return list(self.norm(x).split(lengths))
 
     def logits(self, hidden: Float[Tensor, "*b h"]) -> Float[Tensor, "*b m"]:
-        """Scores of copying and of every word; of other special tokens minus infinity."""
+        """Scores of copying and of every word. Other special tokens have minus infinity."""
         scores = self.head(hidden) @ self.embed.weight.T
         mask = torch.zeros(len(self.tokens), device=scores.device)
         mask[1 : len(SPECIAL)] = -torch.inf
@@ -197,83 +211,108 @@ class Expander(nn.Module):
         top_p: float = 0.7,
         may_add: Callable[[str], bool] | None = None,
     ) -> str:
-        """The prompt with what it leaves open filled in. `seed` chooses at each step among the likeliest tokens that make up `top_p`.
+        """The completed prompt. `kind` is one of `PROMPT_KINDS`.
 
-        Only words for which `may_add` is true are added.
+        At each step `seed` chooses among the most probable tokens that together have the probability `top_p`.
+        Only words for which `may_add` is true are inserted.
         """
         tokens = self.read(prompt)
         closing: list[PromptToken] = []
-        while tokens and tokens[-1].text in (".", "。", "!", "！"):
+        while tokens and tokens[-1].text in SENTENCE_ENDS:
             closing.insert(0, tokens.pop())
-        # What is added behind a negation that ends the prompt would be read as negated too.
-        may_end = not any(_is_negation(token.text) for token in _last_clause(tokens))
-        source = self.source(kind, [token.reading for token in tokens])
-        (states,) = self.encode([source])
-        banned = torch.zeros(len(self.tokens), device=states.device)
-        unwanted = [
-            may_add is not None and index >= len(SPECIAL) and not may_add(word)
-            for index, word in enumerate(self.tokens)
-        ]
-        banned[torch.tensor(unwanted)] = -torch.inf
-        generator = torch.Generator().manual_seed(seed)
-        written: list[PromptToken] = []
-        is_own: list[bool] = []
-        previous, state = source[0], None
-        at = in_a_row = 0
-        while True:
-            seen = torch.cat([self.embed.weight[previous], states[at + 1]])
-            hidden, state = self.gru(seen[None, None], state)
-            is_open = tokens[at].is_open if at < len(tokens) else may_end
-            may_insert = is_open and in_a_row < MAX_IN_A_ROW and sum(is_own) < MAX_INSERTED
-            choice = _draw(self.logits(hidden[0, 0]) + banned, top_p, generator) if may_insert else 0
-            if choice:
-                written.append(PromptToken(self.tokens[choice], "", choice))
-                is_own.append(True)
-                in_a_row, previous = in_a_row + 1, choice
-                continue
-            if at == len(tokens):
-                break
-            written.append(tokens[at])
-            is_own.append(False)
-            previous, at, in_a_row = tokens[at].reading, at + 1, 0
+
+        written, is_own = self._write(tokens, kind, seed, top_p, may_add)
         while is_own and is_own[-1] and written[-1].text in MARKS:
             written.pop()
             is_own.pop()
         return join_tokens([*written, *closing], [*is_own, *(False for _ in closing)])
 
+    def _write(
+        self,
+        tokens: Sequence[PromptToken],
+        kind: str,
+        seed: int,
+        top_p: float,
+        may_add: Callable[[str], bool] | None,
+    ) -> tuple[list[PromptToken], list[bool]]:
+        """The tokens of the expansion, and whether each was inserted."""
+        # Words after a negation that ends the prompt would be negated too.
+        may_end = not any(_is_negation(token.text) for token in _last_clause(tokens))
+        source = self.source(kind, [token.reading for token in tokens])
+        (states,) = self.encode([source])
+        banned = self._banned(may_add).to(states.device)
+        generator = torch.Generator().manual_seed(seed)
+
+        written: list[PromptToken] = []
+        is_own: list[bool] = []
+        previous, state = source[0], None
+        pointer = in_a_row = 0
+        while True:
+            inputs = torch.cat([self.embed.weight[previous], states[pointer + 1]])
+            hidden, state = self.gru(inputs[None, None], state)
+            is_open = tokens[pointer].is_open if pointer < len(tokens) else may_end
+            may_insert = is_open and in_a_row < MAX_IN_A_ROW and sum(is_own) < MAX_INSERTED
+            choice = COPY_ID
+            if may_insert:
+                choice = _draw(self.logits(hidden[0, 0]) + banned, top_p, generator)
+
+            if choice != COPY_ID:
+                written.append(PromptToken(self.tokens[choice], "", choice))
+                is_own.append(True)
+                in_a_row, previous = in_a_row + 1, choice
+            elif pointer < len(tokens):
+                written.append(tokens[pointer])
+                is_own.append(False)
+                previous, pointer, in_a_row = tokens[pointer].reading, pointer + 1, 0
+            else:
+                return written, is_own
+
+    def _banned(self, may_add: Callable[[str], bool] | None) -> Float[Tensor, " m"]:
+        """Minus infinity for the words that `may_add` excludes, zero for all other tokens."""
+        banned = torch.zeros(len(self.tokens))
+        if may_add is not None:
+            for index, word in enumerate(self.tokens[len(SPECIAL) :], start=len(SPECIAL)):
+                if not may_add(word):
+                    banned[index] = -torch.inf
+        return banned
+
 
 def join_tokens(tokens: Sequence[PromptToken], is_own: Sequence[bool]) -> str:
-    """The text of tokens; those that are the expander's own are spaced, capitalised and given `a` or `an` as the language wants."""
+    """The text of tokens. Inserted tokens (`is_own`) get their spaces, capitals and the choice of `a` or
+    `an`."""
     text = ""
     for index, token in enumerate(tokens):
         word, after_own = token.text, index > 0 and is_own[index - 1]
+
         following = tokens[index + 1].text if index + 1 < len(tokens) else ""
         if word in ("a", "an") and following and (is_own[index] or is_own[index + 1]):
             word = "an" if following[0].lower() in "aeiou" else "a"
         if is_own[index] and text.endswith((". ", ".")) and after_own:
             word = word[:1].upper() + word[1:]
+
         space = token.space
         if is_own[index] or after_own:
-            joins = (
-                not text
-                or word in MARKS
-                or text[-1] in "，。"
-                or (_is_chinese(word) and _is_chinese(text[-1]))
-            )
-            space = "" if joins else " "
+            space = " " if _needs_space(text, word) else ""
         text += space + word
     return text
 
 
+def _needs_space(text: str, word: str) -> bool:
+    """Whether a space separates `word` from the `text` before it."""
+    if not text or word in MARKS or text[-1] in "，。":
+        return False
+    return not (_is_chinese(word) and _is_chinese(text[-1]))
+
+
 def _draw(logits: Float[Tensor, " m"], top_p: float, generator: torch.Generator) -> int:
-    """One of the likeliest tokens that together have `top_p` of the probability."""
-    chances, order = logits.softmax(dim=0).sort(descending=True)
-    kept = chances[: int((chances.cumsum(0) < top_p).sum()) + 1]
+    """One of the most probable tokens that together have the probability `top_p`."""
+    probabilities, order = logits.softmax(dim=0).sort(descending=True)
+    kept = probabilities[: int((probabilities.cumsum(0) < top_p).sum()) + 1]
     return int(order[torch.multinomial(kept.cpu(), 1, generator=generator)])
 
 
 def _reading(ids: dict[str, int], used: str | None, unknown: int) -> int:
-    """The id of the last word of what is read for a word."""
+    """The id of the last word of `used`, the synonym that stands for a word."""
     return ids.get(used.split()[-1], unknown) if used else unknown
 
 
@@ -282,14 +321,14 @@ def _is_negation(text: str) -> bool:
 
 
 def _is_bound(before: Sequence[str]) -> bool:
-    """Whether what comes next belongs to a preposition: it stands right before, or before an article."""
+    """Whether the next word belongs to a preposition, with or without an article between them."""
     return bool(before) and (
         before[-1] in PREPOSITIONS or (before[-1] in ("a", "an", "the") and before[0] in PREPOSITIONS)
     )
 
 
 def _last_clause(tokens: Sequence[PromptToken]) -> list[PromptToken]:
-    """The tokens behind the last mark that ends a clause."""
+    """The tokens after the last mark that ends a clause."""
     last = max((index for index, token in enumerate(tokens) if token.text in CLAUSE_ENDS), default=-1)
     return list(tokens[last + 1 :])
 

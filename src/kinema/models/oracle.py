@@ -272,7 +272,7 @@ def _at_centres(
     fine: Float[Tensor, "n c2 lh2 lw2"],
 ) -> Float[Tensor, "n k d"]:
     """Deep and fine features averaged with the `weights` of each track, which sum to one."""
-    coarse = F.adaptive_avg_pool2d(weights, deep.shape[-2:])
+    coarse = F.adaptive_avg_pool2d(weights, (deep.shape[2], deep.shape[3]))
     coarse = coarse / coarse.sum(dim=(2, 3), keepdim=True)
     return torch.cat(
         [torch.einsum("nkhw,nchw->nkc", coarse, deep), torch.einsum("nkhw,nchw->nkc", weights, fine)], dim=-1
