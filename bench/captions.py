@@ -1,10 +1,10 @@
-"""Measures the captioner: the share of new world clips of which a caption names noun, verb, direction, ground and sky rightly.
+"""Accuracy of the captioner on new world clips, by slot: noun, verb, direction, ground and sky.
 
     python bench/captions.py                          # the captioner of the package, 200 clips
     python bench/captions.py --model runs/captioner/export --clips 40 --split train
 
-Prints a table in Markdown. Slots are read from the caption's words by the world's own tables (kinema/worlds/parse.py). The column
-"oracle" is what the frozen encoder reads of the same clips: no captioner on top of it can be expected to do better.
+Prints a Markdown table. Slots are parsed from the caption's words by `kinema.worlds.stage.parse`. The column
+"oracle" is the accuracy of the frozen encoder on the same clips, an upper bound for a captioner on top of it.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from kinema.checkpoints.folders import load_card
+from kinema.checkpoints.manifest import load_card
 from kinema.checkpoints.shipped import SHIPPED, shipped_captioner
 from kinema.config import from_dict
 from kinema.data.curation.captioner_runner import CaptionerRunner
@@ -62,11 +62,13 @@ def main() -> None:
             f"{form}: {written[0].text}\n  least confident ({least.confidence:.2f}): {least.text}", flush=True
         )
     print(
-        f"\n| {arguments.clips} clips, {arguments.split} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}"
+        f"\n| {arguments.clips} clips, {arguments.split} | {' | '.join(columns)} |\n"
+        f"|---|{'---|' * len(columns)}"
     )
     for slot in (*CAPTION_SLOTS, ALL_SLOTS):
         print(
-            f"| {slot} | {' | '.join(f'{shares[slot]:.1%}' if slot in shares else '' for shares in columns.values())} |"
+            f"| {slot} | "
+            f"{' | '.join(f'{shares[slot]:.1%}' if slot in shares else '' for shares in columns.values())} |"
         )
 
 

@@ -1,8 +1,9 @@
-"""CPU milliseconds of a causal 3x3x3 convolution in float32: in three dimensions, and in two with the frames that it spans as channels.
+"""CPU milliseconds of a causal 3x3x3 convolution in float32, as a 3D and as a 2D convolution.
 
     python bench/conv_forms.py
 
-Sizes are those of a decoder of base 32 for 96x96 pixels, four frames at a time; the least of three runs, one thread.
+The 2D form stacks the frames of the kernel as channels. Sizes are those of a decoder of base 32 for 96x96
+pixels and four frames. Reported is the minimum of three runs on one thread.
 """
 
 import time

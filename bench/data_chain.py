@@ -1,12 +1,13 @@
-"""Processor seconds to cut and score clips, and which are accepted: one shared pass against the usual chain, on the same files.
+"""CPU seconds to cut and score clips, and the accepted clips: one shared pass against separate filters.
 
     python bench/data_chain.py FILE...
     python bench/data_chain.py --made 24
 
-The usual chain is PySceneDetect over the file, then filters that each open the file anew for every clip, seek, decode it and apply their
-own threshold: motion, sharpness, exposure, borders, and a hash for later. Both measure the same on frames of the same size and accept by
-the recipe's thresholds, so what differs is the decoding. `--made N` makes N films of nine shots in a folder that is deleted again: shots
-of the stage, of which some are darkened, blurred, stilled, faded out, letterboxed or noisy, so that every filter has work.
+The usual chain is PySceneDetect, then filters that each open the file again for every clip, seek, decode and
+apply their own threshold: motion, sharpness, exposure, borders and a hash. Both measure the same values on
+frames of the same size and use the recipe's thresholds; only the decoding differs. `--made N` renders N films
+of nine shots of the stage in a temporary folder. Some shots are darkened, blurred, frozen, faded out,
+letterboxed or noisy, so that every filter rejects some.
 """
 
 import argparse
@@ -32,7 +33,7 @@ RECIPE = DataRecipe()
 FPS = 24.0
 SHOTS, SHOT_FRAMES, HEIGHT, WIDTH = 9, 48, 240, 320
 OVERLAP = 0.5
-"""Share of their union that two spans have in common when they count as one clip: a shot that fades out is cut off where it is black."""
+"""Intersection over union from which two spans count as one clip; the chains cut fade-outs differently."""
 
 Span = tuple[float, float]
 Greys = Sequence[np.ndarray]
@@ -207,12 +208,14 @@ def main() -> None:
             same, of = accept_sets(ours, theirs)
             seconds, both, either = seconds + spent, both + same, either + of
             print(
-                f"{path.name}: {len(ours)} clips in {spent[0]:.2f} s shared, {len(theirs)} in {spent[1]:.2f} s one by one: "
+                f"{path.name}: {len(ours)} clips in {spent[0]:.2f} s shared, "
+                f"{len(theirs)} in {spent[1]:.2f} s one by one: "
                 f"{spent[1] / spent[0]:.1f} times; {same} of {of} accepted by both",
                 flush=True,
             )
     print(
-        f"in all {seconds[1] / seconds[0]:.1f} times; {both} of the {either} clips that either accepts are accepted by both"
+        f"in all {seconds[1] / seconds[0]:.1f} times; "
+        f"{both} of the {either} clips that either accepts are accepted by both"
     )
 
 

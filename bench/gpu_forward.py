@@ -1,11 +1,12 @@
-"""Milliseconds of one forward pass of the backbone in the shape of Wan 2.1 1.3B, 32,760 tokens, bf16: eager and compiled, on a GPU.
+"""Milliseconds of a pass in the shape of Wan 2.1 1.3B, 32,760 tokens, bf16, on a GPU, eager and compiled.
 
     python bench/gpu_forward.py                 # under 8 minutes on one H100
     python bench/gpu_forward.py --tiny --device cpu      # the same code at a tiny size, in float32
 
-With diffusers installed its transformer runs on the same weights in turns with ours. Text is 120 tokens of 512; keys and values of it are
-made before the clock starts here, as they are in sampling, and in every pass there. The error is relative, against diffusers (or against
-ours eager where diffusers is missing). Operations are counted dense: attention, matrices, cross-attention.
+If diffusers is installed, its transformer runs alternately on the same weights. The text has 120 tokens of
+512. Its keys and values are computed before the timed pass here, as in sampling, and in every pass of
+diffusers. The error is relative to diffusers (to our eager pass if diffusers is missing). Operations are
+counted dense: attention, matrices, cross-attention.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kinema.checkpoints.folders import with_weights
+from kinema.checkpoints.components import with_weights
 from kinema.checkpoints.key_maps import dit_diffusers_config, dit_to_diffusers
 from kinema.device import describe_device, pick_device, synchronize
 from kinema.models.conditioning import TextStates
@@ -98,7 +99,8 @@ def main() -> None:
         padded = torch.nn.functional.pad(words, (0, 0, 0, config.text_length - 120)).unsqueeze(0)
         ways["diffusers, eager"] = lambda: peer(x, 1000 * t, padded, return_dict=False)[0]
     print(
-        f"{describe_device(device)}, torch {torch.__version__}: {case.tokens} tokens, {case.dtype}, {case.operations / 1e12:.3g} TFLOP a pass"
+        f"{describe_device(device)}, torch {torch.__version__}: {case.tokens} tokens, {case.dtype}, "
+        f"{case.operations / 1e12:.3g} TFLOP a pass"
     )
     reference = ways.get("diffusers, eager", ways["ours, eager"])().float()
     compare(ways, reference, case, device)
@@ -115,7 +117,7 @@ def main() -> None:
 def compare(
     ways: dict[str, Callable[[], Tensor]], reference: Tensor, case: Case, device: torch.device
 ) -> None:
-    """Print a line for each way, run in turns after a first pass, whose seconds (compilation among them) are given too."""
+    """Print a line per variant. They run alternately after a first pass, whose time includes compilation."""
     first = {name: timed(run, device) for name, run in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(case.passes):
@@ -125,7 +127,8 @@ def compare(
         error = ((out.float() - reference).abs().max() / reference.abs().max()).item()
         median = statistics.median(seconds[name])
         print(
-            f"{name}: {1000 * median:.1f} ms ({1000 * min(seconds[name]):.1f} to {1000 * max(seconds[name]):.1f}), "
+            f"{name}: {1000 * median:.1f} ms "
+            f"({1000 * min(seconds[name]):.1f} to {1000 * max(seconds[name]):.1f}), "
             f"{case.operations / median / 1e12:.3g} TFLOP/s, first pass {begin_s:.1f} s, error {error:.1e}",
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""Operations of one forward pass of the UNets of Stable Diffusion 1.5 and SDXL, counted on diffusers' networks without weights.
+"""Operations of a forward pass of the UNets of Stable Diffusion 1.5 and SDXL, counted without weights.
 
 python bench/image_models.py
 """
@@ -34,7 +34,8 @@ def main() -> None:
                 )
         millions = sum(parameter.numel() for parameter in unet.parameters()) / 1e6
         print(
-            f"{name}: {millions:.1f} million parameters, {counter.get_total_flops() / 1e12:.3f} TFLOP a forward pass at {8 * side} pixels"
+            f"{name}: {millions:.1f} million parameters, "
+            f"{counter.get_total_flops() / 1e12:.3f} TFLOP a forward pass at {8 * side} pixels"
         )
 
 

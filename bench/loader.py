@@ -1,10 +1,10 @@
-"""What feeding a trainer costs: waiting for data, memory over many batches, and packing against padding and buckets.
+"""Cost of feeding a trainer: waiting time, memory over many batches, and packing against padding and buckets.
 
     python bench/loader.py                       # all three
     python bench/loader.py --batches 2000        # memory over fewer batches
 
-The data set is random latents on disk, of as many sizes as real clips have, in the files that `kinema data build` writes; they are read by
-the task that `kinema train --data` trains. Times are processor seconds of one thread, which other processes do not change.
+The data set consists of random latents of 64 sizes, in the files that `kinema data build` writes, read by the
+task of `kinema train --data`. Times are CPU seconds of one thread.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from kinema.checkpoints.folders import load_vae
+from kinema.checkpoints.components import load_vae
 from kinema.checkpoints.shipped import shipped_model
 from kinema.checkpoints.tensors import vae_hash
 from kinema.config import to_dict
@@ -36,7 +36,7 @@ from kinema.training.tasks.dit_on_dataset import DatasetDiTTask
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dit_finetune.toml"
 SIDES, FRAMES = (4, 6, 8, 12), (1, 3, 4, 5)
-"""Latents of a side, which are 16 pixels each, and of a length; each of the 64 combinations is as likely as another."""
+"""Sides in latents of 16 pixels, and lengths in latents. The 64 combinations are equally likely."""
 TOKENS = 1024
 SHARD_CLIPS = 64
 WARM_UP = 0.1
@@ -115,7 +115,8 @@ def stall(folder: Path, steps: int) -> None:
             drawing += time.process_time() - begun
             training += seconds_of(task, batch, optimizers)
         share = drawing / (drawing + training)
-        each = f"{1000 * drawing / steps:.1f} ms of {1000 * (drawing + training) / steps:.0f} ms a step of {TOKENS} tokens"
+        total = 1000 * (drawing + training) / steps
+        each = f"{1000 * drawing / steps:.1f} ms of {total:.0f} ms a step of {TOKENS} tokens"
         print(f"waiting for data, {name}: {share:.2%} of training time ({each})", flush=True)
 
 
@@ -161,9 +162,10 @@ def padded(order: Sequence[int], tokens: np.ndarray) -> Iterator[list[int]]:
 
 
 def compare(folder: Path, num_batches: int) -> None:
-    """Print samples a second of packed batches, of batches padded to their longest clip, and of buckets of one exact size.
+    """Print samples a second of packed batches, of padded batches, and of buckets of one exact size.
 
-    Padding is tried in two ways: with as many clips as fit into as many tokens as a packed batch has, and with 8 clips whatever they take.
+    Padding is tried in two ways: with as many clips as fit into as many tokens as a packed batch has, and
+    with 8 clips whatever they take.
     """
     task = part_of(folder, "model.num_layers=4", "model.d=128", "model.num_heads=2", "model.ffn_dim=512")
     optimizers = build_optimizers(task.model, task.recipe.optimizer)
@@ -186,7 +188,8 @@ def compare(folder: Path, num_batches: int) -> None:
     rng = np.random.default_rng(1)
     speeds = {}
     print(
-        f"\n| {len(tokens)} clips of {len(full)} sizes, {TOKENS} tokens | batches | useful tokens | clips dropped | samples a second |"
+        f"\n| {len(tokens)} clips of {len(full)} sizes, {TOKENS} tokens | batches | useful tokens "
+        "| clips dropped | samples a second |"
     )
     print("|---|---|---|---|---|")
     for name, batches in ways.items():

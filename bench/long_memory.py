@@ -1,11 +1,10 @@
-"""Peak memory and time of long videos: both should depend on the length as little as they can.
+"""Peak memory and CPU seconds per second of video of long videos; neither should grow with the length.
 
     python bench/long_memory.py --seconds 5 20 --steps 1
     python bench/long_memory.py --seconds 5 60 --size 256 --steps 1
 
-Each length runs in a process of its own. Memory is the peak above what the process holds once the model is loaded; it does not depend on
-the number of steps. Time is what the process computed, so that others on the machine do not count, for each second of video in the first
-ten seconds and in the last ten.
+Each length runs in its own process. Memory is the peak above the process with the loaded model; it does not
+depend on the number of steps. Time is CPU time per second of video, in the first and in the last ten seconds.
 """
 
 import argparse
@@ -19,8 +18,8 @@ from pathlib import Path
 from kinema.device import CPU, peak_memory_bytes
 from kinema.generation.conditioning.layout import frames_of
 from kinema.generation.loading import load
-from kinema.generation.pipeline import Step
 from kinema.generation.request import Request
+from kinema.generation.result import Step
 
 EDGE_SECONDS = 10.0
 
@@ -63,7 +62,10 @@ def one(seconds: float, size: int, steps: int) -> None:
 
 
 def rate(stage: list[tuple[float, float]], first_s: float, last_s: float) -> float:
-    """Work for one second of video between two places of it; the first piece of a stage, in which it warms up, is where it begins."""
+    """CPU seconds per second of video between two positions.
+
+    The first window of a phase, the warm-up, is excluded.
+    """
     inside = [(made, done) for made, done in stage if first_s <= made <= last_s]
     (first, begun), (last, ended) = inside[0], inside[-1]
     return (ended - begun) / (last - first)

@@ -1,4 +1,4 @@
-"""What `kinema plan` says a stage needs, beside the measured peak above the loaded process, each case in a fresh process.
+"""Memory that `kinema plan` predicts for a phase against the measured peak, each case in a fresh process.
 
 python bench/plan_memory.py               # all cases; a name as the argument runs one
 """
@@ -56,7 +56,7 @@ def resident_bytes() -> int:
 
 @torch.inference_mode()
 def measure(name: str) -> None:
-    # Each network works once on something small before the measurement, so that libraries have what they keep.
+    # Each network runs once on a small input before the measurement, so that libraries hold their buffers.
     kind, grid, how = CASES[name]
     if isinstance(how, int):
         planned = dit_peak_bytes(DIT, grid, batch=how)
@@ -81,7 +81,8 @@ def measure(name: str) -> None:
         list(vae.stream_encode(torch.zeros(1, 3, frames, height, width).split(8, dim=2), at_once=8))
     measured = peak_memory_bytes(CPU) - before
     print(
-        f"{name}: planned {planned / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB, ratio {planned / measured:.2f}",
+        f"{name}: planned {planned / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB, "
+        f"ratio {planned / measured:.2f}",
         flush=True,
     )
 
@@ -91,7 +92,7 @@ if __name__ == "__main__":
         measure(sys.argv[1])
     else:
         for case in CASES:
-            # Freed blocks go back at once, so that what is measured is what is in use and not what the heap keeps.
+            # Freed blocks are returned at once: the measured memory is in use, not kept by the heap.
             subprocess.run(
                 [sys.executable, __file__, case],
                 check=True,

@@ -4,11 +4,11 @@
     python bench/vae_memory.py --encode         # the same for the encoder
     python bench/vae_memory.py --size 96 --short 25 --long 241 --runs 5 --model wan-small --beside hunyuan,ltx
 
-Each case runs in a process of its own, `--runs` of them, of which the median counts: an allocator's peak differs by a few MiB from run to
-run. Counted is the growth of the peak resident memory above its level when the model is loaded; frames are dropped as they come, as a
-writer would. Random weights: memory does not depend on them. `--beside` decodes the long video with diffusers' VAEs of Hunyuan Video (as
-Wan's, 8x8x4 to 16 channels) and LTX Video (32x32x8 to 128), once each, as they come and 32 channels wide as wan-small, whose frames they
-hold. Seconds are of the process's work.
+Each case runs in its own process, `--runs` times; the median is reported, because the allocator's peak varies
+by a few MiB. Memory is the peak resident memory above that of the process with the loaded model. Decoded
+frames are discarded, as after writing. Weights are random: memory does not depend on them. `--beside` decodes
+the long video with diffusers' VAEs of Hunyuan Video (8x8x4 to 16 channels, as Wan's) and LTX Video (32x32x8
+to 128), in their default form and with 32 channels as wan-small. Times are CPU seconds.
 """
 
 import argparse
@@ -94,7 +94,8 @@ def growth(name: str, num_frames: int, runs: int, extra: tuple[str, ...] = ()) -
     ]
     sizes = sorted(int(row[0]) / 2**20 for row in rows)
     print(
-        f"{name:10s} {num_frames:5d} frames  +{statistics.median(sizes):7.1f} MiB ({sizes[0]:.1f} to {sizes[-1]:.1f})  "
+        f"{name:10s} {num_frames:5d} frames  +{statistics.median(sizes):7.1f} MiB "
+        f"({sizes[0]:.1f} to {sizes[-1]:.1f})  "
         f"{statistics.median(float(row[2]) for row in rows):6.1f} s  ({rows[0][1]} came out)",
         flush=True,
     )

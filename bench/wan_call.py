@@ -1,10 +1,11 @@
-"""Seconds of a whole text-to-video call, prompt to frames, beside diffusers' own pipeline of the same folder, in turns.
+"""Seconds of a text-to-video call, prompt to frames, alternating with diffusers' pipeline on the same folder.
 
     python bench/wan_call.py [--pairs 3] [--steps 10] [--size 96] [--frames 17]
 
-Wan 2.1's shape in small, random float32 weights: backbone of 4 layers of width 768, VAE of 32 channels for 96, tiny text encoder. Both take
-the same noise, steps of UniPC and guidance. CPU seconds of one thread, and in brackets those of the wall's clock; the ratio is the
-median of the pairs' CPU seconds, with their least and most. The error is the greatest difference of a pixel.
+The model has Wan 2.1's structure and random float32 weights: 4 layers of width 768, a VAE with 32 channels
+instead of 96, a tiny text encoder. Both use the same noise, UniPC steps and guidance. Times are CPU seconds
+of one thread, with wall-clock seconds in brackets. The ratio is the median of the pairs' CPU seconds, with
+minimum and maximum. The error is the largest difference of a pixel.
 """
 
 import argparse
@@ -99,8 +100,10 @@ def main() -> None:
     ratios = sorted(row[2] / row[0] for row in times)
     mine, mine_wall, other, other_wall = (statistics.median(column) for column in zip(*times))
     print(
-        f"{size}x{size}, {frames} frames, {steps} steps: {mine:.2f} s ({mine_wall:.2f}), diffusers {other:.2f} s ({other_wall:.2f}), "
-        f"{statistics.median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f}), error {255 * error:.2f}/255, "
+        f"{size}x{size}, {frames} frames, {steps} steps: {mine:.2f} s ({mine_wall:.2f}), "
+        f"diffusers {other:.2f} s ({other_wall:.2f}), "
+        f"{statistics.median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f}), "
+        f"error {255 * error:.2f}/255, "
         f"spread of the frames {255 * made[0].std():.0f}/255"
     )
 

@@ -1,4 +1,4 @@
-"""A tiny model that knows words of the stage, and oracles: one that knows nothing, and readings that are the truth itself."""
+"""A tiny model with the vocabulary of a stage, an untrained oracle, and readings that equal the truth."""
 
 import dataclasses
 

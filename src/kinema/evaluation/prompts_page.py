@@ -36,7 +36,7 @@ def _oracle_section(report: Mapping[str, Any]) -> Section:
 
     accuracy = report["oracle"]["trust"]
     lowest = [
-        f"at least {min(accuracy[kind].values()):.1%} right in every slot of {accuracy[f'num_{kind}']} {title}"
+        f"at least {min(accuracy[kind].values()):.1%} right in each slot of {accuracy[f'num_{kind}']} {title}"
         for kind, title in (("fresh", "fresh renders"), ("round_trip", "VAE round trips"))
     ]
     return Section(note=f"The oracle is accurate enough: {', '.join(lowest)}.")
@@ -59,7 +59,7 @@ def _other_section(report: Mapping[str, Any], title: str = "") -> Section:
 
     flicker = report["flicker"]
     if flicker["model"] is not None:
-        text = f"{flicker['model']:.2f} of 255 per frame where nothing moves (renderer: {flicker['ceiling']:.2f})"
+        text = f"{flicker['model']:.2f} of 255 where nothing moves (renderer: {flicker['ceiling']:.2f})"
         lines.append(("flicker", text))
 
     vae = report["vae"]

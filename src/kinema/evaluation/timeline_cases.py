@@ -265,7 +265,7 @@ def plain_extension(case: Case) -> np.ndarray:
 
     Uint8 (f, h, w, 3).
     """
-    window = case.manifest.frames[1]
+    window = case.manifest.max_frames
     history = window // 2 // 4 * 4 + 1
     seconds = (window - history) / case.fps
 

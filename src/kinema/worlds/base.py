@@ -37,7 +37,7 @@ class Vocabulary:
 
 
 class World(Protocol):
-    """An unlimited source of clips. A clip depends only on the seed, the sizes and the world's configuration."""
+    """An unlimited source of clips. A clip depends only on seed, sizes and configuration."""
 
     name: str
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from importlib.resources import files
 
@@ -10,10 +11,28 @@ from kinema.worlds.stage.nouns import NOUNS
 from kinema.worlds.stage.world import HELD_OUT_GROUNDS, HELD_OUT_VERBS, VERBS
 
 WORLD = StageWorld(StageConfig(nouns=len(NOUNS), split="all"))
+DIGESTS = [
+    (StageConfig(nouns=len(NOUNS), split="all"), "6673ea1b9413f8c2"),
+    (StageConfig(), "547bdedc3eaeb1f3"),
+    (StageConfig(nouns=24, split="held_out", max_objects=2, salt="other"), "a10f87e2ad0b323d"),
+]
+"""Captions, foils and slots of 24 seeds at 76d0bbb. Models and data sets depend on them."""
+SLOT_KEYS = ("noun", "other", "verb", "direction", "count", "size", "ground", "sky", "camera", "tail")
 
 
 def shared_truth(truth: dict) -> dict:
     return {key: value for key, value in truth.items() if key not in ("fps", "num_frames")}
+
+
+@pytest.mark.parametrize(("config", "expected"), DIGESTS)
+def test_captions_foils_and_slots_of_a_seed_stay_the_same(config, expected):
+    world, digest = StageWorld(config), hashlib.sha256()
+    for seed in range(24):
+        clip = world.clip(seed, height=24, width=32, num_frames=(1, 17, 49)[seed % 3])
+        for value in (clip.captions, world.foil(clip, seed)):
+            digest.update(json.dumps(value, ensure_ascii=False).encode())
+        digest.update(json.dumps([clip.truth[key] for key in SLOT_KEYS]).encode())
+    assert digest.hexdigest()[:16] == expected
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -210,13 +210,15 @@ def article(words: str) -> str:
 
 
 class _Draws:
-    """One number in [0, 1) per choice. All are drawn first, so a slot's value does not change the words of others."""
+    """One number in [0, 1) per choice.
+
+    All are drawn first, so that the value of one slot does not change the words of the others."""
 
     def __init__(self, rng: random.Random):
         self.value = {name: rng.random() for name in CHOICES}
 
     def pick(self, name: str, options: tuple[Any, ...]) -> Any:
-        """One of `options`: the first in half of all captions, so that models learn the usual wording best."""
+        """One of `options`: the first in half of all captions, so that the usual wording is learned best."""
         value = self.value[name]
         if value < 0.5:
             return options[0]
@@ -233,9 +235,10 @@ class _Draws:
 def caption(truth: Mapping[str, Any], form: str, language: str, rng: random.Random) -> str:
     """The caption of a clip with that truth. `rng` selects synonyms and word order.
 
-    A short caption names the nouns and the verb, mostly the direction, and sometimes the ground or sky. A medium
-    caption names every slot that does not have its default value (one object, regular size, still camera). A detailed
-    caption names all slots in a few sentences. Raises `RequestError` for an unknown form or language.
+    A short caption names the nouns and the verb, mostly the direction, and sometimes the ground or sky. A
+    medium caption names every slot that does not have its default value (one object, regular size, still
+    camera). A detailed caption names all slots in a few sentences. Raises `RequestError` for an unknown form
+    or language.
     """
     if form not in FORMS or language not in LANGUAGES:
         raise RequestError(
@@ -331,7 +334,7 @@ def _chinese(truth: Mapping[str, Any], form: str, draws: _Draws) -> str:
 
 
 def words_of(nouns: list[str]) -> tuple[str, ...]:
-    """Every word of the captions about `nouns`: English words in lower case, then Chinese words, in table order.
+    """Every word of the captions about `nouns`: lower-case English words, then Chinese words, in table order.
 
     A Chinese caption is a sequence of the Chinese words and of the marks `，` and `。`.
     """
@@ -342,8 +345,8 @@ def words_of(nouns: list[str]) -> tuple[str, ...]:
         english += _flat(table)
 
     chinese: list[str] = [*FIXED_ZH, CAMERA_STOPS_ZH, *STYLES_ZH, *COUNTS_ZH.values()]
-    for table in (VERBS_ZH, DIRECTIONS_ZH, GROUND_WORDS_ZH, SKY_WORDS_ZH, SIZES_ZH, CAMERAS_ZH, TAILS_ZH):
-        chinese += _flat(table)
+    for table_zh in (VERBS_ZH, DIRECTIONS_ZH, GROUND_WORDS_ZH, SKY_WORDS_ZH, SIZES_ZH, CAMERAS_ZH, TAILS_ZH):
+        chinese += _flat(table_zh)
 
     for name in nouns:
         noun = NOUNS[name]

@@ -20,7 +20,10 @@ Patterns = dict[str, re.Pattern[str]]
 
 @dataclass(frozen=True)
 class CaptionPatterns:
-    """How one language names slots. `ignored` matches phrases that are removed first, `stop` ends the first sentence."""
+    """How one language names slots.
+
+    `ignored` matches phrases that are removed first, `stop` ends the first sentence.
+    """
 
     slots: dict[str, Patterns]
     ignored: re.Pattern[str]
@@ -30,8 +33,8 @@ class CaptionPatterns:
 def parse_caption(caption: str) -> dict[str, str | None]:
     """The value of each of `CAPTION_SLOTS` that an English or Chinese caption names; None if it names none.
 
-    Of several nouns the first counts. Only the first sentence is read, without its camera and its ending: "and then
-    rolls on" does not name the verb roll.
+    Of several nouns the first counts. Only the first sentence is read, without its camera and its ending:
+    "and then rolls on" does not name the verb roll.
     """
     patterns = _english() if caption.isascii() else _chinese()
     text = patterns.ignored.sub("", caption.lower().split(patterns.stop)[0])
@@ -47,7 +50,10 @@ def parse_caption(caption: str) -> dict[str, str | None]:
 def grade_caption(
     caption: str, truth: Mapping[str, Any], slots: Sequence[str] = CAPTION_SLOTS
 ) -> dict[str, bool]:
-    """Whether a caption names the true value, for each of `slots`. Naming a direction that the clip has not is wrong."""
+    """Whether a caption names the true value, for each of `slots`.
+
+    A direction that the clip has not is wrong.
+    """
     values = parse_caption(caption)
     grades = {slot: values[slot] == truth[slot] for slot in slots}
     if "direction" in grades and truth["direction"] not in NAMED_DIRECTIONS:

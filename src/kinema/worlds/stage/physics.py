@@ -12,7 +12,7 @@ GRAVITY = 2.6
 
 
 class PathSegment(NamedTuple):
-    """From `start` until the next segment, the distance is `distance + speed * dt + acceleration * dt**2 / 2`."""
+    """From `start` on, the distance is `distance + speed * dt + acceleration * dt**2 / 2`."""
 
     start: float
     distance: float
@@ -42,7 +42,10 @@ def uniform(speed: float) -> Path:
 
 
 def braked(speed: float, friction: float, *, start: float = 0.0, distance: float = 0.0) -> Path:
-    """A path that decelerates by `friction` from `start` on until it rests. A negative `speed` goes backwards."""
+    """A path that decelerates by `friction` from `start` on until it rests.
+
+    A negative `speed` goes backwards.
+    """
     duration = abs(speed) / friction
     brake = -float(np.sign(speed)) * friction
     return (
@@ -52,7 +55,7 @@ def braked(speed: float, friction: float, *, start: float = 0.0, distance: float
 
 
 def reflect(position: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions on a line folded into [low, high] as by two mirrors, and the direction in the fold, +1 or -1."""
+    """Positions on a line folded into [low, high] by two mirrors, and the direction there, +1 or -1."""
     span = max(high - low, 1e-6)
     folded = np.mod(position - low, 2 * span)
     forward = folded < span

@@ -1,4 +1,4 @@
-"""Rendering of a scene: the scenery, soft shadows on the ground, and the sprites from the farthest to the nearest."""
+"""Rendering of a scene: the scenery, soft shadows on the ground, and the sprites from far to near."""
 
 from functools import cache
 from math import ceil
@@ -53,7 +53,10 @@ def _shadow() -> np.ndarray:
 
 
 def render(scene: Scene, motions: list[Motion], times: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The frames of `scene` at `times`, uint8 (f, height, width, 3). `motions` are its actors' at the same times."""
+    """The frames of `scene` at `times`, uint8 (f, height, width, 3).
+
+    `motions` are its actors' at the same times.
+    """
     out = np.empty((len(times), height, width, 3), np.uint8)
     frame = np.empty((height, width, 3), np.float32)
     backdrop = _Backdrop(scene, height, width)
@@ -84,7 +87,7 @@ def render(scene: Scene, motions: list[Motion], times: np.ndarray, height: int, 
 
 
 class _Backdrop:
-    """The scenery of one clip. It is painted once, then shifted (the far layer slower) or scaled for every frame."""
+    """The scenery of one clip: painted once, then shifted (the far layer slower) or scaled per frame."""
 
     def __init__(self, scene: Scene, height: int, width: int):
         scenery, camera = scene.scenery, scene.camera
@@ -113,7 +116,7 @@ class _Backdrop:
             self.whole = np.concatenate([self.far, self.near]).astype(np.float32)
 
     def draw(self, frame: np.ndarray, pan: float, zoom: float) -> None:
-        """Draw the scenery onto `frame`, float32 (h, w, 3), for a camera that has panned by `pan` stage units."""
+        """Draw the scenery onto `frame`, float32 (h, w, 3). `pan` is in stage units."""
         if self.moves:
             self._shift(frame[: self.split], self.far, pan * FAR_SHARE)
             self._shift(frame[self.split :], self.near, pan * 1.0)

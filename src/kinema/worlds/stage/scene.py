@@ -41,8 +41,8 @@ PASS_TIME = 2.0
 class Actor:
     """One object. It starts with its centre at `x0` and follows `path` along `sense` (+1 right).
 
-    The path is folded into [low, high]. `vertical` names the function of its height above the ground (`HEIGHTS`);
-    `height` and `restitution` are that function's parameters.
+    The path is folded into [low, high]. `vertical` names the function of its height above the ground
+    (`HEIGHTS`); `height` and `restitution` are that function's parameters.
     """
 
     noun: str
@@ -81,7 +81,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Camera:
-    """A pan at `speed` (stage units per second) until `until`, and the zoom at 0 s and from `ZOOM_DURATION` on."""
+    """A pan at `speed` (stage units per second) until `until`, and the zooms at 0 s and `ZOOM_DURATION`."""
 
     kind: str
     speed: float = 0.0
@@ -99,7 +99,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Motion:
-    """Motion of one actor relative to the panning camera, before the zoom. Arrays (f,), lengths in stage units."""
+    """Motion of an actor relative to the panning camera, before the zoom: arrays (f,), stage units."""
 
     x: np.ndarray
     y: np.ndarray
@@ -316,7 +316,7 @@ VERTICAL_MOTIONS: dict[str, Callable[[Actor, float, random.Random], Actor]] = {
     "shrink": _shrink,
     "slide": _on_ground,
 }
-"""The motion of an actor apart from its path. `ceiling` is the height at which it touches the top of the frame."""
+"""Set the motion of an actor apart from its path. At the height `ceiling` it touches the top of the frame."""
 
 
 def _offsets(actor: Actor, count: int, aspect: float) -> list[float]:
@@ -499,4 +499,4 @@ PAIRED_SCENES: dict[str, Callable[[Scene, float, float, float, random.Random], S
     "knock": _knock,
     "chase": _chase,
 }
-"""Scenes of two actors, from the scene without actors, the direction (+1 right), the unit of size and the margin."""
+"""Complete a scene of two actors, given the direction (+1 right), the unit of size and the margin."""

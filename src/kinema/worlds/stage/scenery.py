@@ -1,4 +1,4 @@
-"""Grounds and skies: smooth colours with a few soft features, as two layers (far and near) of a periodic panorama."""
+"""Grounds and skies: smooth colours with a few soft features, as two layers of a periodic panorama."""
 
 import random
 from collections.abc import Callable
@@ -172,7 +172,7 @@ def _city_skyline(scenery: Scenery, xs: np.ndarray) -> np.ndarray:
 
 def _wave(scenery: Scenery, xs: np.ndarray) -> np.ndarray:
     angle = 2 * np.pi * xs / scenery.period
-    return sum(a * np.sin(k * angle + p) for k, a, p in scenery.waves)
+    return sum((a * np.sin(k * angle + p) for k, a, p in scenery.waves), start=np.zeros_like(xs))
 
 
 def _hills_skyline(scenery: Scenery, xs: np.ndarray) -> np.ndarray:
@@ -198,7 +198,10 @@ SKYLINES: dict[str, Callable[[Scenery, np.ndarray], np.ndarray]] = {
 
 
 def paint_far(scenery: Scenery, xs: np.ndarray, ys: np.ndarray, density: float) -> np.ndarray:
-    """The sky with its features and the skyline, float32 (len(ys), len(xs), 3). `density` is pixels per stage unit."""
+    """The sky with its features and the skyline, float32 (len(ys), len(xs), 3).
+
+    `density` is pixels per stage unit.
+    """
     sky = SKIES[scenery.sky]
     stops = np.array([sky.top, sky.middle, sky.bottom], np.float32)
     at = np.array([0.0, 0.55, 1.0]) * scenery.horizon
@@ -231,7 +234,7 @@ def paint_far(scenery: Scenery, xs: np.ndarray, ys: np.ndarray, density: float) 
 
 
 def paint_near(scenery: Scenery, xs: np.ndarray, ys: np.ndarray, density: float) -> np.ndarray:
-    """The ground at and below the horizon, float32 (len(ys), len(xs), 3). `density` is pixels per stage unit."""
+    """The ground below the horizon, float32 (len(ys), len(xs), 3). `density` is pixels per stage unit."""
     ground = GROUNDS[scenery.ground]
     depth = np.clip((ys - scenery.horizon) / (1.0 - scenery.horizon), 0, 1).astype(np.float32)
     far = np.outer(ground.far, 1 - depth).astype(np.float32)

@@ -15,12 +15,12 @@ CELL = 64
 COLUMNS = 26
 LEVEL_RATIO = 2**0.5
 ENLARGEMENT, ENLARGE_FROM = 4, 1.25
-"""Factor of the enlarged level, and the size relative to the finest level from which it is used."""
+"""Factor of the enlarged level, and the size, relative to the finest level, from which it is used."""
 
 
 @dataclass(frozen=True, eq=False)
 class SpriteImage:
-    """Premultiplied RGB `(h, w, 3)` in 0..255 and alpha `(h, w)` in 0..1, float32, with a clear border of one pixel.
+    """Premultiplied RGB (h, w, 3) in 0..255 and alpha (h, w) in 0..1, float32, with a transparent border.
 
     They are separate because OpenCV warps three and one channels in a quarter of the time of four.
     """
@@ -31,7 +31,7 @@ class SpriteImage:
 
 @dataclass(frozen=True, eq=False)
 class Sprite:
-    """Levels from fine to coarse, each `LEVEL_RATIO` smaller. `width` and `height` are relative: the longer is 1."""
+    """Levels from fine to coarse, each `LEVEL_RATIO` smaller. Of `width` and `height` the longer is 1."""
 
     levels: tuple[SpriteImage, ...]
     width: float
@@ -54,7 +54,7 @@ class Sprite:
         return self.levels[0].rgb, self.levels[0].alpha
 
     def level(self, size_px: float) -> SpriteImage:
-        """The coarsest level that is at least `size_px` long, else the finest or, far above its size, the enlarged one."""
+        """The coarsest level that is at least `size_px` long, else the finest or the enlarged one."""
         longest = max(self.levels[0].alpha.shape) - 2
         if size_px > ENLARGE_FROM * longest:
             return self.enlarged
@@ -112,7 +112,7 @@ def sprite(noun: str) -> Sprite:
 
 @dataclass(frozen=True)
 class Placement:
-    """The pixels `[top:bottom, left:right]` of an image that a sprite covers, and the matrix that maps the sprite there."""
+    """The pixels of an image that a sprite covers, and the matrix that maps the sprite to them."""
 
     left: int
     right: int
@@ -141,7 +141,8 @@ def place_sprite(
 ) -> Placement | None:
     """The placement of a sprite of `shape` in an image of `image_shape`, or None if it is entirely outside.
 
-    `centre` and `extent` (width, height) are in pixels, `degrees` are clockwise. A negative width mirrors the sprite.
+    `centre` and `extent` (width, height) are in pixels, `degrees` are clockwise. A negative width mirrors the
+    sprite.
     """
     sx, sy = extent[0] / (shape[1] - 2), extent[1] / (shape[0] - 2)
     angle = math.radians(degrees)

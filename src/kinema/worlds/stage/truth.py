@@ -1,4 +1,4 @@
-"""The truth of a clip as plain JSON: its slots, and the position and visible fraction of every object in every frame."""
+"""The truth of a clip as plain JSON: its slots, and the tracks and visible fractions of its objects."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from kinema.worlds.stage.scene import RISE_DURATION, Actor, Motion, Scene
 from kinema.worlds.stage.sprites import place_sprite, sprite
 
 MASK_CELLS = 24
-"""Resolution of the masks with which occlusion is measured; it does not depend on the size of the frames."""
+"""Resolution of the masks that measure occlusion; it does not depend on the frame size."""
 
 
 def truth_of(scene: Scene, motions: list[Motion], times: np.ndarray, seed: int, fps: float) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _inside(actor: Actor, view: ScreenTrack, motion: Motion, aspect: float) -> n
 
 
 def _mask(actor: Actor, motion: Motion, view: ScreenTrack, i: int, window: ScreenTrack) -> np.ndarray:
-    """Alpha of an actor in frame `i`, in a small window that is centred on and scaled with the track `window`."""
+    """Alpha of an actor in frame `i`, in a window around the track `window` that is scaled with its size."""
     scale = MASK_CELLS / (1.5 * window.size[i])
     size_px = float(view.size[i]) * scale
     drawn = sprite(actor.noun)

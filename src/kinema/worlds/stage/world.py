@@ -34,7 +34,7 @@ VERB_WEIGHT = {
     "knock": 0.7,
     "chase": 0.7,
 }
-"""Weights below the default of 2: verbs that are natural for a noun are drawn more often than verbs for anything."""
+"""Weights below the default of 2, for verbs that are not natural for a particular kind of noun."""
 CAMERA_WEIGHT = {"still": 4.0, "follow": 1.5}
 COUNT_WEIGHT = {1: 0.7, 2: 0.18, 3: 0.12}
 SIZE_WEIGHT = {"small": 0.25, "regular": 0.5, "large": 0.25}
@@ -47,11 +47,13 @@ Split = Literal["train", "held_out", "all"]
 
 @dataclass(frozen=True)
 class StageConfig:
-    """What a stage may show. `nouns` is a number (the first rows of the table) or names; an empty tuple means all.
+    """What a stage may show.
 
-    15 % of the noun-verb pairs and 10 % of the noun-ground pairs are held out to measure composition. A hash of the
-    names and `salt` selects them, so other settings do not change them. The split "train" excludes clips of held-out
-    pairs, "held_out" contains nothing else, and "all" contains both.
+    `nouns` is a number (the first rows of the table) or names; an empty tuple means all.
+
+    15 % of the noun-verb pairs and 10 % of the noun-ground pairs are held out to measure composition. A hash
+    of the names and `salt` selects them, so other settings do not change them. The split "train" excludes
+    clips of held-out pairs, "held_out" contains nothing else, and "all" contains both.
 
     Raises `UnknownName` for a name that is not in its table, and `ConfigError` for a number out of range.
     """
@@ -133,7 +135,8 @@ class StageWorld:
     def clip(self, seed: int, *, height: int, width: int, num_frames: int, fps: float = 8.0) -> Clip:
         """The clip of `seed`. The scene depends on the seed and the aspect ratio only.
 
-        A clip of one frame shows the scene at a time drawn from the seed. Raises `RequestError` for sizes out of range.
+        A clip of one frame shows the scene at a time drawn from the seed. Raises `RequestError` for sizes out
+        of range.
         """
         if min(height, width) < 8 or num_frames < 1 or fps <= 0:
             raise RequestError(
@@ -170,7 +173,9 @@ class StageWorld:
     def caption(
         self, truth: Mapping[str, Any], form: str, language: str = "en", rng: random.Random | None = None
     ) -> str:
-        """The caption of a clip with that truth. Without `rng`, the wording is that of the clip's own captions.
+        """The caption of a clip with that truth.
+
+        Without `rng`, the wording is that of the clip's own captions.
 
         Raises `RequestError` for an unknown form or language.
         """
