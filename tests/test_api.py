@@ -1,4 +1,4 @@
-"""The tasks as Python calls on files: each gives the result that the request it stands for gives."""
+"""The public functions on files: each gives the same result as its request."""
 
 import numpy as np
 import pytest

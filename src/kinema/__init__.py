@@ -3,7 +3,7 @@
     import kinema
     kinema.generate("a penguin walks across the snow").save("penguin.mp4")
 
-The public names are loaded when they are first used, so importing the package is instant and does not import torch.
+Public names are imported on first use, so importing the package is fast and does not import torch.
 """
 
 from importlib import import_module
@@ -28,7 +28,7 @@ __all__ = [
     "storyboard",
 ]
 
-_HOMES = {
+_MODULES = {
     **dict.fromkeys(("animate", "connect", "edit", "extend", "generate", "loop", "storyboard"), "kinema.api"),
     "load": "kinema.generation.loading",
     "Request": "kinema.generation.request",
@@ -37,10 +37,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """The public object called `name`, from the module that defines it."""
-    if name not in _HOMES:
+    """The public object called `name`, from the module that defines it. Raises `AttributeError` for another name."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'kinema' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

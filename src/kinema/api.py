@@ -1,8 +1,8 @@
 """The public functions: `generate` from a prompt, and one function per task on clips and pictures.
 
-Clips and pictures are paths or `Video`s. `options` are further fields of `Request`. `animate` and `edit` also accept `expand` and
-`expander`, like `generate`. Every function returns a `Result`, and raises the errors of `kinema.load`, `Video.read` and
-`Pipeline.run`.
+Clips and pictures are paths or `Video`s. `options` are further fields of `Request`. `animate` and `edit` also
+accept `expand` and `expander`, like `generate`. Every function returns a `Result`, and raises the errors of
+`kinema.load`, `Video.read` and `Pipeline.run`.
 """
 
 import logging
@@ -39,13 +39,15 @@ def generate(
     expander: str = SHIPPED,
     **options: Any,
 ) -> Result:
-    """A video of `prompt`. `options` are further fields of `Request`. The model stays loaded for the next call.
+    """A video of `prompt`. `options` are further fields of `Request`. The model stays loaded for the next
+    call.
 
-    With `expand` the prompt is first expanded by `expander` (see `kinema.checkpoints.expanders.load_expander`), and the result's
-    request holds both prompts. A terminal shows a progress bar. Words that the model reads differently are logged as a warning.
+    With `expand` the prompt is first expanded by `expander` (see
+    `kinema.checkpoints.expanders.load_expander`), and the result's request holds both prompts. A terminal
+    shows a progress bar. Words that the model reads differently are logged as a warning.
 
-    `generate("a penguin walks", seconds=2, seed=7).save("penguin.mp4")`. Raises `ConfigError` for an option that is not a field of
-    `Request`, and the errors of `load`, the expander and `Pipeline.run`.
+    `generate("a penguin walks", seconds=2, seed=7).save("penguin.mp4")`. Raises `ConfigError` for an option
+    that is not a field of `Request`, and the errors of `load`, the expander and `Pipeline.run`.
     """
     fields = {"prompt": prompt, "model": str(model), **options}
     request = config.from_dict(Request, fields)  # invalid options raise before a model is loaded
@@ -65,7 +67,8 @@ def extend(
     fit: Fit = "crop",
     **options: Any,
 ) -> Result:
-    """The clip, made longer by `seconds` at its end, at its start, or at both. The clip's own frames are kept bit for bit."""
+    """The clip, made longer by `seconds` at its end, at its start, or at both. The clip's own frames are kept
+    bit for bit."""
     return _run_task(
         prompt,
         options,
@@ -117,10 +120,11 @@ def edit(
     fit: Fit = "crop",
     **options: Any,
 ) -> Result:
-    """The clip, edited to show `prompt`: from `start_s` to `end_s`, inside `region` or where `mask` is white. The rest is kept.
+    """The clip, edited to show `prompt`: from `start_s` to `end_s`, inside `region` or where `mask` is white.
+    The rest is kept.
 
-    `strength` is the noise level from which the clip is generated anew, above 0 to 1. `region` is x, y, width and height in
-    pixels of the result.
+    `strength` is the noise level from which the clip is generated anew, above 0 to 1. `region` is x, y, width
+    and height in pixels of the result.
     """
 
     def fill(fields: Fields, fps: float) -> TaskRequest:
@@ -148,7 +152,8 @@ def animate(
     fit: Fit = "crop",
     **options: Any,
 ) -> Result:
-    """A video that begins with the picture `first`, ends with `last`, and shows each of `keyframes` (second, picture) at its time."""
+    """A video that begins with the picture `first`, ends with `last`, and shows each of `keyframes` (second,
+    picture) at its time."""
 
     def fill(fields: Fields, fps: float) -> TaskRequest:
         return tasks.pictures(
@@ -174,7 +179,8 @@ def _run_task(
     kind: PromptKind | None = None,
     picture_source: ClipSource | None = None,
 ) -> Result:
-    """The result of a task. With `kind` its prompt can be expanded; the expander also receives the first frame of `picture_source`."""
+    """The result of a task. With `kind` its prompt can be expanded; the expander also receives the first
+    frame of `picture_source`."""
     model = str(options.pop("model", SHIPPED))
     pipeline = cached_pipeline(model, device=options.pop("device", "auto"))
     fps = pipeline.manifest.fps
@@ -190,7 +196,8 @@ def _run_task(
 
 
 def run_with_progress(pipeline: Pipeline, request: Request, inputs: Inputs | None = None) -> Result:
-    """The result of `Pipeline.run`, with a progress bar in a terminal. Words that the model reads differently are logged before."""
+    """The result of `Pipeline.run`, with a progress bar in a terminal. Words that the model reads differently
+    are logged before."""
     if notice := pipeline.read_prompt(request.prompt).text if request.prompt else "":
         log.warning("%s", notice)
     with progress_bar() as on_step:

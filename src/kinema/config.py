@@ -1,6 +1,6 @@
 """Configurations: frozen dataclasses, read strictly from TOML files and command-line overrides.
 
-A file holds only differences: `base = "dit.toml"` names another file of the same folder that it starts from.
+A file contains only differences: `base = "dit.toml"` names the file in the same folder that it extends.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ C = TypeVar("C")
 
 
 def read_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The tables of a TOML file, with the file named by `base` underneath. Raises `ConfigError` naming the file.
+    """The tables of a TOML file, merged over those of the file that `base` names. Raises `ConfigError` naming the file.
 
-    `above` are the files that already start from this one.
+    `above` are the files that extend this one; they detect a cycle.
     """
     if path.resolve() in above:
         raise ConfigError(f"{path}: base leads back to the file itself")
@@ -38,7 +38,7 @@ def read_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def merge(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`under` with every value that `over` has replaced, table by table."""
+    """`under` with the values of `over` in place of its own; nested tables are merged."""
     result = dict(under)
     for key, value in over.items():
         old = result.get(key)
@@ -47,7 +47,7 @@ def merge(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def override(tables: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """`tables` after assignments such as `optimizer.lr=3e-4`; the value is TOML, and a bare word is a string."""
+    """`tables` after assignments such as `optimizer.lr=3e-4`. The value is TOML; a bare word is a string. Raises `ConfigError`."""
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not name.strip():
@@ -65,7 +65,10 @@ def override(tables: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
 
 
 def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
-    """An instance of the dataclass `cls`. Raises `ConfigError` for an unknown key (naming the nearest), a wrong type or a missing value."""
+    """An instance of the dataclass `cls`.
+
+    Raises `ConfigError` for an unknown key (naming the nearest), a wrong type or a missing value; `where` is the table in messages.
+    """
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     for key in values:
@@ -89,12 +92,12 @@ def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
 
 
 def load(cls: type[C], path: Path | None = None, assignments: Sequence[str] = ()) -> C:
-    """An instance of `cls` from a TOML file and overrides; defaults for what neither says."""
+    """An instance of `cls` from a TOML file and overrides, with defaults for the rest. Raises `ConfigError`."""
     return from_dict(cls, override(read_toml(path) if path else {}, assignments))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain tables of a configuration, such that `from_dict(type(config), to_dict(config)) == config`; None is left out."""
+    """A configuration as plain tables without None values: `from_dict(type(config), to_dict(config)) == config`."""
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -115,7 +118,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the annotated type `kind`, or a `ConfigError` that says where and what was expected."""
+    """`value` converted to the annotated type `kind`. Raises `ConfigError` naming the key and the expected type."""
     origin, options = get_origin(kind), get_args(kind)
     if origin is Literal:
         if value in options:
@@ -134,6 +137,8 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
                 errors.append(str(error))
         raise ConfigError(errors[0])
     if dataclasses.is_dataclass(kind):
+        if isinstance(value, kind):  # type: ignore[arg-type]
+            return value
         if isinstance(value, Mapping):
             return from_dict(kind, value, where)  # type: ignore[arg-type]
     elif origin is tuple:

@@ -1,4 +1,4 @@
-"""A run as an iterator: every event, then the result; what it raises is raised; closing it ends it."""
+"""A run as an iterator: all events, then the result. Its exceptions are raised, and closing ends it."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""A request is checked once, and says what is wrong, what is needed and what to do."""
+"""Requests validate themselves, and errors state what was given, what is needed and what to do."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Long videos, loops, and runs that were stopped."""
+"""Long videos, loops, and interrupted runs."""
 
 import dataclasses
 import itertools
@@ -158,7 +158,7 @@ def test_seconds_of_a_loop_are_rounded_to_whole_latents_and_the_plan_says_so(pip
 
 
 @pytest.mark.parametrize(("k", "arc"), [(4, 4), (7, 4), (8, 3)])
-def test_the_ring_sees_every_place_and_a_network_of_its_places_alone_is_unchanged(k, arc):
+def test_a_circle_is_covered_and_a_pointwise_network_is_unchanged(k, arc):
     x = torch.randn(1, 2, 1 + k, 3, 3)
     times = torch.linspace(1, 0, 9)
     ring = circular_network(lambda shown, t: 2 * shown, arc, roll_offsets(times, k))
@@ -211,12 +211,12 @@ def test_a_long_result_reports_its_windows_and_joins(pipeline):
     assert plot_quality(report).shape == (6 * 110 + 30, 640, 3)
 
 
-def test_a_judge_that_is_added_is_in_the_report(pipeline, monkeypatch):
+def test_an_added_metric_is_in_the_report(pipeline, monkeypatch):
     monkeypatch.setitem(pipeline.metrics, "frames", lambda frames, prompt: len(frames))
     assert [window["frames"] for window in pipeline.run(LONG).report["windows"]] == [13, 8, 8, 8]
 
 
-def test_a_judge_may_answer_in_words_which_are_counted_and_drawn(pipeline, monkeypatch):
+def test_a_metric_may_answer_in_words_which_are_counted_and_drawn(pipeline, monkeypatch):
     answers = iter(["fox", "fox", "bee", "fox"])
     monkeypatch.setitem(pipeline.metrics, "noun", lambda frames, prompt: next(answers))
     report = pipeline.run(LONG).report

@@ -1,4 +1,4 @@
-"""Models of the Wan family against diffusers' own pipelines: the same weights, noise and words give the same frames."""
+"""Wan models against diffusers' pipelines: equal weights, noise and prompts give equal frames."""
 
 from functools import lru_cache
 
@@ -143,7 +143,7 @@ def test_too_little_memory_is_said_before_anything_is_loaded(folders, tmp_path, 
 
 
 def test_offload_is_refused_for_a_model_that_is_not_of_the_family(model_folder):
-    with pytest.raises(ConfigError, match="for models of the Wan family"):
+    with pytest.raises(ConfigError, match="applies to models of the Wan family"):
         load(model_folder, device="cpu", offload="layers")
 
 
@@ -163,7 +163,7 @@ def test_what_a_model_cannot_do_is_said(folders):
         load(folders(kind)[0], device="cpu", precision="fp32") for kind in ("2.1-t2v", "2.1-i2v", "2.1-flf2v")
     )
     request = Request(PROMPT, width=48, height=32, frames=5, steps=2, beyond_trained=True)
-    with pytest.raises(RequestError, match="from words alone"):
+    with pytest.raises(RequestError, match="from prompts alone"):
         words.with_images(image)
     with pytest.raises(RequestError, match="give the first frame"):
         images.run(request)
@@ -242,7 +242,7 @@ def test_what_an_image_model_is_not_shown_is_refused(folders, change, said):
         height=32,
         frames=change.get("frames", 9),
         beyond_trained=True,
-        places=(ClipCondition(**place),),
+        conditions=(ClipCondition(**place),),
     )
     with pytest.raises(RequestError, match=said):
         pipeline.plan(request)

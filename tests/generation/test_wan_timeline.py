@@ -1,4 +1,4 @@
-"""Every task of the timeline on models of the Wan family: with a time for each token, and with one time for all (by noising anew)."""
+"""Every task on Wan models: with one time per token, and with one time for all (known latents are re-noised)."""
 
 import numpy as np
 import pytest

@@ -10,14 +10,17 @@ R = TypeVar("R")
 
 
 class _Closed(BaseException):
-    """Raised inside a run whose iterator has been closed. It is not an `Exception`, so no handler on the way stops it."""
+    """Raised inside a run whose iterator has been closed. It is not an `Exception`, so no handler on the way
+    stops it."""
 
 
 def iterate(run: Callable[[Callable[[E], None]], R]) -> Iterator[E | R]:
-    """The events that `run` passes to its argument, and finally its result. An exception of `run` is raised here.
+    """The events that `run` passes to its argument, and finally its result. An exception of `run` is raised
+    here.
 
-    `run` is in a thread that waits while the caller handles an event, so only one of the two runs at a time. Closing the iterator,
-    or leaving it by an exception, ends `run` at its current event, and its `finally` blocks are executed before `close` returns.
+    `run` is in a thread that waits while the caller handles an event, so only one of the two runs at a time.
+    Closing the iterator, or leaving it by an exception, ends `run` at its current event, and its `finally`
+    blocks are executed before `close` returns.
     """
     messages: Queue[tuple[str, E | R | BaseException]] = Queue()
     resume = Semaphore(0)

@@ -1,4 +1,5 @@
-"""A job: the folder that holds a request, its inputs, the state of its sampling, and its latents before they are decoded."""
+"""A job: the folder that holds a request, its inputs, the state of its sampling, and its latents before they
+are decoded."""
 
 import functools
 import json
@@ -29,7 +30,8 @@ INPUTS = "inputs"
 
 @dataclass(eq=False)
 class SamplingState:
-    """The state of the sampling of a canvas: with the request and its inputs, everything that the remaining steps depend on."""
+    """The state of the sampling of a canvas: with the request and its inputs, everything that the remaining
+    steps depend on."""
 
     window: int = 0
     """The current window. Earlier ones are done."""
@@ -44,7 +46,8 @@ class SamplingState:
 
 @dataclass(frozen=True)
 class Job:
-    """A folder with `request.json`, `inputs/`, and `state.safetensors` while sampling or `latents.safetensors` after it.
+    """A folder with `request.json`, `inputs/`, and `state.safetensors` while sampling or
+    `latents.safetensors` after it.
 
     Every file is written atomically.
     """
@@ -75,7 +78,8 @@ class Job:
         return Request.from_json(text)
 
     def inputs(self, request: Request) -> dict[str, Video]:
-        """The clips that the request names. Raises `RequestError` if one is missing, damaged or a different clip."""
+        """The clips that the request names. Raises `RequestError` if one is missing, damaged or a different
+        clip."""
         names: set[str] = set()
         for condition in request.conditions:
             names |= {media for media in (condition.media, condition.mask) if media is not None}
@@ -117,7 +121,8 @@ class Job:
         _write(self.folder / STATE, lambda path: save_file(content, path, metadata=metadata))
 
     def state(self, *, model_hash: str) -> SamplingState | None:
-        """The saved sampling state, or None before the first save. Raises `RequestError` if it is damaged or another model's."""
+        """The saved sampling state, or None before the first save. Raises `RequestError` if it is damaged or
+        another model's."""
         path = self.folder / STATE
         if not path.is_file():
             return None
@@ -141,7 +146,8 @@ class Job:
 
         if metadata.get("model_hash") != model_hash:
             raise RequestError(
-                f"{path} was made by model {metadata.get('model_hash')}, not by {model_hash}: load that model to continue it"
+                f"{path} was made by model {metadata.get('model_hash')}, not by {model_hash}: load that "
+                "model to continue it"
             )
         return state
 
@@ -151,14 +157,16 @@ class Job:
         return (self.folder / LATENTS).is_file()
 
     def save_latents(self, latents: Float[Tensor, "c lf lh lw"], *, model_hash: str) -> None:
-        """Write the clean latents of the result with the hash of their model, and delete the state. Raises `OutputError`."""
+        """Write the clean latents of the result with the hash of their model, and delete the state. Raises
+        `OutputError`."""
         content = {"latents": latents.cpu().contiguous()}
         metadata = {"model_hash": model_hash}
         _write(self.folder / LATENTS, lambda path: save_file(content, path, metadata=metadata))
         (self.folder / STATE).unlink(missing_ok=True)
 
     def latents(self, *, model_hash: str) -> Float[Tensor, "c lf lh lw"]:
-        """The latents of this job. Raises `RequestError` if sampling has not finished or another model made them."""
+        """The latents of this job. Raises `RequestError` if sampling has not finished or another model made
+        them."""
         path = self.folder / LATENTS
         if not path.is_file():
             raise RequestError(

@@ -30,10 +30,10 @@ def load(
 ) -> Pipeline:
     """The pipeline of a model: "shipped", or the path of a model folder or file.
 
-    `loras` are adapters that are merged into its backbone, one after the other. `offload` is for models of the Wan family (None
-    is "text", see `load_wan_model`). Raises `ModelError` for a model that is incomplete and an adapter that does not fit, and
-    `ConfigError` for `offload` with another model.
-    `attention` is one of `kinema.nn.attention.ATTENTION_KERNELS`.
+    `loras` are adapters that are merged into its backbone, one after the other. `offload` is for models of
+    the Wan family (None is "text", see `load_wan_model`). Raises `ModelError` for a model that is incomplete
+    and an adapter that does not fit, and `ConfigError` for `offload` with another model. `attention` is one
+    of `kinema.nn.attention.ATTENTION_KERNELS`.
     """
     lookup(ATTENTION_KERNELS, attention, kind="attention kernel")
     pipeline = _load(model, device, precision, offload)
@@ -44,7 +44,8 @@ def load(
 
 
 def manifest_of(model: str | Path) -> Manifest:
-    """The manifest of a model: trained sizes, lengths and rate, and defaults. No weights are read. Raises `ModelError`."""
+    """The manifest of a model: trained sizes, lengths and rate, and defaults. No weights are read. Raises
+    `ModelError`."""
     if is_wan(Path(model)):
         return describe_wan(find_wan_files(Path(model)), name=Path(model).name)[1]
     return load_manifest(resolve_model(model))

@@ -1,6 +1,7 @@
 """The pipeline: from a request to a video.
 
-request -> plan -> canvas -> sampler around the guided backbone -> latents (saved) -> streaming decoder -> video
+request -> plan -> canvas -> sampler around the guided backbone -> latents (saved) -> streaming decoder ->
+video
 """
 
 import logging
@@ -12,7 +13,7 @@ from functools import partial
 from hashlib import sha256
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -115,7 +116,7 @@ class Pipeline:
 
     def _check_components(self, dit: DiT, vae: VAE, clip: TextEncoder, manifest: Manifest) -> None:
         """Raise `ModelError` if the components do not fit together."""
-        space, multiple, patch_frames = vae.config.spatial_factor, manifest.sides[2], dit.config.patch[0]
+        space, multiple, patch_frames = vae.config.spatial_factor, manifest.side_multiple, dit.config.patch[0]
         pairs = {
             "the DiT's in_channels and its input channels": (dit.config.in_channels, self.channels_in(vae)),
             "the DiT's out_channels and the VAE's z_dim": (dit.config.out_channels, vae.config.z_dim),
@@ -126,7 +127,8 @@ class Pipeline:
             wrong.append(f"sides are multiples of {multiple} pixels, but a latent of the VAE has {space}")
         if patch_frames != 1:
             wrong.append(
-                f"the DiT's patches are {patch_frames} latent frames long, but a canvas may have any number of them"
+                f"the DiT's patches are {patch_frames} latent frames long, but a canvas may have any "
+                "number of them"
             )
         if wrong:
             raise ModelError(f"the components of {manifest.name} do not fit together: {'; '.join(wrong)}")
@@ -136,7 +138,8 @@ class Pipeline:
         return {"high": self.dit}
 
     def add_lora(self, lora: LoRAFile) -> int:
-        """Merge an adapter into the backbone, into both experts unless it names one. Returns the number of changed layers.
+        """Merge an adapter into the backbone, into both experts unless it names one. Returns the number of
+        changed layers.
 
         The model's hash changes. Raises `ModelError` with the list of what does not fit.
         """
@@ -154,7 +157,8 @@ class Pipeline:
         return sum(map(len, read))
 
     def plan(self, request: Request) -> Plan:
-        """What this model will do for `request`; no network runs. Raises `RequestError` for what it cannot do."""
+        """What this model will do for `request`; no network runs. Raises `RequestError` for what it cannot
+        do."""
         request = replace(request, model=self.model)
         return make_plan(request, self.manifest, temporal_factor=self.vae.config.temporal_factor)
 
@@ -169,7 +173,8 @@ class Pipeline:
     ) -> Iterator[Step | Result]:
         """A `Step` for each unit of work, and the `Result` last. Closing the iterator cancels the run.
 
-        The run is in a thread that waits while the caller handles a step. See `run` for `inputs`, `job` and errors.
+        The run is in a thread that waits while the caller handles a step. See `run` for `inputs`, `job` and
+        errors.
         """
         return iterate(lambda report: self.run(request, inputs=inputs, on_step=report, job=job))
 
@@ -184,12 +189,13 @@ class Pipeline:
     ) -> Result:
         """The video of `request`.
 
-        `inputs` are the clips and pictures that the request's conditions name. `on_step` is called after each unit of work; an
-        exception in it ends the run. With `job`, a folder, the run can be continued from there (see `continue_job`). Equal
-        requests give equal bytes on one machine with one number of threads.
+        `inputs` are the clips and pictures that the request's conditions name. `on_step` is called after each
+        unit of work; an exception in it ends the run. With `job`, a folder, the run can be continued from
+        there (see `continue_job`). Equal requests give equal bytes on one machine with one number of threads.
 
-        Raises `RequestError` for a request that the model cannot fulfil or that exceeds the memory, `OutputError` for a job
-        folder that cannot be written, and `ModelError` with the step for a number that is not finite.
+        Raises `RequestError` for a request that the model cannot fulfil or that exceeds the memory,
+        `OutputError` for a job folder that cannot be written, and `ModelError` with the step for a number
+        that is not finite.
         """
         return self._run(request, inputs or {}, _collected, on_step, job)
 
@@ -203,7 +209,8 @@ class Pipeline:
         on_step: OnStep | None = None,
         job: Path | None = None,
     ) -> Result:
-        """Like `run`, but the video is written to `path` while it is decoded, in constant memory for any length.
+        """Like `run`, but the video is written to `path` while it is decoded, in constant memory for any
+        length.
 
         The result's `video` is then an overview: at most `OVERVIEW_FRAMES` frames, evenly spaced.
         """
@@ -215,8 +222,8 @@ class Pipeline:
     ) -> Result:
         """The result of an interrupted job. Its latents equal those of an uninterrupted run, byte for byte.
 
-        With `path` the video is written there, as by `write`. Raises `RequestError` for a folder that is not a job, or is
-        another model's, and the errors of `run`.
+        With `path` the video is written there, as by `write`. Raises `RequestError` for a folder that is not
+        a job, or is another model's, and the errors of `run`.
         """
         job = Job(folder)
         request = job.request()
@@ -282,8 +289,8 @@ class Pipeline:
     ) -> Float[Tensor, "c lf lh lw"]:
         """The clean, normalised latents of the plan's canvas.
 
-        With `job`, sampling continues from the state that is saved there, and saves its state every few steps. Raises
-        `ModelError` if a step gives a number that is not finite.
+        With `job`, sampling continues from the state that is saved there, and saves its state every few
+        steps. Raises `ModelError` if a step gives a number that is not finite.
         """
         if conditions is None:
             conditions = encode_conditions(plan, {}, self.vae, self.device)
@@ -348,11 +355,14 @@ class Pipeline:
         return time_grid(plan.steps, shift=plan.shift, start=start, top=top)
 
     def network(self, plan: Plan, prompt: str | None = None, *, first_frame: int = 0) -> Network:
-        """The guided estimate of x0 for the prompts of `plan`, or for `prompt` in place of the plan's first one.
+        """The guided estimate of x0 for the prompts of `plan`, or for `prompt` in place of the plan's first
+        one.
 
-        `first_frame` is the time coordinate of the first latent frame. The keys and values of the prompts are computed here, once.
+        `first_frame` is the time coordinate of the first latent frame. The keys and values of the prompts are
+        computed here, once.
         """
-        # Without a negative prompt, guidance moves away from the empty text, which replaced dropped captions in training.
+        # Without a negative prompt, guidance moves away from the empty text, which stood for dropped
+        # captions in training.
         positive = plan.request.prompt if prompt is None else prompt
         texts = self.clip.encode_prompts([positive, plan.request.negative_prompt])
         return self.guided(
@@ -375,10 +385,11 @@ class Pipeline:
         images: TextStates | None = None,
         image_channels: Float[Tensor, "1 c2 lf lh lw"] | None = None,
     ) -> Network:
-        """The estimate of x0 by `dit`, guided at the times of `interval`. `texts` are the prompt and the negative prompt.
+        """The estimate of x0 by `dit`, guided at the times of `interval`. `texts` are the prompt and the
+        negative prompt.
 
-        `images` are hidden states of still images, for a backbone that attends to them. `image_channels` are concatenated to the
-        latents.
+        `images` are hidden states of still images, for a backbone that attends to them. `image_channels` are
+        concatenated to the latents.
         """
         conditional, unconditional = (dit.prepare_text(text, images) for text in texts.split())
         both = PreparedText.cat([conditional, unconditional])
@@ -428,10 +439,11 @@ class Pipeline:
         on_step: OnStep | None = None,
         warnings: list[str] | None = None,
     ) -> Iterator[np.ndarray]:
-        """The decoded frames of the plan's video, uint8 (h, w, 3), one by one; a few latent frames are decoded at a time.
+        """The decoded frames of the plan's video, uint8 (h, w, 3), one by one; a few latent frames are
+        decoded at a time.
 
-        If memory runs out, decoding restarts with fewer latent frames at once, resumes at the next frame, and adds a line to
-        `warnings` and the log. Raises `ModelError` for a pixel that is not finite.
+        If memory runs out, decoding restarts with fewer latent frames at once, resumes at the next frame, and
+        adds a line to `warnings` and the log. Raises `ModelError` for a pixel that is not finite.
         """
         num_yielded = 0
         for at_once in AT_ONCE:
@@ -468,7 +480,8 @@ class Pipeline:
             stop = start + chunk.shape[2]
             if not bool(torch.isfinite(chunk).all()):
                 raise ModelError(
-                    f"frames {start} to {stop - 1} have pixels that are not finite: the VAE of {self.manifest.name} is damaged"
+                    f"frames {start} to {stop - 1} have pixels that are not finite: the VAE of "
+                    f"{self.manifest.name} is damaged"
                 )
             if not is_result:
                 continue
@@ -480,7 +493,8 @@ class Pipeline:
                 on_step(Step("decode", stop - 1, total, time.perf_counter() - start_s))
 
     def _write_frames(self, path: Path, plan: Plan, frames: Iterator[np.ndarray]) -> Video:
-        """Write the frames to `path`, and return an overview of them, or the whole video for a format that is not streamed."""
+        """Write the frames to `path`, and return an overview of them, or the whole video for a format that is
+        not streamed."""
         values = metadata(provenance(plan, model_name=self.manifest.name, model_hash=self.model_hash))
         if path.suffix.lower() not in STREAMED:
             video = _collected(plan, frames)
@@ -517,8 +531,10 @@ class _Progress:
         plan = self.plan
         if not bool(torch.isfinite(x).all()):
             raise ModelError(
-                f"step {index + 1} of {self.num_steps} gave numbers that are not finite: {self.pipeline.manifest.name} is damaged "
-                f"(check it with 'kinema models'), or guidance={plan.guidance:g} with the sampler '{plan.sampler}' diverges"
+                f"step {index + 1} of {self.num_steps} gave numbers that are not finite: "
+                f"{self.pipeline.manifest.name} is damaged "
+                f"(check it with 'kinema models'), or guidance={plan.guidance:g} with the sampler "
+                f"'{plan.sampler}' diverges"
             )
 
         self.state.x = x

@@ -17,10 +17,12 @@ from kinema.generation.request import Request
 from kinema.generation.sampling.windows import Window, sliding_windows
 
 HISTORY_SHARE = 0.5
-"""Maximum share of a window that is history: a model of five latent frames generates three and is given two."""
+"""Maximum share of a window that is history: a model of five latent frames generates three and is given
+two."""
 CLIP_GUIDANCE = 0.7
-"""Default guidance for continuing clips, as a share of the model's default. The clips determine the appearance, and guidance
-pulls new content away from it; with too little guidance new content moves too little (`kinema evaluate --tasks --guidance G`)."""
+"""Default guidance for continuing clips, as a share of the model's default. The clips determine the
+appearance, and guidance pulls new content away from it; with too little guidance new content moves too little
+(`kinema evaluate --tasks --guidance G`)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Plan:
     layout: CanvasLayout
     """Positions of the request's clips on the canvas."""
     windows: tuple[Window, ...]
-    """The windows that generate the canvas, in order. Empty for a loop, whose latents are sampled together."""
+    """The windows that generate the canvas, in order. Empty for a loop, whose latents are sampled
+    together."""
     window: int = 1
     """Latent frames per window."""
     temporal_factor: int = 4
@@ -71,22 +74,24 @@ class Plan:
     @property
     def text(self) -> str:
         """One line for the user: size, length, and the canvas and windows if they differ."""
-        line = f"{self.width}x{self.height}, {self.frames} frames at {self.fps:g} fps ({self.frames / self.fps:.2f} s)"
+        line = f"{self.width}x{self.height}, {self.frames} frames at {self.fps:g} fps"
+        line += f" ({self.frames / self.fps:.2f} s)"
         if self.request.loop:
             line += ", a seamless loop"
         if self.is_cropped:
             line += f", cropped from {self.canvas_width}x{self.canvas_height} and {self.canvas_frames} frames"
         if len(self.windows) > 1:
-            line += f", in {len(self.windows)} windows of up to {self.temporal_factor * (self.window - 1) + 1} frames"
+            window_frames = self.temporal_factor * (self.window - 1) + 1
+            line += f", in {len(self.windows)} windows of up to {window_frames} frames"
         return line
 
 
 def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4) -> Plan:
     """What the model of `manifest` will do for `request`.
 
-    A duration becomes `round(seconds * fps)` frames. The plan's own request states every value, so that it has the same meaning
-    after the model's defaults have changed. Raises `RequestError` for what the model cannot do, with the nearest value that it
-    can.
+    A duration becomes `round(seconds * fps)` frames. The plan's own request states every value, so that it
+    has the same meaning after the model's defaults have changed. Raises `RequestError` for what the model
+    cannot do, with the nearest value that it can.
     """
     height, width = manifest.default_size
     if request.width is not None and request.height is not None:
@@ -150,16 +155,19 @@ def keeps_clips(request: Request) -> bool:
 
 
 def fit_size(width: int, height: int, manifest: Manifest, beyond_trained: bool = False) -> tuple[int, int]:
-    """Width and height of the canvas for a result of `width` x `height`: both rounded up to the model's multiple.
+    """Width and height of the canvas for a result of `width` x `height`: both rounded up to the model's
+    multiple.
 
-    Raises `RequestError` for a side outside the trained range, with the nearest size of that shape, unless `beyond_trained`.
+    Raises `RequestError` for a side outside the trained range, with the nearest size of that shape, unless
+    `beyond_trained`.
     """
-    low, high, multiple = manifest.sides
+    low, high, multiple = manifest.min_side, manifest.max_side, manifest.side_multiple
     if not beyond_trained and (min(width, height) < low or max(width, height) > high):
         scale = min(high / max(width, height), max(1.0, low / min(width, height)))
         nearest = [min(high, max(low, round(side * scale / multiple) * multiple)) for side in (width, height)]
         raise RequestError(
-            f"size {width}x{height} is outside what {manifest.name} was trained with, sides of {low} to {high} pixels: "
+            f"size {width}x{height} is outside what {manifest.name} was trained with, sides of {low} to "
+            f"{high} pixels: "
             f"use {nearest[0]}x{nearest[1]}, or allow it with beyond_trained (--beyond-trained)"
         )
     return _round_up(width, multiple), _round_up(height, multiple)
@@ -170,20 +178,23 @@ def fit_frames(
 ) -> int:
     """Frames of the canvas for a result of `frames`: rounded up to 4k + 1, as the VAE requires.
 
-    A result longer than the trained length is generated in windows. Raises `RequestError` for one that is shorter, unless
-    `beyond_trained`.
+    A result longer than the trained length is generated in windows. Raises `RequestError` for one that is
+    shorter, unless `beyond_trained`.
     """
-    shortest = manifest.frames[0]
+    shortest = manifest.min_frames
     if not beyond_trained and frames < shortest:
         raise RequestError(
-            f"{frames} frames ({frames / manifest.fps:.2f} s) are fewer than {manifest.name} was trained with: "
-            f"use frames={shortest} ({shortest / manifest.fps:.2f} s), or allow it with beyond_trained (--beyond-trained)"
+            f"{frames} frames ({frames / manifest.fps:.2f} s) are fewer than {manifest.name} was trained "
+            "with: "
+            f"use frames={shortest} ({shortest / manifest.fps:.2f} s), or allow it with beyond_trained "
+            "(--beyond-trained)"
         )
     return _round_up(frames - 1, temporal_factor) + 1
 
 
 def _num_frames(request: Request, manifest: Manifest, temporal_factor: int) -> int:
-    """Frames of the result. A loop has a multiple of the temporal factor: a duration is rounded to it, a count must be one."""
+    """Frames of the result. A loop has a multiple of the temporal factor: a duration is rounded to it, a
+    count must be one."""
     frames = manifest.default_frames
     if request.frames is not None:
         frames = request.frames
@@ -195,7 +206,8 @@ def _num_frames(request: Request, manifest: Manifest, temporal_factor: int) -> i
     nearest = max(1, math.floor(frames / temporal_factor + 0.5)) * temporal_factor
     if request.frames is not None:
         raise RequestError(
-            f"a loop of {frames} frames does not close: use a multiple of {temporal_factor}, e.g. frames={nearest}"
+            f"a loop of {frames} frames does not close: use a multiple of {temporal_factor}, e.g. "
+            f"frames={nearest}"
         )
     return nearest
 
@@ -220,8 +232,9 @@ def _guidance(request: Request, manifest: Manifest) -> float:
 
 
 def _window(request: Request, manifest: Manifest) -> int:
-    """Frames per window. Raises `RequestError` for more than the trained length, unless the request allows it."""
-    longest = manifest.frames[1]
+    """Frames per window. Raises `RequestError` for more than the trained length, unless the request allows
+    it."""
+    longest = manifest.max_frames
     window = longest if request.window is None else request.window
     if window > longest and not request.beyond_trained:
         raise RequestError(
@@ -236,7 +249,8 @@ def _check_condition(condition: ClipCondition, width: int, height: int, frames: 
     first, stop = frame_span(condition, frames, fps)
     if first < 0 or stop > frames:
         raise RequestError(
-            f"a clip from {first / fps:g} to {stop / fps:g} s does not fit into a result of {frames / fps:g} s "
+            f"a clip from {first / fps:g} to {stop / fps:g} s does not fit into a result of "
+            f"{frames / fps:g} s "
             f"({frames} frames): use a longer result, or less of the clip"
         )
 

@@ -64,12 +64,14 @@ class Request:
     window: int | None = None
     """Frames per window. A longer result is generated in windows that slide over it."""
     anchor: bool = False
-    """Every window also attends to the first frame of the result, so that its content lasts. For models trained with anchors:
-    other models drift more (docs/timeline.md)."""
+    """Every window also attends to the first frame of the result, so that its content lasts. For models
+    trained with anchors: other models drift more (docs/timeline.md)."""
     guidance_interval: tuple[float, float] | None = None
-    """Lowest and highest diffusion time (0 data, 1 noise) with guidance; a step outside costs half. None is every time."""
+    """Lowest and highest diffusion time (0 data, 1 noise) with guidance; a step outside costs half. None is
+    every time."""
     cache: float | None = None
-    """Relative error up to which a step's estimate may be forecast from earlier steps. None computes every estimate."""
+    """Relative error up to which a step's estimate may be forecast from earlier steps. None computes every
+    estimate."""
     original_prompt: str | None = None
     """The user's prompt, if `prompt` is its expansion. The model does not read it."""
     expander: str | None = None
@@ -85,7 +87,8 @@ class Request:
         is_edited = any(condition.is_limited or condition.strength for condition in self.conditions)
         if self.loop and (self.prompts or is_edited):
             raise RequestError(
-                "a loop takes one prompt, and clips that are kept: remove timed prompts, regions and strengths"
+                "a loop takes one prompt, and clips that are kept: remove timed prompts, regions and "
+                "strengths"
             )
 
     def _check_prompts(self) -> None:
@@ -104,7 +107,8 @@ class Request:
                 raise RequestError(f"the {name} contains a NUL character: remove it")
             if text.encode(errors="ignore").decode() != text:
                 raise RequestError(
-                    f"the {name} contains half a character (a lone surrogate), which no file can store: remove it"
+                    f"the {name} contains half a character (a lone surrogate), which no file can store: "
+                    "remove it"
                 )
 
         if not self.prompt.strip() and not self.conditions:
@@ -132,7 +136,8 @@ class Request:
             low, high = self.guidance_interval
             if not 0 <= low < high <= 1:
                 raise RequestError(
-                    f"guidance_interval={low:g},{high:g} must be two diffusion times with 0 <= low < high <= 1, "
+                    f"guidance_interval={low:g},{high:g} must be two diffusion times with 0 <= low < high "
+                    "<= 1, "
                     f"e.g. 0.3,0.9"
                 )
 
@@ -148,7 +153,8 @@ class Request:
     def from_json(cls, text: str) -> "Request":
         """The request in a JSON object. Keys of version 0.1.0 (`OLD_KEYS`) are accepted.
 
-        Raises `RequestError` for text that is not a JSON object, an unknown key, or a value of the wrong type.
+        Raises `RequestError` for text that is not a JSON object, an unknown key, or a value of the wrong
+        type.
         """
         try:
             values = json.loads(text)
@@ -158,6 +164,7 @@ class Request:
             raise RequestError(f"the request is {type(values).__name__}, not a JSON object")
 
         try:
-            return config.from_dict(cls, {OLD_KEYS.get(key, key): value for key, value in values.items()})
+            fields: dict[str, Any] = {OLD_KEYS.get(str(key), str(key)): values[key] for key in values}
+            return config.from_dict(cls, fields)
         except ConfigError as error:
             raise RequestError(f"the request: {error}") from None

@@ -21,12 +21,14 @@ class Step:
 
     phase: Literal["sample", "decode"]
     index: int
-    """The step, or frame of the canvas, that was finished. It counts from 0, so the phase ends with `total - 1`."""
+    """The step, or frame of the canvas, that was finished. It counts from 0, so the phase ends with `total -
+    1`."""
     total: int
     seconds: float
     """Seconds since the phase began."""
     x0: Tensor | None = None
-    """While sampling, the current estimate of the window's clean latents (c, lf, lh, lw) on the model's device, for previews."""
+    """While sampling, the current estimate of the window's clean latents (c, lf, lh, lw) on the model's
+    device, for previews."""
     num_computed: int | None = None
     """With a cache, the number of estimates that the network has computed so far, over all windows."""
 
@@ -41,7 +43,8 @@ class Result:
     model_name: str
     model_hash: str
     similarity: float | None
-    """Similarity of video and prompt by the model's own CLIP, -1 to 1: for ranking seeds, not models. None without a CLIP."""
+    """Similarity of video and prompt by the model's own CLIP, -1 to 1: for ranking seeds, not models. None
+    without a CLIP."""
     seconds: float
     """Total wall-clock seconds."""
     notes: tuple[str, ...] = ()
@@ -49,7 +52,8 @@ class Result:
     warnings: tuple[str, ...] = ()
     """Problems that the run recovered from, one line each."""
     report: dict[str, Any] = field(default_factory=dict)
-    """Quality in numbers (`QualityMonitor.report`), and as "cache" the number of computed estimates and of steps."""
+    """Quality in numbers (`QualityMonitor.report`), and as "cache" the number of computed estimates and of
+    steps."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -57,7 +61,8 @@ class Result:
         return provenance(self.plan, model_name=self.model_name, model_hash=self.model_hash)
 
     def save(self, path: str | Path) -> Path:
-        """Write the video with its provenance, in the format that the suffix of `path` names, and return its path.
+        """Write the video with its provenance, in the format that the suffix of `path` names, and return its
+        path.
 
         Raises the errors of `Video.save`.
         """

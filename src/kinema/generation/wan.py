@@ -1,4 +1,5 @@
-"""Generation with models of the Wan family, which differ in their experts, their sampling times and their image inputs."""
+"""Generation with models of the Wan family, which differ in their experts, their sampling times and their
+image inputs."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -64,14 +65,16 @@ class WanPipeline(Pipeline):
         self.images: EndImages | None = None
 
     def with_images(self, first: np.ndarray, last: np.ndarray | None = None) -> "WanPipeline":
-        """This pipeline for videos that begin with the frame `first` (and end with `last`), uint8 (h, w, 3) of the video's size.
+        """This pipeline for videos that begin with the frame `first` (and end with `last`), uint8 (h, w, 3)
+        of the video's size.
 
         Raises `RequestError` if the model takes no image, or needs a last one too.
         """
         variant = VARIANTS[self.wan.variant]
         if not self.wan.takes_image and not self.manifest.time_per_token:
             raise RequestError(
-                f"{self.manifest.name} generates from prompts alone: leave the image out, or use an image-to-video model"
+                f"{self.manifest.name} generates from prompts alone: leave the image out, or use an "
+                "image-to-video model"
             )
         if variant.last_image and last is None:
             raise RequestError(f"{self.manifest.name} joins a first and a last image: give both")
@@ -91,14 +94,16 @@ class WanPipeline(Pipeline):
         return {"high": self.wan.dit, "low": self.wan.low_dit}
 
     def plan(self, request: Request) -> Plan:
-        """What this model will do for `request`. Raises `RequestError` for what it cannot do, a missing image included."""
+        """What this model will do for `request`. Raises `RequestError` for what it cannot do, a missing image
+        included."""
         plan = super().plan(request)
         if self.wan.takes_image:
             self._check_images(plan)
         return plan
 
     def _check_images(self, plan: Plan) -> None:
-        """Raise `RequestError` unless the conditions of an image-to-video model are a first picture and at most a last one."""
+        """Raise `RequestError` unless the conditions of an image-to-video model are a first picture and at
+        most a last one."""
         name, conditions = self.manifest.name, plan.request.conditions
         firsts = {frame_span(condition, plan.frames, plan.fps)[0] for condition in conditions}
         is_still = [
@@ -124,7 +129,8 @@ class WanPipeline(Pipeline):
         if num_windows(plan) > 1:
             longest = plan.temporal_factor * (plan.window - 1) + 1
             raise RequestError(
-                f"{name} makes at most {longest} frames of one prompt from an image, not {plan.frames}: ask for fewer"
+                f"{name} makes at most {longest} frames of one prompt from an image, not {plan.frames}: "
+                "ask for fewer"
             )
 
     @torch.inference_mode()
@@ -136,7 +142,8 @@ class WanPipeline(Pipeline):
         on_step: OnStep | None = None,
         job: Job | None = None,
     ) -> Float[Tensor, "c lf lh lw"]:
-        """See `Pipeline.sample`. The canvas of an image-to-video model is empty: its images are concatenated to the latents."""
+        """See `Pipeline.sample`. The canvas of an image-to-video model is empty: its images are concatenated
+        to the latents."""
         if conditions is None:
             conditions = encode_conditions(plan, {}, self.vae, self.device)
 
@@ -154,7 +161,8 @@ class WanPipeline(Pipeline):
         return super().sample(plan, conditions=conditions, on_step=on_step, job=job)
 
     def times(self, plan: Plan, start: float) -> Float[Tensor, " u"]:
-        """The times of the flow form of UniPC in Wan and diffusers: `plan.steps` times from 1 on, then 0.001, then 0."""
+        """The times of the flow form of UniPC in Wan and diffusers: `plan.steps` times from 1 on, then 0.001,
+        then 0."""
         # The first time is limited to below 1 after the shift, not before it.
         return time_grid(plan.steps, shift=plan.shift, start=start, bottom=BOTTOM).clamp(max=TOP)
 
@@ -163,7 +171,8 @@ class WanPipeline(Pipeline):
         return torch.floor(TIMESTEPS * t) / TIMESTEPS
 
     def channels_in(self, vae: VAE) -> int:
-        """Channels of the latents, and for an image-to-video model those of the image latents and of their mask."""
+        """Channels of the latents, and for an image-to-video model those of the image latents and of their
+        mask."""
         image = vae.config.z_dim + vae.config.temporal_factor if self.wan.takes_image else 0
         return vae.config.z_dim + image
 
@@ -201,10 +210,11 @@ class WanPipeline(Pipeline):
         return super().regime(plan, t) + 2 * is_high
 
     def image_channels(self, images: EndImages, plan: Plan) -> Float[Tensor, "1 c2 lf lh lw"]:
-        """The channels that Wan concatenates to the noisy latents: a mask of the given frames, and the latents of a clip of these
-        frames on grey.
+        """The channels that Wan concatenates to the noisy latents: a mask of the given frames, and the
+        latents of a clip of these frames on grey.
 
-        The mask has one channel for each frame of a latent. The first latent has one frame, whose mask fills all channels.
+        The mask has one channel for each frame of a latent. The first latent has one frame, whose mask fills
+        all channels.
         """
         height, width, factor = plan.canvas_height, plan.canvas_width, self.vae.config.temporal_factor
         by_frame = dict(zip((0, plan.canvas_frames - 1), images.all))
@@ -228,7 +238,8 @@ class WanPipeline(Pipeline):
         return torch.cat([mask[None, :, :, None, None].expand(1, factor, -1, lh, lw), latents], dim=1)
 
     def _pixels(self, frames: list[np.ndarray], plan: Plan) -> Float[Tensor, "1 3 f h w"]:
-        """Given frames on the canvas, in [-1, 1]. Raises `RequestError` for a size that is not the video's."""
+        """Given frames on the canvas, in [-1, 1]. Raises `RequestError` for a size that is not the
+        video's."""
         for frame in frames:
             if frame.shape != (plan.height, plan.width, 3):
                 size = "x".join(map(str, frame.shape[1::-1]))

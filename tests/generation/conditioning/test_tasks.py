@@ -1,4 +1,4 @@
-"""One timeline: what is known is kept bit for bit wherever it stands, and lengths are those that were asked for."""
+"""Tasks: kept clips stay bit for bit at every position, and results have the requested length."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def test_an_extension_keeps_the_clip_bit_for_bit_at_its_end_of_the_result(pipeli
     assert len(frames) == length + 4 * sides
     kept = frames[before : before + length]
     equal = [np.array_equal(a, b) for a, b in zip(kept, clip.frames)]
-    # On "both" one end may fall into a latent that is only partly the clip's; those frames, at most 3, pass over.
+    # With "both", one end may share a latent with generated frames: at most 3 of its frames are blended.
     assert sum(equal) >= length - (3 if direction == "both" else 0)
     assert not np.array_equal(frames[0], clip.frames[0]) or before == 0
     assert len({frame.tobytes() for frame in frames}) > length  # something new, and not one frozen frame
@@ -94,7 +94,9 @@ def test_known_latents_are_those_of_the_clip_and_come_out_of_the_sampler_untouch
     assert torch.equal(latents[:, known], conditions.canvas.clean[0][:, known])
     # Behind the result's end the clip goes on reflected.
     with torch.no_grad():
-        own = encode_conditioning(pipeline.vae, from_uint8([clip.frames[[*range(9), 7, 6, 5]]]), starts_canvas=False)
+        own = encode_conditioning(
+            pipeline.vae, from_uint8([clip.frames[[*range(9), 7, 6, 5]]]), starts_canvas=False
+        )
     assert torch.equal(conditions.canvas.clean[:, :, 3:], own)
 
 
@@ -137,7 +139,7 @@ def test_a_weaker_edit_stays_nearer_to_the_clip(pipeline):
     assert distances[0] < 0.5 * distances[2]
 
 
-def test_a_storyboard_has_its_pictures_and_clips_in_their_places(pipeline):
+def test_a_storyboard_has_its_pictures_and_clips_at_their_times(pipeline):
     picture, clip = clip_of(1), clip_of(4, seed=1)
     shots = [tasks.Shot(0, "a red fox", picture), tasks.Shot(1.125, "the blue ball", clip)]
     request, inputs = tasks.storyboard({**FIELDS, "frames": 17}, shots, fps=FPS)
@@ -168,7 +170,7 @@ def test_a_clip_of_another_rate_and_shape_is_fitted_and_the_reply_says_how(pipel
     assert result.video.num_frames == 14
 
 
-def test_a_request_with_places_survives_json_and_its_inputs_a_job(pipeline, tmp_path):
+def test_a_request_with_conditions_survives_json_and_its_inputs_a_job(pipeline, tmp_path):
     request, inputs = tasks.connect(FIELDS, clip_of(5), clip_of(4, seed=1), seconds=0.5, fps=FPS)
     assert Request.from_json(request.to_json()) == request
     first = pipeline.run(request, inputs=inputs, job=tmp_path / "job").video.frames
@@ -219,14 +221,17 @@ def test_without_words_there_is_no_guidance(pipeline):
             lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, start_s=1.0, end_s=0.5, fps=FPS),
             "is not a span of this clip",
         ),
-        (lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, end_s=9.0, fps=FPS), "which has 1.125 s"),
+        (
+            lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, end_s=9.0, fps=FPS),
+            "use times from 0 to 1.125 s",
+        ),
         (
             lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, region=(40, 0, 16, 8), fps=FPS),
             "reaches outside the frame of 48x32",
         ),
         (
             lambda: tasks.edit(FIELDS, clip_of(9), strength=0.5, region=(0, 0, 0, 8), fps=FPS),
-            "region 0,0,0,8 holds nothing",
+            "region 0,0,0,8 is empty or negative",
         ),
         (
             lambda: tasks.edit(
@@ -269,8 +274,11 @@ def test_without_words_there_is_no_guidance(pipeline):
             "the prompt at 2 s starts after the end",
         ),
         (
-            lambda: (Request("a fox", width=48, height=32, places=(ClipCondition("0" * 32, seconds=0.5),)), {}),
-            "was not given with it",
+            lambda: (
+                Request("a fox", width=48, height=32, conditions=(ClipCondition("0" * 32, seconds=0.5),)),
+                {},
+            ),
+            "is not among the 0 inputs given with it",
         ),
     ],
 )

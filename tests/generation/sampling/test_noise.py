@@ -1,4 +1,4 @@
-"""Noise belongs to a place: the same bytes however the work is cut up."""
+"""Noise belongs to a latent position: the division of the work does not change its bytes."""
 
 import pytest
 import torch

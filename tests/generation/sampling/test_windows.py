@@ -1,4 +1,4 @@
-"""Windows: every latent that is unknown is made once, by a window that sees what was done before it."""
+"""Windows: every free latent frame is generated once, by a window that contains finished ones."""
 
 import pytest
 
@@ -44,11 +44,15 @@ def test_what_leads_to_a_known_clip_is_made_by_a_window_that_sees_it():
 
 
 def test_windows_share_the_work_so_that_each_sees_much():
-    assert [(w.first, w.stop, w.new_first, w.new_stop) for w in sliding_windows([False] * 3 + [True] * 4, 5, 2)] == [
+    assert [
+        (w.first, w.stop, w.new_first, w.new_stop) for w in sliding_windows([False] * 3 + [True] * 4, 5, 2)
+    ] == [
         (0, 5, 3, 5),
         (2, 7, 5, 7),
     ]
-    assert [(w.first, w.stop, w.new_first, w.new_stop) for w in sliding_windows([True] * 4 + [False] * 3, 5, 2)] == [
+    assert [
+        (w.first, w.stop, w.new_first, w.new_stop) for w in sliding_windows([True] * 4 + [False] * 3, 5, 2)
+    ] == [
         (2, 7, 2, 4),
         (0, 5, 0, 2),
     ]

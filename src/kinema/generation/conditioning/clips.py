@@ -1,7 +1,8 @@
-"""What a request states about its result in advance: clips and pictures, their times, and how much of them may change.
+"""What a request states about its result in advance: clips and pictures, their times, and how much of them
+may change.
 
-A condition names its clip by a hash of the content, so that a request contains neither pixels nor file names. The clips themselves
-are passed beside the request, as `Inputs`.
+A condition names its clip by a hash of the content, so that a request contains neither pixels nor file names.
+The clips themselves are passed beside the request, as `Inputs`.
 """
 
 from collections.abc import Mapping
@@ -28,8 +29,9 @@ MAX_SECONDS = 10_000.0
 class ClipCondition:
     """A clip or picture at one time of the result.
 
-    With `strength` 0 it is kept. With more it is edited: generated from that noise level on, and 1 ignores it. A later condition
-    overrides an earlier one, inside its region or mask if it has one. Raises `RequestError` for values that no clip could satisfy.
+    With `strength` 0 it is kept. With more it is edited: generated from that noise level on, and 1 ignores
+    it. A later condition overrides an earlier one, inside its region or mask if it has one. Raises
+    `RequestError` for values that no clip could satisfy.
     """
 
     media: str
@@ -44,7 +46,8 @@ class ClipCondition:
     region: tuple[int, int, int, int] | None = None
     """x, y, width and height, in pixels of the result, that the condition is limited to."""
     mask: str | None = None
-    """`content_hash` of a picture or clip that is white where the condition applies, of the size of `media` or of the result."""
+    """`content_hash` of a picture or clip that is white where the condition applies, of the size of `media`
+    or of the result."""
     fit: Fit = "crop"
     """How a clip of another shape is fitted: its centre, the whole between black bars, or stretched."""
 
@@ -68,7 +71,8 @@ class ClipCondition:
             raise RequestError("give a clip a region or a mask, not both")
         if self.region is not None and (min(self.region[:2]) < 0 or min(self.region[2:]) < 1):
             raise RequestError(
-                f"region {','.join(map(str, self.region))} is empty or negative: use x,y,width,height in pixels of the result"
+                f"region {','.join(map(str, self.region))} is empty or negative: use x,y,width,height in "
+                "pixels of the result"
             )
 
     @property
@@ -79,7 +83,8 @@ class ClipCondition:
 
 @dataclass(frozen=True)
 class TimedPrompt:
-    """A prompt that holds from a time of the result until the next prompt. Raises `RequestError` for time 0 or an empty prompt."""
+    """A prompt that holds from a time of the result until the next prompt. Raises `RequestError` for time 0
+    or an empty prompt."""
 
     at_s: float
     prompt: str
@@ -87,7 +92,8 @@ class TimedPrompt:
     def __post_init__(self) -> None:
         if not 0 < self.at_s <= MAX_SECONDS:
             raise RequestError(
-                f"a prompt at {self.at_s} s is out of range: the first prompt starts at 0, later ones above 0 "
+                f"a prompt at {self.at_s} s is out of range: the first prompt starts at 0, later ones "
+                "above 0 "
                 f"up to {MAX_SECONDS:g} seconds"
             )
         if not self.prompt.strip():
@@ -107,13 +113,15 @@ def find_input(inputs: Inputs, media: str) -> Video:
     """The clip with that hash. Raises `RequestError` if it is not among `inputs`."""
     if media not in inputs:
         raise RequestError(
-            f"the request names an input {media} that is not among the {len(inputs)} inputs given with it: add it"
+            f"the request names an input {media} that is not among the {len(inputs)} inputs given with it: "
+            "add it"
         )
     return inputs[media]
 
 
 def read_clip(source: ClipSource, fps: float) -> Video:
-    """The clip at `fps` (frames are repeated or dropped, never blended), or the picture. A `Video` is returned unchanged.
+    """The clip at `fps` (frames are repeated or dropped, never blended), or the picture. A `Video` is
+    returned unchanged.
 
     Raises `VideoError` for a file that is not a video or picture.
     """

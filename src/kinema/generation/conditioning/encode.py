@@ -1,4 +1,5 @@
-"""Encoding of a request's clips: from pixels to a canvas for the sampler, and the pixels that the result keeps.
+"""Encoding of a request's clips: from pixels to a canvas for the sampler, and the pixels that the result
+keeps.
 
 request and inputs -> EncodedConditions
 """
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from kinema.diffusion.canvas import Canvas
 from kinema.errors import RequestError
-from kinema.generation.conditioning.clips import ClipCondition, Inputs, find_input
+from kinema.generation.conditioning.clips import Inputs, find_input
 from kinema.generation.conditioning.layout import PlacedClip, frames_of
 from kinema.generation.plan import Plan
 from kinema.models.pixels import from_uint8
@@ -30,7 +31,8 @@ FEATHER_PX = 4
 
 @dataclass(frozen=True, eq=False)
 class KeptFrame:
-    """Pixels (h, w, 3) that a frame of the result takes from an input, and their weight: 1 keeps them bit for bit, 0 ignores them.
+    """Pixels (h, w, 3) that a frame of the result takes from an input, and their weight: 1 keeps them bit for
+    bit, 0 ignores them.
 
     The weight is one number, or one per pixel (h, w).
     """
@@ -56,8 +58,8 @@ class EncodedConditions:
 def encode_conditions(plan: Plan, inputs: Inputs, vae: VAE, device: torch.device) -> EncodedConditions:
     """The canvas of `plan` with its conditions encoded in their order, and the pixels to keep.
 
-    Raises `RequestError` for an input that is missing or too short, a mask that does not fit, and a kept clip that does not fill
-    one latent frame.
+    Raises `RequestError` for an input that is missing or too short, a mask that does not fit, and a kept clip
+    that does not fill one latent frame.
     """
     canvas = empty_canvas(plan, vae, device)
     kept: dict[int, KeptFrame] = {}
@@ -71,7 +73,8 @@ def encode_conditions(plan: Plan, inputs: Inputs, vae: VAE, device: torch.device
 
 @torch.no_grad()
 def kept_pixels(plan: Plan, inputs: Inputs) -> dict[int, KeptFrame]:
-    """The pixels that the result of `plan` keeps, by frame; nothing is encoded. Raises the errors of `encode_conditions`."""
+    """The pixels that the result of `plan` keeps, by frame; nothing is encoded. Raises the errors of
+    `encode_conditions`."""
     kept: dict[int, KeptFrame] = {}
     for clip in plan.layout.clips:
         _check_length(plan, clip)
@@ -121,7 +124,8 @@ def _check_length(plan: Plan, clip: PlacedClip) -> None:
 
 
 class _ClipFrames:
-    """The frames of a placed clip at the plan's rate and size, indexed by frame of the canvas, and its mask."""
+    """The frames of a placed clip at the plan's rate and size, indexed by frame of the canvas, and its
+    mask."""
 
     def __init__(self, plan: Plan, clip: PlacedClip, inputs: Inputs) -> None:
         self.clip, self.plan, condition = clip, plan, clip.condition
@@ -173,7 +177,8 @@ def _encode_latents(canvas: Canvas, plan: Plan, source: _ClipFrames, vae: VAE) -
 
 
 def _update_kept(kept: dict[int, KeptFrame], plan: Plan, source: _ClipFrames) -> None:
-    """Add the pixels of a kept clip to `kept`, by frame of the result, or remove the pixels that an edited clip covers."""
+    """Add the pixels of a kept clip to `kept`, by frame of the result, or remove the pixels that an edited
+    clip covers."""
     clip, offset = source.clip, plan.canvas_first
     frames = range(clip.first, clip.stop)
     if clip.condition.strength > 0:
@@ -193,7 +198,7 @@ def _update_kept(kept: dict[int, KeptFrame], plan: Plan, source: _ClipFrames) ->
         elif frame in filled or clip.condition.seconds is None:
             kept[frame - offset] = KeptFrame(pixels)
         else:
-            # The clip fills this frame's latent only in part, so the latent is generated: fade from the clip to it.
+            # The clip fills only a part of this frame's latent, which is generated: fade from the clip to it.
             distance = min(abs(frame - other) for other in filled)
             is_before = frame < min(filled)
             fade = min(filled) - clip.first if is_before else clip.stop - 1 - max(filled)
@@ -201,7 +206,8 @@ def _update_kept(kept: dict[int, KeptFrame], plan: Plan, source: _ClipFrames) ->
 
 
 def _mask(plan: Plan, clip: PlacedClip, inputs: Inputs, size: tuple[int, int]) -> np.ndarray | None:
-    """The mask of a clip of `size` (h, w): booleans (1 or its number of frames, h, w), or None if it is not limited."""
+    """The mask of a clip of `size` (h, w): booleans (1 or its number of frames, h, w), or None if it is not
+    limited."""
     condition = clip.condition
     if condition.region is not None:
         x, y, w, h = condition.region
@@ -214,7 +220,8 @@ def _mask(plan: Plan, clip: PlacedClip, inputs: Inputs, size: tuple[int, int]) -
     video = find_input(inputs, condition.mask)
     if (video.height, video.width) not in (tuple(size), (plan.height, plan.width)):
         raise RequestError(
-            f"the mask has {video.width}x{video.height} pixels: it must have the size of the clip ({size[1]}x{size[0]}) "
+            f"the mask has {video.width}x{video.height} pixels: it must have the size of the clip "
+            f"({size[1]}x{size[0]}) "
             f"or of the result ({plan.width}x{plan.height})"
         )
 

@@ -1,7 +1,8 @@
 """Where the clips of a request lie among the latent frames of the canvas: arithmetic on frames.
 
-Latent frame 0 holds one frame, and latent frame i the four frames 4i - 3 to 4i. A kept clip fills whole latent frames only, so the
-canvas may begin up to three frames before the result: of the four offsets, the one that wastes the fewest frames of the clips.
+Latent frame 0 holds one frame, and latent frame i the four frames 4i - 3 to 4i. A kept clip fills whole
+latent frames only, so the canvas may begin up to three frames before the result: of the four offsets, the one
+that wastes the fewest frames of the clips.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ STILL_WASTE = 0.01
 
 @dataclass(frozen=True)
 class PlacedClip:
-    """A condition on the canvas: frames `first` to `stop` - 1 of the canvas, and the latent frames that its content fills."""
+    """A condition on the canvas: frames `first` to `stop` - 1 of the canvas, and the latent frames that its
+    content fills."""
 
     condition: ClipCondition
     first: int
@@ -63,7 +65,8 @@ def make_layout(
 def make_loop_layout(
     conditions: Sequence[ClipCondition], num_frames: int, fps: float, factor: int
 ) -> CanvasLayout:
-    """The layout of a loop: latent frame 0 is discarded, and frame i of the result is frame i + 1 of the canvas."""
+    """The layout of a loop: latent frame 0 is discarded, and frame i of the result is frame i + 1 of the
+    canvas."""
     num_latents = num_frames // factor + 1
     is_free = [True] * num_latents
     clips = []
@@ -105,7 +108,8 @@ def _with_offset(
 
 
 def _filled(latents: range, frames: range, factor: int, result: range | None = None) -> range:
-    """The latent frames among `latents` whose frames all lie in `frames`; frames outside `result` do not count."""
+    """The latent frames among `latents` whose frames all lie in `frames`; frames outside `result` do not
+    count."""
     filled = []
     for i in latents:
         own = [frame for frame in frames_of(i, factor) if result is None or frame in result]
@@ -115,7 +119,8 @@ def _filled(latents: range, frames: range, factor: int, result: range | None = N
 
 
 def _waste(layout: CanvasLayout, num_frames: int, factor: int) -> float:
-    """Frames of kept clips outside their latent frames, and with less weight frames for which a picture stands still."""
+    """Frames of kept clips outside their latent frames, and with less weight frames for which a picture
+    stands still."""
     waste = 0.0
     result = range(layout.first, layout.first + num_frames)
     for clip in layout.clips:

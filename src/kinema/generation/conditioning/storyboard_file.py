@@ -24,7 +24,8 @@ from kinema.generation.conditioning.tasks import Shot
 
 @dataclass(frozen=True)
 class ShotEntry:
-    """A shot in the file. Raises `ConfigError` for an empty shot, a negative time, or an image with a clip."""
+    """A shot in the file. Raises `ConfigError` for an empty shot, a negative time, or an image with a
+    clip."""
 
     at: float
     prompt: str | None = None
@@ -51,9 +52,11 @@ class StoryboardFile:
 
 
 def read_storyboard(path: Path, fps: float) -> tuple[dict[str, Any], list[Shot]]:
-    """The request fields that the storyboard at `path` sets, and its shots with their pictures and clips at `fps`.
+    """The request fields that the storyboard at `path` sets, and its shots with their pictures and clips at
+    `fps`.
 
-    Raises `RequestError` for a file that is not a storyboard, with the reason, and `VideoError` for a clip that cannot be read.
+    Raises `RequestError` for a file that is not a storyboard, with the reason, and `VideoError` for a clip
+    that cannot be read.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

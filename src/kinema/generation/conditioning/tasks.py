@@ -1,7 +1,7 @@
 """Tasks as requests: each function describes one task by the clips that its result keeps or edits.
 
-A task takes the `Request` fields that do not depend on it (prompt, size, seed, sampler) and its clips, and returns a request with its
-inputs. Pipeline and samplers do not distinguish tasks. `fps` is the model's rate.
+A task takes the `Request` fields that do not depend on it (prompt, size, seed, sampler) and its clips, and
+returns a request with its inputs. Pipeline and samplers do not distinguish tasks. `fps` is the model's rate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,8 @@ def pictures(
     keyframes: Sequence[tuple[float, Video]] = (),
     fit: Fit = "crop",
 ) -> TaskRequest:
-    """A video that begins with the picture `first`, ends with `last`, and shows each of `keyframes` at its second.
+    """A video that begins with the picture `first`, ends with `last`, and shows each of `keyframes` at its
+    second.
 
     Raises `RequestError` without a picture, and for a clip in place of one.
     """
@@ -64,7 +65,8 @@ def pictures(
     for at_s, still in stills:
         if still.num_frames != 1:
             raise RequestError(
-                f"a clip of {still.num_frames} frames was given in place of a picture: use extend, or one of its frames"
+                f"a clip of {still.num_frames} frames was given in place of a picture: use extend, or one "
+                "of its frames"
             )
         media = content_hash(still)
         inputs[media] = still
@@ -103,7 +105,8 @@ def connect(
 
 
 def loop(fields: Fields, clip: Video | None = None, *, fps: float, fit: Fit = "crop") -> TaskRequest:
-    """A seamless loop of the request's length. With `clip`, it begins with the clip and returns to its first frame."""
+    """A seamless loop of the request's length. With `clip`, it begins with the clip and returns to its first
+    frame."""
     if clip is None:
         return TaskRequest(_request({**fields, "loop": True}), {})
     condition = ClipCondition(content_hash(clip), at_s=0.0, seconds=_length(clip, fps) / fps, fit=fit)
@@ -122,7 +125,8 @@ def edit(
     fps: float,
     fit: Fit = "crop",
 ) -> TaskRequest:
-    """The clip, generated anew from the noise level `strength` on: from `start_s` to `end_s`, inside `region` or where `mask` is white.
+    """The clip, generated anew from the noise level `strength` on: from `start_s` to `end_s`, inside `region`
+    or where `mask` is white.
 
     Raises `RequestError` for a strength that is 0 or out of range, and a time span outside the clip.
     """
@@ -195,7 +199,8 @@ def _frames(seconds: float, fps: float) -> int:
 
 
 def _request_of_length(fields: Fields, frames: int, conditions: Sequence[ClipCondition]) -> Request:
-    """The request with the length that follows from its clips. Raises `RequestError` if `fields` ask for another."""
+    """The request with the length that follows from its clips. Raises `RequestError` if `fields` ask for
+    another."""
     if fields.get("seconds") is not None or fields.get("frames") not in (None, frames):
         raise RequestError(
             f"the length follows from the clips ({frames} frames): remove seconds and frames from the request"
@@ -204,5 +209,6 @@ def _request_of_length(fields: Fields, frames: int, conditions: Sequence[ClipCon
 
 
 def _request(fields: Fields, conditions: Sequence[ClipCondition] = ()) -> Request:
-    """The request with these fields and conditions. Raises `ConfigError` for a field that a request does not have."""
+    """The request with these fields and conditions. Raises `ConfigError` for a field that a request does not
+    have."""
     return config.from_dict(Request, {"prompt": "", **fields, "conditions": conditions})

@@ -1,4 +1,4 @@
-"""Whether a model of the Wan family and a request fit into the memory that is free, said before anything is loaded."""
+"""Check before loading whether a model of the Wan family and a request fit into the free memory."""
 
 from pathlib import Path
 
@@ -21,9 +21,10 @@ def check_memory(
     precision: Precision = "auto",
     offload: Offload = "text",
 ) -> None:
-    """Raise `RequestError` when loading the model at `path` and fulfilling `request` needs more memory than is free on `device`.
+    """Raise `RequestError` if the model at `path` and `request` need more memory than is free on `device`.
 
-    It says what is needed, what there is and what would fit. No weights are read. Where the free memory is not known nothing is said.
+    The message states the memory needed, the free memory and what would fit. No weights are read. Nothing is checked if the free
+    memory is unknown. Raises `ModelError` for an incomplete model.
     """
     free = free_memory_bytes(device)
     if free is None:

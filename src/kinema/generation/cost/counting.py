@@ -1,4 +1,4 @@
-"""What networks take, counted and not guessed: they run on tensors without contents, and what is alive at a time is added up."""
+"""Operations and memory of networks, counted by running them on fake tensors, which have shapes but no contents."""
 
 import weakref
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ from kinema.models.vae import VAE, VAEConfig
 from kinema.nn.causal_conv import FeatureCache
 
 PROMPT_TOKENS = 128
-"""Text tokens of a prompt that is counted with; Wan's own negative prompt has about as many."""
+"""Assumed text tokens of a prompt; about the length of Wan's negative prompt."""
 IMAGE_TOKENS = 257
-"""States of one image: those of a ViT with 16x16 patches and the class token."""
+"""Hidden states of one image: a ViT with 16x16 patches and the class token."""
 
 
 def dit_flops(config: DiTConfig, tokens: int) -> float:
-    """Operations (two for a product and its sum) of one forward pass of one clip, the text's keys and values being there already."""
+    """FLOPs (two per multiply-add) of one forward pass of one clip; the keys and values of the text are cached."""
     d, text = config.d, config.text_length + (0 if config.image_dim is None else IMAGE_TOKENS)
     linear = (
         2.0 * tokens * (6 * d * d + 2 * d * config.ffn_dim)
@@ -39,7 +39,7 @@ def dit_flops(config: DiTConfig, tokens: int) -> float:
 
 
 def keys_bytes(config: DiTConfig, dtype: torch.dtype) -> int:
-    """Memory of the cross-attention keys and values of one prompt of `PROMPT_TOKENS` tokens, and of an image where one is taken."""
+    """Memory of the cross-attention keys and values of one prompt of `PROMPT_TOKENS` tokens, and of an image if the DiT takes one."""
     rows = PROMPT_TOKENS + (0 if config.image_dim is None else config.image_positions or IMAGE_TOKENS)
     return 2 * config.num_layers * rows * config.d * dtype.itemsize
 
@@ -48,8 +48,8 @@ def keys_bytes(config: DiTConfig, dtype: torch.dtype) -> int:
 def dit_peak_bytes(
     config: DiTConfig, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32, batch: int = 1
 ) -> int:
-    """Most memory above weights and text while the backbone looks at `batch` clips once."""
-    with _without_contents(), torch.no_grad():
+    """Peak memory of one forward pass of `batch` clips on a latent grid (lf, lh, lw), without weights and text."""
+    with _fake_tensors(), torch.no_grad():
         dit = DiT(replace(config, num_layers=1))
         dit = with_weights(dit, dit.state_dict(), None, dtype)
         states = TextStates(torch.empty(batch * 8, config.text_dim, dtype=dtype), (8,) * batch)
@@ -73,10 +73,17 @@ def dit_peak_bytes(
 
 
 def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2) -> tuple[float, int]:
-    """Operations of decoding, and most memory above the weights while it streams, without the uint8 frames that it leaves."""
+    """FLOPs and peak memory of streaming decoding, without weights and the resulting uint8 frames.
+
+    `grid` is (lf, lh, lw), `at_once` the latent frames per piece. At most two whole pieces are run; the FLOPs of the rest are
+    extrapolated from the last.
+    """
     lf, lh, lw = grid
     whole = min(2, (lf - 1) // at_once)
-    pieces = (1, *([at_once] * whole or [lf - 1][: lf - 1]))
+    if whole:
+        pieces = (1, *[at_once] * whole)
+    else:
+        pieces = (1, lf - 1) if lf > 1 else (1,)
     flops, peak = _decoded(config, pieces, lh, lw)
     rest = lf - sum(pieces)
     return sum(flops) + flops[-1] * rest / pieces[-1], peak
@@ -84,10 +91,10 @@ def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2)
 
 @lru_cache
 def _decoded(config: VAEConfig, pieces: tuple[int, ...], lh: int, lw: int) -> tuple[list[float], int]:
-    """Operations of decoding each of some pieces of latent frames, and most memory meanwhile."""
+    """FLOPs of decoding each piece of latent frames, and the peak memory."""
     cache = FeatureCache()
     flops = []
-    with _without_contents(), torch.no_grad():
+    with _fake_tensors(), torch.no_grad():
         vae = VAE(config)
         with PeakMemory() as peak:
             for size in pieces:
@@ -102,9 +109,9 @@ def _decoded(config: VAEConfig, pieces: tuple[int, ...], lh: int, lw: int) -> tu
 def encode_cost(
     config: VAEConfig, width: int, height: int, frames: int, at_once: int = IMAGE_FRAMES
 ) -> tuple[float, int]:
-    """Operations of encoding, and most memory above the weights while it streams."""
+    """FLOPs and peak memory of streaming encoding, without weights; the FLOPs of a long video are extrapolated."""
     shown = min(frames, 1 + config.temporal_factor + 2 * at_once)
-    with _without_contents(), torch.no_grad():
+    with _fake_tensors(), torch.no_grad():
         vae = VAE(config)
         pieces = (
             torch.empty(1, 3, min(at_once, shown - start), height, width)
@@ -117,7 +124,7 @@ def encode_cost(
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of tensors that are made while it is entered, and the most that were alive at a time."""
+    """Counts the bytes of the tensors created inside the context; `max_bytes` is the peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,15 +146,15 @@ class PeakMemory(TorchDispatchMode):
         self._known.add(key)
         self.bytes += size
         self.max_bytes = max(self.max_bytes, self.bytes)
-        weakref.finalize(storage, self._gone, key, size)
+        weakref.finalize(storage, self._freed, key, size)
 
-    def _gone(self, key: int, size: int) -> None:
+    def _freed(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.bytes -= size
 
 
 @contextmanager
-def _without_contents() -> Iterator[None]:
-    """Tensors that are made inside have sizes and no contents, and kernels do nothing."""
+def _fake_tensors() -> Iterator[None]:
+    """Tensors created inside have shapes but no contents, and kernels do nothing."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield

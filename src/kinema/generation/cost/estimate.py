@@ -1,6 +1,6 @@
-"""What a generation will take before anything is loaded: tokens, operations, memory of every stage, and time at a stated utilisation."""
+"""Estimates of the tokens, FLOPs and memory of a generation, phase by phase, before anything is loaded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -26,25 +26,27 @@ from kinema.nn.parameters import weight_dtypes
 from kinema.registry import lookup
 
 IMAGE_ENCODER_PARAMETERS = 630_766_080
-"""Numbers in the image tower of Wan 2.1, CLIP ViT-H/14 without its projection."""
+"""Parameters of the image encoder of Wan 2.1, CLIP ViT-H/14 without its projection."""
 DTYPES = {2: torch.bfloat16, 4: torch.float32}
+"""Weight dtype by bytes per weight."""
 LATENT_COPIES = 8
-"""Copies of the latents that a run holds beside the backbone: canvas, noise, sample, and what the sampler remembers."""
+"""Copies of the latents in float32 during a run: canvas, noise, sample and the sampler's history."""
 
 
 @dataclass(frozen=True)
 class TextEncoderSizes:
-    """Sizes of a UMT5 encoder: numbers of all tensors, numbers of the table of words, widths, heads and blocks."""
+    """Sizes of a UMT5 encoder."""
 
     num_parameters: int
     embedding_parameters: int
+    """Parameters of the token embedding, which are part of `num_parameters`."""
     mlp_width: int
     num_heads: int
     num_blocks: int
 
     @classmethod
     def of(cls, encoder: EncoderFiles) -> "TextEncoderSizes":
-        """Those of an encoder in files."""
+        """The sizes of an encoder in files."""
         config = encoder.config
         embedding_parameters = config["vocab_size"] * config["d_model"]
         copies = ("encoder.embed_tokens.weight", "spiece_model")
@@ -61,19 +63,19 @@ UMT5_XXL = TextEncoderSizes(5_680_910_336, 256_384 * 4096, 10_240, 64, 24)
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """What a plan needs to know of a model."""
+    """The sizes of a model that an estimate needs."""
 
     dit: DiTConfig
     vae: VAEConfig
     variant: str
     num_experts: int = 1
-    text: "TextEncoderSizes" = UMT5_XXL
+    text: TextEncoderSizes = UMT5_XXL
     image_encoder: int = 0
-    """Numbers in the image tower, where there is one."""
+    """Parameters of the image encoder, 0 if there is none."""
 
     @classmethod
     def of(cls, files: WanFiles, variant: str) -> "ModelSizes":
-        """Those of a model in files."""
+        """The sizes of a model in files."""
         image_encoder = 0 if files.images is None else files.images.files.num_parameters
         backbone = files.backbones[0].config
         return cls(
@@ -92,11 +94,13 @@ def _wan(
     ffn_dim: int,
     layers: int,
     z: int = 16,
-    beside: int = 0,
+    image_channels: int = 0,
     image_dim: int | None = None,
 ) -> DiTConfig:
     sizes = {"d": d, "num_heads": num_heads, "ffn_dim": ffn_dim, "num_layers": layers, "image_dim": image_dim}
-    return DiTConfig(in_channels=z + beside, out_channels=z, text_dim=4096, text_padding="zeros", **sizes)  # type: ignore[arg-type]
+    return DiTConfig(
+        in_channels=z + image_channels, out_channels=z, text_dim=4096, text_padding="zeros", **sizes
+    )  # type: ignore[arg-type]
 
 
 _14B = (5120, 40, 13824, 40)
@@ -104,27 +108,37 @@ PUBLISHED_MODELS = {
     "wan-2.1-1.3b": ModelSizes(_wan(1536, 12, 8960, 30), VAES["wan-2.1"], "wan-2.1-t2v"),
     "wan-2.1-14b": ModelSizes(_wan(*_14B), VAES["wan-2.1"], "wan-2.1-t2v"),
     "wan-2.1-i2v-14b": ModelSizes(
-        _wan(*_14B, beside=20, image_dim=1280),
+        _wan(*_14B, image_channels=20, image_dim=1280),
         VAES["wan-2.1"],
         "wan-2.1-i2v",
         image_encoder=IMAGE_ENCODER_PARAMETERS,
     ),
     "wan-2.2-t2v-a14b": ModelSizes(_wan(*_14B), VAES["wan-2.1"], "wan-2.2-t2v-a14b", 2),
-    "wan-2.2-i2v-a14b": ModelSizes(_wan(*_14B, beside=20), VAES["wan-2.1"], "wan-2.2-i2v-a14b", 2),
+    "wan-2.2-i2v-a14b": ModelSizes(_wan(*_14B, image_channels=20), VAES["wan-2.1"], "wan-2.2-i2v-a14b", 2),
     "wan-2.2-5b": ModelSizes(_wan(3072, 24, 14336, 30, z=48), VAES["wan-2.2"], "wan-2.2-ti2v-5b"),
 }
 """The published models (Wan Team 2025, and the configurations of the Wan 2.2 code)."""
 
+
+@dataclass(frozen=True)
+class ImageModel:
+    """A published image model to compare with."""
+
+    title: str
+    forward_flops: float
+    """FLOPs of one forward pass of the UNet, counted by bench/image_models.py."""
+    steps: int
+
+
 IMAGE_MODELS = {
-    "sd": ("Stable Diffusion 1.5, 512x512", 0.803e12, 50),
-    "sdxl": ("SDXL, 1024x1024", 6.761e12, 50),
+    "sd": ImageModel("Stable Diffusion 1.5, 512x512", 0.803e12, 50),
+    "sdxl": ImageModel("SDXL, 1024x1024", 6.761e12, 50),
 }
-"""Image models to compare with: name, operations of one forward pass of the UNet (bench/image_models.py counts them), steps."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One stage of a generation: operations, and memory: the weights that are on the device meanwhile, and the most that is computed."""
+    """One phase of a generation: its FLOPs, and the memory of the weights on the device and of what is computed."""
 
     name: str
     flops: float
@@ -133,13 +147,13 @@ class Phase:
 
     @property
     def peak_bytes(self) -> int:
-        """Most memory at a time."""
+        """Peak memory of the phase."""
         return self.weights_bytes + self.activations_bytes
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A plan: what is generated, and its stages in order."""
+    """The cost of a generation. `phases` are in the order in which they run."""
 
     frames: int
     grid: tuple[int, int, int]
@@ -151,143 +165,172 @@ class Estimate:
 
     @property
     def flops(self) -> float:
-        """Operations in all."""
+        """FLOPs of all phases."""
         return sum(phase.flops for phase in self.phases)
 
     @property
     def peak_bytes(self) -> int:
-        """Most memory at a time."""
+        """Peak memory over all phases."""
         return max(phase.peak_bytes for phase in self.phases)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is asked for: pixels, frames in all, latent frames that the backbone sees at a time, steps, and how the weights are kept."""
+    """What is to be generated, and how the weights are kept. Sizes are in pixels."""
 
     width: int
     height: int
     frames: int
     steps: int
     window: int | None = None
+    """Latent frames of one forward pass of the backbone; None for all."""
     guided: bool = True
     bytes_per_weight: int = 2
     offload: Offload = "text"
 
 
 def estimate(sizes: ModelSizes, workload: Workload) -> Estimate:
-    """What a video takes with matrices of `bytes_each` bytes a number and a float32 VAE, prompts of `PROMPT_TOKENS` tokens.
+    """The cost of a video with a float32 VAE and prompts of `PROMPT_TOKENS` tokens.
 
-    A stage's weights are all that are on the device meanwhile. Raises `ConfigError` for sizes that do not fit the model.
+    The weights of a phase are all weights on the device meanwhile. Raises `ConfigError` for a size that the model cannot generate.
     """
+    grid = _latent_grid(sizes, workload)
+    tokens = prod(grid) // prod(sizes.dit.patch)
+    num_forwards = workload.steps * (2 if workload.guided else 1)
+    weights = _weights_on_device(sizes, workload)
+    latents = LATENT_COPIES * 4 * sizes.vae.z_dim * prod(grid)
+
+    phases = [_text_phase(sizes, workload, weights.resting)]
+    if sizes.dit.in_channels != sizes.vae.z_dim:
+        flops, peak = encode_cost(sizes.vae, workload.width, workload.height, workload.frames)
+        phases.append(Phase("image", flops, weights.resting, peak + 2 * latents))
+
+    window = (min(grid[0], workload.window or grid[0]), *grid[1:])
+    is_joint = workload.guided and prod(window) // prod(sizes.dit.patch) <= JOINT_TOKENS
+    dtype = DTYPES[workload.bytes_per_weight]
+    keys = (4 if workload.guided else 1) * sizes.num_experts * keys_bytes(sizes.dit, dtype)
+    activations = dit_peak_bytes(sizes.dit, window, dtype, 2 if is_joint else 1) + keys + latents
+    flops = dit_flops(sizes.dit, tokens) * num_forwards
+    phases.append(Phase("sampling", flops, weights.sampling, activations))
+
+    flops, peak = decode_cost(sizes.vae, grid)
+    phases.append(Phase("decoding", flops, weights.resting, peak + latents))
+    return Estimate(workload.frames, grid, tokens, num_forwards, tuple(phases))
+
+
+def _latent_grid(sizes: ModelSizes, workload: Workload) -> tuple[int, int, int]:
+    """Size (lf, lh, lw) of the latents. Raises `ConfigError`."""
     width, height, frames = workload.width, workload.height, workload.frames
-    space, pace = sizes.vae.spatial_factor, sizes.vae.temporal_factor
-    multiple = space * max(sizes.dit.patch[1:])
+    spatial, temporal = sizes.vae.spatial_factor, sizes.vae.temporal_factor
+    multiple = spatial * max(sizes.dit.patch[1:])
     if width % multiple or height % multiple:
         near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in (width, height))
         raise ConfigError(
             f"{width}x{height} pixels do not fit the model: use multiples of {multiple}, e.g. {near}"
         )
-    if frames % pace != 1 % pace:
+    if (frames - 1) % temporal:
         raise ConfigError(
-            f"{frames} frames do not fit the model: use {pace}k+1, e.g. {frames // pace * pace + 1}"
+            f"{frames} frames do not fit the model: use {temporal}k+1, e.g. {frames // temporal * temporal + 1}"
         )
-    grid = ((frames - 1) // pace + 1, height // space, width // space)
-    seen = (min(grid[0], workload.window or grid[0]), *grid[1:])
-    tokens = prod(grid) // prod(sizes.dit.patch)
-    num_forwards = workload.steps * (2 if workload.guided else 1)
-    kept = _kept(sizes, workload)
-    dtype = DTYPES[workload.bytes_per_weight]
+    return (frames - 1) // temporal + 1, height // spatial, width // spatial
+
+
+def _text_phase(sizes: ModelSizes, workload: Workload, resting_bytes: int) -> Phase:
     text = sizes.text
-    read = {
-        "none": 0,
+    block_parameters = text.num_parameters - text.embedding_parameters
+    loaded = {
+        "none": 0,  # already part of the resting weights
         "text": text.num_parameters,
-        "layers": text.embedding_parameters
-        + 2 * (text.num_parameters - text.embedding_parameters) // text.num_blocks,
+        "layers": text.embedding_parameters + 2 * block_parameters // text.num_blocks,
     }[workload.offload]
-    # Beside what goes through a block, the scores of every head with their softmax, and the two halves of the gated MLP.
-    states = (
+
+    # Besides the hidden states: the scores of every head with their softmax, and the two halves of the gated MLP.
+    activations = (
         PROMPT_TOKENS
         * workload.bytes_per_weight
         * (3 * text.num_heads * PROMPT_TOKENS + 3 * text.mlp_width + 4 * sizes.dit.text_dim)
     )
-    phases = [
-        Phase(
-            "text encoder",
-            2 * 2.0 * (text.num_parameters - text.embedding_parameters) * PROMPT_TOKENS,
-            kept.resting + workload.bytes_per_weight * read,
-            states,
-        )
-    ]
-    latents = LATENT_COPIES * 4 * sizes.vae.z_dim * prod(grid)
-    if sizes.dit.in_channels != sizes.vae.z_dim:
-        flops, peak = encode_cost(sizes.vae, width, height, frames)
-        phases.append(Phase("image", flops, kept.resting, peak + 2 * latents))
-    joined = 2 if workload.guided and prod(seen) // prod(sizes.dit.patch) <= JOINT_TOKENS else 1
-    held = (4 if workload.guided else 1) * sizes.num_experts * keys_bytes(sizes.dit, dtype)
-    computed = dit_peak_bytes(sizes.dit, seen, dtype, joined) + held + latents
-    phases.append(Phase("sampling", dit_flops(sizes.dit, tokens) * num_forwards, kept.sampling, computed))
-    flops, peak = decode_cost(sizes.vae, grid)
-    phases.append(Phase("decoding", flops, kept.resting, peak + latents))
-    return Estimate(frames, grid, tokens, num_forwards, tuple(phases))
+    flops = 2 * 2.0 * block_parameters * PROMPT_TOKENS
+    weights = resting_bytes + workload.bytes_per_weight * loaded
+    return Phase("text encoder", flops, weights, activations)
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Bytes of weights on the device while the backbone rests, and while it works."""
+class _DeviceWeights:
+    """Bytes of weights on the device during sampling, and outside it."""
 
     resting: int
     sampling: int
 
 
-def _kept(sizes: ModelSizes, workload: Workload) -> _Kept:
-    outside, block, vae = _weights(sizes.dit, sizes.vae, workload.bytes_per_weight)
-    always = vae + workload.bytes_per_weight * sizes.image_encoder + sizes.num_experts * outside
-    if workload.offload == "layers":
-        return _Kept(always, always + 2 * block)
-    always += sizes.num_experts * sizes.dit.num_layers * block
-    always += workload.bytes_per_weight * sizes.text.num_parameters if workload.offload == "none" else 0
-    return _Kept(always, always)
+def _weights_on_device(sizes: ModelSizes, workload: Workload) -> _DeviceWeights:
+    weights = _weights(sizes.dit, sizes.vae, workload.bytes_per_weight)
+    resident = weights.vae + workload.bytes_per_weight * sizes.image_encoder
+    resident += sizes.num_experts * weights.outside_blocks
+    if workload.offload == "layers":  # the current block and the next one
+        return _DeviceWeights(resident, resident + 2 * weights.block)
+
+    resident += sizes.num_experts * sizes.dit.num_layers * weights.block
+    if workload.offload == "none":
+        resident += workload.bytes_per_weight * sizes.text.num_parameters
+    return _DeviceWeights(resident, resident)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Bytes of the backbone outside its blocks, of one block, and of the VAE."""
+
+    outside_blocks: int
+    block: int
+    vae: int
 
 
 @lru_cache
-def _weights(dit: DiTConfig, vae: VAEConfig, bytes_per_weight: int) -> tuple[int, int, int]:
-    """Bytes of the backbone's weights outside its blocks, of one block, and of the VAE."""
-    dtype = DTYPES[bytes_per_weight]
+def _weights(dit: DiTConfig, vae: VAEConfig, bytes_per_weight: int) -> _Weights:
     with torch.device("meta"):
         backbone = DiT(replace(dit, num_layers=1))
-        codec = 4 * sum(p.numel() for p in VAE(vae).parameters())
-    dtypes = weight_dtypes(backbone, dtype)
-    each = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in backbone.state_dict().items()}
-    block = sum(size for name, size in each.items() if name.startswith("blocks."))
-    return sum(each.values()) - block, block, codec
+        vae_bytes = 4 * sum(parameter.numel() for parameter in VAE(vae).parameters())
+    dtypes = weight_dtypes(backbone, DTYPES[bytes_per_weight])
+    state = backbone.state_dict()
+    num_bytes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in state.items()}
+    block = sum(size for name, size in num_bytes.items() if name.startswith("blocks."))
+    return _Weights(sum(num_bytes.values()) - block, block, vae_bytes)
+
+
+Option = tuple[str, Workload]
+"""Command-line options, and the workload that they give."""
 
 
 def alternatives(sizes: ModelSizes, workload: Workload, memory_bytes: float) -> list[str]:
-    """What fits into `memory_bytes` in place of `canvas`: one thing changed at a time, or when that is not enough, several."""
-    streamed, halved = replace(workload, offload="layers"), replace(workload, bytes_per_weight=2)
-    ways: dict[str, Iterator[tuple[str, Workload]]] = {
-        "offload": iter([("--offload layers", streamed)] if workload.offload != "layers" else []),
-        "precision": iter([("--precision bf16", halved)] if workload.bytes_per_weight != 2 else []),
-        "size": _smaller(sizes, workload, "--size {0.width}x{0.height}"),
-        "frames": _shorter(sizes, workload, "--frames {0.frames}"),
-    }
-    words = "--offload layers --size {0.width}x{0.height}"
-    several: Iterator[tuple[str, Workload]] = _smaller(sizes, streamed, words)
-    found = [line for way in ways.values() if (line := _first_that_fits(sizes, way, memory_bytes))]
-    return found or [line for line in [_first_that_fits(sizes, several, memory_bytes)] if line]
+    """Changes to `workload` that fit into `memory_bytes`, one line each.
+
+    Every line changes one option. If none fits, offloading and a smaller size are combined.
+    """
+    streamed = replace(workload, offload="layers")
+    options: list[Iterable[Option]] = []
+    if workload.offload != "layers":
+        options.append([("--offload layers", streamed)])
+    if workload.bytes_per_weight != 2:
+        options.append([("--precision bf16", replace(workload, bytes_per_weight=2))])
+    options.append(_smaller(sizes, workload, "--size {0.width}x{0.height}"))
+    options.append(_shorter(sizes, workload, "--frames {0.frames}"))
+
+    fitting = [_first_that_fits(sizes, each, memory_bytes) for each in options]
+    if not any(fitting):
+        combined = _smaller(sizes, streamed, "--offload layers --size {0.width}x{0.height}")
+        fitting = [_first_that_fits(sizes, combined, memory_bytes)]
+    return [line for line in fitting if line]
 
 
-def _first_that_fits(
-    sizes: ModelSizes, ways: Iterator[tuple[str, Workload]], memory_bytes: float
-) -> str | None:
-    for words, workload in ways:
+def _first_that_fits(sizes: ModelSizes, options: Iterable[Option], memory_bytes: float) -> str | None:
+    for text, workload in options:
         needed = estimate(sizes, workload).peak_bytes
         if needed <= memory_bytes:
-            return f"{words} needs {format_bytes(needed)}"
+            return f"{text} needs {format_bytes(needed)}"
     return None
 
 
-def _smaller(sizes: ModelSizes, workload: Workload, words: str) -> Iterator[tuple[str, Workload]]:
+def _smaller(sizes: ModelSizes, workload: Workload, text: str) -> Iterator[Option]:
     multiple = sizes.vae.spatial_factor * max(sizes.dit.patch[1:])
     for share in (Fraction(3, 4), Fraction(1, 2), Fraction(3, 8), Fraction(1, 4)):
         width, height = (
@@ -295,28 +338,30 @@ def _smaller(sizes: ModelSizes, workload: Workload, words: str) -> Iterator[tupl
             for side in (workload.width, workload.height)
         )
         smaller = replace(workload, width=width, height=height)
-        yield words.format(smaller), smaller
+        yield text.format(smaller), smaller
 
 
-def _shorter(sizes: ModelSizes, workload: Workload, words: str) -> Iterator[tuple[str, Workload]]:
-    pace = sizes.vae.temporal_factor
+def _shorter(sizes: ModelSizes, workload: Workload, text: str) -> Iterator[Option]:
+    temporal = sizes.vae.temporal_factor
     for share in (Fraction(3, 4), Fraction(1, 2), Fraction(1, 4), Fraction(1, 8)):
-        shorter = replace(workload, frames=1 + int((workload.frames - 1) * share) // pace * pace)
-        yield words.format(shorter), shorter
+        frames = 1 + int((workload.frames - 1) * share) // temporal * temporal
+        shorter = replace(workload, frames=frames)
+        yield text.format(shorter), shorter
 
 
 def format_bytes(size_bytes: float) -> str:
-    """A number of bytes for the eye; what is less than a tenth of a GiB in MiB."""
+    """A size in GiB, or in MiB below 0.1 GiB."""
     return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 0.1 * 2**30 else f"{size_bytes / 2**20:.1f} MiB"
 
 
-def compare_with_images(plan: Estimate, names: Sequence[str]) -> list[str]:
-    """One line for each image model: how many times its work the video is."""
+def compare_with_images(video: Estimate, names: Sequence[str]) -> list[str]:
+    """One line per image model with the ratio of the FLOPs. Raises `UnknownName`."""
     lines = []
     for name in names:
-        title, flops, steps = lookup(IMAGE_MODELS, name, kind="image model")
-        whole = 2 * steps * flops
+        image = lookup(IMAGE_MODELS, name, kind="image model")
+        image_flops = 2 * image.steps * image.forward_flops  # two forward passes per guided step
         lines.append(
-            f"{title}: {whole / 1e12:.0f} TFLOP in {steps} guided steps; the video is {plan.flops / whole:.0f} times as much"
+            f"{image.title}: {image_flops / 1e12:.0f} TFLOP in {image.steps} guided steps; "
+            f"the video is {video.flops / image_flops:.0f} times as much"
         )
     return lines

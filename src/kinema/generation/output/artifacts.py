@@ -14,8 +14,9 @@ SHEET_METADATA = {"software": "kinema contact sheet"}
 def write_artifacts(result: Result, path: Path, *, sheet: Path | None = None) -> list[Path]:
     """Write everything that accompanies the video at `path`, and return the files.
 
-    `sheet` is the .png file of the contact sheet; None writes no sheet. A video of several windows has its quality report
-    beside it in `.drift.json`, plotted in `.drift.png`. Raises `OutputError` if a file cannot be written.
+    `sheet` is the .png file of the contact sheet; None writes no sheet. A video of several windows has its
+    quality report beside it in `.drift.json`, plotted in `.drift.png`. Raises `OutputError` if a file cannot
+    be written.
     """
     files = []
     if sheet is not None:

@@ -1,8 +1,10 @@
-"""Blending of decoded frames with kept ones: kept pixels replace decoded ones, and the generated frames beside them are corrected.
+"""Blending of decoded frames with kept ones: kept pixels replace decoded ones, and the generated frames
+beside them are corrected.
 
-A round trip through the VAE changes every pixel slightly, so a cut from a kept frame to a generated one would be visible as a flash.
-The generated frames next to a kept one therefore take over the difference between the kept frame and its decoding, where the picture
-has not moved since: all of it in the adjacent frame, where motion hides the join, and linearly less in the next ones.
+A round trip through the VAE changes every pixel slightly, so a cut from a kept frame to a generated one would
+be visible as a flash. The generated frames next to a kept one therefore take over the difference between the
+kept frame and its decoding, where the picture has not moved since: all of it in the adjacent frame, where
+motion hides the join, and linearly less in the next ones.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,14 +16,16 @@ from kinema.generation.conditioning.encode import KeptFrame
 MAX_BLENDED = 4
 """Maximum number of generated frames that are corrected at a join."""
 STILL_LEVELS = 80.0
-"""Difference in levels of 255 at which a pixel counts as half moved. A lower value separates moving pixels sooner, and the join shows.
-Moving the correction along the optical flow is worse: a generated object does not move as a kept one does."""
+"""Difference in levels of 255 at which a pixel counts as half moved. A lower value separates moving pixels
+sooner, and the join shows. Moving the correction along the optical flow is worse: a generated object does not
+move as a kept one does."""
 
 
 def compose(decoded: Iterable[np.ndarray], kept: Mapping[int, KeptFrame]) -> Iterator[np.ndarray]:
     """The frames of the result from decoded ones, uint8 (h, w, 3), in order and in constant memory.
 
-    A frame that is kept whole equals the input bit for bit, as do the pixels of weight 1 of one that is kept in part.
+    A frame that is kept whole equals the input bit for bit, as do the pixels of weight 1 of one that is kept
+    in part.
     """
     if not kept:
         yield from decoded
@@ -61,7 +65,8 @@ def _frame(index: int, decoded: Mapping[int, np.ndarray], kept: Mapping[int, Kep
 def _correction(
     index: int, step: int, decoded: Mapping[int, np.ndarray], kept: Mapping[int, KeptFrame]
 ) -> tuple[float, np.ndarray] | None:
-    """The correction from the next kept frame in direction `step`: its fade, 1 for an adjacent frame, and a difference (h, w, 3)."""
+    """The correction from the next kept frame in direction `step`: its fade, 1 for an adjacent frame, and a
+    difference (h, w, 3)."""
     for distance in range(1, MAX_BLENDED + 1):
         neighbour = index + step * distance
         other = kept.get(neighbour)

@@ -24,8 +24,8 @@ def package_version() -> str:
 def provenance(plan: Plan, *, model_name: str, model_hash: str) -> dict[str, Any]:
     """What is needed to generate the video of `plan` again, as plain JSON values.
 
-    The model is identified by name and hash, never by a path, in the request too. The request alone therefore identifies only the
-    shipped model.
+    The model is identified by name and hash, never by a path, in the request too. The request alone therefore
+    identifies only the shipped model.
     """
     request = plan.request.to_dict()
     if plan.request.model != SHIPPED:
@@ -48,7 +48,8 @@ def metadata(values: dict[str, Any]) -> dict[str, str]:
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
-    """The values of `provenance` in a video file, or None. Raises `VideoError` for values that cannot be read."""
+    """The values of `provenance` in a video file, or None. Raises `VideoError` for values that cannot be
+    read."""
     text = read_metadata(path).get(KEY)
     if text is None:
         return None

@@ -95,9 +95,9 @@ class QualityMonitor:
     def report(self) -> dict[str, Any]:
         """Plain JSON.
 
-        `joins`: the change between the two frames of each join, in levels, and its ratio to the median change of all other
-        frames. A loop adds `loop`. A result of several windows adds `windows`, the metrics of each window, and `slopes`, the
-        change per second of each numeric metric.
+        `joins`: the change between the two frames of each join, in levels, and its ratio to the median change
+        of all other frames. A loop adds `loop`. A result of several windows adds `windows`, the metrics of
+        each window, and `slopes`, the change per second of each numeric metric.
         """
         others = [error for index, error in enumerate(self.errors, start=1) if index not in self.joins]
         median = float(np.median(others)) if others else 0.0
@@ -172,7 +172,8 @@ def summary(report: Mapping[str, Any]) -> str:
 
 
 def plot_quality(report: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
-    """The metrics of a report's windows over time: one row of axes per number, one row of labels per metric that gives words.
+    """The metrics of a report's windows over time: one row of axes per number, one row of labels per metric
+    that gives words.
 
     Titles state the slope. A word is written where it changes. The report must have `windows`.
     """
@@ -255,7 +256,8 @@ def _slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def _segments(plan: Plan) -> list[Segment]:
-    """The result's frames, cut where a new window begins, with their prompts. One segment if there is one window."""
+    """The result's frames, cut where a new window begins, with their prompts. One segment if there is one
+    window."""
     windows = plan.windows if len(plan.windows) > 1 else []
     firsts = sorted({_frame_of(plan, window.new_first) for window in windows} | {0})
     stops = [*firsts[1:], plan.frames]

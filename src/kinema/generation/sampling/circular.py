@@ -1,9 +1,10 @@
 """Seamless loops: latents in a circle, without a first and a last frame.
 
-A loop of 4k frames is a circle of k latent frames behind one discarded latent frame, because a video that the model knows begins with
-an image latent. At every call of the network the circle is rotated by another offset, so that no position is always the seam. A
-circle longer than the model was trained with is estimated in overlapping segments, which are averaged (as MultiDiffusion does in
-space: Bar-Tal et al. 2023). The decoder is causal: it decodes whole cycles until its output repeats.
+A loop of 4k frames is a circle of k latent frames behind one discarded latent frame, because a video that the
+model knows begins with an image latent. At every call of the network the circle is rotated by another offset,
+so that no position is always the seam. A circle longer than the model was trained with is estimated in
+overlapping segments, which are averaged (as MultiDiffusion does in space: Bar-Tal et al. 2023). The decoder
+is causal: it decodes whole cycles until its output repeats.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +24,8 @@ GOLDEN_RATIO = 0.6180339887
 
 
 def circular_network(network: Network, segment: int, offset_at: Callable[[Tensor], int]) -> Network:
-    """`network` for latents (b, c, 1 + k, lh, lw): a discarded latent frame and a circle of k, at most `segment` of them per call.
+    """`network` for latents (b, c, 1 + k, lh, lw): a discarded latent frame and a circle of k, at most
+    `segment` of them per call.
 
     `offset_at` maps the highest of the times to the position of the circle at which the first segment begins.
     """
@@ -44,7 +46,8 @@ def circular_network(network: Network, segment: int, offset_at: Callable[[Tensor
 
 
 def roll_offsets(times: Float[Tensor, "u"], k: int) -> Callable[[Tensor], int]:
-    """A position of the circle for each of a sampler's times, in steps of the golden ratio, which cover any circle evenly."""
+    """A position of the circle for each of a sampler's times, in steps of the golden ratio, which cover any
+    circle evenly."""
     known = times.tolist()
 
     def offset_at(t: Tensor) -> int:
@@ -57,9 +60,11 @@ def roll_offsets(times: Float[Tensor, "u"], k: int) -> Callable[[Tensor], int]:
 def decode_loop(
     vae: VAE, latents: Float[Tensor, "c lf lh lw"], at_once: int
 ) -> Iterator[tuple[Tensor, bool]]:
-    """Pixels (1, 3, f, h, w) of the loop in `latents`, chunk by chunk, each with whether it belongs to the result.
+    """Pixels (1, 3, f, h, w) of the loop in `latents`, chunk by chunk, each with whether it belongs to the
+    result.
 
-    The result is the first cycle that equals the cycle before it, so that its end continues into its beginning.
+    The result is the first cycle that equals the cycle before it, so that its end continues into its
+    beginning.
     """
     z = vae.denormalise(latents.unsqueeze(0))
     circle, size = z[:, :, 1:], latents.shape[1] - 1

@@ -1,4 +1,5 @@
-"""Noise that belongs to a latent position: it does not depend on how the work is divided into windows, batches or ranks."""
+"""Noise that belongs to a latent position: it does not depend on how the work is divided into windows,
+batches or ranks."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -18,9 +19,9 @@ def latent_noise(
 ) -> Float[Tensor, "c lf lh lw"]:
     """Standard normal noise in float32 on the CPU for the latent frames `frames`. `shape` is (c, lh, lw).
 
-    Latent frame i is drawn from (seed, stream, i, step) alone, so a window, a batch or a rank that draws its own frames gets the
-    same bytes as one draw for all. The key has 128 bits: torch's CPU generator keeps only the low 32 bits of its seed, in which
-    a hash of four numbers would collide within a few thousand requests.
+    Latent frame i is drawn from (seed, stream, i, step) alone, so a window, a batch or a rank that draws its
+    own frames gets the same bytes as one draw for all. The key has 128 bits: torch's CPU generator keeps only
+    the low 32 bits of its seed, in which a hash of four numbers would collide within a few thousand requests.
     """
     if not len(frames):
         return torch.empty(shape[0], 0, *shape[1:])

@@ -1,8 +1,9 @@
-"""Sampling a canvas that is longer than the model was trained with: windows that slide over its latent frames.
+"""Sampling a canvas that is longer than the model was trained with: windows that slide over its latent
+frames.
 
-A window contains latent frames that are done (its history, and kept clips) and generates the next ones. Finished latents are reused
-as they are, never decoded and encoded again, so every window has the same cost. Windows move away from kept clips, forwards or
-backwards.
+A window contains latent frames that are done (its history, and kept clips) and generates the next ones.
+Finished latents are reused as they are, never decoded and encoded again, so every window has the same cost.
+Windows move away from kept clips, forwards or backwards.
 """
 
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from kinema.generation.plan import Plan
 
 HISTORY_NOISE = 0.05
-"""Diffusion time at which a window receives latents that an earlier window generated. The model trusts them a little less than
-clean ones, so that errors do not accumulate (history noise augmentation, as in GameNGen: Valevski et al. 2024)."""
+"""Diffusion time at which a window receives latents that an earlier window generated. The model trusts them a
+little less than clean ones, so that errors do not accumulate (history noise augmentation, as in GameNGen:
+Valevski et al. 2024)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def num_windows(plan: "Plan") -> int:
 def cut_window(
     plan: "Plan", index: int, whole: Canvas, latents: Float[Tensor, "1 c lf lh lw"]
 ) -> WindowSample:
-    """Window `index` of the canvas `whole`, with the results of earlier windows in `latents` as its history."""
+    """Window `index` of the canvas `whole`, with the results of earlier windows in `latents` as its
+    history."""
     if plan.request.loop:
         num_latents = latents.shape[2]
         frames = tuple(range(num_latents))
@@ -93,7 +96,8 @@ def insert_sample(
     window: WindowSample,
     sampled: Float[Tensor, "1 c _ lh lw"],
 ) -> Float[Tensor, "1 c lf lh lw"]:
-    """`latents` of the whole canvas with the latent frames that `window` generated; `sampled` is its sampler's result."""
+    """`latents` of the whole canvas with the latent frames that `window` generated; `sampled` is its
+    sampler's result."""
     latents = latents.clone()
     latents[:, :, window.target] = sampled[:, :, window.new].to(latents)
     return latents
@@ -112,8 +116,9 @@ def sliding_windows(
 ) -> list[Window]:
     """Windows of at most `size` latent frames that together generate every free one, in order of generation.
 
-    A window has up to `history` finished latent frames on the side it comes from, and up to that many on the other side when it
-    reaches kept ones. No window generates latent frames on both sides of one of `cuts`, where the prompt changes.
+    A window has up to `history` finished latent frames on the side it comes from, and up to that many on the
+    other side when it reaches kept ones. No window generates latent frames on both sides of one of `cuts`,
+    where the prompt changes.
     """
     history = max(0, min(history, size - 1))
     free = [i for i, latent_is_free in enumerate(is_free) if latent_is_free]
@@ -192,6 +197,7 @@ def _backward(stop: int, total: int, size: int, history: int, bounds: Sequence[i
 
 
 def _even_share(num_latents: int, room: int) -> int:
-    """Latent frames of the next window if the fewest possible windows share `num_latents` evenly, which maximises history."""
+    """Latent frames of the next window if the fewest possible windows share `num_latents` evenly, which
+    maximises history."""
     num_windows = -(-num_latents // room)
     return -(-num_latents // num_windows)
