@@ -381,7 +381,7 @@ def test_the_report_is_one_page_whose_clips_play(folder, built, tmp_path, capsys
     built(folder, tmp_path / "out")
     assert main(["data", "report", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "report.html").read_text()
-    movies = re.findall(r"base64,([^']+)'", page)
+    movies = re.findall(r'base64,([^"]+)"', page)
     verdicts = [row["verdict"] for row in rows(tmp_path / "out")]
     assert verdicts.count("kept") == 4
     assert len(movies) == len(verdicts), "four kept, a static one and the rests that are too short"
@@ -389,5 +389,6 @@ def test_the_report_is_one_page_whose_clips_play(folder, built, tmp_path, capsys
     assert Video.read(tmp_path / "clip.mp4").num_frames == 17
     assert "<b>.mkv" not in page
     assert "&lt;b&gt;.mkv" in page
-    assert "http:" not in page
+    assert not re.findall(r'(?:src|href)="http', page)
+    assert ">motion, frame diagonals per second</text>" in page, "plots have labelled axes"
     assert all(word in page for word in ("Funnel", "static", "a slow slide", "not a video"))

@@ -1,163 +1,167 @@
-"""One HTML page that shows what a build did: funnel, distributions, captions, and clips kept and dropped, to
-play.
-"""
+"""The HTML report of a data set: funnel, distributions, captions, and playable clips, kept and dropped."""
 
-import base64
-import html
 import json
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from kinema.data.curation.funnel import FunnelRow
 from kinema.data.curation.steps.clip_frames import cropped
 from kinema.data.dataset import Dataset
 from kinema.errors import KinemaError
-from kinema.files import atomic_file, output_errors
+from kinema.report import plot_svg, video_url, write_page
 from kinema.video import Video
 from kinema.video.reading import at_constant_rate
 from kinema.video.scanning import read_spans
 
-SHOWN = ("motion", "sharpness", "brightness", "contrast", "border", "source_fps")
-BINS = 24
-SIDE = 192
-"""Longest side of a clip on the page, in pixels."""
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222;background:#fff}
-table{border-collapse:collapse}td,th{padding:.1rem .8rem .1rem 0;text-align:left;vertical-align:top}td.n{text-align:right}
-.wall{display:flex;flex-wrap:wrap;gap:.8rem}figure{margin:0;width:12.5rem}video{width:100%;background:#000}figcaption{font-size:12px}
-svg{background:#f6f6f6}rect{fill:#3b6ea5}.bad{color:#a33}@media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}svg{background:#222}}"""
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+TEMPLATE = Path(__file__).parent / "report.html"
+PLOTTED = {
+    "motion": "motion, frame diagonals per second",
+    "sharpness": "sharpness, variance of the Laplacian",
+    "brightness": "brightness, 0 to 1",
+    "contrast": "contrast, 0 to 1",
+    "border": "black border, share of the frame",
+    "source_fps": "rate of the source, frames per second",
+}
+"""Columns of which a histogram is drawn, with the label of the axis."""
+NUM_BINS = 24
+MAX_SIDE_PX = 192
+"""Longest side of a clip on the page."""
+NUM_WORDS = 30
+"""Most frequent words of the captions that are listed."""
+
+Row = dict[str, Any]
+"""A row of the table of clips."""
+
+
+class Example(NamedTuple):
+    """A clip on the page: its row, first caption, and video as a data URL, or why it cannot be shown."""
+
+    row: Row
+    caption: str
+    url: str
+    error: str
+
+
+@dataclass(frozen=True)
+class CaptionStatistics:
+    """One line about all captions, and their most frequent words with counts."""
+
+    summary: str
+    words: list[tuple[str, int]]
 
 
 def write_report(folder: Path, out: Path, *, examples: int = 12) -> Path:
-    """The path of the page about the data set in `folder`, with at most `examples` clips of each kind to
-    play.
+    """The path `out` of the page about the data set in `folder`, with at most `examples` clips of each kind.
 
-    A clip is shown as its file has it now; one whose file is gone is named without a picture.
+    A clip is shown as its file is now; if the file is gone, the clip is listed without a video. Raises
+    `DataError` if the data set cannot be read and `OutputError` if the page cannot be written.
     """
     dataset = Dataset(folder)
     clips, sources = dataset.clips.to_pylist(), dataset.sources.to_pylist()
     paths = {row["source_id"]: Path(row["path"]) for row in reversed(sources)}
     kept = [row for row in clips if row["verdict"] == "kept"]
     dropped = [row for row in clips if row["verdict"] != "kept"]
-    seen: Counter[str] = Counter()
-    varied: list[dict[str, Any]] = []  # examples of every reason rather than many of the first
-    for row in dropped:
+    repeated = [row for row in dropped if row["reason"].startswith("duplicate")]
+    sizes = Counter(f"{row['width']} x {row['height']}, {row['num_frames']} frames" for row in kept)
+
+    values = {
+        "title": folder.name,
+        "num_kept": len(kept),
+        "num_files": len(sources),
+        "vae": dataset.card["vae"]["name"],
+        "funnel": [FunnelRow(*row) for row in dataset.card["funnel"]],
+        "plots": [_histogram(name, clips, kept) for name in PLOTTED] if clips else [],
+        "sizes": sizes.most_common(),
+        "captions": _caption_statistics(kept),
+        "kept": [_example(row, paths) for row in _evenly_spaced(kept, examples)],
+        "dropped": [_example(row, paths) for row in _varied(dropped, examples)],
+        "duplicates": [
+            f"{row['name']} at {row['start_s']:.2f} s: {row['reason']}" for row in repeated[:examples]
+        ],
+        "unused": [f"{row['name']}: {row['reason']}" for row in sources if row["verdict"] != "used"],
+        "recipe": json.dumps(dataset.card["recipe"], indent=1),
+    }
+    return write_page(out, TEMPLATE, values)
+
+
+def _evenly_spaced(rows: Sequence[Row], count: int) -> list[Row]:
+    """At most `count` rows, evenly spread."""
+    if not rows:
+        return []
+    return [rows[int(i)] for i in np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
+
+
+def _varied(rows: Sequence[Row], count: int) -> list[Row]:
+    """At most `count` rows, at most a quarter of them with the same kind of reason."""
+    num_of_kind: Counter[str] = Counter()
+    varied: list[Row] = []
+    for row in rows:
         kind = row["reason"].split(":")[0]
-        if seen[kind] < max(1, examples // 4) and len(varied) < examples:
-            seen[kind] += 1
+        if num_of_kind[kind] < max(1, count // 4) and len(varied) < count:
+            num_of_kind[kind] += 1
             varied.append(row)
-    spread = (
-        [kept[i] for i in sorted({int(i) for i in np.linspace(0, len(kept) - 1, min(examples, len(kept)))})]
-        if kept
-        else []
-    )
-    repeated = [row for row in dropped if row["reason"].startswith("duplicate")][:examples]
-    bad = [row for row in sources if row["verdict"] != "used"]
-    parts = [
-        f"<h1>{_text(folder.name)}</h1><p>{len(kept)} clips of {len(sources)} files; VAE: {_text(dataset.card['vae']['name'])}.</p>",
-        "<h2>Funnel</h2>" + _funnel(dataset.card["funnel"]),
-        "<h2>Distributions</h2><p>All clips; the kept ones below.</p><div class=wall>",
-        *(_histogram(name, [row[name] for row in clips], [row[name] for row in kept]) for name in SHOWN),
-        "</div><h2>Sizes and lengths</h2>"
-        + _counts(Counter(f"{r['width']} x {r['height']}, {r['num_frames']} frames" for r in kept)),
-        "<h2>Captions</h2>" + _captions(kept),
-        "<h2>Kept</h2><div class=wall>" + "".join(_figure(row, paths) for row in spread) + "</div>",
-        "<h2>Dropped</h2><div class=wall>" + "".join(_figure(row, paths) for row in varied) + "</div>",
-        "<h2>Duplicates</h2>"
-        + (_list(f"{r['name']} at {r['start_s']:.2f} s: {r['reason']}" for r in repeated) or "<p>none</p>"),
-        "<h2>Files not used</h2>" + (_list(f"{r['name']}: {r['reason']}" for r in bad) or "<p>none</p>"),
-        f"<h2>Recipe</h2><pre>{_text(json.dumps(dataset.card['recipe'], indent=1))}</pre>",
-    ]
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(folder.name)}</title><style>{STYLE}</style>{''.join(parts)}</html>"
-    with atomic_file(out) as partial, output_errors(out):
-        partial.write_text(page, encoding="utf-8")
-    return out
+    return varied
 
 
-def _figure(row: dict[str, Any], paths: dict[str, Path]) -> str:
-    """A clip to play, with what is said of it."""
+def _example(row: Row, paths: dict[str, Path]) -> Example:
     caption = next(iter(json.loads(row["captions"]).values()), "")
-    said = f"<b>{_text(row['clip_id'])}</b> {_text(row['name'])} {row['start_s']:.2f} to {row['end_s']:.2f} s"
-    said += f"<br><span class=bad>{_text(row['reason'])}</span>" if row["reason"] else f"<br>{_text(caption)}"
     try:
-        movie = f"<video controls loop muted preload=metadata src='data:video/mp4;base64,{_movie(row, paths[row['source_id']])}'></video>"
+        return Example(row, caption, video_url(_video(row, paths[row["source_id"]])), "")
     except (KinemaError, OSError, KeyError) as error:
-        movie = f"<p class=bad>not to be shown: {_text(str(error))}</p>"
-    return f"<figure>{movie}<figcaption>{said}</figcaption></figure>"
+        return Example(row, caption, "", str(error))
 
 
-def _movie(row: dict[str, Any], path: Path) -> str:
-    """The clip as a small .mp4, base64."""
+def _video(row: Row, path: Path) -> Video:
+    """The clip with no side above `MAX_SIDE_PX`, at most at the rate of its source."""
     box = row["box_top"], row["box_left"], row["box_height"], row["box_width"]
-    scale = min(1.0, SIDE / max(box[2:]))
-    size = max(2, round(box[2] * scale / 2) * 2), max(2, round(box[3] * scale / 2) * 2)
-    frames = next(
-        read_spans(
-            path, [(row["start_s"], row["end_s"])], lambda index, pixels: cropped(pixels, {"box": box}, *size)
-        )
-    )
+    scale = min(1.0, MAX_SIDE_PX / max(box[2:]))
+    height, width = (max(2, round(side * scale / 2) * 2) for side in box[2:])
+    span = (row["start_s"], row["end_s"])
+    frames = next(read_spans(path, [span], lambda _, pixels: cropped(pixels, {"box": box}, height, width)))
+
     rate = min(row["fps"], row["source_fps"])
     timed = ((frame.time_s, frame.duration_s, frame.pixels) for frame in frames)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Video(np.stack(list(at_constant_rate(timed, rate, row["source_fps"]))), rate).save(
-            Path(folder) / "clip.mp4", quality=28
-        )
-        return base64.b64encode(file.read_bytes()).decode()
+    return Video(np.stack(list(at_constant_rate(timed, rate, row["source_fps"]))), rate)
 
 
-def _funnel(stages: Sequence[tuple[str, int, dict[str, int]]]) -> str:
-    lines = []
-    for name, left, reasons in stages:
-        lines.append(f"<tr><td class=n><b>{left}</b><td><b>{_text(name)}</b>")
-        ordered = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
-        lines += [f"<tr><td class=n>{-count}<td>{_text(reason)}" for reason, count in ordered]
-    return f"<table>{''.join(lines)}</table>"
+def _histogram(name: str, clips: Sequence[Row], kept: Sequence[Row]) -> "Markup":
+    """A histogram of a column of all clips and of the kept ones."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-
-def _histogram(name: str, values: list[float], kept: list[float]) -> str:
-    """Two rows of bars over one axis, which ends at the 99th percentile."""
-    if not values:
-        return ""
-    low, high = float(min(values)), float(np.percentile(values, 99))
+    values = [float(row[name]) for row in clips]
+    low, high = min(values), float(np.percentile(values, 99))
     high = high if high > low else low + 1
-    rows = []
-    for at, numbers in ((0, values), (45, kept)):
-        counts = np.histogram(np.clip(numbers, low, high), BINS, (low, high))[0]
-        tallest = max(1, int(counts.max()))
-        rows += [
-            f"<rect x={8 * i} y={at + 40 - 40 * c / tallest:.1f} width=7 height={40 * c / tallest:.1f} />"
-            for i, c in enumerate(counts)
-        ]
-    return f"<figure><svg width=192 height=86>{''.join(rows)}</svg><figcaption>{name}: {low:.3g} to {high:.3g}</figcaption></figure>"
+    bins = np.linspace(low, high, NUM_BINS + 1)
+
+    figure = Figure(figsize=(3.6, 2.4), layout="constrained")
+    axes = figure.add_subplot(xlabel=PLOTTED[name], ylabel="clips")
+    axes.hist(np.clip(values, low, high), bins, color="#b8cbdc", label="all")
+    axes.hist(np.clip([row[name] for row in kept], low, high), bins, color="#3b6ea5", label="kept")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False)
+    return plot_svg(figure)
 
 
-def _captions(kept: list[dict[str, Any]]) -> str:
+def _caption_statistics(kept: Sequence[Row]) -> CaptionStatistics | None:
+    """Statistics of all captions of the kept clips; None if there are none."""
     texts = [text for row in kept for text in json.loads(row["captions"]).values()]
     if not texts:
-        return "<p>none: put clip.txt beside clip.mp4, or a captions.csv with path and caption into the folder</p>"
-    words = Counter(word for text in texts for word in text.lower().split())
-    most = ", ".join(f"{_text(word)} {count}" for word, count in words.most_common(30))
+        return None
+
     lengths = [len(text.split()) for text in texts]
-    same = len(texts) - len(set(texts))
-    counted = f"{len(texts)} captions, {np.mean(lengths):.1f} words on average, {min(lengths)} to {max(lengths)}; {same} repeat another."
-    return f"<p>{counted} {most}</p>"
-
-
-def _counts(counts: Counter[str]) -> str:
-    return (
-        "<table>"
-        + "".join(f"<tr><td class=n>{count}<td>{_text(name)}" for name, count in counts.most_common())
-        + "</table>"
+    num_repeated = len(texts) - len(set(texts))
+    words = Counter(word for text in texts for word in text.lower().split())
+    return CaptionStatistics(
+        f"{len(texts)} captions, {np.mean(lengths):.1f} words on average, {min(lengths)} to {max(lengths)}; "
+        f"{num_repeated} repeat another.",
+        words.most_common(NUM_WORDS),
     )
-
-
-def _list(lines: Iterable[str]) -> str:
-    items = "".join(f"<li>{_text(line)}" for line in lines)
-    return f"<ul>{items}</ul>" if items else ""
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
