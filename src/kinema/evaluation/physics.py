@@ -4,7 +4,7 @@ Lengths are in stage units (height 1, y down), times in seconds. Functions take 
 the world's own: on true tracks they must return the constants that produced them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -319,3 +319,51 @@ def keeps_law(
     """Whether the clip keeps the law of its verb; None if `check_law` has no result."""
     result = check_law(oracle, frames, reading, truth, fps)
     return None if result is None else result.is_kept
+
+
+def summarize_law(
+    law: str,
+    generated: Sequence[LawResult | None],
+    true: Sequence[LawResult | None],
+    after_vae: Sequence[LawResult | None],
+) -> dict[str, Any]:
+    """The scores of a law as plain JSON: the shares of clips that keep it, and medians of the fits.
+
+    Shares are `model`, `ceiling` (of the renderer) and `after_vae` (of the renderer after the model's VAE).
+    """
+    results = [result for result in generated if result is not None]
+    row: dict[str, Any] = {
+        "num": len(results),
+        "model": _share_kept(generated),
+        "ceiling": _share_kept(true),
+        "after_vae": _share_kept(after_vae),
+    }
+
+    if law == "gravity":
+        falls = [
+            (result.verb, result.fall)
+            for result in results
+            if result.fall is not None and result.fall.fit >= MIN_FIT
+        ]
+        row["num_fitted"] = len(falls)
+        row["median_gravity"] = _median([fall.gravity for _, fall in falls])
+        row["world_gravity"] = GRAVITY
+        for verb, (low, high) in RESTITUTION.items():
+            values = [fall.restitution for name, fall in falls if name == verb]
+            row[f"{verb}_restitution"] = {"median": _median(values), "world": [low, high]}
+
+    if law == "rolling":
+        rolls = [result.roll for result in results if result.roll is not None]
+        ratios = [roll.ratio for roll in rolls if roll.ratio is not None]
+        row |= {"num_read": len(ratios), "median_ratio": _median(ratios)}
+
+    return row
+
+
+def _share_kept(results: Sequence[LawResult | None]) -> float:
+    kept = [result.is_kept for result in results if result is not None]
+    return sum(kept) / len(kept)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return float(np.median(values)) if values else None

@@ -301,7 +301,7 @@ class _PromptsRun:
         )
 
     def physics_and_flicker(self, readings: Sequence[_SampleReadings]) -> dict[str, Any]:
-        """Per law, the scores (`_law_row`) or the reason why there are none; and the mean flicker."""
+        """Per law, the scores (`physics.summarize_law`) or the reason for none; and the mean flicker."""
         verbs = StageWorld(replace(self.stage, split="all")).vocabulary().verbs
         laws: dict[str, Any] = {}
         for law, governed in physics.LAWS.items():
@@ -311,7 +311,12 @@ class _PromptsRun:
             if not set(governed) & set(verbs):
                 laws[law] = NOT_IN_VOCABULARY
             elif found:
-                laws[law] = _law_row(law, found)
+                laws[law] = physics.summarize_law(
+                    law,
+                    [one.generated.law for one in found],
+                    [one.true.law for one in found],
+                    [one.law_after_vae for one in found],
+                )
             elif law == "momentum" and self.oracle.config.num_tracks < 2:
                 laws[law] = "this oracle follows one object"
             else:
@@ -377,46 +382,6 @@ def _clip_row(one: _SampleReadings, slots: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _law_row(law: str, readings: Sequence[_SampleReadings]) -> dict[str, Any]:
-    """The shares of clips that keep a law: model, renderer (ceiling), and renderer after the model's VAE."""
-    results = [one.generated.law for one in readings if one.generated.law is not None]
-    row: dict[str, Any] = {
-        "num": len(results),
-        "model": _share_kept(results),
-        "ceiling": _share_kept([one.true.law for one in readings]),
-        "after_vae": _share_kept([one.law_after_vae for one in readings]),
-    }
-
-    if law == "gravity":
-        falls = [
-            (result.verb, result.fall)
-            for result in results
-            if result.fall is not None and result.fall.fit >= physics.MIN_FIT
-        ]
-        row["num_fitted"] = len(falls)
-        row["median_gravity"] = _median([fall.gravity for _, fall in falls])
-        row["world_gravity"] = physics.GRAVITY
-        for verb, (low, high) in physics.RESTITUTION.items():
-            values = [fall.restitution for name, fall in falls if name == verb]
-            row[f"{verb}_restitution"] = {"median": _median(values), "world": [low, high]}
-
-    if law == "rolling":
-        rolls = [result.roll for result in results if result.roll is not None]
-        ratios = [roll.ratio for roll in rolls if roll.ratio is not None]
-        row |= {"num_read": len(ratios), "median_ratio": _median(ratios)}
-
-    return row
-
-
-def _share_kept(results: Sequence[physics.LawResult | None]) -> float:
-    kept = [result.is_kept for result in results if result is not None]
-    return sum(kept) / len(kept)
-
-
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None and np.isfinite(value)]
     return float(np.mean(known)) if known else None
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return float(np.median(values)) if len(values) else None

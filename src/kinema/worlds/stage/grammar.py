@@ -177,15 +177,8 @@ TAILS_ZH = {
 STYLES_ZH = ("扁平卡通风格", "简单的扁平卡通风格")
 FIXED_ZH = ("在", "上", "。", "，")
 
-IRREGULAR = {
-    "mouse": "mice",
-    "die": "dice",
-    "deer": "deer",
-    "cactus": "cacti",
-    "octopus": "octopuses",
-    "bus": "buses",
-    "dice cube": "dice cubes",
-}
+IRREGULAR = {"mouse": "mice", "die": "dice", "deer": "deer", "cactus": "cacti", "octopus": "octopuses"}
+IRREGULAR |= {"bus": "buses", "dice cube": "dice cubes"}
 
 
 def plural(words: str) -> str:

@@ -3,8 +3,15 @@
 A row holds the noun's name (also its first English word), its sprite in the atlas, the Chinese measure word
 and word, the side that its sprite faces, its traits, and further English words. Traits determine the verbs:
 
-round rolls and bounces | wheels drives | legs walks | hops | flies | floats rises | rooted never moves along
-the ground heavy, light: the mass in collisions | big may stand in front of what passes behind it
+    round    rolls and bounces
+    wheels   drives
+    legs     walks
+    hops     hops
+    flies    flies
+    floats   rises
+    rooted   never moves along the ground
+    heavy, light   the mass in collisions
+    big      may stand in front of what passes behind it
 
 The order is a curriculum: the sprites of the first n nouns are as distinct as possible.
 """

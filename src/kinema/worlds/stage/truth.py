@@ -14,7 +14,7 @@ MASK_CELLS = 24
 
 
 def truth_of(scene: Scene, motions: list[Motion], times: np.ndarray, seed: int, fps: float) -> dict[str, Any]:
-    """The truth of a clip. Tracks are lists with a value per frame: stage units, degrees, and fractions of 1."""
+    """The truth of a clip. Tracks have one value per frame, in stage units, degrees or fractions of 1."""
     views = [on_screen(scene, motion, times) for motion in motions]
     contacts = _contacts(scene, motions, times)
     visible = _visible(scene, views, motions)

@@ -15,7 +15,8 @@ from kinema.worlds.base import Clip, Vocabulary
 from kinema.worlds.stage import grammar
 from kinema.worlds.stage.nouns import NOUNS
 from kinema.worlds.stage.render import render
-from kinema.worlds.stage.scene import CAMERAS_OF, HORIZONTAL, PAIRED, Action, Scene, move, sample_scene
+from kinema.worlds.stage.sampling import sample_scene
+from kinema.worlds.stage.scene import CAMERAS_OF, HORIZONTAL, PAIRED, Action, Scene, move
 from kinema.worlds.stage.scenery import GROUNDS, SKIES, sample_scenery
 from kinema.worlds.stage.truth import truth_of
 
