@@ -1,4 +1,6 @@
-"""The rules of ARCHITECTURE.md that a machine can read off the source: who imports whom, who names a device, who needs what."""
+"""The rules of ARCHITECTURE.md that a machine can read off the source: who imports whom, who names a device,
+who needs what.
+"""
 
 import ast
 import importlib.util
@@ -15,7 +17,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "kinema"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# A file imports only from lines above its own, or from its own package. Names on one line do not import each other.
+# A file imports only from lines above its own, or from its own package. Names on one line do not import each
+# other.
 TABLE = (
     (PACKAGE.parents[1] / "ARCHITECTURE.md").read_text(encoding="utf-8").split("## Layers")[1].split("## ")[0]
 )
@@ -25,7 +28,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 TRAINER_SIDE = {"worlds", "nn", "models", "diffusion", "data", "training"}
 TRAINER_NEEDS = {"torch", "numpy", "einops", "safetensors", "PIL", "cv2"}
 EXTRAS = {
-    PACKAGE / "training" / "report.py": {"rich", "tensorboard"},
+    PACKAGE / "training" / "report.py": {"tensorboard"},
     PACKAGE / "data" / "dataset.py": {"pyarrow"},
 }
 MAY_BE_ABSENT_THERE = (

@@ -1,4 +1,6 @@
-"""Every verb works with the packages that a plain installation brings: extras are for other engines and weights."""
+"""Every verb works with the packages that a plain installation brings: extras are for other engines and
+weights.
+"""
 
 import os
 import subprocess
@@ -54,7 +56,9 @@ WORDS = {
 }
 """Arguments of the shortest useful calls, in the order in which they need each other's files."""
 EXPECTED = {"evaluate": "only a model trained on the stage can be evaluated"}
-"""Errors that a call ends with, for verbs that take minutes otherwise; their modules have been imported by then."""
+"""Errors that a call ends with, for verbs that take minutes otherwise; their modules have been imported by
+then.
+"""
 
 
 def installed_by(names: list[str]) -> set[str]:

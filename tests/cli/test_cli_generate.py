@@ -11,7 +11,9 @@ from kinema.video import Video, VideoWriter
 
 @pytest.fixture
 def generate(model_folder, tmp_path):
-    """A function that runs the verb with the tiny model and gives its exit code; FILE stands for a file of that ending."""
+    """A function that runs the verb with the tiny model and gives its exit code; FILE stands for a file of
+    that ending.
+    """
 
     def run(*words, out="video.mkv"):
         return main(["generate", *words, "-o", str(tmp_path / out), "--model", str(model_folder)])

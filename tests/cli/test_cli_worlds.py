@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kinema.cli.main import main
-from kinema.cli.worlds import wall
+from kinema.cli.worlds import tiled
 from kinema.video import Video
 from kinema.worlds import WORLDS
 
@@ -38,7 +38,7 @@ def test_a_wall_has_the_clips_in_rows_and_is_black_where_none_is_left():
     def grey(value):
         return Video(np.full((2, 4, 6, 3), value, np.uint8), 8.0)
 
-    whole = wall([grey(10), grey(20), grey(30)])
+    whole = tiled([grey(10), grey(20), grey(30)])
     assert whole.fps == 8.0
     assert whole.frames.shape == (2, 8, 12, 3)
     assert [int(whole.frames[1, y, x, 0]) for y in (0, 4) for x in (0, 6)] == [10, 20, 30, 0]

@@ -1,69 +1,76 @@
-"""Says what happens in video files, a line each, in the words of the world that the captioner was trained on.
+"""Captions video files, a line each, with the vocabulary of the world that the captioner was trained on.
 
-It reads a stretch from the beginning of each file (two seconds with the captioner of the package); any size will do.
+The captioner reads the start of each file (two seconds with the captioner in the package). Files may have any
+size.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-MOST_FPS = 16.0
-"""Frames of faster files are left out: no more are looked at, and they would only fill memory."""
+from kinema.errors import RequestError, VideoError
+
+MAX_FPS = 16.0
+"""Faster files are thinned to this rate: the captioner reads no more frames, and the rest would only fill
+memory."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `kinema caption`."""
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="video files of any common kind")
     parser.add_argument(
         "--style",
         choices=("short", "medium", "detailed"),
         default="medium",
-        help="how much to say (default: medium)",
+        help="length of the caption (default: medium)",
     )
     parser.add_argument(
-        "--language", choices=("en", "zh"), default="en", help="English or Chinese (default: en)"
+        "--language", choices=("en", "zh"), default="en", help="language of the caption (default: en)"
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help="an object a file: path, caption, confidence, how much of the file was looked at",
+        help="print a JSON object for each file: path, caption, confidence, seconds that were read",
     )
     parser.add_argument(
         "--model",
         default="shipped",
         metavar="DIR",
-        help="the export of kinema train recipes/captioner.toml (default: the one in the package)",
+        help="a captioner trained with recipes/captioner.toml (default: the one in the package)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """The exit code of `kinema caption`."""
     from kinema.data.curation.captioner_runner import CaptionerRunner
-    from kinema.errors import RequestError, VideoError
     from kinema.video import Video
     from kinema.video.scanning import read_header
 
     runner = CaptionerRunner.load(arguments.model)
     form = arguments.style + ("_zh" if arguments.language == "zh" else "")
     span_s = runner.captioner.config.num_frames / runner.oracle.config.fps
+
     for file in arguments.files:
-        fps = min(read_header(file).fps, MOST_FPS)
+        fps = min(read_header(file).fps, MAX_FPS)
         video = Video.read(file, fps=fps, max_frames=max(1, round(fps * span_s)))
         try:
             written = runner.caption(video.frames, video.fps, form)
         except RequestError as error:
             raise VideoError(f"{file}: {error}") from None
+
         if arguments.json:
-            said = {
+            values = {
                 "path": str(file),
                 "caption": written.text,
                 "confidence": round(written.confidence, 4),
                 "style": arguments.style,
-            }
-            said |= {
                 "language": arguments.language,
                 "seconds": round(video.duration_s, 3),
                 "captioner": runner.weights,
             }
-            print(json.dumps(said, ensure_ascii=False))
+            print(json.dumps(values, ensure_ascii=False))
+        elif len(arguments.files) > 1:
+            print(f"{file}: {written.text}")
         else:
-            print(f"{file}: {written.text}" if len(arguments.files) > 1 else written.text)
+            print(written.text)
     return 0

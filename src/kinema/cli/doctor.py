@@ -1,4 +1,4 @@
-"""Says what is installed, what this machine can do, and whether every part works: a table with ok, note or FAIL a line."""
+"""Checks the installation: packages, device, arithmetic, attention, video files and the shipped model."""
 
 import argparse
 import importlib.util
@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, distributions, requires, ve
 from pathlib import Path
 
 import kinema
+from kinema.terminal import table
 
 OK, NOTE, FAIL = "ok", "note", "FAIL"
 Finding = tuple[str, str]  # (OK, NOTE or FAIL; one line)
@@ -19,23 +20,25 @@ MIN_PSNR_DB = 25.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the help of `kinema doctor`, which has no options."""
     parser.epilog = "Exits with 1 when a check fails."
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """The exit code of `kinema doctor`: 1 when a check fails."""
     findings = {name: _find(check) for name, check in CHECKS.items()}
-    width = max(map(len, findings))
-    for name, (state, line) in findings.items():
-        print(f"{state:<5} {name:<{width}}  {line}")
-    failed = sum(state == FAIL for state, _ in findings.values())
-    print(
-        f"\n{failed} of {len(findings)} checks failed" if failed else f"\nall {len(findings)} checks passed"
-    )
-    return 1 if failed else 0
+    print(table([(state, name, line) for name, (state, line) in findings.items()]))
+
+    num_failed = sum(state == FAIL for state, _ in findings.values())
+    if num_failed:
+        print(f"\n{num_failed} of {len(findings)} checks failed")
+    else:
+        print(f"\nall {len(findings)} checks passed")
+    return 1 if num_failed else 0
 
 
 def _find(check: Callable[[], Finding]) -> Finding:
-    """What a check found; an exception is a finding too, whatever it is."""
+    """The finding of a check. Any exception is a failed check."""
     try:
         return check()
     except Exception as error:
@@ -43,12 +46,13 @@ def _find(check: Callable[[], Finding]) -> Finding:
 
 
 def python() -> Finding:
+    """The version of Python."""
     line = f"{platform.python_version()} on {platform.platform(terse=True)}"
     return (OK, line) if sys.version_info >= (3, 11) else (FAIL, f"{line}; Kinema needs 3.11 or newer")
 
 
 def packages() -> Finding:
-    """The versions of what Kinema declares that it needs."""
+    """The versions of the packages that Kinema requires."""
     try:
         needed = [
             re.split(r"[^\w.-]", line)[0] for line in requires("kinema") or () if "extra ==" not in line
@@ -66,13 +70,13 @@ def packages() -> Finding:
 
 
 def extras() -> Finding:
-    """What is there of the packages that only some uses need."""
+    """The versions of optional packages."""
     names = ("diffusers", "tensorboard", "jaxtyping", "beartype", "pytest")
     return OK, ", ".join(f"{name} {_version(name) or 'absent'}" for name in names)
 
 
 def torch_pin() -> Finding:
-    """Whether torch is the version that the tests run with."""
+    """Compares torch with the version that the tests run with."""
     found = _version("torch")
     if not CONSTRAINTS.is_file():
         return OK, f"{found}"
@@ -91,7 +95,8 @@ def torchvision() -> Finding:
     except Exception:
         return (
             FAIL,
-            f"{_version('torchvision')} does not fit torch {_version('torch')} and breaks diffusers: pip uninstall torchvision",
+            f"{_version('torchvision')} does not fit torch {_version('torch')} and breaks diffusers: "
+            "pip uninstall torchvision",
         )
     return OK, f"{_version('torchvision')}, not needed"
 
@@ -110,12 +115,14 @@ def opencv() -> Finding:
     if len(wheels) > 1:
         return (
             FAIL,
-            f"{' and '.join(wheels)} overwrite each other: uninstall all, then install opencv-python-headless",
+            f"{' and '.join(wheels)} overwrite each other: "
+            "uninstall all, then install opencv-python-headless",
         )
     return OK, f"{cv2.__version__} from {wheels[0] if wheels else 'outside pip'}"
 
 
 def device() -> Finding:
+    """The device that is used by default, tested by a matrix product."""
     import torch
 
     from kinema.device import available, describe_device, pick_device
@@ -128,6 +135,7 @@ def device() -> Finding:
 
 
 def arithmetic() -> Finding:
+    """Whether bfloat16 is fast on the device."""
     from kinema.device import has_fast_bf16, pick_device
 
     if has_fast_bf16(pick_device()):
@@ -136,7 +144,7 @@ def arithmetic() -> Finding:
 
 
 def attention() -> Finding:
-    """The package's attention against softmax written out."""
+    """Compares the package's attention with an explicit softmax."""
     import torch
 
     from kinema.device import pick_device
@@ -150,7 +158,7 @@ def attention() -> Finding:
 
 
 def video() -> Finding:
-    """A clip written as mp4 and read back."""
+    """Writes a clip as mp4 and reads it back."""
     import numpy as np
 
     from kinema.models.pixels import frames_psnr
@@ -172,14 +180,15 @@ def video() -> Finding:
 
 
 def model() -> Finding:
-    """Whether every file of the model inside the package is as it was written."""
+    """Verifies the hashes of the model in the package."""
     from kinema.checkpoints.manifest import load_manifest, model_hash, verify_hashes
     from kinema.checkpoints.shipped import shipped_model
 
     num_files = verify_hashes(shipped_model())
     return (
         OK,
-        f"{load_manifest(shipped_model()).name} {model_hash(shipped_model())}, {num_files} files as they were written",
+        f"{load_manifest(shipped_model()).name} {model_hash(shipped_model())}, "
+        f"{num_files} files as they were written",
     )
 
 

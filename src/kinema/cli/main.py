@@ -1,6 +1,6 @@
-"""The `kinema` command: finds the verb, runs it, and turns what went wrong into one line and an exit code.
+"""The `kinema` command: runs a verb, and prints an error as one line.
 
-Exit codes: 0 done; 1 a check failed; 2 something the user can put right; 130 stopped with Ctrl-C.
+Exit codes: 0 done; 1 a check failed; 2 an error that the user can correct; 130 stopped with Ctrl-C.
 """
 
 import argparse
@@ -14,28 +14,29 @@ from kinema.cli.arguments import Parser
 from kinema.errors import KinemaError
 from kinema.registry import lookup
 
-# verb: (module, one-line help). A module has `add_arguments(parser)` and `run(arguments) -> int`, and is imported when its verb is called.
+# Verb: (module, one-line help). A module has `add_arguments(parser)` and `run(arguments) -> int`,
+# and is imported when its verb is called.
 VERBS = {
-    "generate": ("kinema.cli.generate", "a video from words"),
-    "extend": ("kinema.cli.extend", "a clip with more behind it, before it, or both"),
-    "connect": ("kinema.cli.connect", "two clips with what happens between them"),
-    "loop": ("kinema.cli.loop", "a video without an end"),
-    "edit": ("kinema.cli.edit", "a clip changed as words say, or a part of it"),
-    "storyboard": ("kinema.cli.storyboard", "one video of timed prompts, pictures and clips"),
-    "continue": ("kinema.cli.continue_job", "a run that was stopped, finished"),
-    "plan": ("kinema.cli.plan", "what a video of a large model will take"),
-    "train": ("kinema.cli.train", "a model from a recipe"),
-    "evaluate": ("kinema.cli.evaluate", "how well a model does what prompts say, against its world's truth"),
-    "caption": ("kinema.cli.caption", "what happens in a video, in words"),
-    "worlds": ("kinema.cli.worlds", "the procedural worlds that clips come from: list them, look at them"),
-    "data": ("kinema.cli.data", "data sets of real videos: make one, check it, look into it"),
-    "models": ("kinema.cli.models", "model folders: what is in one, and whether it is whole"),
-    "doctor": ("kinema.cli.doctor", "whether this installation works, check by check"),
+    "generate": ("kinema.cli.generate", "generate a video from a prompt"),
+    "extend": ("kinema.cli.extend", "extend a clip at its end, its start or both"),
+    "connect": ("kinema.cli.connect", "join two clips with a generated transition"),
+    "loop": ("kinema.cli.loop", "generate a seamless loop"),
+    "edit": ("kinema.cli.edit", "edit a clip, or a part of it, by a prompt"),
+    "storyboard": ("kinema.cli.storyboard", "generate a video from timed prompts, pictures and clips"),
+    "continue": ("kinema.cli.continue_job", "finish an interrupted run"),
+    "plan": ("kinema.cli.plan", "estimate memory and time of a video with a large model"),
+    "train": ("kinema.cli.train", "train a network from a recipe"),
+    "evaluate": ("kinema.cli.evaluate", "measure how well a model follows its prompts"),
+    "caption": ("kinema.cli.caption", "caption video files"),
+    "worlds": ("kinema.cli.worlds", "list and preview the procedural worlds"),
+    "data": ("kinema.cli.data", "build and inspect data sets of real videos"),
+    "models": ("kinema.cli.models", "inspect, verify and convert models"),
+    "doctor": ("kinema.cli.doctor", "check the installation"),
 }
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The exit code of the command line `words` (that of the process by default)."""
+    """The exit code of the command line `words`, by default the process's own."""
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # idle threads sleep; has an effect only before torch is imported
@@ -47,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         print("stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
+    except BrokenPipeError:  # the reader of the output (head, less) has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except (KinemaError, OSError, MemoryError) as error:
@@ -73,8 +74,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="kinema",
         usage="kinema [--debug] VERB ...",
-        description=f"Videos from words: train, run and look into text-to-video models.\n\nverbs:\n{verbs}",
-        epilog="'kinema VERB --help' lists what a verb takes. With --debug an error shows where it came from.",
+        description=f"Trains, runs and evaluates text-to-video models.\n\nverbs:\n{verbs}",
+        epilog="'kinema VERB --help' lists the options of a verb. --debug prints the traceback of an error.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"kinema {_version()}")
@@ -83,14 +84,14 @@ def _parser() -> Parser:
 
 
 def _without_debug(words: Sequence[str]) -> tuple[list[str], bool]:
-    """The words without `--debug`, which may stand anywhere before a `--`, and whether it was there."""
+    """The words without `--debug`, which is accepted anywhere before a `--`, and whether it was given."""
     end = words.index("--") if "--" in words else len(words)
     options = [word for word in words[:end] if word != "--debug"]
     return [*options, *words[end:]], len(options) < end
 
 
 def _one_line(error: KinemaError | OSError | MemoryError) -> str:
-    """What went wrong, as one line; for a system error the file comes first."""
+    """The error as one line. For a system error the file comes first."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Trains a model from a recipe, a TOML file that says which part to train and how; stopped and called again, it goes on."""
+"""Trains a network from a recipe, a TOML file. An interrupted run continues when it is called again."""
 
 import argparse
 import json
@@ -9,37 +9,42 @@ from kinema.cli.arguments import positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file, such as those in recipes/")
+    """Add the options of `kinema train`."""
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file, e.g. one from recipes/")
     parser.add_argument(
-        "--out", type=Path, metavar="RUN", help="folder of the run (default: runs/ and the recipe's name)"
+        "--out", type=Path, metavar="RUN", help="run folder (default: runs/ and the name of the recipe)"
     )
     parser.add_argument(
-        "--steps", type=positive, metavar="N", help="how many steps, in place of the recipe's"
+        "--steps", type=positive, metavar="N", help="number of steps, instead of the recipe's"
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one value of the recipe: optimizer.lr=3e-4",
+        help="change a setting of the recipe, e.g. optimizer.lr=3e-4; repeatable",
     )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="DATASET",
-        help="train on a data set of kinema data build, at its sizes and lengths",
+        help="train on a data set made by 'kinema data build', with its sizes and lengths",
     )
     parser.add_argument(
-        "--init-from", type=Path, metavar="DIR", help="start from the weights in this folder, or 'shipped'"
+        "--init-from",
+        type=Path,
+        metavar="DIR",
+        help="start from the weights of this folder, or of the model in the package with 'shipped'",
     )
     parser.add_argument(
         "--plan",
         action="store_true",
-        help="train nothing; measure a few steps and say what the run will take",
+        help="do not train; measure a few steps and print what the run will take",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """The exit code of `kinema train`: 130 for an interrupted run."""
     from kinema.training import load_task, plan_lines, train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -50,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         assignments=[*data, *arguments.set],
         init_from=arguments.init_from,
     )
+
     if arguments.plan:
         print("\n".join(plan_lines(part)))
         return 0

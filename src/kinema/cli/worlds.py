@@ -1,4 +1,4 @@
-"""Lists the procedural worlds that training clips come from, and draws some of their clips with captions to look at."""
+"""Lists the procedural worlds that training clips are drawn from, and previews their clips and captions."""
 
 import argparse
 import math
@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinema.cli.arguments import positive, size
+from kinema.config import from_dict, override
+from kinema.registry import lookup
 
 if TYPE_CHECKING:
     from kinema.video import Video
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `kinema worlds`."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     names = actions.add_parser(
         "list", help="every world and what it can show", description=list_worlds.__doc__
@@ -27,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help=".png for a contact sheet, .mp4, .webm, .mkv or .gif for a wall of clips",
+        help=".png for a contact sheet, .mp4, .webm, .mkv or .gif for a grid of clips",
     )
     look.add_argument(
         "--seed",
@@ -63,12 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """The exit code of `kinema worlds`."""
     arguments.act(arguments)
     return 0
 
 
 def list_worlds(arguments: argparse.Namespace) -> None:
-    """Prints every world and the words of each kind that its captions can hold."""
+    """Prints every world and the vocabulary of its captions."""
     from kinema.worlds import WORLDS
 
     for name, world_type in WORLDS.items():
@@ -80,9 +84,7 @@ def list_worlds(arguments: argparse.Namespace) -> None:
 
 
 def preview(arguments: argparse.Namespace) -> None:
-    """Draws clips of a world into a contact sheet or, by the ending of FILE, into one video in which they play side by side."""
-    from kinema.config import from_dict, override
-    from kinema.registry import lookup
+    """Draws clips of a world as a contact sheet or, with a video file, side by side in one video."""
     from kinema.video import Video, contact_sheet, save_image
     from kinema.video.video import ENDINGS
     from kinema.worlds import CAPTION_KEYS, WORLDS
@@ -101,12 +103,12 @@ def preview(arguments: argparse.Namespace) -> None:
     if ending == "png":
         save_image(out, contact_sheet(videos, titles, columns=2))
     else:
-        wall(videos).save(out)
+        tiled(videos).save(out)
     print(out)
 
 
-def wall(videos: "list[Video]") -> "Video":
-    """Videos of one size, length and rate side by side in rows, as square a wall as it gets; places left over are black."""
+def tiled(videos: "list[Video]") -> "Video":
+    """Videos of one size, length and rate, tiled into a near-square grid; empty cells are black."""
     import numpy as np
     from einops import rearrange
 
@@ -114,8 +116,8 @@ def wall(videos: "list[Video]") -> "Video":
 
     columns = math.ceil(math.sqrt(len(videos)))
     rows = math.ceil(len(videos) / columns)
-    places = np.zeros((rows * columns, *videos[0].frames.shape), dtype=np.uint8)
-    places[: len(videos)] = [video.frames for video in videos]
+    cells = np.zeros((rows * columns, *videos[0].frames.shape), dtype=np.uint8)
+    cells[: len(videos)] = [video.frames for video in videos]
     return Video(
-        rearrange(places, "(rows columns) f h w c -> f (rows h) (columns w) c", rows=rows), videos[0].fps
+        rearrange(cells, "(rows columns) f h w c -> f (rows h) (columns w) c", rows=rows), videos[0].fps
     )

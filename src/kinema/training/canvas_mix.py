@@ -1,7 +1,7 @@
-"""The canvas mix: from the first step on, the backbone practises every task that a canvas can pose.
+"""The canvas mix: the backbone trains on every canvas task from the first step on.
 
-A task is a function that marks which latents of a clip are known. Known tokens have time 0 and hold clean latents; the loss is
-taken over the others.
+A canvas task is a function that marks the known latents of a clip. Known tokens have time 0 and hold clean
+latents. The loss is taken over the others.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ Grid = tuple[int, int, int]
 
 
 def _integer(low: int, high: int, generator: torch.Generator) -> int:
-    """A whole number from low to high, both included."""
+    """A random integer from low to high, both included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 
@@ -28,25 +28,27 @@ def text_only(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"
 
 
 def beginning(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"]:
-    """The first latent, or the first few: image to video, extension forwards. Half of the time just one."""
+    """The first latents are known: image to video, forward extension. Half of the time only the first one."""
     known = torch.zeros(grid, dtype=torch.bool)
-    known[
-        : 1 if torch.rand((), generator=generator) < 0.5 else _integer(1, max(1, grid[0] - 1), generator)
-    ] = True
+    is_one = torch.rand((), generator=generator) < 0.5
+    num_known = 1 if is_one else _integer(1, max(1, grid[0] - 1), generator)
+    known[:num_known] = True
     return known & (grid[0] > 1)
 
 
 def ending(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"]:
-    """The last latent or two, or more of them: extension backwards. Half of the time at most two."""
+    """The last latents are known: backward extension. Half of the time at most two."""
     known = torch.zeros(grid, dtype=torch.bool)
     if grid[0] > 1:
-        most = min(2, grid[0] - 1) if torch.rand((), generator=generator) < 0.5 else grid[0] - 1
-        known[-_integer(1, most, generator) :] = True
+        is_short = torch.rand((), generator=generator) < 0.5
+        max_known = min(2, grid[0] - 1) if is_short else grid[0] - 1
+        known[-_integer(1, max_known, generator) :] = True
     return known
 
 
 def both_ends(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"]:
-    """The first latent and the last ones: connection, first and last frame. At least one latent stays unknown."""
+    """The first latent and the last ones are known: connection, first and last frame. At least one stays
+    unknown."""
     known = ending(grid, generator)
     known[:1] = grid[0] > 2
     known[1:2] &= grid[0] < 3
@@ -54,14 +56,14 @@ def both_ends(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"
 
 
 def some_frames(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"]:
-    """Any frames: keyframes, storyboards. At least one frame stays unknown."""
+    """Random latent frames are known: keyframes, storyboards. At least one frame stays unknown."""
     frames = torch.rand(grid[0], generator=generator) < 0.4
     frames[_integer(0, grid[0] - 1, generator)] = False
     return frames.view(-1, 1, 1).expand(grid).clone()
 
 
 def region(grid: Grid, generator: torch.Generator) -> Bool[Tensor, "lf lh lw"]:
-    """All but a rectangle, at all times: inpainting and editing a region."""
+    """All but a rectangle is known in every frame: inpainting, editing a region."""
     known = torch.ones(grid, dtype=torch.bool)
     corners = []
     for size in grid[1:]:
@@ -81,14 +83,17 @@ CANVAS_TASKS: dict[str, Callable[[Grid, torch.Generator], Tensor]] = {
     "region": region,
     "noise_per_frame": text_only,
 }
-"""`noise_per_frame` knows nothing, but every frame has a time of its own (diffusion forcing, Chen et al. 2024)."""
+"""In `noise_per_frame` nothing is known, and every frame has its own time (diffusion forcing, Chen et al.
+2024)."""
 
 
 @dataclass(frozen=True)
 class CanvasMix:
-    """The share of each task, and of batches that are windows cut from the end of clips (no image latent, coordinates lf >= 1).
+    """The share of each canvas task, and of batches that are windows from the end of clips (no image latent,
+    lf >= 1).
 
-    Windows have shares of their own: what is made in windows has latents beside it that are known already, but for loops.
+    Windows have their own shares, because a window of a long video has known latents next to it, except in
+    loops. Raises `ConfigError` for shares that do not add up to 1.
     """
 
     tasks: Mapping[str, float] = field(
@@ -119,13 +124,13 @@ class CanvasMix:
                 lookup(CANVAS_TASKS, name, kind="canvas task")
             if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
                 raise ConfigError(
-                    f"the shares of the canvas tasks add up to {sum(shares.values()):g}; they must add up to 1"
+                    f"shares of the canvas tasks add up to {sum(shares.values()):g}; they must add up to 1"
                 )
         if not 0 <= self.windows <= 1:
             raise ConfigError(f"windows = {self.windows} is a share: use 0 to 1")
 
     def draw(self, generator: torch.Generator, *, is_window: bool = False) -> str:
-        """The name of a task."""
+        """The name of a random canvas task."""
         shares = self.window_tasks if is_window else self.tasks
         names = list(shares)
         weights = torch.tensor([shares[name] for name in names])

@@ -1,4 +1,5 @@
-"""Reconstruction losses that need no downloaded network: absolute error, gradients at several scales, a patch discriminator, KL."""
+"""Reconstruction losses without a pretrained network: gradients at several scales, and a patch
+discriminator."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,7 @@ from kinema.shapes import Float
 
 @dataclass(frozen=True)
 class ReconstructionConfig:
-    """Weights of the terms; `adversarial` is off at 0 and otherwise begins at `adversarial_from` steps."""
+    """Weights of the losses. `adversarial` starts at step `adversarial_from`; 0 turns it off."""
 
     gradient: float = 1.0
     gradient_scales: int = 3
@@ -31,9 +32,11 @@ class ReconstructionConfig:
 def gradient_difference(
     a: Float[Tensor, "b c f h w"], b: Float[Tensor, "b c f h w"], num_scales: int
 ) -> Tensor:
-    """Mean absolute difference of neighbouring-pixel differences, in x, y and time, over `num_scales` halvings of the picture.
+    """Mean absolute error of the finite differences in x, y and time, averaged over `num_scales` scales, each
+    half as large.
 
-    The edge term of Mathieu et al. 2016 (eq. 6) on a pyramid: errors of edges count at each size, errors of flat colour do not.
+    The gradient difference loss of Mathieu et al. 2016 (eq. 6) on a pyramid: it measures edges of every size,
+    not flat colour.
     """
     x = rearrange(a - b, "b c f h w -> (b f) c h w")
     num_frames = a.shape[2]
@@ -50,7 +53,8 @@ def gradient_difference(
 
 
 class Discriminator(nn.Module):
-    """Scores patches of single frames as real (high) or reconstructed (low): PatchGAN (Isola et al. 2017) with spectral norm."""
+    """Scores patches of single frames as real (high) or reconstructed (low): PatchGAN (Isola et al. 2017)
+    with spectral norm."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -71,8 +75,8 @@ class Discriminator(nn.Module):
 def adversarial_losses(discriminator: Discriminator, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """The generator's and the discriminator's hinge loss (Lim and Ye 2017) for one backward pass.
 
-    The generator's term sees detached discriminator weights and the discriminator's term a detached picture, so that the sum of both
-    gives each side its own gradient.
+    The generator's loss uses detached discriminator weights, and the discriminator's loss a detached video,
+    so that their sum has the right gradient for both.
     """
     frozen = {name: value.detach() for name, value in discriminator.state_dict(keep_vars=True).items()}
     generator_loss = -functional_call(discriminator, frozen, (fake,)).mean()

@@ -141,7 +141,7 @@ def test_the_command_line_answers_and_refuses(capsys):
     assert "--offload layers needs" in said
     for words, line in (
         (["--model", "wan-3"], "unknown model to plan for 'wan-3'"),
-        (["--utilisation", "2"], "at most 1"),
+        (["--utilisation", "2"], "use 0.001 to 1"),
     ):
         assert main(["plan", *words]) == 2
         assert line in capsys.readouterr().err
