@@ -1,4 +1,6 @@
-"""What every test runs under: few threads that sleep when idle, and shapes in signatures checked at every call."""
+"""What every test runs under: few threads that sleep when idle, and shapes in signatures checked at every
+call.
+"""
 
 import os
 
@@ -12,7 +14,8 @@ except ImportError:
 else:
     install_import_hook(
         ["kinema.nn", "kinema.models", "kinema.diffusion", "kinema.generation"],
-        # As text, because the hook wants it so. With the numeric tower an int is a float, as it is to other type checkers.
+        # As text, because the hook wants it so. With the numeric tower an int is a float, as it is to other
+        # type checkers.
         "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
     )
     shapes_are_checked = True

@@ -14,7 +14,7 @@ Answer = str | tuple[int, bytes]
 
 @contextmanager
 def serving(answer: Callable[[Asked], Answer]) -> Iterator[tuple[str, list[Asked]]]:
-    """The base address of an endpoint, and the requests that it gets: body, with path and headers beside it."""
+    """The base address of an endpoint, and the requests that it received: body, path and headers."""
     asked: list[Asked] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tests.data.curation.films import film, shot
 
-from kinema.checkpoints.folders import load_manifest
+from kinema.checkpoints.manifest import load_manifest
 from kinema.cli.main import main
 
 ROOT = Path(__file__).parents[1]

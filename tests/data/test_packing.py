@@ -1,4 +1,6 @@
-"""Batches of equal token count: nothing is lost, nothing comes twice, and the order is a pure function of seed and step."""
+"""Batches of equal token count: nothing is lost, nothing comes twice, and the order is a pure function of
+seed and step.
+"""
 
 import numpy as np
 import pytest

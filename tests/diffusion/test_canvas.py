@@ -1,4 +1,6 @@
-"""The canvas: known tokens stay bit for bit, edited ones start where they should, and the network sees one time per token."""
+"""The canvas: known tokens stay bit for bit, edited ones start where they should, and the network sees one
+time per token.
+"""
 
 import pytest
 import torch

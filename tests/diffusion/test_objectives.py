@@ -1,4 +1,6 @@
-"""Objectives: conversions give back what went in, weights agree with the papers, and drawn times follow their laws."""
+"""Objectives: conversions give back what went in, weights agree with the papers, and drawn times follow their
+laws.
+"""
 
 import math
 from typing import get_args
@@ -137,7 +139,9 @@ def test_uniform_weight_is_one(prediction):
 @pytest.mark.parametrize("law", TIMESTEP_SAMPLINGS)
 @pytest.mark.parametrize("shape", [7, (7,), (2, 1, 5, 1, 1)])
 def test_times_are_reproducible_and_in_range(law, shape):
-    first, again = (draw_times(shape, torch.Generator().manual_seed(3), sampling=law, shift=3.0) for _ in range(2))
+    first, again = (
+        draw_times(shape, torch.Generator().manual_seed(3), sampling=law, shift=3.0) for _ in range(2)
+    )
     assert torch.equal(first, again)
     assert first.shape == ((shape,) if isinstance(shape, int) else shape)
     assert first.dtype == torch.float32
@@ -157,7 +161,9 @@ def test_logit_normal_times_have_a_standard_normal_logit():
     logits = torch.logit(draw_times(20000, torch.Generator().manual_seed(0), sampling="logit_normal"))
     assert float(logits.mean()) == pytest.approx(0.0, abs=0.03)
     assert float(logits.std()) == pytest.approx(1.0, abs=0.03)
-    shifted = torch.logit(draw_times(20000, torch.Generator().manual_seed(0), sampling="logit_normal", shift=3.0))
+    shifted = torch.logit(
+        draw_times(20000, torch.Generator().manual_seed(0), sampling="logit_normal", shift=3.0)
+    )
     assert float(shifted.mean()) == pytest.approx(math.log(3.0), abs=0.03)
 
 

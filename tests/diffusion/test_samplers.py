@@ -1,4 +1,6 @@
-"""Samplers against exact answers: for Gaussian data the best denoiser and the end of the probability flow are known in closed form."""
+"""Samplers against exact answers: for Gaussian data the best denoiser and the end of the probability flow are
+known in closed form.
+"""
 
 import functools
 from collections.abc import Callable
@@ -37,7 +39,9 @@ def best_denoiser(mean: float, std: float, schedule: Schedule) -> Callable[[Tens
 
 
 def on_path(rank: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """Where the probability flow of N(MEAN, STD^2) is at t, for a sample that is `rank` standard deviations from the mean."""
+    """Where the probability flow of N(MEAN, STD^2) is at t, for a sample that is `rank` standard deviations
+    from the mean.
+    """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     return alpha * MEAN + torch.sqrt(alpha**2 * STD**2 + sigma**2) * rank
 

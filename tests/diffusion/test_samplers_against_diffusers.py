@@ -1,4 +1,6 @@
-"""Samplers against diffusers, step by step: both are fed the same sequence of network outputs from the same noise."""
+"""Samplers against diffusers, step by step: both are fed the same sequence of network outputs from the same
+noise.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +19,9 @@ SHAPE = (2, 4, 3, 5, 6)
 
 
 def outputs(num_steps: int) -> list[Tensor]:
-    """Network outputs with structure: a smooth path plus a little roughness, so that high orders matter and nothing explodes."""
+    """Network outputs with structure: a smooth path plus a little roughness, so that high orders matter and
+    nothing explodes.
+    """
     generator = torch.Generator().manual_seed(7)
     base, drift = torch.randn(2, *SHAPE, generator=generator)
     return [
@@ -161,6 +165,8 @@ def test_dpmpp_2m_is_dpm_solver_multistep_on_the_table_of_ddpm():
 
 
 def consistent(prediction: Prediction, times: Tensor, schedule: Schedule) -> list[Tensor]:
-    """Outputs that a network might give: the target for a slowly changing x0 and the noise that we start from."""
+    """Outputs that a network might give: the target for a slowly changing x0 and the noise that we start
+    from.
+    """
     x0s = [0.5 * output for output in outputs(len(times) - 1)]
     return [target(prediction, x0, NOISE, t, schedule) for x0, t in zip(x0s, times)]

@@ -1,4 +1,4 @@
-"""Every task on Wan models: with one time per token, and with one time for all (known latents are re-noised)."""
+"""Every task on Wan models: with one time per token, and with one time for all tokens."""
 
 import numpy as np
 import pytest

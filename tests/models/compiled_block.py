@@ -1,9 +1,11 @@
-"""Prints how many graphs one compiled block of the DiT needs for ten sizes and text lengths, and the largest relative error.
+"""Prints how many graphs one compiled block of the DiT needs for ten sizes and text lengths, and the largest
+relative error.
 
     python tests/models/compiled_block.py [--backend inductor]
 
-One graph is the first compilation, every further one a recompilation. The error is against the same block without
-compilation. "aot_eager" traces without generating code. `test_dit.py` runs this in a process of its own.
+One graph is the first compilation, every further one a recompilation. The error is against the same block
+without compilation. "aot_eager" traces without generating code. `test_dit.py` runs this in a process of its
+own.
 """
 
 import argparse

@@ -1,4 +1,6 @@
-"""The captioner: words to ids and back, a model that sees no word before its time, and learns what it is shown."""
+"""The captioner: words to ids and back, a model that sees no word before its time, and learns what it is
+shown.
+"""
 
 import numpy as np
 import pytest

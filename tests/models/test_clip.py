@@ -168,7 +168,9 @@ def test_the_scale_is_learned_but_at_most_100():
 
 
 def test_the_direction_of_motion_is_learned():
-    """A square that moves left or right: what one frame cannot tell, the two towers agree on after a few steps."""
+    """A square that moves left or right: what one frame cannot tell, the two towers agree on after a few
+    steps.
+    """
     torch.manual_seed(0)
     clip = CLIP(CONFIG, TOKENIZER)
     right = torch.full((1, 3, 3, 16, 16), -1.0)

@@ -1,4 +1,6 @@
-"""The expander only ever inserts: whatever its weights say, the user's words stand in the result, in their order."""
+"""The expander only ever inserts: whatever its weights say, the user's words stand in the result, in their
+order.
+"""
 
 import pytest
 import torch

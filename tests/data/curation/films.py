@@ -1,4 +1,6 @@
-"""Small films whose cuts, motion and borders are known, and broken or odd files. `python tests/curate/films.py FOLDER` makes all."""
+"""Small films whose cuts, motion and borders are known, and broken or odd files. `python
+tests/curate/films.py FOLDER` makes all.
+"""
 
 import os
 import shutil

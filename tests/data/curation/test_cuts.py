@@ -1,4 +1,4 @@
-"""Shots end where they end: known cuts, flashes, fades, and the cuts of a real clip as a person marks them."""
+"""Cut detection: known cuts, flashes, fades, and the cuts of a real clip as marked by eye."""
 
 import importlib.util
 from pathlib import Path

@@ -1,7 +1,8 @@
 """Data sets and interrupted builds of version 0.1.0 are read and continued without repeating their work.
 
-tests/released/0.1.0/dataset and dataset_interrupted were written by 0.1.0 from the files in dataset_inputs, the latter stopped
-before its shards were written. Only the probe of the input files is repeated: its key contains their times.
+tests/released/0.1.0/dataset and dataset_interrupted were written by 0.1.0 from the files in dataset_inputs,
+the latter stopped before its shards were written. Only the probe of the input files is repeated: its key
+contains their times.
 """
 
 import hashlib
@@ -32,7 +33,9 @@ SETTINGS = (
 
 @pytest.fixture
 def work(tmp_path, monkeypatch) -> Path:
-    """A copy of what 0.1.0 wrote and of its inputs, as the working directory, to which its paths are relative."""
+    """A copy of what 0.1.0 wrote and of its inputs, as the working directory, to which its paths are
+    relative.
+    """
     shutil.copytree(RELEASED / "dataset_inputs", tmp_path, dirs_exist_ok=True)
     for name in ("dataset", "dataset_interrupted"):
         shutil.copytree(RELEASED / name, tmp_path / name)

@@ -165,7 +165,8 @@ def test_a_clip_of_another_rate_and_shape_is_fitted_and_the_reply_says_how(pipel
     request, inputs = tasks.extend(FIELDS, clip, seconds=0.5, fps=FPS)
     result = pipeline.run(request, inputs=inputs)
     assert result.notes == (
-        "64x96, 30 frames at 24 fps: scaled to 48x32, with 56% of the picture cut off; taken at 8 fps, 10 frames",
+        "64x96, 30 frames at 24 fps: scaled to 48x32, with 56% of the picture cut off; "
+        "taken at 8 fps, 10 frames",
     )
     assert result.video.num_frames == 14
 

@@ -1,4 +1,4 @@
-"""The captioner task: clips are looked at once, short captions come first, and a folder tells what it scores."""
+"""The captioner task: features are computed once, short captions come first, the card has its scores."""
 
 import logging
 from pathlib import Path

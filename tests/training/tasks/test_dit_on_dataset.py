@@ -1,4 +1,6 @@
-"""The DiT learns from clips of any size: packed batches have the gradients of separate ones, and a stopped run goes on."""
+"""The DiT learns from clips of any size: packed batches have the gradients of separate ones, and a stopped
+run goes on.
+"""
 
 from pathlib import Path
 
@@ -33,7 +35,9 @@ SIZES = [(5, 4, 6), (1, 8, 4), (3, 6, 6), (5, 4, 6)]
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory, model_folder) -> Path:
-    """Clips of three sizes and two lengths, and a picture's worth of one frame, of the tiny VAE brought to std one."""
+    """Clips of three sizes and two lengths, and a picture's worth of one frame, of the tiny VAE brought to
+    std one.
+    """
     from kinema.checkpoints.components import load_clip, load_dit, load_vae
     from kinema.models.vae import VAE, VAEConfig
 

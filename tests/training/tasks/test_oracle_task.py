@@ -1,4 +1,6 @@
-"""The oracle task: targets that are the truth, round trips that are made once, a folder that loads and tells what it scores."""
+"""The oracle task: targets that are the truth, round trips that are made once, a folder that loads and tells
+what it scores.
+"""
 
 import logging
 from pathlib import Path

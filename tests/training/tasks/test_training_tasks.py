@@ -138,7 +138,10 @@ def test_windows_are_the_ends_of_longer_clips_and_pose_tasks_of_their_own(compon
     kinds = set()
     for step in range(8):
         batch = task.batch(step)
-        shown, known = batch["latents"], task._draw_canvases(batch, torch.Generator().manual_seed(step), (1, 2, 2))[0]
+        shown, known = (
+            batch["latents"],
+            task._draw_canvases(batch, torch.Generator().manual_seed(step), (1, 2, 2))[0],
+        )
         starts = [i for i in range(2) if torch.equal(shown[0, :, :], find(task, shown[0])[:, i : i + 3])]
         kinds.add(
             (tuple(starts), batch["first_frame"] > 0, bool(known[:, :, -1].all()), bool(known[:, :, 0].any()))
@@ -152,7 +155,9 @@ def find(task, latents):
     return next(clip for clip in clips if any(torch.equal(clip[:, i : i + 3], latents) for i in range(2)))
 
 
-def test_a_clip_that_reads_slots_and_keeps_to_its_captions_side_exports_the_same_network(components, tmp_path):
+def test_a_clip_that_reads_slots_and_keeps_to_its_captions_side_exports_the_same_network(
+    components, tmp_path
+):
     sizes = (
         "model.text_width=32",
         "model.video_width=32",
@@ -169,7 +174,8 @@ def test_a_clip_that_reads_slots_and_keeps_to_its_captions_side_exports_the_same
     assert {"slots", "foil_loss", "direction"} <= set(metrics)
     assert train(task, tmp_path / "clip")
     before, after = (
-        load_component(folder / "export", CLIP).state_dict() for folder in (components / "clip", tmp_path / "clip")
+        load_component(folder / "export", CLIP).state_dict()
+        for folder in (components / "clip", tmp_path / "clip")
     )
     assert set(before) == set(after)
 

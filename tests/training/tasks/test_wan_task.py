@@ -59,7 +59,8 @@ def write_dataset(folder, model):
     (folder / "shards").mkdir(parents=True)
     save_file(latents, folder / "shards" / "one.safetensors")
     blank = {
-        name: {str: "", int: 0, float: 0.0, bool: False}[kind] for name, kind in ClipRow.__annotations__.items()
+        name: {str: "", int: 0, float: 0.0, bool: False}[kind]
+        for name, kind in ClipRow.__annotations__.items()
     }
     blank |= {"verdict": "kept", "licence": "CC0", "fps": 16.0, "shard": "one.safetensors"}
     rows = []
@@ -164,7 +165,10 @@ def test_all_weights_are_trained_and_the_model_is_whole(folders, tmp_path):
     assert (export.layout, export.has_token_times) == ("diffusers", True)
     weights, after = find_wan_files(folder).backbones[0].state, export.backbones[0].state
     assert sum(not torch.equal(tensor, after[name]) for name, tensor in weights.items()) > 0.9 * len(weights)
-    assert all(torch.equal(tensor, export.vae.state[name]) for name, tensor in find_wan_files(folder).vae.state.items())
+    assert all(
+        torch.equal(tensor, export.vae.state[name])
+        for name, tensor in find_wan_files(folder).vae.state.items()
+    )
     diffusers = pytest.importorskip("diffusers")
     model, place = diffusers.WanTransformer3DModel, tmp_path / "run" / "export" / "transformer"
     theirs = model.from_config(model.load_config(place, local_files_only=True))

@@ -63,7 +63,9 @@ def with_random_weights(module, seed, std):
 
 
 def tokenizer():
-    """A unigram tokenizer whose pieces are `WORDS` and single letters, in T5's manner: no start token, `</s>` at the end."""
+    """A unigram tokenizer whose pieces are `WORDS` and single letters, in T5's manner: no start token, `</s>`
+    at the end.
+    """
     transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
