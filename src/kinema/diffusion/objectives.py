@@ -139,7 +139,9 @@ def draw_times(
     generator on the host gives the same times on every device.
     """
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    times = shift_time(lookup(TIMESTEP_SAMPLINGS, sampling, kind="timestep sampling")(sizes, generator), shift)
+    times = shift_time(
+        lookup(TIMESTEP_SAMPLINGS, sampling, kind="timestep sampling")(sizes, generator), shift
+    )
     return times if device is None else times.to(device)
 
 

@@ -1,16 +1,20 @@
-"""Samplers: from noise to clean samples along a falling list of times, as pure functions over `denoise(x, t) -> x0`.
+"""Samplers: from noise to clean samples along falling times, as pure functions over `denoise(x, t) -> x0`.
 
-Guidance, known tokens, previews and caches wrap `denoise`; a sampler sees one scalar time and calls the network, nothing else.
-All of them take `times` falling strictly to its end, usually 0 (see `time_grid`), and one schedule. The few numbers of a step are
-worked out in double precision on the host; tensors stay in the dtype and on the device of `x`.
+Guidance, known tokens, previews and caches wrap `denoise`. A sampler works with one scalar time and one
+network call at a time. `times` fall strictly, usually to 0 (see `time_grid`). The coefficients of a step are
+computed in double precision on the host; tensors stay in the dtype and on the device of `x`.
 
     x = SAMPLERS["unipc"](denoise, noise, time_grid(20, shift=3.0), Linear())
+
+A method is a function of `denoise`, `x` and a `Walk`, which holds the coefficients and reports every step.
+`sampler` turns it into a function with the signature of `Sampler`.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import wraps
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,23 +31,28 @@ Noise = Callable[[int], Tensor]
 """Standard normal noise for the step of that index, in the shape, dtype and device of `x`."""
 
 OnStep = Callable[[int, Tensor, Tensor], None]
-"""Called after every step with its index, the sample after it, and the last estimate of x0; what it raises ends the sampling."""
+"""Called after every step with its index, the new sample and the last estimate of x0. An exception ends the
+sampling."""
 
 
 @dataclass
 class SamplerState:
-    """Where a sampler stands, for going on later: with `x`, all that the steps to come depend on.
+    """The position of a sampler in its steps. With `x` it is all that the remaining steps depend on.
 
-    A sampler updates it in place after every step, before `on_step`. To go on, give the saved `x`, the same times and the saved state:
-    the result is the same bit for bit.
+    A sampler updates it in position after every step, before `on_step`. To resume, pass the saved `x`, the
+    same times and the saved state: the result is the same bit for bit.
     """
 
     next_step: int = 0
     tensors: list[Tensor] = field(default_factory=list)
 
 
+@runtime_checkable
 class Sampler(Protocol):
-    """A function of the table `SAMPLERS`: the clean sample that `x`, pure noise at `times[0]`, becomes at `times[-1]`."""
+    """A function in `SAMPLERS`: the sample at `times[-1]` from the sample `x` at `times[0]`.
+
+    Raises `ValueError` for times that do not fall strictly.
+    """
 
     def __call__(
         self,
@@ -58,53 +67,80 @@ class Sampler(Protocol):
     ) -> Tensor: ...
 
 
-class _Walk:
-    """The steps still to take, with alpha, sigma and log SNR at every time as plain numbers."""
+class Walk:
+    """The remaining steps, with alpha, sigma and log SNR at every time as plain numbers, and the noise of a
+    step.
 
-    def __init__(self, times: Tensor, schedule: Schedule, on_step: OnStep | None, state: SamplerState | None):
+    Raises `ValueError` for times that do not fall strictly.
+    """
+
+    def __init__(
+        self,
+        times: Tensor,
+        schedule: Schedule,
+        noise: Noise | None,
+        on_step: OnStep | None,
+        state: SamplerState | None,
+    ) -> None:
         if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
             raise ValueError(f"times must be at least two numbers that fall strictly, not {times.tolist()}")
+
         exact = times.to(CPU).double()
         self.times = times
         self.alpha: list[float] = schedule.alpha(exact).tolist()
         self.sigma: list[float] = schedule.sigma(exact).tolist()
         self.log_snr = [_log(a) - _log(s) for a, s in zip(self.alpha, self.sigma)]
         self.num_steps = len(times) - 1
+        self.noise = noise
         self.state = state if state is not None else SamplerState()
         self.on_step = on_step
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        """Index and time of every step still to take."""
+        """Index and time of every remaining step."""
         for i in range(self.state.next_step, self.num_steps):
             yield i, self.times[i]
 
-    def took(self, i: int, x: Tensor, x0: Tensor, memory: Sequence[Tensor] = ()) -> None:
-        """Note that step `i` is done, and what the next one must remember."""
+    def finish_step(self, i: int, x: Tensor, x0: Tensor, memory: Sequence[Tensor] = ()) -> None:
+        """Record that step `i` is done, with the tensors that the next step needs, and call `on_step`."""
         self.state.next_step, self.state.tensors = i + 1, list(memory)
         if self.on_step is not None:
             self.on_step(i, x, x0)
 
 
-def ddpm(
-    denoise: Denoise,
-    x: Tensor,
-    times: Float[Tensor, "u"],
-    schedule: Schedule,
-    *,
-    noise: Noise | None = None,
-    on_step: OnStep | None = None,
-    state: SamplerState | None = None,
-) -> Tensor:
-    """Clean samples by drawing each step from the posterior q(x_s | x_t, x0) (ancestral sampling; Ho et al. 2020, eq. 6-7).
+def sampler(method: Callable[[Denoise, Tensor, Walk], Tensor]) -> Sampler:
+    """`method` as a `Sampler`."""
 
-    Written for any alpha and sigma as in Kingma et al. 2021, appendix A, with the smaller of the paper's two variances. Needs `noise`,
-    which is not asked for the step that ends at t = 0.
+    @wraps(method)
+    def sample(
+        denoise: Denoise,
+        x: Tensor,
+        times: Float[Tensor, "u"],
+        schedule: Schedule,
+        *,
+        noise: Noise | None = None,
+        on_step: OnStep | None = None,
+        state: SamplerState | None = None,
+    ) -> Tensor:
+        return method(denoise, x, Walk(times, schedule, noise, on_step, state))
+
+    return sample
+
+
+@sampler
+def ddpm(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
+    """Clean samples by drawing each step from the posterior q(x_s | x_t, x0) (ancestral sampling; Ho et al.
+    2020, eq. 6-7).
+
+    Written for any alpha and sigma as in Kingma et al. 2021, appendix A, with the smaller of the two
+    variances of the paper. Needs `noise`, which is not called for the step that ends at t = 0. Raises
+    `ConfigError` without it.
     """
+    noise = walk.noise
     if noise is None:
         raise ConfigError(
             "the sampler 'ddpm' draws noise at every step: give noise=, a function of the step index"
         )
-    walk = _Walk(times, schedule, on_step, state)
+
     a, s = walk.alpha, walk.sigma
     for i, t in walk:
         x0 = denoise(x, t)
@@ -113,75 +149,52 @@ def ddpm(
         x = (ratio * (s[i + 1] / s[i]) ** 2) * x + (a[i + 1] * fresh_variance / s[i] ** 2) * x0
         if s[i + 1] > 0:
             x = x + (math.sqrt(max(fresh_variance, 0.0)) * s[i + 1] / s[i]) * noise(i)
-        walk.took(i, x, x0)
+        walk.finish_step(i, x, x0)
     return x
 
 
-def ddim(
-    denoise: Denoise,
-    x: Tensor,
-    times: Float[Tensor, "u"],
-    schedule: Schedule,
-    *,
-    noise: Noise | None = None,
-    on_step: OnStep | None = None,
-    state: SamplerState | None = None,
-) -> Tensor:
-    """Clean samples by the deterministic update of DDIM (Song et al. 2021, eq. 12 with eta = 0). Order one; never asks for `noise`.
+@sampler
+def ddim(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
+    """Clean samples by the deterministic update of DDIM (Song et al. 2021, eq. 12 with eta = 0). Order one.
 
-    The noise is taken to be (x - alpha x0) / sigma and kept, so the last step, to t = 0, gives x0 itself bit for bit.
+    The noise (x - alpha x0) / sigma is kept, so the last step, to t = 0, gives x0 itself bit for bit.
     """
-    walk = _Walk(times, schedule, on_step, state)
     a, s = walk.alpha, walk.sigma
     for i, t in walk:
         x0 = denoise(x, t)
         kept = s[i + 1] / s[i]
         x = kept * x + (a[i + 1] - a[i] * kept) * x0
-        walk.took(i, x, x0)
+        walk.finish_step(i, x, x0)
     return x
 
 
-def euler(
-    denoise: Denoise,
-    x: Tensor,
-    times: Float[Tensor, "u"],
-    schedule: Schedule,
-    *,
-    noise: Noise | None = None,
-    on_step: OnStep | None = None,
-    state: SamplerState | None = None,
-) -> Tensor:
-    """Clean samples by Euler's method for the probability flow in its straight form (Liu et al. 2022). Order one; never asks for `noise`.
+@sampler
+def euler(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
+    """Clean samples by Euler's method for the probability flow in its straight form (Liu et al. 2022). Order
+    one.
 
-    On any schedule u = x / (alpha + sigma) moves on the linear path at the time r = sigma / (alpha + sigma), with velocity (u - x0) / r.
-    There Euler's step is DDIM's, so `euler` and `ddim` differ by rounding only; this one rounds as flow-matching code does.
+    On any schedule u = x / (alpha + sigma) moves on the linear path at the time r = sigma / (alpha + sigma),
+    with velocity (u - x0) / r. There Euler's step is DDIM's, so `euler` and `ddim` differ by rounding only;
+    this one rounds like flow-matching code.
     """
-    walk = _Walk(times, schedule, on_step, state)
     scale = [a + s for a, s in zip(walk.alpha, walk.sigma)]
     r = [s / c for s, c in zip(walk.sigma, scale)]
     for i, t in walk:
         x0 = denoise(x, t)
         u = x / scale[i]
         x = scale[i + 1] * (u + (r[i + 1] - r[i]) * ((u - x0) / r[i]))
-        walk.took(i, x, x0)
+        walk.finish_step(i, x, x0)
     return x
 
 
-def heun(
-    denoise: Denoise,
-    x: Tensor,
-    times: Float[Tensor, "u"],
-    schedule: Schedule,
-    *,
-    noise: Noise | None = None,
-    on_step: OnStep | None = None,
-    state: SamplerState | None = None,
-) -> Tensor:
-    """Clean samples by Heun's method (Karras et al. 2022, algorithm 1) in the straight form of `euler`. Order two; never asks for `noise`.
+@sampler
+def heun(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
+    """Clean samples by Heun's method (Karras et al. 2022, algorithm 1) in the straight form of `euler`. Order
+    two.
 
-    Two network calls a step, one in the step that ends at t = 0, where no velocity is defined: 2 n - 1 in all.
+    Two network calls per step, but one in the step that ends at t = 0, where no velocity is defined: 2 n - 1
+    in all.
     """
-    walk = _Walk(times, schedule, on_step, state)
     scale = [a + s for a, s in zip(walk.alpha, walk.sigma)]
     r = [s / c for s, c in zip(walk.sigma, scale)]
     for i, t in walk:
@@ -193,25 +206,17 @@ def heun(
             x0 = denoise(scale[i + 1] * ahead, walk.times[i + 1])
             ahead = u + (r[i + 1] - r[i]) * 0.5 * (velocity + (ahead - x0) / r[i + 1])
         x = scale[i + 1] * ahead
-        walk.took(i, x, x0)
+        walk.finish_step(i, x, x0)
     return x
 
 
-def dpmpp_2m(
-    denoise: Denoise,
-    x: Tensor,
-    times: Float[Tensor, "u"],
-    schedule: Schedule,
-    *,
-    noise: Noise | None = None,
-    on_step: OnStep | None = None,
-    state: SamplerState | None = None,
-) -> Tensor:
-    """Clean samples by DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). Order two, one network call a step; never asks for `noise`.
+@sampler
+def dpmpp_2m(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
+    """Clean samples by DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). Order two, one network call per step.
 
-    The first step is of order one, as is one that touches an infinite log SNR (from alpha = 0, to t = 0), and the last of fewer than 15.
+    Of order one are the first step, a step at an infinite log SNR (from alpha = 0 or to t = 0), and the last
+    of fewer than 15 steps.
     """
-    walk = _Walk(times, schedule, on_step, state)
     a, s, log_snr = walk.alpha, walk.sigma, walk.log_snr
     for i, t in walk:
         x0 = mixed = denoise(x, t)
@@ -221,7 +226,7 @@ def dpmpp_2m(
             weight = 0.5 * h / (log_snr[i] - log_snr[i - 1])
             mixed = (1 + weight) * x0 - weight * walk.state.tensors[0]
         x = (s[i + 1] / s[i]) * x - (a[i + 1] * math.expm1(-h)) * mixed
-        walk.took(i, x, x0, [x0])
+        walk.finish_step(i, x, x0, [x0])
     return x
 
 
@@ -236,67 +241,74 @@ def unipc(
     state: SamplerState | None = None,
     order: int = 2,
 ) -> Tensor:
-    """Clean samples by UniPC-`order` with B(h) = e^h - 1 (Zhao et al. 2023, "bh2", predicting x0). Never asks for `noise`.
+    """Clean samples by UniPC-`order` with B(h) = e^h - 1 (Zhao et al. 2023, "bh2", predicting x0).
 
-    One network call a step serves twice: it corrects the sample it was made at, then predicts the next. The order is lower in the
-    first and last steps, and where a log SNR is infinite. Wan and diffusers use order 2.
+    Each network call is used twice: it corrects the sample at its time, then predicts the next. The order is
+    lower in the first and last steps, and where a log SNR is infinite. Wan and diffusers use order 2. Raises
+    `ConfigError` for an order below 1.
     """
     if order < 1:
         raise ConfigError(f"order={order}: UniPC needs an order of 1 or more; 2 and 3 are usual")
-    walk = _Walk(times, schedule, on_step, state)
+
+    walk = Walk(times, schedule, noise, on_step, state)
     for i, t in walk:
         x0 = denoise(x, t)
         estimates: list[Tensor] = []
         if walk.state.tensors:
             before, *estimates = walk.state.tensors
             x = _unified_step(walk, i - 1, before, estimates, _usable_order(walk, i - 1, order), x0)
+
         estimates = [*estimates, x0][-order:]
         corrected = x
         x = _unified_step(walk, i, corrected, estimates, _usable_order(walk, i, order))
-        walk.took(i, x, x0, [corrected, *estimates])
+        walk.finish_step(i, x, x0, [corrected, *estimates])
     return x
 
 
-def _usable_order(walk: _Walk, i: int, order: int) -> int:
-    """Order of step `i`: no more than the estimates at hand with a finite log SNR, nor than the steps left."""
+def _usable_order(walk: Walk, i: int, order: int) -> int:
+    """Order of step `i`: at most the number of estimates with a finite log SNR, and of the remaining
+    steps."""
+    most = min(order, walk.num_steps - i, i + 1)
     usable = 1
-    while (
-        usable < min(order, walk.num_steps - i)
-        and i - usable >= 0
-        and math.isfinite(walk.log_snr[i - usable])
-    ):
+    while usable < most and math.isfinite(walk.log_snr[i - usable]):
         usable += 1
     return usable
 
 
 def _unified_step(
-    walk: _Walk, i: int, x: Tensor, estimates: Sequence[Tensor], order: int, arrived: Tensor | None = None
+    walk: Walk, i: int, x: Tensor, estimates: Sequence[Tensor], order: int, arrived: Tensor | None = None
 ) -> Tensor:
-    """The sample at time i + 1 from that at time i: predicted (UniP), or corrected by `arrived`, the estimate made at i + 1 (UniC)."""
+    """The sample at time i + 1 from the sample `x` at time i.
+
+    Predicted (UniP), or with `arrived`, the estimate of x0 at time i + 1, corrected (UniC).
+    """
     log_snr, x0 = walk.log_snr, estimates[-1]
     h = log_snr[i + 1] - log_snr[i]
     growth = math.expm1(-h)
-    # Places of the other estimates, in units of the step, and their divided differences from the latest one.
-    places = [(log_snr[i - k] - log_snr[i]) / h for k in range(1, order)]
-    slopes = [(estimates[-1 - k] - x0) / place for k, place in enumerate(places, start=1)]
+    # Positions of the other estimates in units of the step, and their divided differences from the latest.
+    positions = [(log_snr[i - k] - log_snr[i]) / h for k in range(1, order)]
+    slopes = [(estimates[-1 - k] - x0) / position for k, position in enumerate(positions, start=1)]
     if arrived is not None:
-        places, slopes = [*places, 1.0], [*slopes, arrived - x0]
+        positions, slopes = [*positions, 1.0], [*slopes, arrived - x0]
     x = (walk.sigma[i + 1] / walk.sigma[i]) * x - (walk.alpha[i + 1] * growth) * x0
-    for weight, slope in zip(_unified_weights(h, places), slopes):
+    for weight, slope in zip(_unified_weights(h, positions), slopes):
         x = x - (walk.alpha[i + 1] * growth * weight) * slope
     return x
 
 
-def _unified_weights(h: float, places: Sequence[float]) -> list[float]:
-    """Weights of the divided differences: the Vandermonde system of Zhao et al. 2023, theorem 3.1; one half for a single one."""
-    if len(places) < 2:
-        return [0.5] * len(places)
+def _unified_weights(h: float, positions: Sequence[float]) -> list[float]:
+    """Weights of the divided differences: the Vandermonde system of Zhao et al. 2023, theorem 3.1.
+
+    A single difference has the weight one half.
+    """
+    if len(positions) < 2:
+        return [0.5] * len(positions)
     growth = math.expm1(-h)
     matrix = torch.tensor(
-        [[place**row for place in places] for row in range(len(places))], dtype=torch.float64
+        [[position**row for position in positions] for row in range(len(positions))], dtype=torch.float64
     )
     right, phi, factorial = [], growth / -h - 1, 1
-    for k in range(1, len(places) + 1):
+    for k in range(1, len(positions) + 1):
         right.append(phi * factorial / growth)
         factorial *= k + 1
         phi = phi / -h - 1 / factorial
