@@ -17,7 +17,8 @@ C = TypeVar("C")
 
 
 def read_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The tables of a TOML file, merged over those of the file that `base` names. Raises `ConfigError` naming the file.
+    """The tables of a TOML file, merged over those of the file that `base` names. Raises `ConfigError` naming
+    the file.
 
     `above` are the files that extend this one; they detect a cycle.
     """
@@ -47,7 +48,10 @@ def merge(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def override(tables: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """`tables` after assignments such as `optimizer.lr=3e-4`. The value is TOML; a bare word is a string. Raises `ConfigError`."""
+    """`tables` after assignments such as `optimizer.lr=3e-4`.
+
+    The value is TOML; a bare word is a string. Raises `ConfigError`.
+    """
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not name.strip():
@@ -67,7 +71,8 @@ def override(tables: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
 def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
     """An instance of the dataclass `cls`.
 
-    Raises `ConfigError` for an unknown key (naming the nearest), a wrong type or a missing value; `where` is the table in messages.
+    Raises `ConfigError` for an unknown key (naming the nearest), a wrong type or a missing value; `where` is
+    the table in messages.
     """
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
@@ -97,7 +102,9 @@ def load(cls: type[C], path: Path | None = None, assignments: Sequence[str] = ()
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain tables without None values: `from_dict(type(config), to_dict(config)) == config`."""
+    """A configuration as plain tables without None values: `from_dict(type(config), to_dict(config)) ==
+    config`.
+    """
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -118,7 +125,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
-    """`value` converted to the annotated type `kind`. Raises `ConfigError` naming the key and the expected type."""
+    """`value` converted to the annotated type `kind`.
+
+    Raises `ConfigError` naming the key and the expected type.
+    """
     origin, options = get_origin(kind), get_args(kind)
     if origin is Literal:
         if value in options:

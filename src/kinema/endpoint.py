@@ -1,4 +1,6 @@
-"""Chat endpoints that speak OpenAI's protocol (`POST URL/chat/completions`): hosted ones, vLLM, llama.cpp, Ollama and others."""
+"""A client for chat endpoints with OpenAI's protocol (`POST URL/chat/completions`): hosted ones, vLLM,
+llama.cpp, Ollama.
+"""
 
 import base64
 import json
@@ -14,27 +16,29 @@ from urllib.parse import urlsplit
 from kinema.errors import ConfigError, EndpointError
 
 PATH = "/chat/completions"
-WORTH_RETRYING = (408, 409, 425, 429, 500, 502, 503, 504)
-"""Answers that another try may change: the server is busy, restarting or waits for something."""
-SHOWN_CHARACTERS = 200
+RETRIED_CODES = (408, 409, 425, 429, 500, 502, 503, 504)
+"""Status codes of temporary failures: the server is busy or restarting."""
+MAX_SHOWN_CHARACTERS = 200
+"""Characters of an answer in an error message."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a chat model is asked. Raises `ConfigError` for an address that is none, or a number that makes no sense."""
+    """A chat model behind an address. Raises `ConfigError` for an invalid address or number."""
 
     url: str
-    """The base, e.g. http://localhost:8000/v1."""
+    """Base address, e.g. http://localhost:8000/v1."""
     model: str = "default"
     key_variable: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key; nothing is sent when it is not set. The key itself is never stored or shown."""
+    """Environment variable of the API key; no key is sent if it is not set. The key is never stored or shown."""
     temperature: float = 0.0
     max_tokens: int = 300
     timeout_s: float = 60.0
-    """For one try, from its start to its last byte being waited for."""
+    """Timeout of one attempt."""
     retries: int = 3
-    """Further tries after one that failed for a reason which may pass, each after twice as long a pause."""
+    """Further attempts after a temporary failure."""
     pause_s: float = 0.5
+    """Pause before the first retry; each further pause is twice as long."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -49,9 +53,11 @@ class Endpoint:
             )
 
     def ask(self, instructions: str, text: str, pictures: Sequence[bytes] = ()) -> str:
-        """What the model answers to `text` (and PNG `pictures`) under `instructions`, stripped.
+        """The model's answer to `text` (and PNG `pictures`) with `instructions` as the system prompt,
+        stripped.
 
-        Raises `EndpointError` that names the address, when no try succeeds or the answer is not of the protocol.
+        Raises `EndpointError` that names the address if every attempt fails or the answer is not a chat
+        completion.
         """
         content: Any = text
         if pictures:
@@ -60,20 +66,22 @@ class Endpoint:
                 {"type": "text", "text": text},
                 *({"type": "image_url", "image_url": {"url": url}} for url in urls),
             ]
+
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": content}]
-        asked = {
+        body = {
             "model": self.model,
             "messages": messages,
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
-        said = self._post(json.dumps(asked).encode())
+
+        response = self._post(json.dumps(body).encode())
         try:
-            answer = json.loads(said)["choices"][0]["message"]["content"]
+            answer = json.loads(response)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError):
             answer = None
         if not isinstance(answer, str) or not answer.strip():
-            raise EndpointError(f"{self._address} gave no chat completion: {_shown(said)}")
+            raise EndpointError(f"{self._address} gave no chat completion: {_shown(response)}")
         return answer.strip()
 
     @property
@@ -84,8 +92,9 @@ class Endpoint:
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(self.key_variable):
             headers["Authorization"] = f"Bearer {key}"
+
         request = urllib.request.Request(self._address, data=body, headers=headers)
-        failed = ""
+        failure = ""
         for attempt in range(self.retries + 1):
             if attempt:
                 time.sleep(self.pause_s * 2 ** (attempt - 1))
@@ -94,16 +103,17 @@ class Endpoint:
                     return bytes(response.read())
             except urllib.error.HTTPError as error:
                 with error:
-                    failed = f"HTTP {error.code}: {_shown(error.read())}"
-                if error.code not in WORTH_RETRYING:
+                    failure = f"HTTP {error.code}: {_shown(error.read())}"
+                if error.code not in RETRIED_CODES:
                     raise EndpointError(
-                        f"{self._address} refused: {failed}{_hint(error.code, self)}"
+                        f"{self._address} refused: {failure}{_hint(error.code, self)}"
                     ) from None
             except OSError as error:  # URLError, a timeout and a reset connection are OSErrors
-                failed = str(getattr(error, "reason", error)) or type(error).__name__
+                failure = str(getattr(error, "reason", error)) or type(error).__name__
+
         tries = f"{self.retries + 1} tries" if self.retries else "1 try"
         raise EndpointError(
-            f"{self._address} cannot be reached after {tries} of up to {self.timeout_s:g} s: {failed}"
+            f"{self._address} cannot be reached after {tries} of up to {self.timeout_s:g} s: {failure}"
         )
 
 
@@ -113,5 +123,5 @@ def _hint(code: int, endpoint: Endpoint) -> str:
     return f" (the model asked for is '{endpoint.model}')" if code in (400, 404) else ""
 
 
-def _shown(said: bytes) -> str:
-    return " ".join(said.decode(errors="replace").split())[:SHOWN_CHARACTERS] or "an empty answer"
+def _shown(answer: bytes) -> str:
+    return " ".join(answer.decode(errors="replace").split())[:MAX_SHOWN_CHARACTERS] or "an empty answer"

@@ -1,24 +1,27 @@
-"""The errors a user can meet, as one tree.
+"""The errors of Kinema, in one tree.
 
-KinemaError                 anything a user can put right; the command line prints it as one line and exits with 2
-├── ConfigError             a recipe or option: unknown key, wrong type, impossible value
-├── UnknownName             a name that is in no table (sampler, world, backbone...); lists the known ones
-├── RequestError            a request that the model cannot fulfil: prompt, size, length, steps
-├── DataError               a data set that cannot be built, read or trained on: too many unusable files, nothing kept, damaged shards
-├── VideoError              a file that cannot be read or written as video
-├── ModelError              a model folder: missing, truncated or wrong tensors
-├── EndpointError           a model behind an address that does not answer, or not as it should
-├── OutputError             nowhere to write: no permission, full disk, a folder in the way
-└── TrainingError           a run that cannot go on: no data, too many non-finite steps, a checkpoint of another recipe
+KinemaError                 an error that the user can correct; the command line prints it as one line and
+exits with 2 ├── ConfigError             a recipe or an option: unknown key, wrong type, impossible value ├──
+UnknownName             a name that is in no table (sampler, world, backbone...); the message lists the known
+ones ├── RequestError            a request that the model cannot fulfil: prompt, size, length, steps ├──
+DataError               a data set that cannot be built, read or trained on ├── VideoError              a file
+that cannot be read or written as video ├── ModelError              a model folder: missing, truncated or
+wrong tensors ├── EndpointError           a chat endpoint that does not answer, or answers outside its
+protocol ├── OutputError             a result that cannot be written: no permission, full disk, an existing
+folder └── TrainingError           a run that cannot continue: no data, non-finite steps, a checkpoint of
+another recipe
 """
 
 
 class KinemaError(ValueError):
-    """Base of all errors that a user can put right. The message says what was given, what is needed and what to do."""
+    """Base of all errors that the user can correct.
+
+    The message states what was given, what is needed and what to do.
+    """
 
 
 class ConfigError(KinemaError):
-    """A recipe or an option is wrong."""
+    """A recipe or an option is invalid."""
 
 
 class UnknownName(KinemaError):
@@ -26,7 +29,7 @@ class UnknownName(KinemaError):
 
 
 class RequestError(KinemaError):
-    """A request cannot be fulfilled as it stands."""
+    """The model cannot fulfil a request."""
 
 
 class DataError(KinemaError):
@@ -38,16 +41,16 @@ class VideoError(KinemaError):
 
 
 class ModelError(KinemaError):
-    """A model folder does not hold what its configuration says."""
+    """A model folder is incomplete, damaged or of another kind."""
 
 
 class EndpointError(KinemaError):
-    """A model behind an address does not answer, or not as it should."""
+    """A chat endpoint does not answer, or answers outside its protocol."""
 
 
 class OutputError(KinemaError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written."""
 
 
 class TrainingError(KinemaError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""

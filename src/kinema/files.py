@@ -51,10 +51,12 @@ def output_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """An empty file beside `path` to write into. When the body ends, it is synced to disk and renamed to `path`.
+    """An empty file beside `path` to write into. When the body ends, it is synced to disk and renamed to
+    `path`.
 
-    An exception of the body, KeyboardInterrupt included, deletes it and leaves `path` unchanged. Missing parent folders are
-    created. Raises `OutputError` if the file cannot be created or renamed; errors of the body pass through (`output_errors`).
+    An exception of the body, KeyboardInterrupt included, deletes it and leaves `path` unchanged. Missing
+    parent folders are created. Raises `OutputError` if the file cannot be created or renamed; errors of the
+    body pass through (`output_errors`).
     """
     partial = path.with_name(f".kinema-{secrets.token_hex(6)}.partial")
     with output_errors(path):
@@ -76,11 +78,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path, mark: str) -> Iterator[Path]:
-    """A new folder beside `folder` to write into. When the body ends, it is synced to disk and renamed to `folder`.
+    """A new folder beside `folder` to write into. When the body ends, it is synced to disk and renamed to
+    `folder`.
 
-    An existing folder is replaced if it is empty or holds the file `mark`. An exception of the body deletes the new folder and
-    leaves the existing one unchanged. The next call for the same folder deletes what a killed process left.
-    Raises `OutputError` for an existing file or a folder without `mark`, and for an OSError or SafetensorError of the body.
+    An existing folder is replaced if it is empty or holds the file `mark`. An exception of the body deletes
+    the new folder and leaves the existing one unchanged. The next call for the same folder deletes what a
+    killed process left. Raises `OutputError` for an existing file or a folder without `mark`, and for an
+    OSError or SafetensorError of the body.
     """
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / mark).is_file())):
         raise OutputError(f"{folder} is in the way: it is not a folder that Kinema wrote")
@@ -125,7 +129,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_json(file: Path, error: type[KinemaError] = ModelError) -> dict[str, Any]:
-    """The object in a JSON file. Raises `error` naming the file if it is missing, damaged or holds another type."""
+    """The object in a JSON file.
+
+    Raises `error` naming the file if it is missing, damaged or holds another type.
+    """
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -151,5 +158,7 @@ def sha256_of(file: Path) -> str:
 
 
 def content_key(value: Any) -> str:
-    """32 hexadecimal digits of the SHA-256 of a plain JSON value; the order of keys in objects does not matter."""
+    """32 hexadecimal digits of the SHA-256 of a plain JSON value; the order of keys in objects does not
+    matter.
+    """
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

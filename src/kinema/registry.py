@@ -1,4 +1,4 @@
-"""Tables of names: one way to look a name up, and one way to say that it is not there."""
+"""Lookup in tables of names, with an error that lists the known names."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -10,14 +10,16 @@ T = TypeVar("T")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest in spelling to `name`, whatever the case, or None when nothing is close."""
+    """The known name closest in spelling to `name`, ignoring case, or None if none is close (difflib ratio
+    below 0.6).
+    """
     by_spelling = {other.casefold(): other for other in known}
     matches = get_close_matches(name.casefold(), list(by_spelling), n=1, cutoff=0.6)
     return by_spelling[matches[0]] if matches else None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line that says `name` is unknown, which name is near, and which ones there are."""
+    """An error message for an unknown name, with the nearest and all known names."""
     names = sorted(known)
     near = nearest(name, names)
     hint = f"; did you mean '{near}'?" if near else ""
@@ -25,7 +27,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def lookup(table: Mapping[str, T], name: str, *, kind: str) -> T:
-    """The entry of `table` called `name`. Raises `UnknownName`, which lists the known names and the nearest."""
+    """The entry `name` of `table`. Raises `UnknownName`, which lists the nearest and all known names."""
     if name not in table:
         raise UnknownName(unknown(kind, name, table))
     return table[name]

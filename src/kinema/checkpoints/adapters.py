@@ -1,7 +1,9 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021): read in every naming that is in use, merged into a backbone, trained and written.
+"""Low-rank adapters (LoRA, Hu et al. 2021): read in every naming that is in use, merged into a backbone,
+trained and written.
 
-A pair (down, up) adds `scale * alpha / rank * up @ down` to the matrix of a linear layer. Files name the layers as diffusers or as the
-original code does, with one of `PREFIXES` in front or none, with dots or (kohya, musubi) underscores, and the pair as one of `SUFFIXES`.
+A pair (down, up) adds `scale * alpha / rank * up @ down` to the matrix of a linear layer. Files name the
+layers as diffusers or as the original code does, with one of `PREFIXES` in front or none, with dots or
+(kohya, musubi) underscores, and the pair as one of `SUFFIXES`.
 """
 
 import re
@@ -48,7 +50,9 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out", "mlp.expand", "mlp.project")
 
 @dataclass(frozen=True)
 class LoRAFile:
-    """An adapter to apply: `FILE[:scale[:high|low]]`; the last names the one expert it is for, of a model that has two."""
+    """An adapter to apply: `FILE[:scale[:high|low]]`; the last names the one expert it is for, of a model
+    that has two.
+    """
 
     path: Path
     scale: float = 1.0
@@ -94,7 +98,8 @@ def layer_names(config: DiTConfig) -> dict[str, str]:
 def read_lora(file: Path, dit: DiT) -> dict[str, Adapter]:
     """The adapters in a file by our names of the layers of `dit`.
 
-    Raises `ModelError` that lists what does not fit: names of no layer, pairs that are not whole, shapes of another backbone.
+    Raises `ModelError` that lists what does not fit: names of no layer, pairs that are not whole, shapes of
+    another backbone.
     """
     files = TensorFiles([file])
     names = layer_names(dit.config)
@@ -151,7 +156,9 @@ def _linear(dit: DiT, layer: str) -> nn.Linear:
 
 @torch.no_grad()
 def merge_lora(dit: DiT, adapters: Mapping[str, Adapter], scale: float = 1.0) -> None:
-    """Add adapters to the matrices of `dit`, each sum rounded once; with `-scale` they are taken off again, up to rounding."""
+    """Add adapters to the matrices of `dit`, each sum rounded once; with `-scale` they are taken off again,
+    up to rounding.
+    """
     for layer, adapter in adapters.items():
         if isinstance(dit.blocks, StreamedBlocks) and layer.startswith("blocks."):
             dit.blocks.change(f"{layer.removeprefix('blocks.')}.weight", partial(_merged, adapter, scale))
@@ -192,10 +199,11 @@ class LoRALinear(nn.Module):
 
 
 def add_lora(dit: DiT, rank: int, alpha: float, targets: Sequence[str] = TARGETS) -> DiT:
-    """`dit` itself, frozen, with a trained pair at every linear layer of its blocks whose name ends with one of `targets`.
+    """`dit` itself, frozen, with a trained pair at every linear layer of its blocks whose name ends with one
+    of `targets`.
 
-    Its own parameters are marked `is_released`: a checkpoint leaves out what is read from the released model again.
-    Raises `ConfigError` when a target is the end of no layer's name.
+    Its own parameters are marked `is_released`: a checkpoint leaves out what is read from the released model
+    again. Raises `ConfigError` when a target is the end of no layer's name.
     """
     if rank < 1 or alpha <= 0:
         raise ConfigError(f"rank={rank} and alpha={alpha:g} of an adapter must be positive")
@@ -222,7 +230,8 @@ def add_lora(dit: DiT, rank: int, alpha: float, targets: Sequence[str] = TARGETS
 def lora_state(dit: DiT) -> dict[str, Tensor]:
     """The adapters of `dit` under diffusers' names, `transformer.LAYER.lora_A.weight`.
 
-    The scale is in the second matrix, so that no reader has to know of an alpha: diffusers itself would leave one in the file unread.
+    The scale is in the second matrix, so that no reader has to know of an alpha: diffusers itself would leave
+    one in the file unread.
     """
     theirs = {ours: name for ours, name in dit_keys(dit.config, "diffusers").items()}
     state = {}

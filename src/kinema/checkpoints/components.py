@@ -1,6 +1,7 @@
 """Components of a model: one network in a folder with its config.json and weights.
 
-Every tensor and shape is checked when a component is read. Tensors are loaded as float32 in whatever dtype they are stored.
+Every tensor and shape is checked when a component is read. Tensors are loaded as float32 in whatever dtype
+they are stored.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,7 +62,8 @@ def _dit_config(dit: DiT) -> dict[str, Any]:
 
 
 def dit_config_from_diffusers(values: Mapping[str, Any]) -> DiTConfig:
-    """The configuration in a config.json of class WanTransformer3DModel, with Wan's text padding unless the file has another.
+    """The configuration in a config.json of class WanTransformer3DModel, with Wan's text padding unless the
+    file has another.
 
     Raises `ModelError` for a value that the DiT does not support, KeyError for a missing one.
     """
@@ -118,7 +120,8 @@ COMPONENTS: dict[type[nn.Module], ComponentFormat] = {
 def format_of(kind: type[nn.Module]) -> ComponentFormat:
     """How the networks of a class are stored.
 
-    A class outside `COMPONENTS` is built from its configuration alone: config.json holds the fields of `config`, its argument.
+    A class outside `COMPONENTS` is built from its configuration alone: config.json holds the fields of
+    `config`, its argument.
     """
     if kind in COMPONENTS:
         return COMPONENTS[kind]
@@ -167,10 +170,11 @@ def load_component(
     dtype: torch.dtype = torch.float32,
     subfolder: str | None = None,
 ) -> M:
-    """The network of class `kind` in `folder`, or in its subfolder if `folder` is a model folder; in eval mode.
+    """The network of class `kind` in `folder`, or in its subfolder if `folder` is a model folder; in eval
+    mode.
 
-    Matrices have `dtype`; norms, time embedding and modulation are always float32. Raises `ModelError` that names the file, and every
-    tensor that is missing, unexpected or of another shape.
+    Matrices have `dtype`; norms, time embedding and modulation are always float32. Raises `ModelError` that
+    names the file, and every tensor that is missing, unexpected or of another shape.
     """
     layout = format_of(kind)
     if not folder.is_dir():
@@ -194,7 +198,9 @@ def load_component(
 
 
 def with_weights(module: M, state: State, device: torch.device | None, dtype: torch.dtype) -> M:
-    """`module` in eval mode on `device` with the tensors of `state`, named as in its state dict; see `load_component` for `dtype`."""
+    """`module` in eval mode on `device` with the tensors of `state`, named as in its state dict; see
+    `load_component` for `dtype`.
+    """
     dtypes = weight_dtypes(module, dtype)
     # One tensor at a time, so that at most one tensor of the files is in memory twice.
     converted = {name: state[name].to(device, dtypes.get(name, dtype)) for name in state}

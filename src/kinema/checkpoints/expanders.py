@@ -27,7 +27,10 @@ MAX_NEW_TOKENS = 160
 
 
 class KinemaExpander:
-    """The network of `kinema.models.expander`, from the package or from `folder`. It omits nothing, so one proposal is enough."""
+    """The network of `kinema.models.expander`, from the package or from `folder`.
+
+    It omits nothing, so one proposal is enough.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         """Raises `ModelError` if the folder is incomplete."""
@@ -102,8 +105,8 @@ class CausalLMExpander:
 def load_expander(source: str = SHIPPED) -> PromptExpander:
     """The expander that `source` names: "shipped", the address of a chat endpoint, a .toml file or a folder.
 
-    The file sets the fields of `kinema.endpoint.Endpoint`. The folder is an export of recipes/expander.toml, or a causal language
-    model of transformers.
+    The file sets the fields of `kinema.endpoint.Endpoint`. The folder is an export of recipes/expander.toml,
+    or a causal language model of transformers.
 
     Raises `ConfigError` for invalid settings and `ModelError` for a folder that holds neither.
     """
@@ -127,7 +130,9 @@ def load_expander(source: str = SHIPPED) -> PromptExpander:
 def expand_fields(
     fields: dict[str, Any], expander: str, kind: PromptKind, picture: bytes | None = None
 ) -> tuple[dict[str, Any], Expansion]:
-    """The fields of a request with the prompt expanded by the expander that `expander` names, and the expansion."""
+    """The fields of a request with the prompt expanded by the expander that `expander` names, and the
+    expansion.
+    """
     expansion = expand(
         fields.get("prompt", ""),
         load_expander(expander),

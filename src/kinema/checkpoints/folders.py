@@ -7,7 +7,8 @@
     tokenizer/     tokenizer.json
     scheduler/     scheduler_config.json
 
-A component by itself, as a training run exports it, is one such subfolder plus card.json (and tokenizer.json for a CLIP).
+A component by itself, as a training run exports it, is one such subfolder plus card.json (and tokenizer.json
+for a CLIP).
 """
 
 from dataclasses import replace
@@ -41,7 +42,8 @@ def save_model(
 ) -> Manifest:
     """Write a model folder atomically and return its manifest with the hashes filled in.
 
-    Weights are stored as `dtype`. Raises `OutputError` if the folder cannot be written or holds something other than a model.
+    Weights are stored as `dtype`. Raises `OutputError` if the folder cannot be written or holds something
+    other than a model.
     """
     with atomic_folder(folder, INDEX) as partial:
         for module in (dit, vae, clip):

@@ -1,4 +1,6 @@
-"""The manifest of a model folder (kinema.json): what sampling needs beyond the networks, and the hash of every file."""
+"""The manifest of a model folder (kinema.json): what sampling needs beyond the networks, and the hash of
+every file.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -41,7 +43,10 @@ DIFFUSERS_PREDICTIONS = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of kinema.json. Sides are in pixels, lengths in frames. Raises `ConfigError` and `UnknownName`."""
+    """The contents of kinema.json.
+
+    Sides are in pixels, lengths in frames. Raises `ConfigError` and `UnknownName`.
+    """
 
     name: str
     licence: str
@@ -60,7 +65,10 @@ class Manifest:
     guidance: float = 5.0
     shift: float = 1.0
     time_per_token: bool = True
-    """Whether training gave every token its own diffusion time. If not, known latents are as noisy as the others."""
+    """Whether training gave every token its own diffusion time.
+
+    If not, known latents are as noisy as the others.
+    """
     vocabulary: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The world's words by kind: nouns, verbs, grounds, skies and so on."""
     sha256: dict[str, str] = field(default_factory=dict)
@@ -135,7 +143,10 @@ def load_card(folder: Path) -> dict[str, Any]:
 
 
 def verify_hashes(folder: Path) -> int:
-    """The number of files whose hashes match the manifest. Raises `ModelError` listing missing, changed and unlisted files."""
+    """The number of files whose hashes match the manifest.
+
+    Raises `ModelError` listing missing, changed and unlisted files.
+    """
     listed = load_manifest(folder).sha256
     present = set(files_below(folder)) - {MANIFEST}
     changed = [name for name in sorted(present & set(listed)) if sha256_of(folder / name) != listed[name]]
@@ -151,7 +162,10 @@ def verify_hashes(folder: Path) -> int:
 
 
 def model_hash(folder: Path) -> str:
-    """12 hexadecimal digits that identify a model: a hash of the hashes in its manifest. The files are not read."""
+    """12 hexadecimal digits that identify a model: a hash of the hashes in its manifest.
+
+    The files are not read.
+    """
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(load_manifest(folder).sha256.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:12]
 

@@ -1,4 +1,6 @@
-"""A network larger than memory: the weights of its blocks come one block at a time, the next one's while one works, and go again."""
+"""A network larger than memory: the weights of its blocks come one block at a time, the next one's while one
+works, and go again.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +19,8 @@ Change = Callable[[Tensor], Tensor]
 class StreamedBlocks(nn.ModuleList):
     """Blocks that have weights while they are iterated over, and lie on the meta device otherwise.
 
-    `read` gives the weights of a block where it is to work; a thread calls it for the next block while one works, so that the weights
-    of two blocks are there at a time. The numbers are those of blocks that stay.
+    `read` gives the weights of a block where it is to work; a thread calls it for the next block while one
+    works, so that the weights of two blocks are there at a time. The numbers are those of blocks that stay.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], read: Callable[[int], dict[str, Tensor]]) -> None:
@@ -55,10 +57,11 @@ def with_streamed_blocks(
     device: torch.device,
     convert: Callable[[str, Tensor], Tensor],
 ) -> M:
-    """`module`, made on the meta device, on `device` with the tensors of `state`; those of the list `blocks` inside it are streamed.
+    """`module`, made on the meta device, on `device` with the tensors of `state`; those of the list `blocks`
+    inside it are streamed.
 
-    `convert` gives the form in which the tensor of a name is used. On an accelerator the blocks' tensors wait in the host's memory; on
-    a CPU they are asked of `state`, which reads them from their files, each time.
+    `convert` gives the form in which the tensor of a name is used. On an accelerator the blocks' tensors wait
+    in the host's memory; on a CPU they are asked of `state`, which reads them from their files, each time.
     """
     inside: dict[int, dict[str, str]] = {}
     for name in state:

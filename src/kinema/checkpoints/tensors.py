@@ -32,11 +32,12 @@ def read_tensors(
     dtype: torch.dtype | None = torch.float32,
     ignored: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """The tensors of `folder / weights`, or of the shards that `weights.index.json` names, as `dtype` on the CPU (None: as stored).
+    """The tensors of `folder / weights`, or of the shards that `weights.index.json` names, as `dtype` on the
+    CPU (None: as stored).
 
-    `expected` says which names and shapes there must be (it may lie on the meta device); those of `ignored` may be there and are left.
-    Raises `ModelError` that names the file that is missing, truncated or damaged, or every tensor that is missing, unexpected, of another
-    shape or in two files.
+    `expected` says which names and shapes there must be (it may lie on the meta device); those of `ignored`
+    may be there and are left. Raises `ModelError` that names the file that is missing, truncated or damaged,
+    or every tensor that is missing, unexpected, of another shape or in two files.
     """
     files = {file: names.difference(ignored) for file, names in tensor_files(folder, weights).items()}
     _account(files, expected, folder)
@@ -92,7 +93,10 @@ def _account(files: Mapping[Path, set[str]], expected: Mapping[str, Tensor], fol
 
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[Any]:
-    """The open safetensors file: its header is read now, a tensor when it is asked for. Raises `ModelError` that names it."""
+    """The open safetensors file: its header is read now, a tensor when it is asked for.
+
+    Raises `ModelError` that names it.
+    """
     try:
         with safe_open(file, framework="pt") as tensors:
             yield tensors
@@ -125,10 +129,11 @@ _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "
 
 
 class TensorFiles(Mapping[str, Tensor]):
-    """The tensors of some files by name, each read when it is asked for. Names and shapes are known from the start.
+    """The tensors of some files by name, each read when it is asked for. Names and shapes are known from the
+    start.
 
-    A file ends in .safetensors, or else is one of PyTorch's own, of which only tensors are read: it may hold nothing that runs.
-    Raises `ModelError` that names the file that is missing, damaged or holds code.
+    A file ends in .safetensors, or else is one of PyTorch's own, of which only tensors are read: it may hold
+    nothing that runs. Raises `ModelError` that names the file that is missing, damaged or holds code.
     """
 
     def __init__(self, files: Sequence[Path], *, prefix: str = "") -> None:
@@ -187,7 +192,9 @@ class TensorFiles(Mapping[str, Tensor]):
     def account(
         self, expected: Mapping[str, Sequence[int]], what: str, ignored: Collection[str] = ()
     ) -> None:
-        """Raise `ModelError` unless the tensors are those of `expected`, in name and shape, all of them floating-point numbers."""
+        """Raise `ModelError` unless the tensors are those of `expected`, in name and shape, all of them
+        floating-point numbers.
+        """
         wrong = [
             f"{name} is {self.shapes[name]}, not {tuple(expected[name])}"
             for name in sorted(self.shapes.keys() & expected.keys())
@@ -217,7 +224,10 @@ def component_files(folder: Path, weights: str) -> list[Path]:
 
 
 def read_pickle(file: Path) -> Mapping[str, Tensor]:
-    """The tensors of one of PyTorch's own files, by name; nothing in it is run. Raises `ModelError` that names it."""
+    """The tensors of one of PyTorch's own files, by name; nothing in it is run.
+
+    Raises `ModelError` that names it.
+    """
     try:
         try:
             content = torch.load(file, map_location=CPU, weights_only=True, mmap=True)
@@ -249,7 +259,8 @@ def read_pickle(file: Path) -> Mapping[str, Tensor]:
 def write_shards(
     folder: Path, weights: str, state: Mapping[str, Tensor], *, max_bytes: int = 5 * 10**9
 ) -> None:
-    """Write the tensors of `state` as `folder / weights`, or as several files and an index when they are more than `most_bytes`.
+    """Write the tensors of `state` as `folder / weights`, or as several files and an index when they are more
+    than `most_bytes`.
 
     They are asked for one at a time, so that no more than one file's tensors are in memory.
     """
@@ -297,7 +308,9 @@ def weights_hash(module: torch.nn.Module) -> str:
 
 
 def vae_hash(vae: VAE) -> str:
-    """A hash of all that normalised latents depend on: the weights, and the configuration with its means and deviations."""
+    """A hash of all that normalised latents depend on: the weights, and the configuration with its means and
+    deviations.
+    """
     config = to_dict(vae.config)
     config["fold"] = config.pop("patch_size")  # the name in 0.1.0, whose latents stay valid
     return content_key([config, weights_hash(vae)])[:16]

@@ -1,8 +1,9 @@
-"""Prompt expansion: rewrite a short prompt in the style of the training captions, without losing what the user named.
+"""Prompt expansion: rewrite a short prompt in the style of the training captions, without losing what the
+user named.
 
-An expander proposes a prompt, which is checked against the user's (`kinema.prompts.fidelity`). If a word, number, quote or negation
-is missing, the expander is asked once more. If it is still missing, the user's own sentence is put in front; where the result would
-contradict itself, the expansion is refused.
+An expander proposes a prompt, which is checked against the user's (`kinema.prompts.fidelity`). If a word,
+number, quote or negation is missing, the expander is asked once more. If it is still missing, the user's own
+sentence is put in front; where the result would contradict itself, the expansion is refused.
 """
 
 from collections.abc import Sequence
@@ -82,7 +83,10 @@ class PromptExpander(Protocol):
     def propose(
         self, prompt: str, kind: PromptKind, *, picture: bytes | None, missing: Sequence[Omission], seed: int
     ) -> str:
-        """An expansion of `prompt`. `missing` is what the previous proposal omitted; `picture` is the first frame as PNG."""
+        """An expansion of `prompt`.
+
+        `missing` is what the previous proposal omitted; `picture` is the first frame as PNG.
+        """
         ...
 
 

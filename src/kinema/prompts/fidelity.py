@@ -1,7 +1,8 @@
 """Fidelity of a rewritten prompt: the words, numbers, quotes and negations of the original that it omits.
 
-Recognising nouns would need a dictionary of all nouns, so every word that is not a function word must be kept, in this or another form
-("dog", "dogs"). Chinese is segmented with the known words of the tables; unknown text between them must be kept unchanged.
+Recognising nouns would need a dictionary of all nouns, so every word that is not a function word must be
+kept, in this or another form ("dog", "dogs"). Chinese is segmented with the known words of the tables;
+unknown text between them must be kept unchanged.
 """
 
 import re
@@ -49,7 +50,10 @@ NUMBER_WORDS = (
 
 @dataclass(frozen=True)
 class Omission:
-    """An item of a prompt that its expansion omits. `is_contradicted`: the expansion states something else instead."""
+    """An item of a prompt that its expansion omits.
+
+    `is_contradicted`: the expansion states something else instead.
+    """
 
     kind: str
     text: str
@@ -142,7 +146,9 @@ def _words(text: str) -> list[str]:
 
 @cache
 def _chinese_words() -> tuple[frozenset[str], int]:
-    """The words that segment Chinese and the length of the longest: the world's, those of the synonyms, negations and numbers."""
+    """The words that segment Chinese and the length of the longest: the world's, those of the synonyms,
+    negations and numbers.
+    """
     tables = (grammar.GROUND_WORDS_ZH, grammar.DIRECTIONS_ZH, grammar.SKY_WORDS_ZH)
     texts = [word for table in tables for words in table.values() for word in words if word]
     texts += [re.sub(r"\{\w+\}", " ", form) for forms in grammar.VERBS_ZH.values() for form in forms]

@@ -1,6 +1,7 @@
 """Synonyms: the known word that replaces a word outside the vocabulary.
 
-The shipped table was computed offline (`tools/make_synonyms.py`); reading a prompt needs no network and no embedding model.
+The shipped table was computed offline (`tools/make_synonyms.py`); reading a prompt needs no network and no
+embedding model.
 """
 
 import functools
@@ -17,7 +18,8 @@ SPELLING_CUTOFF = 0.8
 
 @functools.cache
 def load_synonyms() -> Mapping[str, tuple[str, ...]]:
-    """The shipped table: for each word its replacement phrases, best first; an empty tuple if the word is dropped.
+    """The shipped table: for each word its replacement phrases, best first; an empty tuple if the word is
+    dropped.
 
     Each line of the file is `word<TAB>phrase,phrase`; lines that begin with # give its source and licence.
     """
@@ -29,7 +31,8 @@ def load_synonyms() -> Mapping[str, tuple[str, ...]]:
 def substitute(
     word: str, is_known: Callable[[str], bool], table: Mapping[str, tuple[str, ...]]
 ) -> str | None:
-    """The first phrase of `word`'s row in `table` whose words are all known, else the first in the rows of those phrases, else None.
+    """The first phrase of `word`'s row in `table` whose words are all known, else the first in the rows of
+    those phrases, else None.
 
     A model with few nouns thus reads "puppy" as whatever replaces "dog".
     """
@@ -42,7 +45,10 @@ def substitute(
 
 
 def correct_spelling(word: str, known: tuple[str, ...]) -> str | None:
-    """The known word that `word` probably misspells, or None. Words under `MIN_CORRECTED_LENGTH` letters are not corrected."""
+    """The known word that `word` probably misspells, or None.
+
+    Words under `MIN_CORRECTED_LENGTH` letters are not corrected.
+    """
     if len(word) < MIN_CORRECTED_LENGTH:
         return None
     matches = get_close_matches(word, known, n=1, cutoff=SPELLING_CUTOFF)

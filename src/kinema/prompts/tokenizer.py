@@ -1,7 +1,8 @@
 """The tokenizer: English and Chinese words to ids, one id per word.
 
-The vocabulary is the words of the world's captions, so training paired no other word with a video. A word outside it is read as the
-nearest known word, and `explain` reports it, instead of becoming a token without meaning to the model.
+The vocabulary is the words of the world's captions, so training paired no other word with a video. A word
+outside it is read as the nearest known word, and `explain` reports it, instead of becoming a token without
+meaning to the model.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,10 @@ ENDINGS = (
     ("ed", ("", "e")),
     ("y", ("", "e")),
 )
-"""(ending of an English word, endings of the word that it is derived from). Captions contain "rolls" more often than "roll"."""
+"""(ending of an English word, endings of the word that it is derived from).
+
+Captions contain "rolls" more often than "roll".
+"""
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -39,11 +43,16 @@ class WordUse:
     word: str
     used: str | None
     known: bool
-    """Whether the vocabulary holds the word, in this or another form ("dogs" for "dog"); also True for a usable word past `max_length`."""
+    """Whether the vocabulary holds the word, in this or another form ("dogs" for "dog"); also True for a
+    usable word past `max_length`.
+    """
 
 
 class Tokenizer:
-    """Words to ids and back. The ids are `<pad>` 0, `<bos>` 1, `<eos>` 2, then the vocabulary in sorted order."""
+    """Words to ids and back.
+
+    The ids are `<pad>` 0, `<bos>` 1, `<eos>` 2, then the vocabulary in sorted order.
+    """
 
     def __init__(
         self,
@@ -55,8 +64,8 @@ class Tokenizer:
     ) -> None:
         """`table` maps unknown words to replacements; None loads the shipped one at the first unknown word.
 
-        `understood` is the subset of `words` that is read as written, None for all: a backbone trained on fewer nouns than its CLIP
-        reads the others as unknown.
+        `understood` is the subset of `words` that is read as written, None for all: a backbone trained on
+        fewer nouns than its CLIP reads the others as unknown.
         """
         self.tokens = (*SPECIAL, *sorted({piece for word in words for piece in pieces(word)}))
         self.max_length = max_length
@@ -84,7 +93,10 @@ class Tokenizer:
         return self.tokens[len(SPECIAL) :]
 
     def encode(self, text: str) -> list[int]:
-        """At most `max_length` ids from `<bos>` to `<eos>`; only these two for an empty text. Unusable words are left out."""
+        """At most `max_length` ids from `<bos>` to `<eos>`; only these two for an empty text.
+
+        Unusable words are left out.
+        """
         ids = [self._ids[word] for use in self.explain(text) if use.used for word in use.used.split()]
         return [self._ids[BOS], *ids, self._ids[EOS]]
 
@@ -109,7 +121,10 @@ class Tokenizer:
         return tuple(result)
 
     def save(self, path: Path) -> None:
-        """Write `tokenizer.json`: the format's name, `max_length` and the tokens in the order of their ids. Raises `OutputError`."""
+        """Write `tokenizer.json`: the format's name, `max_length` and the tokens in the order of their ids.
+
+        Raises `OutputError`.
+        """
         content: dict[str, object] = {"format": FORMAT, "max_length": self.max_length, "tokens": self.tokens}
         if self.understood != self.words:
             content["understood"] = self.understood
@@ -117,7 +132,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """The tokenizer of a `tokenizer.json`. Raises `ModelError` if the file is missing or has another format."""
+        """The tokenizer of a `tokenizer.json`.
+
+        Raises `ModelError` if the file is missing or has another format.
+        """
         content = read_json(path)
         tokens: Any = content.get("tokens")
         understood, max_length = content.get("understood"), content.get("max_length")
@@ -178,7 +196,9 @@ class Tokenizer:
 
 
 def other_forms(word: str) -> Iterator[str]:
-    """Other spellings of an English word, likeliest first: singular and plural, verb endings, a digit as a word."""
+    """Other spellings of an English word, likeliest first: singular and plural, verb endings, a digit as a
+    word.
+    """
     if word.isdigit():
         if int(word) < len(NUMBERS):
             yield NUMBERS[int(word)]

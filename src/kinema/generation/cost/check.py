@@ -23,8 +23,8 @@ def check_memory(
 ) -> None:
     """Raise `RequestError` if the model at `path` and `request` need more memory than is free on `device`.
 
-    The message states the memory needed, the free memory and what would fit. No weights are read. Nothing is checked if the free
-    memory is unknown. Raises `ModelError` for an incomplete model.
+    The message states the memory needed, the free memory and what would fit. No weights are read. Nothing is
+    checked if the free memory is unknown. Raises `ModelError` for an incomplete model.
     """
     free = free_memory_bytes(device)
     if free is None:

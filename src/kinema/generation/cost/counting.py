@@ -1,4 +1,6 @@
-"""Operations and memory of networks, counted by running them on fake tensors, which have shapes but no contents."""
+"""Operations and memory of networks, counted by running them on fake tensors, which have shapes but no
+contents.
+"""
 
 import weakref
 from collections.abc import Iterator
@@ -28,7 +30,9 @@ IMAGE_TOKENS = 257
 
 
 def dit_flops(config: DiTConfig, tokens: int) -> float:
-    """FLOPs (two per multiply-add) of one forward pass of one clip; the keys and values of the text are cached."""
+    """FLOPs (two per multiply-add) of one forward pass of one clip; the keys and values of the text are
+    cached.
+    """
     d, text = config.d, config.text_length + (0 if config.image_dim is None else IMAGE_TOKENS)
     linear = (
         2.0 * tokens * (6 * d * d + 2 * d * config.ffn_dim)
@@ -39,7 +43,9 @@ def dit_flops(config: DiTConfig, tokens: int) -> float:
 
 
 def keys_bytes(config: DiTConfig, dtype: torch.dtype) -> int:
-    """Memory of the cross-attention keys and values of one prompt of `PROMPT_TOKENS` tokens, and of an image if the DiT takes one."""
+    """Memory of the cross-attention keys and values of one prompt of `PROMPT_TOKENS` tokens, and of an image
+    if the DiT takes one.
+    """
     rows = PROMPT_TOKENS + (0 if config.image_dim is None else config.image_positions or IMAGE_TOKENS)
     return 2 * config.num_layers * rows * config.d * dtype.itemsize
 
@@ -48,7 +54,9 @@ def keys_bytes(config: DiTConfig, dtype: torch.dtype) -> int:
 def dit_peak_bytes(
     config: DiTConfig, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32, batch: int = 1
 ) -> int:
-    """Peak memory of one forward pass of `batch` clips on a latent grid (lf, lh, lw), without weights and text."""
+    """Peak memory of one forward pass of `batch` clips on a latent grid (lf, lh, lw), without weights and
+    text.
+    """
     with _fake_tensors(), torch.no_grad():
         dit = DiT(replace(config, num_layers=1))
         dit = with_weights(dit, dit.state_dict(), None, dtype)
@@ -75,8 +83,8 @@ def dit_peak_bytes(
 def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2) -> tuple[float, int]:
     """FLOPs and peak memory of streaming decoding, without weights and the resulting uint8 frames.
 
-    `grid` is (lf, lh, lw), `at_once` the latent frames per piece. At most two whole pieces are run; the FLOPs of the rest are
-    extrapolated from the last.
+    `grid` is (lf, lh, lw), `at_once` the latent frames per piece. At most two whole pieces are run; the FLOPs
+    of the rest are extrapolated from the last.
     """
     lf, lh, lw = grid
     whole = min(2, (lf - 1) // at_once)
@@ -84,7 +92,7 @@ def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2)
         pieces = (1, *[at_once] * whole)
     else:
         pieces = (1, lf - 1) if lf > 1 else (1,)
-    flops, peak = _decoded(config, pieces, lh, lw)
+    flops, peak = _decoded(config, tuple(pieces), lh, lw)
     rest = lf - sum(pieces)
     return sum(flops) + flops[-1] * rest / pieces[-1], peak
 
@@ -109,7 +117,9 @@ def _decoded(config: VAEConfig, pieces: tuple[int, ...], lh: int, lw: int) -> tu
 def encode_cost(
     config: VAEConfig, width: int, height: int, frames: int, at_once: int = IMAGE_FRAMES
 ) -> tuple[float, int]:
-    """FLOPs and peak memory of streaming encoding, without weights; the FLOPs of a long video are extrapolated."""
+    """FLOPs and peak memory of streaming encoding, without weights; the FLOPs of a long video are
+    extrapolated.
+    """
     shown = min(frames, 1 + config.temporal_factor + 2 * at_once)
     with _fake_tensors(), torch.no_grad():
         vae = VAE(config)

@@ -138,7 +138,9 @@ IMAGE_MODELS = {
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a generation: its FLOPs, and the memory of the weights on the device and of what is computed."""
+    """One phase of a generation: its FLOPs, and the memory of the weights on the device and of what is
+    computed.
+    """
 
     name: str
     flops: float
@@ -192,7 +194,8 @@ class Workload:
 def estimate(sizes: ModelSizes, workload: Workload) -> Estimate:
     """The cost of a video with a float32 VAE and prompts of `PROMPT_TOKENS` tokens.
 
-    The weights of a phase are all weights on the device meanwhile. Raises `ConfigError` for a size that the model cannot generate.
+    The weights of a phase are all weights on the device meanwhile. Raises `ConfigError` for a size that the
+    model cannot generate.
     """
     grid = _latent_grid(sizes, workload)
     tokens = prod(grid) // prod(sizes.dit.patch)
