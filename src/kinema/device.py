@@ -23,13 +23,13 @@ CPU = torch.device("cpu")
 
 
 def available() -> list[str]:
-    """Names of the device types that work here, fastest first; the last is always the CPU."""
+    """Names of the available device types, fastest first. The last is always the CPU."""
     names = [name for name in ACCELERATORS if hasattr(torch, name) and getattr(torch, name).is_available()]
     return [*names, "cpu"]
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device called `name`; "auto" is the first accelerator found, else the CPU. Raises `ConfigError` if it is not here."""
+    """The device `name`; "auto" is the first accelerator, else the CPU. Raises `ConfigError` without it."""
     here = available()
     if name == "auto":
         return torch.device(here[0])
@@ -42,9 +42,10 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 arithmetic is faster than float32 there.
+    """Whether bfloat16 arithmetic is faster than float32 on `device`.
 
-    A CPU without AVX512-BF16 or AMX emulates it: on an AVX2 machine a bf16 convolution was measured 50 times slower than fp32.
+    A CPU without AVX512-BF16 or AMX emulates it: on an AVX2 machine a bf16 convolution was measured 50 times
+    slower than fp32.
     """
     if device.type != "cpu":
         return True
@@ -52,7 +53,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def has_slow_conv3d(device: torch.device) -> bool:
-    """Whether a convolution in three dimensions is slower there than one in two of as many products."""
+    """Whether a 3-D convolution is slower on `device` than a 2-D convolution with as many products."""
     return device.type == "cpu"
 
 
@@ -79,7 +80,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done its work; nothing on the CPU."""
+    """Wait for the work of an accelerator. Does nothing on the CPU."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize()
 
@@ -103,7 +104,7 @@ CGROUPS = {
     Path("/sys/fs/cgroup"): ("memory.max", "memory.current"),
     Path("/sys/fs/cgroup/memory"): ("memory.limit_in_bytes", "memory.usage_in_bytes"),
 }
-"""Files in which Linux says how much memory a container may use and uses: those of its second version, and of the first."""
+"""Files with the memory limit and use of a Linux container, for cgroups version 2 and 1."""
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
@@ -148,7 +149,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Copier:
-    """Copies from the host's memory to an accelerator, beside the work that the device does meanwhile where it has streams."""
+    """Copies from host memory to an accelerator, concurrent with its work if it has streams."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -156,20 +157,20 @@ class Copier:
         self.stream = self.module.Stream(device) if hasattr(self.module, "Stream") else None
 
     def hold(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`tensors` in the form in which they wait for being copied."""
+        """`tensors` in the form from which they are copied: pinned memory if the accelerator has streams."""
         return {
             name: tensor if self.stream is None else tensor.pin_memory() for name, tensor in tensors.items()
         }
 
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`tensors` on the device, when they are there. To be called by a thread that may wait."""
+        """`tensors` on the device, once the copy is done. Blocks the calling thread."""
         if self.stream is None:
             return {name: tensor.to(self.device) for name, tensor in tensors.items()}
-        # The device's own stream is the one that every thread begins with, and on which the copies are used.
+        # The copies are used on the default stream of the device, with which every thread starts.
         using = self.module.default_stream(self.device)
         with self.module.stream(self.stream):
             copied = {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
         for tensor in copied.values():
-            tensor.record_stream(using)  # so that their memory is not given away while they are used there
+            tensor.record_stream(using)  # keeps their memory until that use ends
         self.stream.synchronize()
         return copied

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from kinema.device import CPU, autocast
 from kinema.errors import ConfigError
-from kinema.models.clip import CLIP, CLIPConfig, spread_frames, clip_loss
+from kinema.models.clip import CLIP, CLIPConfig, clip_loss, spread_frames
 from kinema.prompts.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(["a", "dog", "ball", "rolls", "left", "right", "球"], max_length=12, table={})

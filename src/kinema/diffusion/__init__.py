@@ -1,4 +1,4 @@
-"""Diffusion, without any network: schedules, what is learnt, samplers, guidance and the canvas of a generation."""
+"""Diffusion without networks: schedules, objectives, samplers, guidance, and the latent canvas."""
 
 from kinema.diffusion.canvas import Canvas, Network, with_canvas
 from kinema.diffusion.guidance import Pair, classifier_free, guide

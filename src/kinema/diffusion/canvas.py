@@ -1,8 +1,8 @@
-"""The canvas of a generation: what is already known of the latent grid, and at which noise level every token starts.
+"""The latent canvas of a generation: the known latents, and the noise level at which every token starts.
 
-A task paints a canvas: all unknown (text to video), a first frame known (image to video), frames at both ends (connect), a region
-left free (inpainting), everything known but starting part-way (editing). `with_canvas` puts it around the network, so that
-samplers see one scalar time and never know.
+A task paints a canvas: nothing known (text to video), a known first frame (image to video), known frames at
+both ends (connect), a free region (inpainting), everything known but started part-way (editing).
+`with_canvas` wraps the network, so that samplers work with one scalar time and do not depend on the task.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,12 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """What is known of a latent grid `(b, c, lf, lh, lw)`.
+    """The known part of a latent grid `(b, c, lf, lh, lw)`.
 
-    `start` is the noise level at which a token begins to be the sampler's: 1 for a free one (`clean` is not read there), between 0 and 1
-    for one to edit, which starts as a noisy `clean`, and 0 for a known one, which keeps `clean` bit for bit. `known` says `start == 0`.
-    Build one with `Canvas.empty(...)` and `paint`. Raises `ValueError` when the three do not agree.
+    `start` is the noise level from which a token is sampled: 1 for a free token (`clean` is not read),
+    between 0 and 1 for an edited token, which starts as noisy `clean`, and 0 for a known token, which keeps
+    `clean` bit for bit. `known` is `start == 0`. Build a canvas with `Canvas.empty(...)` and `paint`. Raises
+    `ValueError` when shapes or values do not agree.
     """
 
     clean: Float[Tensor, "b c lf lh lw"]
@@ -38,7 +39,8 @@ class Canvas:
             shape = getattr(self, name).shape
             if shape != (b, 1, *grid):
                 raise ValueError(
-                    f"{name} has shape {tuple(shape)}; a canvas of {tuple(self.clean.shape)} needs {(b, 1, *grid)}"
+                    f"{name} has shape {tuple(shape)}; "
+                    f"a canvas of {tuple(self.clean.shape)} needs {(b, 1, *grid)}"
                 )
         if bool(((self.start < 0) | (self.start > 1)).any()):
             raise ValueError(
@@ -46,14 +48,14 @@ class Canvas:
             )
         if not torch.equal(self.known, self.start == 0):
             raise ValueError(
-                "known tokens are those with start = 0: a token to edit is not known, and a known one starts at 0"
+                "known tokens are those with start = 0: an edited token is not known, a known one starts at 0"
             )
 
     @classmethod
     def empty(
         cls, shape: tuple[int, ...], *, device: torch.device | None = None, dtype: torch.dtype = torch.float32
     ) -> "Canvas":
-        """A canvas `(b, c, lf, lh, lw)` where nothing is known."""
+        """A canvas `(b, c, lf, lh, lw)` without known tokens. Raises `ValueError` for another shape."""
         if len(shape) != 5 or min(shape) < 1:
             raise ValueError(f"a canvas has shape (b, c, lf, lh, lw), all 1 or more, not {tuple(shape)}")
         b, _, *grid = shape
@@ -63,9 +65,11 @@ class Canvas:
         )
 
     def paint(self, clean: Tensor, where: Tensor, *, start: float = 0.0) -> "Canvas":
-        """This canvas with `clean` at the tokens of `where`: kept with `start` = 0, edited from that noise level on with more.
+        """This canvas with `clean` at the tokens of `where`: kept with `start` = 0, edited from a higher
+        `start`.
 
-        Both broadcast: `clean` to `(b, c, lf, lh, lw)` and `where`, boolean, to `(b, 1, lf, lh, lw)`. Later paint covers earlier paint.
+        `clean` broadcasts to `(b, c, lf, lh, lw)` and the boolean `where` to `(b, 1, lf, lh, lw)`. Later
+        paint covers earlier paint. Raises `ValueError` for `start` outside [0, 1].
         """
         if not 0 <= start <= 1:
             raise ValueError(f"start={start} must be in [0, 1]: 0 keeps, 1 frees")
@@ -77,7 +81,11 @@ class Canvas:
     def paint_frames(
         self, clean: Float[Tensor, "b c k lh lw"], first_frame: int, *, start: float = 0.0
     ) -> "Canvas":
-        """This canvas with the latent frames `clean` from `first_frame` on; a negative one counts from the end."""
+        """This canvas with the latent frames `clean` from `first_frame` on; a negative index counts from the
+        end.
+
+        Raises `ValueError` when they do not fit.
+        """
         num_frames, length = self.clean.shape[2], clean.shape[2]
         first = first_frame + num_frames if first_frame < 0 else first_frame
         if first < 0 or first + length > num_frames:
@@ -92,32 +100,35 @@ class Canvas:
 
     @property
     def first_time(self) -> float:
-        """The greatest level at which a token starts: sampling may begin there (`time_grid(start=...)`); at 0 nothing is unknown."""
+        """The highest `start` of a token, where sampling can begin (`time_grid(start=...)`). 0: all is
+        known."""
         return float(self.start.max())
 
     def at(self, t: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:
-        """The sample with which a sampler begins at time `t`: noise where nothing is known, and noisy `clean` where something is."""
+        """The initial sample at time `t`: `noise` at free tokens, noisy `clean` at the others."""
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         return torch.where(self.start == 1, noise, alpha * self.clean + sigma * noise)
 
     def finish(self, x: Tensor) -> Tensor:
-        """The sampler's result `x` with known tokens equal to `clean` bit for bit."""
+        """The result `x` of a sampler with known tokens equal to `clean` bit for bit."""
         return torch.where(self.known, self.clean.to(x), x)
 
 
 def with_canvas(
     network: Network, canvas: Canvas, schedule: Schedule, noise: Tensor, *, native: bool = True
 ) -> Denoise:
-    """A denoiser of one scalar time that holds the canvas's tokens around `network`.
+    """A denoiser of one scalar time around `network` that holds the tokens of the canvas.
 
-    While t is above a token's `start`, the network sees it at time `start`, as `alpha(start) * clean + sigma(start) * noise` (a known one:
-    clean, at time 0), and its x0 is `clean`; at and below `start` it is free and has the sampler's time. Because the sampler is told
-    `clean`, its own copy of the token moves along the path from `noise` to `clean`, and is in place when it is freed: give it
-    the same `noise` to begin with (`canvas.at`). A token freed in the middle of the grid takes one step of order one there, since its
-    x0 jumps from `clean` to the network's; a grid that begins at `canvas.first_time` frees editing at once.
+    While t is above the `start` of a token, the input of the network is `alpha(start) * clean + sigma(start)
+    * noise` with the time `start` (a known token: `clean` with time 0), and its x0 is `clean`. At and below
+    `start` the token is free and has the time of the sampler. Since its x0 was `clean`, the sample of the
+    sampler has moved on the path from `noise` to `clean` and is correct when the token becomes free, provided
+    that sampling began with the same `noise` (`canvas.at`). A token that becomes free in the middle of the
+    grid takes one step of order one, because its x0 jumps from `clean` to the estimate. A grid that begins at
+    `canvas.first_time` avoids this.
 
-    `native=False` is for models without a time per token: held tokens are shown at the current time, `alpha(t) * clean + sigma(t) * noise`
-    (Lugmayr et al. 2022), and every token has the sampler's time.
+    `native=False` is for models without a time per token: held tokens enter at the current time, as `alpha(t)
+    * clean + sigma(t) * noise` (Lugmayr et al. 2022), and every token has the time of the sampler.
     """
     held = schedule.alpha(canvas.start) * canvas.clean + schedule.sigma(canvas.start) * noise
 

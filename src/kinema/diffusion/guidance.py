@@ -1,4 +1,4 @@
-"""Classifier-free guidance: a function that wraps the network's two answers into one."""
+"""Classifier-free guidance: one denoiser from a conditional and an unconditional one."""
 
 from collections.abc import Callable
 
@@ -8,18 +8,23 @@ from kinema.diffusion.samplers import Denoise
 from kinema.errors import ConfigError
 
 JOINT_TOKENS = 4096
-"""Up to this many tokens both halves of guidance go through the DiT as one batch: measured 1.06 times as fast on a CPU at 320
-tokens, and more where a small batch leaves the device idle. Beyond it the device is full anyway and the batch only costs memory."""
+"""Up to this many tokens both halves of guidance go through the DiT as one batch.
+
+Measured 1.06 times as fast on a CPU at 320 tokens, and faster where a small batch does not fill the device.
+With more tokens the device is busy anyway, and the batch only costs memory.
+"""
 Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """The estimates of x0 with and without the condition, from one call of the network on a doubled batch."""
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float, *, rescale: float = 0.0) -> Tensor:
-    """Guided estimate `unconditional + scale * (conditional - unconditional)` (Ho & Salimans 2022; our scale is their w + 1).
+    """The guided estimate `unconditional + scale * (conditional - unconditional)` (Ho & Salimans 2022; our
+    scale is their w + 1).
 
-    The rule is the same for x0, noise and velocity, which are linear in one another. `rescale` in [0, 1] mixes in the same result
-    brought back to the standard deviation per sample of the conditional estimate, against over-exposure (Lin et al. 2023, eq. 14-16;
-    deviation: measured on x0 instead of the network's output, so that it needs no schedule).
+    The rule is the same for x0, noise and velocity, which are linear in one another. `rescale` in [0, 1]
+    mixes in the same result brought back to the standard deviation per sample of the conditional estimate,
+    against over-exposure (Lin et al. 2023, eq. 14-16; deviation: measured on x0 instead of the network's
+    output, so that it needs no schedule).
     """
     guided = unconditional + scale * (conditional - unconditional)
     if rescale == 0:
@@ -39,11 +44,12 @@ def classifier_free(
     rescale: float = 0.0,
     pair: Pair | None = None,
 ) -> Denoise:
-    """A denoiser guided by `scale`: 1 is `conditional` alone, 0 is `unconditional` alone, and then the other is not called.
+    """A denoiser guided by `scale`. With 1 only `conditional` is called, with 0 only `unconditional`.
 
-    Outside `interval` of t, both ends included, it is the conditional one alone, at half the price (Kynkaanniemi et al. 2024). With
-    one time per token the greatest decides. `pair` gives both estimates at once where both are needed. Under a canvas, guide first
-    and wrap the result in `with_canvas`, so that known tokens stay as they are under `rescale`.
+    Outside `interval` of t, both ends included, it is the conditional one alone, at half the cost
+    (Kynkaanniemi et al. 2024). With one time per token the largest counts. `pair` gives both estimates at
+    once where both are needed. Under a canvas, guide first and wrap the result in `with_canvas`, so that
+    `rescale` does not change known tokens. Raises `ConfigError` for an impossible interval or rescale.
     """
     low, high = interval
     if not 0 <= low <= high <= 1:

@@ -31,8 +31,7 @@ Noise = Callable[[int], Tensor]
 """Standard normal noise for the step of that index, in the shape, dtype and device of `x`."""
 
 OnStep = Callable[[int, Tensor, Tensor], None]
-"""Called after every step with its index, the new sample and the last estimate of x0. An exception ends the
-sampling."""
+"""Called after every step with its index, the new sample and the last x0. An exception ends the sampling."""
 
 
 @dataclass
@@ -266,8 +265,7 @@ def unipc(
 
 
 def _usable_order(walk: Walk, i: int, order: int) -> int:
-    """Order of step `i`: at most the number of estimates with a finite log SNR, and of the remaining
-    steps."""
+    """Order of step `i`, limited by the estimates with a finite log SNR and by the remaining steps."""
     most = min(order, walk.num_steps - i, i + 1)
     usable = 1
     while usable < most and math.isfinite(walk.log_snr[i - usable]):

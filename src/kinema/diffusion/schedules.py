@@ -1,7 +1,8 @@
-"""Noise schedules: how much of the data and how much of the noise a sample holds at time t, and the times that a sampler visits.
+"""Noise schedules: the factors of data and noise at time t, and the time grid of a sampler.
 
-`t` is in [0, 1], 0 = data, 1 = noise, and `xt = alpha(t) * x0 + sigma(t) * noise`. DDPM's betas, the cosine and the straight
-path of rectified flow are three objects of one kind: any sampler, objective or canvas takes any of them.
+`t` is in [0, 1], 0 = data, 1 = noise, and `xt = alpha(t) * x0 + sigma(t) * noise`. DDPM's betas, the cosine
+and the straight path of rectified flow are three objects of one kind: any sampler, objective or canvas takes
+any of them.
 """
 
 import math
@@ -20,7 +21,7 @@ BetaCurve = Literal["linear", "sqrt_linear"]
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Share of data and of noise at each time. Both take times of any shape in [0, 1] and give the same shape and dtype."""
+    """Factors of data and noise at times of any shape in [0, 1], in their shape and dtype."""
 
     def alpha(self, t: Tensor) -> Tensor:
         """Factor of the data: 1 at t = 0, falling to 0 or nearly so at t = 1."""
@@ -33,7 +34,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Linear:
-    """The straight path of rectified flow (Liu et al. 2022, Lipman et al. 2022), as Wan uses it: alpha = 1 - t, sigma = t."""
+    """The straight path of rectified flow (Liu et al. 2022, Lipman et al. 2022), as in Wan."""
 
     def alpha(self, t: Tensor) -> Tensor:
         """1 - t."""
@@ -46,7 +47,8 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cosine:
-    """The quarter circle (Nichol & Dhariwal 2021 with s = 0; Salimans & Ho 2022): alpha = cos(pi t / 2), sigma = sin(pi t / 2).
+    """The quarter circle (Nichol & Dhariwal 2021 with s = 0; Salimans & Ho 2022): alpha = cos(pi t / 2),
+    sigma = sin(pi t / 2).
 
     The offset s of Nichol & Dhariwal only keeps a table of betas below one; without it both ends are exact.
     """
@@ -62,11 +64,13 @@ class Cosine:
 
 @dataclass(frozen=True)
 class DDPM:
-    """The variance-preserving path of DDPM (Ho et al. 2020) in its continuous limit (Song et al. 2021, eq. 32-33).
+    """The variance-preserving path of DDPM (Ho et al. 2020) in its continuous limit (Song et al. 2021, eq.
+    32-33).
 
-    beta(t) = beta_min + t (beta_max - beta_min), alpha = exp(-1/2 * integral of beta), sigma = sqrt(1 - alpha^2). The defaults
-    are 1000 times Ho et al.'s betas 1e-4 ... 2e-2. Deviation: `DDPMTable` holds the 1000 steps of the paper itself, whose
-    product ends at alpha = 0.0064 where the limit ends at 0.0066. At t = 1 a trace of the data is left, as in the paper.
+    beta(t) = beta_min + t (beta_max - beta_min), alpha = exp(-1/2 * integral of beta), sigma = sqrt(1 -
+    alpha^2). The defaults are 1000 times Ho et al.'s betas 1e-4 ... 2e-2. Deviation: `DDPMTable` holds the
+    1000 steps of the paper itself, whose product ends at alpha = 0.0064 where the limit ends at 0.0066. At t
+    = 1 a trace of the data is left, as in the paper.
     """
 
     beta_min: float = 0.1
@@ -92,10 +96,12 @@ class DDPM:
 
 @dataclass(frozen=True)
 class DDPMTable:
-    """The discrete steps of DDPM (Ho et al. 2020): `num_steps` betas, and log alpha drawn straight between the steps.
+    """The discrete steps of DDPM (Ho et al. 2020): `num_steps` betas, and log alpha drawn straight between
+    the steps.
 
-    Step i of a table (counted from 0, as in diffusers) is at t = (i + 1) / num_steps; t = 0 is the clean sample. "linear" is
-    the paper's curve; "sqrt_linear" has straight square roots (latent diffusion, where it is called scaled linear).
+    Step i of a table (counted from 0, as in diffusers) is at t = (i + 1) / num_steps; t = 0 is the clean
+    sample. "linear" is the paper's curve; "sqrt_linear" has straight square roots (latent diffusion, where it
+    is called scaled linear).
     """
 
     num_steps: int = 1000
@@ -152,15 +158,16 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def log_snr(t: Tensor, schedule: Schedule) -> Tensor:
-    """log(alpha / sigma), half of the logarithm of the signal-to-noise ratio: the lambda of DPM-Solver. Infinite at exact ends."""
+    """log(alpha / sigma), half of the log SNR: the lambda of DPM-Solver. Infinite at exact ends."""
     return torch.log(schedule.alpha(t)) - torch.log(schedule.sigma(t))
 
 
 def shift_time(t: Tensor, shift: float) -> Tensor:
-    """Times moved towards noise: shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23); 0 and 1 stay where they are.
+    """Times moved towards noise: shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23); 0 and 1 stay
+    where they are.
 
-    On the linear schedule this is what sampling at `shift` times the width and height asks for; Wan uses 3 to 12. A shift below 1
-    moves towards data, and `shift_time(shift_time(t, s), 1 / s)` is t.
+    On the linear schedule this is what sampling at `shift` times the width and height asks for; Wan uses 3 to
+    12. A shift below 1 moves towards data, and `shift_time(shift_time(t, s), 1 / s)` is t.
     """
     if not shift > 0:
         raise ConfigError(f"shift={shift} must be above 0; 1 moves nothing")
@@ -170,11 +177,12 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
 def time_grid(
     num_steps: int, *, shift: float = 1.0, start: float = 1.0, top: float = 1.0, bottom: float = 0.0
 ) -> Float[Tensor, "u"]:
-    """Times that a sampler visits: float32 on the host, falling to exactly 0, one more than there are steps.
+    """The times of a sampler: float32 on the host, falling to exactly 0, one more than there are steps.
 
-    Equal steps from `top` to `bottom` are moved by `shift_time`; then the last time is put to 0. Wan's own grid has `top` = 0.999;
-    that of diffusers' UniPC has `bottom` = 0.001 (and begins 1e-6 below 1). With `start` below 1 (SDEdit) the same grid begins at
-    `start` and keeps only the times below it, so that the share of steps above is saved. Raises `ConfigError` for a grid without steps.
+    Equal steps from `top` to `bottom` are moved by `shift_time`; then the last time is put to 0. Wan's own
+    grid has `top` = 0.999; that of UniPC in diffusers has `bottom` = 0.001 (and begins 1e-6 below 1). With
+    `start` below 1 (SDEdit) the same grid begins at `start` and keeps only the times below it, so that the
+    share of steps above is saved. Raises `ConfigError` for a grid without steps.
     """
     if num_steps < 1:
         raise ConfigError(f"num_steps={num_steps}: a sampler needs at least one step")

@@ -247,8 +247,8 @@ class DiT(nn.Module):
         """
         if sum(lengths) != len(tokens) or len(lengths) != len(text.lengths):
             raise ValueError(
-                f"{len(tokens)} tokens do not match {len(lengths)} segments with {sum(lengths)} tokens in all "
-                f"and {len(text.lengths)} prompts: give one prompt per segment and lengths that add up"
+                f"{len(tokens)} tokens do not match {len(lengths)} segments with {sum(lengths)} tokens "
+                f"in all and {len(text.lengths)} prompts: give one prompt per segment and lengths that add up"
             )
 
         embedded = text if isinstance(text, PreparedText) else self.embed_text(text)

@@ -46,8 +46,7 @@ class ExpanderConfig:
     """Sizes of an expander. Raises `ConfigError` for sizes that do not fit together."""
 
     words: tuple[str, ...] = ()
-    """Known words, which are also those that can be inserted, without marks. A recipe leaves them to the
-    world."""
+    """Known words, all of which can be inserted. A recipe leaves them to the world."""
     width: int = 56
     layers: int = 2
     heads: int = 4
@@ -278,8 +277,7 @@ class Expander(nn.Module):
 
 
 def join_tokens(tokens: Sequence[PromptToken], is_own: Sequence[bool]) -> str:
-    """The text of tokens. Inserted tokens (`is_own`) get their spaces, capitals and the choice of `a` or
-    `an`."""
+    """The text of tokens. Inserted ones (`is_own`) get spaces, capitals and the right one of `a` and `an`."""
     text = ""
     for index, token in enumerate(tokens):
         word, after_own = token.text, index > 0 and is_own[index - 1]

@@ -130,7 +130,7 @@ class Posterior:
         return self.mean + torch.exp(0.5 * self.logvar) * noise.to(self.mean.device)
 
     def kl(self) -> Float[Tensor, "b"]:
-        """KL divergence from the standard normal in nats: the mean over the latents of a clip, not the sum."""
+        """KL divergence from the standard normal in nats, as the mean over the latents of a clip."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).flatten(1).mean(dim=1)
 
 

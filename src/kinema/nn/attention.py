@@ -13,7 +13,9 @@ from kinema.errors import ConfigError
 from kinema.registry import lookup
 from kinema.shapes import Bool, Float, Int
 
-SHORT = 32  # queries up to which padding is cheaper than a kernel for each segment; on a CPU they cross between 25 and 80
+MAX_PADDED_QUERIES = 32
+"""Up to this many queries padding is cheaper than one kernel call per segment. A CPU breaks even at 25 to
+80."""
 
 
 ATTENTION_KERNELS: dict[str, SDPBackend | None] = {
@@ -23,12 +25,15 @@ ATTENTION_KERNELS: dict[str, SDPBackend | None] = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
-"""PyTorch's own kernels; with "auto" it chooses for every call."""
+"""Kernels of PyTorch. With "auto" PyTorch chooses one for every call."""
 
 
 @contextmanager
 def attention_kernel(name: str) -> Iterator[None]:
-    """Attention inside is by the kernel `name` of `ATTENTION_KERNELS` and no other. Raises `ConfigError` where that cannot do it."""
+    """A context in which attention uses only the kernel `name` of `ATTENTION_KERNELS`.
+
+    Raises `ConfigError` when the kernel does not support the device or the sizes.
+    """
     kernel = lookup(ATTENTION_KERNELS, name, kind="attention kernel")
     if kernel is None:
         yield
@@ -46,21 +51,22 @@ def attention_kernel(name: str) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """How packed queries and keys are cut into segments, worked out once for all layers that cut them alike.
+    """The segments of packed queries and keys, computed once for all layers with the same segments.
 
-    Lengths are in the shapes of tensors and not in integers where the queries are of one length, so that one compiled layer serves all.
+    If all queries have one length, lengths are encoded in tensor shapes and not in integers, so that one
+    compiled layer serves all lengths.
     """
 
     num: int
     scores: Tensor | None = None
-    """(num, 1, 1, longest): what is added to the scores of each key, or (bool) which keys are seen."""
+    """(num, 1, 1, longest): added to the scores of each key, or (bool) the keys that are attended to."""
     key_rows: Int[Tensor, " m"] | None = None
-    """Where the keys are once their segments are padded to the longest, if they must be."""
+    """Rows of the keys after padding their segments to the longest. None without padding."""
     query_rows: Int[Tensor, " n"] | None = None
     num_padded: int = 0
-    """Rows of the padded queries."""
+    """Number of rows of the padded queries."""
     parts: "tuple[tuple[int, int, Segments], ...]" = ()
-    """Queries and keys of each segment, where they run one by one."""
+    """Lengths and segments of each segment if they run one by one."""
 
     @classmethod
     def of(
@@ -70,14 +76,16 @@ class Segments:
         device: torch.device,
         bias: Float[Tensor, " m"] | None = None,
     ) -> "Segments":
-        """Segment i of the queries sees segment i of the keys; `bias` is added to the scores of each key.
+        """Segment i of the queries attends to segment i of the keys. `bias` is added to the scores of each
+        key.
 
-        Segments with queries of one length are one batch, in which shorter keys are padded and masked. Queries of several lengths are
-        padded too while all are short, and run one by one when not (on a CPU 1.1 to 2 times faster for 60 to 320 tokens).
+        Segments with queries of one length form one batch, in which shorter keys are padded and masked.
+        Queries of several lengths are padded too if all are short; otherwise segments run one by one (on a
+        CPU 1.1 to 2 times faster for 60 to 320 tokens).
         """
         b, longest_query, longest = len(q_lengths), max(q_lengths, default=0), max(kv_lengths, default=0)
         is_even = longest_query == min(q_lengths, default=0)
-        if not is_even and longest_query > SHORT:
+        if not is_even and longest_query > MAX_PADDED_QUERIES:
             biases = (None,) * b if bias is None else bias.split(kv_lengths)
             rows = zip(q_lengths, kv_lengths, biases)
             return cls(b, parts=tuple((n, m, cls.of((n,), (m,), device, own)) for n, m, own in rows))
@@ -100,10 +108,11 @@ def attend(
     kv_lengths: tuple[int, ...],
     bias: Float[Tensor, " m"] | None = None,
 ) -> Float[Tensor, "n k dh"]:
-    """Bidirectional attention in which segment i of the queries sees segment i of the keys and values, scaled by 1/sqrt(dh).
+    """Attention of segment i of the queries to segment i of the keys and values, scaled by 1/sqrt(dh).
 
-    The lengths say how the rows are cut into segments; a query whose segment has no keys gets zeros. `bias` is added to the scores of each
-    key: a key with the bias log(n) counts as n equal ones. Raises `ValueError` when lengths do not add up.
+    The lengths are the rows of each segment. A query whose segment has no keys gets zeros. `bias`
+    is added to the scores of each key: a key with the bias log(n) counts as n equal ones. Raises `ValueError`
+    when lengths do not add up.
     """
     if len(q_lengths) != len(kv_lengths) or sum(q_lengths) != q.shape[0] or sum(kv_lengths) != k.shape[0]:
         raise ValueError(
@@ -116,7 +125,7 @@ def attend(
 def attend_within(
     q: Float[Tensor, "n k dh"], k: Float[Tensor, "m k dh"], v: Float[Tensor, "m k dh"], segments: Segments
 ) -> Float[Tensor, "n k dh"]:
-    """`attend` for segments that are known."""
+    """`attend` with precomputed segments."""
     if segments.parts:
         q_lengths, kv_lengths, own = zip(*segments.parts)
         rows = zip(q.split(q_lengths), k.split(kv_lengths), v.split(kv_lengths), own)
@@ -139,18 +148,18 @@ def attend_within(
 def attend_causal(
     q: Float[Tensor, "b n k dh"], k: Float[Tensor, "b n k dh"], v: Float[Tensor, "b n k dh"]
 ) -> Float[Tensor, "b n k dh"]:
-    """Attention in which every token of a sequence sees itself and those before it, scaled by 1/sqrt(dh)."""
+    """Attention of every token to itself and the tokens before it, scaled by 1/sqrt(dh)."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
 
 
 def _pad(x: Float[Tensor, "m k dh"], rows: Int[Tensor, " m"], num_rows: int) -> Float[Tensor, "padded k dh"]:
-    """`x` at `rows` of that many, and zeros elsewhere."""
+    """`num_rows` rows with `x` at `rows` and zeros elsewhere."""
     return x.new_zeros(num_rows, *x.shape[1:]).index_copy(0, rows, x)
 
 
 def _rows(lengths: tuple[int, ...], device: torch.device) -> Int[Tensor, " m"]:
-    """Where the rows of the segments are once these are padded to the longest length."""
+    """Indices of the rows of the segments after padding to the longest length."""
     longest = max(lengths)
     return torch.tensor(
         [i * longest + j for i, length in enumerate(lengths) for j in range(length)], device=device
@@ -158,6 +167,10 @@ def _rows(lengths: tuple[int, ...], device: torch.device) -> Int[Tensor, " m"]:
 
 
 def _key_mask(lengths: tuple[int, ...], device: torch.device) -> Bool[Tensor, "b longest"]:
-    """True for keys that are seen. An empty segment sees its first padding, whose value is zero, so that its result is zero and not NaN."""
+    """True for keys that are attended to.
+
+    An empty segment attends to its first padding, whose value is zero, so that its result is zero and not
+    NaN.
+    """
     seen = torch.tensor([max(length, 1) for length in lengths], device=device)
     return torch.arange(max(lengths), device=device) < seen[:, None]

@@ -1,7 +1,9 @@
-"""Convolutions that never see the future, and the cache with which they run over a video of any length.
+"""Convolutions that are causal in time, and the cache with which they run over a video of any length.
 
-A layer pads time in front only, with zeros. Called without a cache it treats its input as the whole video (the one-pass form);
-called with a `FeatureCache` it treats it as the next chunk and remembers the few last frames that the chunk after it needs.
+A layer pads time with zeros at the start only. Without a cache its input is the whole video (the one-pass
+form). With a `FeatureCache` its input is the next chunk, and the cache keeps the last frames that the
+following chunk needs.
+
 """
 
 import torch
@@ -12,15 +14,16 @@ from torch import Tensor, nn
 from kinema.device import has_slow_conv3d
 from kinema.shapes import Float
 
-GROUP_NUMBERS = 2**23
-"""Numbers in the stacked frames that are convolved at once where no gradient is wanted, which bounds their memory; two frames at least."""
+GROUP_ELEMENTS = 2**23
+"""Elements of stacked frames per convolution without gradients, which bounds memory. At least two frames."""
 
 
 class FeatureCache:
-    """The past of one video on its way through a causal network: for each layer the last frames that it read.
+    """The last input frames of every layer of a causal network, for one video.
 
-    All state of a stream is here and none in the network, so that one network can run many streams at a time. The network's
-    outermost call sets `is_first` to False after each chunk. Histories are kept detached: a stream is not trained through.
+    All state of a stream is here, so that one network can process many streams at a time. The outermost call
+    of the network sets `is_first` to False after each chunk. Histories are detached: no gradient flows
+    through them.
     """
 
     def __init__(self) -> None:
@@ -28,18 +31,19 @@ class FeatureCache:
         self._histories: dict[nn.Module, Tensor] = {}
 
     def past(self, layer: nn.Module) -> Tensor | None:
-        """The frames that `layer` has read last (None at the start). `keep` writes over them: use them before."""
+        """The last input frames of `layer`, None at the start. `keep` overwrites them."""
         return self._histories.get(layer)
 
     def keep(self, layer: nn.Module, x: Float[Tensor, "b c f h w"], num_frames: int) -> None:
-        """Remember the last `num_frames` frames that `layer` has read, of which `x` are the newest."""
+        """Store the last `num_frames` input frames of `layer`, of which `x` are the newest."""
         history = self._histories.get(layer)
         recent = x.detach()[:, :, -num_frames:]
         missing = num_frames - recent.shape[2]
         if missing > 0 and history is not None:
             recent = torch.cat([history[:, :, -missing:], recent], dim=2)
         if history is not None and history.shape == recent.shape:
-            # In the same place: new memory for each chunk would leave gaps among what a chunk needs, and the peak would grow with length.
+            # In the same place: new memory for each chunk would leave gaps among what a chunk needs, and the
+            # peak would grow with length.
             history.copy_(recent)
         else:
             # A copy: a slice would keep the whole chunk in memory.
@@ -56,11 +60,12 @@ def causal_conv3d(
     bias: Float[Tensor, "c_out"],
     history: Float[Tensor, "b c f_past h w"] | None = None,
 ) -> Float[Tensor, "b c_out f h w"]:
-    """The convolution of `x` in which frame f depends on the frames up to f; stride one, size kept, kernels odd in space.
+    """The convolution of `x` in which frame f depends on frames up to f, with stride one and unchanged size.
 
-    `history` holds the frames before `x`; frames further back count as zeros. A single frame without a history meets only the kernel's
-    last slice and is convolved in two dimensions, at 1/kf of the cost. Where `has_slow_conv3d` the frames that the kernel spans are stacked
-    as channels and convolved in two dimensions too.
+    Kernels are odd in space. `history` holds the frames before `x`; earlier frames are zeros. A single frame
+    without a history depends only on the last slice of the kernel and is convolved in two dimensions, at 1/kf
+    of the cost. Where `has_slow_conv3d` the frames that the kernel spans are stacked as channels and
+    convolved in two dimensions.
     """
     _, _, kf, kh, kw = weight.shape
     padding = (kh // 2, kw // 2)
@@ -82,10 +87,10 @@ def conv3d(
     padding: tuple[int, int] = (0, 0),
     stride_time: int = 1,
 ) -> Float[Tensor, "b c_out f_out h_out w_out"]:
-    """The convolution of `x`, padded in space alone.
+    """The convolution of `x`, padded in space only.
 
-    On a CPU one convolution in two dimensions of stacked frames is 2 to 9 times as fast as oneDNN's in three (`bench/conv_forms.py`), with
-    sums in another order.
+    On a CPU a 2-D convolution of stacked frames is 2 to 9 times as fast as the 3-D one of oneDNN
+    (`bench/conv_forms.py`). It sums in another order.
     """
     if not has_slow_conv3d(x.device):
         return F.conv3d(x, weight, bias, padding=(0, *padding), stride=(stride_time, 1, 1))
@@ -96,7 +101,7 @@ def conv3d(
     flat = rearrange(weight, "c_out c kf kh kw -> c_out (kf c) kh kw")
 
     def convolved(first: int, stop: int) -> Tensor:
-        """Those of the frames that are left."""
+        """Output frames `first` to `stop` (exclusive), without padding in time."""
         slices = [
             frames[:, k + stride_time * first : k + min(last, stride_time * stop) : stride_time]
             for k in range(kf)
@@ -105,7 +110,7 @@ def conv3d(
         return rearrange(F.conv2d(stacked, flat, bias, padding=padding), "(b f) c h w -> b f h w c", b=b)
 
     num_frames = -(-last // stride_time)
-    group = max(2, GROUP_NUMBERS // (b * kf * c * h * w))
+    group = max(2, GROUP_ELEMENTS // (b * kf * c * h * w))
     if kf == 1 or group >= num_frames or torch.is_grad_enabled():
         return convolved(0, num_frames).movedim(-1, 1)
     made = convolved(0, group)
@@ -118,7 +123,7 @@ def conv3d(
 
 
 class CausalConv3d(nn.Conv3d):
-    """A 3-D convolution of stride one whose temporal padding, kf - 1 zeros, is all in front."""
+    """A 3-D convolution of stride one with all temporal padding, kf - 1 zeros, at the start."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int, int]) -> None:
         super().__init__(in_channels, out_channels, kernel_size)
@@ -127,7 +132,7 @@ class CausalConv3d(nn.Conv3d):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c_out f h w"]:
-        """`x` convolved, after the frames that `cache` holds if there is one."""
+        """The convolution of `x`, preceded by the frames in `cache` if there is one."""
         assert self.bias is not None, "causal convolutions have a bias"
         if cache is None or not self.num_past:
             return causal_conv3d(x, self.weight, self.bias)

@@ -11,9 +11,10 @@ MAX_PERIOD = 10000.0
 
 
 def sinusoid(positions: Float[Tensor, " u"], d: int, max_period: float = MAX_PERIOD) -> Float[Tensor, "u d"]:
-    """`cos(p * f_i)` for the d/2 frequencies `f_i = max_period^(-2i/d)`, then the sines, in float32; `d` is even.
+    """`cos(p * f_i)` for the d/2 frequencies `f_i = max_period^(-2i/d)`, then the sines, in float32; `d` is
+    even.
 
-    From Vaswani et al. 2017, with the cosines in front, as Wan has them.
+    From Vaswani et al. 2017, with the cosines first, as in Wan.
     """
     exponent = torch.arange(d // 2, dtype=torch.float32, device=positions.device) * (
         -math.log(max_period) / (d // 2)

@@ -8,7 +8,8 @@ from kinema.shapes import Float
 
 
 class RMSNorm(nn.Module):
-    """`x / sqrt(mean(x^2) + eps) * weight` over the last axis (Zhang and Sennrich 2019), in the dtype of `x`."""
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last axis, in the dtype of `x` (Zhang and Sennrich
+    2019)."""
 
     keeps_float32 = True
 
@@ -25,7 +26,7 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """`(x - mean) / sqrt(variance + eps)` over the last axis, times a weight plus a bias if `affine`. The result is float32."""
+    """`(x - mean) / sqrt(variance + eps)` in float32 over the last axis; `affine` adds weight and bias."""
 
     keeps_float32 = True
 

@@ -1,7 +1,8 @@
 """Marks on modules: whose matrices Muon trains, and whose parameters stay in float32.
 
-A mark is an attribute of the module, set by its class or by a function of this file. It does not depend on the name under which a
-module is registered, and it survives `copy.deepcopy` and `load_state_dict(assign=True)`, which replace the parameters themselves.
+A mark is an attribute of the module, set by its class or by a function of this file. It does not depend on
+the name under which a module is registered, and it survives `copy.deepcopy` and
+`load_state_dict(assign=True)`, which replace the parameters themselves.
 """
 
 from typing import TypeVar
@@ -12,7 +13,7 @@ from torch import nn
 M = TypeVar("M", bound=nn.Module)
 
 MUON = "uses_muon"
-"""True on a module whose matrices and convolution kernels, and those of its submodules, are trained by Muon."""
+"""True on a module: Muon trains the matrices and kernels in it and in its submodules."""
 FLOAT32 = "keeps_float32"
 """True on a module whose tensors all stay in float32, or the names of its own parameters that do."""
 NORMS = (nn.LayerNorm, nn.GroupNorm)
@@ -40,7 +41,8 @@ def keep_float32(module: M, *names: str) -> M:
 def muon_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The matrices and kernels of marked modules, in the order of `model.parameters()`.
 
-    A kernel is the matrix of its outputs by all its inputs. A tensor with one row or one column is a vector and is left out.
+    A kernel is the matrix of its outputs by all its inputs. A tensor with one row or one column is a vector
+    and is left out.
     """
     marked = {
         id(parameter)
@@ -52,7 +54,7 @@ def muon_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def float32_names(model: nn.Module) -> set[str]:
-    """The names, as in `model.state_dict()`, of the tensors that stay in float32 whatever the dtype of the matrices."""
+    """The names, as in `model.state_dict()`, of the tensors that stay in float32."""
     names: set[str] = set()
     for path, module in model.named_modules():
         mark = True if isinstance(module, NORMS) else getattr(module, FLOAT32, False)

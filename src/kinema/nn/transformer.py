@@ -11,10 +11,11 @@ from kinema.shapes import Float
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention within packed sequences, then, in a decoder, cross-attention to a memory, then an MLP; each is residual.
+    """Self-attention within packed sequences, then, in a decoder, cross-attention to a memory, then an MLP;
+    each is residual.
 
-    In an encoder every token attends to its whole sequence. In a decoder (`is_decoder`) it attends to itself and to the tokens before
-    it, and all sequences of a batch have one length.
+    In an encoder every token attends to its whole sequence. In a decoder (`is_decoder`) it attends to itself
+    and to the tokens before it, and all sequences of a batch have one length.
     """
 
     uses_muon = True
@@ -42,8 +43,8 @@ class TransformerBlock(nn.Module):
     def init_weights(self, num_layers: int) -> None:
         """Draw the weights of an encoder block in a stack of `num_layers`, as OpenAI's CLIP does.
 
-        Normal weights of std width ** -0.5 (the MLP's first layer: (2 * width) ** -0.5) and zero biases. What is added to the residual
-        stream is divided by sqrt(2 * num_layers).
+        Normal weights of std width ** -0.5 (the MLP's first layer: (2 * width) ** -0.5) and zero biases. What
+        is added to the residual stream is divided by sqrt(2 * num_layers).
         """
         width = self.out.out_features
         residual_std = (2 * num_layers * width) ** -0.5
@@ -61,7 +62,7 @@ class TransformerBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "n d"], lengths: tuple[int, ...], memory: Float[Tensor, "b m d"] | None = None
     ) -> Float[Tensor, "n d"]:
-        """`x`, sequences of `lengths` tokens one after the other, and in a decoder the `memory` of each sequence."""
+        """The states of packed sequences of `lengths` tokens. A decoder attends to the `memory` of each."""
         q, k, v = rearrange(
             self.qkv(self.attention_norm(x)), "n (three k dh) -> three n k dh", three=3, k=self.num_heads
         )
