@@ -234,13 +234,15 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = folder / CARD
     if not path.exists():
         raise DataError(
-            f"{folder} is not a data set: it has no {CARD}; make one with kinema data build FOLDER -o {folder}"
+            f"{folder} is not a data set: it has no {CARD}; make one with kinema data build FOLDER -o "
+            f"{folder}"
         )
     card = read_json(path, DataError)
     version = card.get("schema_version")
     if version != SCHEMA_VERSION:
         raise DataError(
-            f"{path} has schema_version {version}, and this Kinema reads {SCHEMA_VERSION}: build the data set again"
+            f"{path} has schema_version {version}, and this Kinema reads {SCHEMA_VERSION}: build the "
+            "data set again"
         )
     return card
 

@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 TAIL_LATENTS = 2
-"""Most latents of a clip's end that are also kept as encoded behind a mirrored prefix."""
+"""Largest number of latents at the end of a clip that are also encoded behind a mirrored prefix."""
 TAIL_EVERY = 4
-"""One batch in so many has its tails encoded: a tail costs more than half a clip."""
+"""One batch in `TAIL_EVERY` has its tails encoded, because a tail costs more than half a clip."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Pixels of a picture and the share of clips and images that have this shape."""
+    """A frame size in pixels, and the share of clips and images that have it."""
 
     height: int
     width: int
@@ -94,7 +94,7 @@ class Latents:
 
 
 class LatentCache:
-    """The shards of one VAE, world and set of sizes under `root`."""
+    """The shards of one VAE, world and set of sizes, in a folder under `root`."""
 
     def __init__(self, root: Path, vae: VAE, world: World, stage: StageConfig, data: LatentData):
         self.vae, self.world, self.data = vae, world, data
@@ -129,7 +129,7 @@ class LatentCache:
                 log.info("encoded %d of %d shards", done, len(missing))
 
     def load(self, kind: str, shape_index: int) -> Latents:
-        """All "images" or "clips" of a shape, in memory."""
+        """All "images" or "clips" of a shape, in memory. Raises `TrainingError` naming a damaged shard."""
         jobs = [job for job in self._jobs() if job[:2] == (kind, shape_index)]
         parts: dict[str, list[Tensor]] = {}
         captions: list[dict[str, str]] = []
@@ -142,7 +142,8 @@ class LatentCache:
                     captions += json.loads(file.metadata()["captions"])
             except (OSError, SafetensorError, KeyError, TypeError) as error:
                 raise TrainingError(
-                    f"{path} is damaged ({error}); delete it and start again: only it is made anew"
+                    f"{path} is damaged ({error}); delete it and start again: only this shard is "
+                    "written again"
                 ) from error
         tensors = {name: torch.cat(values) for name, values in parts.items()}
         return Latents(tensors["latents"], captions, tensors.get("tails"), tensors.get("tail_lengths"))
@@ -211,7 +212,7 @@ class LatentCache:
 
 
 def choose_by_share(shares: Sequence[float], draw: float) -> int:
-    """The index whose share of [0, 1) holds `draw`."""
+    """The index whose share of [0, 1) contains `draw`."""
     total = 0.0
     for index, share in enumerate(shares):
         total += share

@@ -1,7 +1,8 @@
-"""Clips of any size and length into batches of equal token count.
+"""Packs clips of any size and length into batches of at most a given number of tokens.
 
-Attention over packed tokens is block-diagonal, so a batch needs no padding: its cost is its tokens. An epoch is a permutation of the
-clips, cut into batches; batch i of epoch e is a pure function of (seed, e), so a run resumes from one integer.
+Attention over packed tokens is block-diagonal, so a batch needs no padding and costs what its tokens cost. An
+epoch is a permutation of the clips, cut into batches. Batch i of epoch e is a pure function of (seed, e), so
+a run resumes from one integer.
 """
 
 from collections.abc import Sequence
@@ -15,13 +16,17 @@ from kinema.data.seeds import numpy_rng
 from kinema.errors import ConfigError, DataError
 
 WINDOW = 1024
-"""Clips of the permutation that are packed together: more fill batches better, fewer keep them more random."""
+"""Clips of the permutation that are packed together. More fill the batches better; fewer keep them more
+random.
+"""
 EPOCHS_HELD = 4
 
 
 @dataclass(frozen=True)
 class PackConfig:
-    """`tokens` in a batch. "pack" fills batches with clips of any size, "bucket" with clips of one size and length only."""
+    """Largest number of `tokens` per batch. "pack" mixes clips of all sizes; "bucket" uses one size and
+    length per batch.
+    """
 
     tokens: int = 2048
     mode: Literal["pack", "bucket"] = "pack"
@@ -32,30 +37,31 @@ class PackConfig:
 
 
 class Packing:
-    """The batches of a data set: `tokens[i]` is the length of clip i and `shapes[i]` its bucket."""
+    """The batches of a data set. `tokens[i]` is the number of tokens of clip i and `shapes[i]` its bucket."""
 
     def __init__(
         self, tokens: Sequence[int], shapes: Sequence[tuple[int, ...]], config: PackConfig, seed: int
     ) -> None:
         self.tokens, self.shapes, self.config, self.seed = np.asarray(tokens), list(shapes), config, seed
         self.used = np.flatnonzero(self.tokens <= config.tokens)
-        self.ends: list[int] = []  # how many batches there are up to the end of each epoch
+        self.ends: list[int] = []  # number of batches up to the end of each epoch
         self.epoch = lru_cache(maxsize=EPOCHS_HELD)(self._epoch)
         if not len(self.used):
-            least = int(self.tokens.min()) if len(self.tokens) else 0
+            smallest = int(self.tokens.min()) if len(self.tokens) else 0
             raise DataError(
-                f"no clip fits into a batch of {config.tokens} tokens (the smallest has {least}): raise pack.tokens"
+                f"no clip fits into a batch of {config.tokens} tokens (the smallest has {smallest}): "
+                "raise pack.tokens"
             )
 
     def batch(self, step: int) -> list[int]:
-        """The clips of a step, counted through all epochs."""
+        """The indices of the clips of a step; steps are counted over all epochs."""
         while not self.ends or step >= self.ends[-1]:
             self.ends.append((self.ends[-1] if self.ends else 0) + len(self.epoch(len(self.ends))))
         epoch = int(np.searchsorted(self.ends, step, side="right"))
         return self.epoch(epoch)[step - (self.ends[epoch - 1] if epoch else 0)]
 
     def table(self) -> list[str]:
-        """What goes in, what does not and why, and what comes out; lines to print before training."""
+        """Lines to print before training: clips used and left out, shapes, and how full the batches are."""
         left_out = len(self.tokens) - len(self.used)
         batches = self.epoch(0)
         filled = self.tokens[self.used].sum() / (len(batches) * self.config.tokens)
@@ -78,14 +84,14 @@ class Packing:
         return lines
 
     def _epoch(self, epoch: int) -> list[list[int]]:
-        """The batches of an epoch in their order; every clip that fits stands in exactly one."""
+        """The batches of an epoch in order. Every clip that fits is in exactly one."""
         rng = numpy_rng(self.seed, "epoch", epoch)
         order = rng.permutation(self.used)
         batches = self._buckets(order) if self.config.mode == "bucket" else self._packs(order)
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def _buckets(self, order: np.ndarray) -> list[list[int]]:
-        """Batches of one shape; the last of a shape may be part full, so that nothing is left out."""
+        """Batches of one shape each. The last batch of a shape may be partly full."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for index in order:
             by_shape.setdefault(self.shapes[index], []).append(int(index))
@@ -96,7 +102,9 @@ class Packing:
         return batches
 
     def _packs(self, order: np.ndarray) -> list[list[int]]:
-        """First-fit decreasing, a window of the permutation at a time; what the emptiest batch of a window holds goes on to the next."""
+        """First-fit decreasing within windows of the permutation. The emptiest batch of a window moves to the
+        next one.
+        """
         batches: list[list[int]] = []
         carried: list[int] = []
         for first in range(0, len(order), WINDOW):

@@ -1,6 +1,6 @@
-"""Batches as pure functions of (seed, step): the whole data position of a run is one integer.
+"""Batches as pure functions of (seed, step): the data position of a run is one integer.
 
-Nothing is shuffled and nothing is remembered, so a run resumes at any step, on any number of workers, with the same bytes.
+There is no shuffling state, so a run resumes at any step, with any number of workers, with the same bytes.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ Batch = dict[str, Any]
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every part: equal parts give the equal seed on every machine."""
+    """A 63-bit seed from all parts; equal parts give equal seeds on every machine."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def numpy_rng(*parts: int | str) -> np.random.Generator:
-    """A numpy generator that belongs to these parts."""
+    """A NumPy generator seeded by `derive_seed`."""
     return np.random.default_rng(derive_seed(*parts))
 
 
 def torch_rng(*parts: int | str) -> torch.Generator:
-    """A torch generator on the CPU that belongs to these parts."""
+    """A torch generator on the CPU, seeded by `derive_seed`."""
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
@@ -41,6 +41,6 @@ class Steps(Dataset[Batch]):
 
 
 def batches(make: Callable[[int], Batch], start: int, stop: int, *, num_workers: int = 0) -> Iterator[Batch]:
-    """The batches of steps start..stop-1 in order, made ahead by `num_workers` processes (0: made in this one)."""
+    """The batches of steps start..stop-1 in order, prepared by `num_workers` processes (0: in this process)."""
     loader = DataLoader(Steps(make), batch_size=None, sampler=range(start, stop), num_workers=num_workers)
     return iter(loader)

@@ -1,7 +1,8 @@
-"""States of captions, encoded once: a folder of shards, so that training needs no text encoder in memory.
+"""Hidden states of captions, encoded once into a folder of shards, so that training needs no text encoder in
+memory.
 
-A caption is known by its hash. What is encoded stays when a run is killed, and what is there is not encoded again. States are kept in
-bfloat16, in which Wan's own code computes them.
+The key of a caption is its hash. A killed run keeps finished shards, and captions in them are not encoded
+again. States are stored in bfloat16, in which Wan's own code computes them.
 """
 
 import hashlib
@@ -25,15 +26,15 @@ SHARD_CAPTIONS = 256
 
 
 class TextCache:
-    """The shards of one text encoder in `folder`; a text encoder itself for the captions that it holds."""
+    """The shards of one text encoder in `folder`, itself a `TextEncoder` for the captions that it holds."""
 
     def __init__(self, folder: Path, text_width: int, device: torch.device = CPU) -> None:
-        """States are given on `device`."""
+        """States are returned on `device`."""
         self.folder, self.text_width, self.device = folder, text_width, device
         self._where: dict[str, Path] = {}
 
     def fill(self, captions: Iterable[str], encoder: TextEncoder) -> None:
-        """Encode the captions that are not there yet. Raises `OutputError` when they cannot be written."""
+        """Encode the captions that have no states yet. Raises `OutputError` if a shard cannot be written."""
         for shard in sorted(self.folder.glob("*.safetensors")):
             self._where |= dict.fromkeys(_keys(shard), shard)
         missing = [caption for caption in dict.fromkeys(captions) if _key(caption) not in self._where]
@@ -52,21 +53,24 @@ class TextCache:
             self._where |= dict.fromkeys(content, shard)
 
     def encode_prompts(self, prompts: Sequence[str]) -> TextStates:
-        """The states of captions that are there, in float32. Raises `TrainingError` for one that is not, or whose shard is damaged."""
+        """The states of captions in float32. Raises `TrainingError` for one without states or with a damaged
+        shard.
+        """
         return TextStates.cat([TextStates(state, (len(state),)) for state in map(self._read, prompts)])
 
     def _read(self, caption: str) -> Tensor:
         shard = self._where.get(_key(caption))
         if shard is None:
             raise TrainingError(
-                f"the caption '{caption[:40]}' has not been encoded: start again, which encodes what is missing"
+                f"the caption '{caption[:40]}' has not been encoded: start the run again, which encodes "
+                "missing captions"
             )
         try:
             with safe_open(shard, "pt") as file:
                 return file.get_tensor(_key(caption)).to(self.device, torch.float32)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
-                f"{shard} is damaged ({error}); delete it and start again: only it is made anew"
+                f"{shard} is damaged ({error}); delete it and start again: only this shard is written again"
             ) from error
 
 
@@ -80,5 +84,5 @@ def _keys(shard: Path) -> list[str]:
             return list(file.keys())
     except (OSError, SafetensorError) as error:
         raise TrainingError(
-            f"{shard} is damaged ({error}); delete it and start again: only it is made anew"
+            f"{shard} is damaged ({error}); delete it and start again: only this shard is written again"
         ) from error

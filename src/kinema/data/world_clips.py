@@ -1,4 +1,4 @@
-"""Clips of a world as tensors, drawn by index: index i of a split is the same clip for ever."""
+"""Clips of a world by index: index i of a split is always the same clip."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from kinema.worlds import Clip, World
 
 @dataclass(frozen=True)
 class CaptionMix:
-    """How often each form of a caption is drawn, and how often the Chinese one; the rest is left out for guidance."""
+    """Probabilities of the forms of a caption, of Chinese, and of the empty caption that guidance needs."""
 
     short: float = 0.3
     medium: float = 0.45
@@ -26,14 +26,17 @@ class CaptionMix:
     def __post_init__(self) -> None:
         if abs(self.short + self.medium + self.detailed - 1) > 1e-6:
             raise ConfigError(
-                f"short + medium + detailed = {self.short + self.medium + self.detailed:g}; they must add up to 1"
+                f"short + medium + detailed = {self.short + self.medium + self.detailed:g}; they must "
+                "add up to 1"
             )
         for name in ("chinese", "dropped"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
 
     def draw_any(self, captions: dict[str, str], rng: np.random.Generator) -> str:
-        """One caption of a clip that may have other forms than a world's, each alike; the empty one when it has none."""
+        """One caption of a clip; forms that differ from a world's are equally likely. Empty if the clip has
+        none.
+        """
         if {"short", "medium", "detailed"} <= set(captions) and (
             not self.chinese or {"short_zh", "medium_zh", "detailed_zh"} <= set(captions)
         ):
@@ -42,7 +45,7 @@ class CaptionMix:
         return "" if rng.random() < self.dropped else text
 
     def draw(self, captions: dict[str, str], rng: np.random.Generator) -> str:
-        """One caption of a clip; the empty one with probability `dropped`."""
+        """One caption of a world's clip; empty with probability `dropped`."""
         form = str(rng.choice(["short", "medium", "detailed"], p=[self.short, self.medium, self.detailed]))
         language = "_zh" if rng.random() < self.chinese else ""
         return "" if rng.random() < self.dropped else captions[form + language]
@@ -58,7 +61,7 @@ def draw_clips(
     num_frames: int,
     fps: float = 8.0,
 ) -> list[Clip]:
-    """The clips of a split by index; height and width in pixels."""
+    """The clips of a split at `indices`; height and width in pixels."""
     return [
         world.clip(derive_seed(split, i), height=height, width=width, num_frames=num_frames, fps=fps)
         for i in indices

@@ -1,4 +1,8 @@
-"""Animated GIF: one palette for the whole video, so that what does not move does not flicker."""
+"""Animated GIF with one palette for the whole video, so that static areas do not flicker.
+
+The frames are written one by one, because `Image.save(save_all=True)` merges equal neighbouring frames, which
+would change the number of frames, and FFmpeg's GIF muxer writes no comment.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,13 +37,16 @@ PALETTE_SAMPLE_PX = 1 << 16  # pixels of the whole video that the palette is cho
 
 
 def save_gif(path: Path, frames: np.ndarray, fps: float, metadata: Mapping[str, str]) -> None:
-    """Writes `frames`, uint8 (f, h, w, 3), as a GIF that loops; exact when the video has at most 256 colours, dithered otherwise.
+    """Writes `frames`, uint8 (f, h, w, 3), as a looping GIF: exact with at most 256 colours, dithered
+    otherwise.
 
-    Frames start at the hundredth of a second nearest to their time. Raises `VideoError` above 50 frames a second.
+    Frame times are rounded to 1/100 s. Raises `VideoError` above 50 frames per second or 65535 pixels a side,
+    and `OutputError` if the file cannot be written.
     """
     if fps > MAX_FPS:
         raise VideoError(
-            f"cannot write {path}: a .gif shows at most {MAX_FPS:g} frames a second, not {fps:g}; resample, or write .mp4"
+            f"cannot write {path}: a .gif shows at most {MAX_FPS:g} frames a second, not {fps:g}; "
+            "resample, or write .mp4"
         )
     if max(frames.shape[1:3]) > MAX_SIDE_PX:
         raise VideoError(f"cannot write {path}: a .gif has at most {MAX_SIDE_PX} pixels a side")
@@ -97,9 +104,10 @@ def _sample(frames: np.ndarray) -> Image.Image:
 
 
 def _dither_pattern(frames: np.ndarray, palette: Image.Image) -> np.ndarray:
-    """What to add to the channels of a frame (h, w, 1): as wide as the palette is coarse, equal in every frame.
+    """The offset (h, w, 1) added to every frame: ordered dithering, scaled by the mean error of the palette.
 
-    Error diffusion looks finer in one picture, but carries each change down and to the right of it: the rest would flicker.
+    Error diffusion looks finer in one frame, but spreads each change to the right and down, so static areas
+    would flicker.
     """
     sample = _sample(frames)
     error = np.abs(
@@ -124,7 +132,7 @@ def _exact(frame: np.ndarray, colours: np.ndarray) -> Image.Image:
 
 
 def _changed(before: Image.Image | None, now: Image.Image) -> tuple[int, int, int, int]:
-    """The smallest box (left, top, right, bottom) that holds every pixel that differs; one pixel when none does."""
+    """The smallest box (left, top, right, bottom) of all pixels that differ; one pixel if none does."""
     if before is None:
         return 0, 0, now.width, now.height
     rows, columns = np.nonzero(np.asarray(before) != np.asarray(now))

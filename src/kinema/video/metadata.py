@@ -1,4 +1,4 @@
-"""Text that travels inside a file: which keys and values every container keeps unchanged."""
+"""Text metadata inside files: the keys and values that every container preserves."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from kinema.errors import VideoError
 
 KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
-# Written by the containers themselves, or understood by them as something else than text.
+# Written or interpreted by the containers themselves.
 CONTAINER_KEYS = frozenset(
     {
         "major_brand",
@@ -23,14 +23,16 @@ CONTAINER_KEYS = frozenset(
 
 
 def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """`metadata` as a dict. Raises `VideoError` for a key or a value that some container would change or drop.
+    """`metadata` as a dict. Raises `VideoError` for a key or value that some container changes or drops.
 
-    Keys are lower case letters, digits and underscores (Matroska folds case); values are text, not empty and without NUL.
+    Keys are lower case letters, digits and underscores (Matroska folds case); values are text, not empty and
+    without NUL.
     """
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not KEY.fullmatch(key) or key in CONTAINER_KEYS:
             raise VideoError(
-                f"metadata key {key!r} cannot be written: use at most 64 lower case letters, digits and underscores, "
+                f"metadata key {key!r} cannot be written: use at most 64 lower case letters, digits and "
+                "underscores, "
                 f"and none of {', '.join(sorted(CONTAINER_KEYS))}"
             )
         if (
@@ -40,13 +42,16 @@ def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
             or value.encode(errors="ignore").decode() != value
         ):
             raise VideoError(
-                f"metadata '{key}' cannot be written: give it text, not empty and without NUL, not {value!r:.60}"
+                f"metadata '{key}' cannot be written: give it text, not empty and without NUL, not "
+                f"{value!r:.60}"
             )
     return dict(metadata or {})
 
 
 def from_container(tags: Mapping[str, str]) -> dict[str, str]:
-    """The metadata among the `tags` of a video container: keys in lower case, those of the container itself left out."""
+    """The metadata among the `tags` of a video container: keys in lower case, those of the container itself
+    left out.
+    """
     return {key.lower(): value for key, value in tags.items() if key.lower() not in CONTAINER_KEYS}
 
 

@@ -1,4 +1,4 @@
-"""Pictures and animated pictures through Pillow: one picture is a video of one frame."""
+"""Still and animated pictures through Pillow. A still is a video of one frame."""
 
 import io
 import struct
@@ -32,7 +32,9 @@ BROWSER_FRAME_MS = (
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image | None]:
-    """The picture at `path`, told by its content, or None when it is of no format in `READABLE`. Raises `VideoError` when damaged."""
+    """The picture at `path`, or None if its content has no format of `READABLE`. Raises `VideoError` if it is
+    damaged.
+    """
     try:
         image = Image.open(path, formats=READABLE)
     except UnidentifiedImageError:
@@ -57,12 +59,14 @@ def picture_metadata(image: Image.Image) -> dict[str, str]:
 
 
 def num_frames(image: Image.Image) -> int:
-    """How many frames `image` has in time."""
+    """The number of frames of `image`; pages of a TIFF and views of a JPEG do not count."""
     return getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
 
 
 def timed_frames(image: Image.Image) -> Iterator[tuple[float, float, np.ndarray]]:
-    """Start in seconds, duration in seconds and RGB pixels (h, w, 3) of every frame of `image`, alpha flattened over black."""
+    """Start in seconds, duration in seconds and RGB pixels (h, w, 3) of every frame of `image`, alpha
+    flattened over black.
+    """
     time_s = 0.0
     count = num_frames(image)
     for index in range(count):
@@ -102,9 +106,10 @@ def png_bytes(array: np.ndarray) -> bytes:
 def save_image(
     path: str | PathLike[str], array: np.ndarray, *, metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """The path of the picture written from `array`, uint8 (h, w, 3), in the format that the ending of `path` names.
+    """The path of the picture written from `array`, uint8 (h, w, 3), in the format that the ending of `path`
+    names.
 
-    .png and .webp are lossless; only .png carries `metadata`. The file appears complete or not at all.
+    .png and .webp are lossless; only .png carries `metadata`. The file is written atomically.
     Raises `VideoError` for another array, ending or metadata and `OutputError` when it cannot be written.
     """
     target = Path(path)

@@ -24,15 +24,17 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-# Not in the list: playlists (hls, dash, concat), which open other files and addresses, and tty, which draws any text as a film.
+# Not in the list: playlists (hls, dash, concat), which open other files and addresses, and tty, which renders
+# any text as video.
 DEMUXERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,live_flv,asf,ogg,h264,hevc,obu,av1,ivf,m4v,mpegvideo,mjpeg,"
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,live_flv,asf,ogg,h264,hevc,obu,av1,ivf,m4v,mpegvideo,mjpeg,"
     "mxf,gxf,nut,rm,dv,yuv4mpegpipe,wtv,swf,avif"
 )
 MAX_DECLARED_FPS = (
-    240  # above, the "rate" is as a rule the clock of a browser's recording, and is measured instead
+    240  # a higher "rate" is usually the clock of a browser's recording; the rate is measured instead
 )
-MAX_BYTES = 8 << 30  # frames in memory without a word from the caller
+MAX_BYTES = 8 << 30  # frames in memory unless the caller gives max_frames
 ROUNDING_S = 0.0105  # containers round times: Matroska to 1 ms, GIF to 10 ms
 HD_HEIGHT_PX = 720  # from here on players take colours that carry no tag for BT.709, below for BT.601
 
@@ -42,9 +44,9 @@ def read_frames(
 ) -> tuple[np.ndarray, float]:
     """The frames of the file at `path`, uint8 (f, h, w, 3), and their rate. See `Video.read`."""
     if max_frames is not None and max_frames < 1:
-        raise VideoError(f"max_frames={max_frames} reads nothing: use 1 or more")
+        raise VideoError(f"max_frames={max_frames} is too small: use 1 or more")
     if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise VideoError(f"fps={fps} is no rate: use a number above 0")
+        raise VideoError(f"fps={fps} is not a valid rate: use a finite number above 0")
     with open_picture(checked_file(path)) as picture:
         if picture is not None:
             count = num_frames(picture)
@@ -67,10 +69,10 @@ def read_frames(
 
 
 def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
-    """The text that the file at `path` carries, as `Video.save` and `save_image` put it there; empty when there is none.
+    """The metadata in the file at `path`, as `Video.save` and `save_image` write it; empty if there is none.
 
-    Keys come back in lower case, and what containers say of themselves ("encoder", "major_brand") is left out.
-    Raises `VideoError` when the file is neither a video nor a picture.
+    Keys are in lower case; those of the container itself ("encoder", "major_brand") are left out. Raises
+    `VideoError` if the file is neither a video nor a picture.
     """
     source = checked_file(Path(path))
     with open_picture(source) as picture:
@@ -82,7 +84,9 @@ def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
 
 @contextmanager
 def open_video(path: Path) -> "Iterator[tuple[av.container.InputContainer, av.VideoStream]]":
-    """The open container at `path` and its first video stream, closed at the end. FFmpeg's errors become `VideoError`."""
+    """The open container at `path` and its first video stream, closed at the end. FFmpeg's errors become
+    `VideoError`.
+    """
     av = pyav.load()
     options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
     try:
@@ -102,11 +106,12 @@ def open_video(path: Path) -> "Iterator[tuple[av.container.InputContainer, av.Vi
 def at_constant_rate(
     timed: Iterable[tuple[float, float, T]], fps: float | Fraction, source_fps: float | Fraction
 ) -> Iterator[T]:
-    """The item to show at 0, 1/fps, 2/fps... from items with a start and a duration in seconds: the last one that has started.
+    """The item to show at 0, 1/fps, 2/fps... from items with a start and a duration in seconds: the last one
+    that has started.
 
-    An item counts as started when it is at most `ROUNDING_S` late, or half an interval of the faster of the two rates if that
-    is less. So a source of constant rate read at its own rate comes out unchanged.
-    At least one item, and as many as the duration holds.
+    An item counts as started when it is at most `ROUNDING_S` late, or half an interval of the faster of the
+    two rates if that is less. So a source of constant rate read at its own rate comes out unchanged. At least
+    one item, and as many as the duration holds.
     """
     tolerance_s = min(ROUNDING_S, 0.5 / float(max(fps, source_fps)))
     start_s: float | None = None
@@ -129,7 +134,8 @@ def at_constant_rate(
 
 
 def oriented(pixels: np.ndarray, matrix: tuple[int, ...]) -> np.ndarray:
-    """`pixels` (h, w, c) turned and mirrored as the 3x3 display `matrix` asks (ISO 14496-12, 8.2.2; quarter turns only).
+    """`pixels` (h, w, c) turned and mirrored as the 3x3 display `matrix` asks (ISO 14496-12, 8.2.2; quarter
+    turns only).
 
     The matrix (a b u c d v x y w) takes the point (x, y), y down, to (a x + c y, b x + d y).
     """
@@ -143,12 +149,13 @@ def oriented(pixels: np.ndarray, matrix: tuple[int, ...]) -> np.ndarray:
 
 
 class Damage:
-    """What is wrong with a file: an error at once, or, when allowed, one log line at the end."""
+    """Collects the damage of a file: an error at once, or, if allowed, one log line at the end."""
 
     def __init__(self, path: Path, is_allowed: bool) -> None:
         self.path, self.is_allowed, self.found = path, is_allowed, list[str]()
 
     def add(self, what: str) -> None:
+        """Record damage. Raises `VideoError` unless it is allowed."""
         if not self.is_allowed:
             raise VideoError(
                 f"cannot read {self.path}: damaged ({what}); allow_damaged=True reads what is left"
@@ -156,11 +163,13 @@ class Damage:
         self.found.append(what)
 
     def report(self) -> None:
+        """Log a warning if there was damage."""
         if self.found:
             logger.warning("%s is damaged in %d places; first: %s", self.path, len(self.found), self.found[0])
 
 
 def checked_file(path: Path) -> Path:
+    """`path`. Raises `VideoError` unless it is a readable, regular file that is not empty."""
     try:
         if path.is_dir():
             raise VideoError(f"cannot read {path}: it is a folder; give a file")
@@ -190,13 +199,13 @@ def _kinds(container: "av.container.InputContainer") -> str:
 
 
 def frame_rate(path: Path, stream: "av.VideoStream") -> Fraction:
-    """The rate that `stream` declares, or, where that is none or no rate of frames, the mean rate of its packets."""
+    """The declared rate of `stream`; if it is missing or implausible, the mean rate of its packets."""
     declared = stream.average_rate or stream.guessed_rate
     return declared if declared and declared <= MAX_DECLARED_FPS else _measured_rate(path)
 
 
 def rotation_tag(stream: "av.VideoStream") -> str:
-    """Degrees clockwise that the stream's metadata asks for; "0" when it says nothing."""
+    """The clockwise rotation in degrees from the stream's metadata; "0" by default."""
     return next((value for key, value in stream.metadata.items() if key.lower() == "rotate"), "0")
 
 
@@ -212,7 +221,9 @@ def _measured_rate(path: Path) -> Fraction:
 def decode_timed(
     container: "av.container.InputContainer", stream: "av.VideoStream", interval_s: float, damage: Damage
 ) -> "Iterator[tuple[float, float, av.VideoFrame]]":
-    """Start in seconds, duration in seconds and frame, in order of presentation. What is lost or flawed goes to `damage`."""
+    """Start in seconds, duration in seconds and frame, in order of presentation. Losses and errors go to
+    `damage`.
+    """
     av = pyav.load()
     decoder = stream.codec_context
     if stream.metadata.get("alpha_mode") == "1" and decoder.name in ("vp8", "vp9"):
@@ -255,7 +266,7 @@ def decode_timed(
 def _packets(
     container: "av.container.InputContainer", stream: "av.VideoStream", damage: Damage
 ) -> "Iterator[av.Packet | None]":
-    """The packets of `stream`, then None, which empties the decoder."""
+    """The packets of `stream`, then None, which flushes the decoder."""
     av = pyav.load()
     packets = container.demux(stream)
     while True:
@@ -272,9 +283,9 @@ def _packets(
 
 
 def _missing_matroska_bytes(path: Path) -> int:
-    """How much shorter the file is than its first segment says (RFC 9559, section 4.5); 0 when it says nothing.
+    """How many bytes the file lacks of the declared size of its first segment (RFC 9559, section 4.5).
 
-    FFmpeg reads a Matroska file that was cut off without a complaint.
+    FFmpeg reads a truncated Matroska file without an error.
     """
 
     def number(at: int, keep_marker: bool) -> tuple[int, int]:
@@ -296,7 +307,7 @@ def _missing_matroska_bytes(path: Path) -> int:
 
 
 def _convert(frames: "Iterable[av.VideoFrame]", rotate_tag: str) -> Iterator[np.ndarray]:
-    """RGB pixels (h, w, 3), upright, of every frame; a frame that comes twice is converted once."""
+    """Upright RGB pixels (h, w, 3) of every frame; a repeated frame is converted once."""
     before: tuple[object, np.ndarray] | None = None
     for frame in frames:
         if before is None or before[0] is not frame:
@@ -305,7 +316,7 @@ def _convert(frames: "Iterable[av.VideoFrame]", rotate_tag: str) -> Iterator[np.
 
 
 def upright(frame: "av.VideoFrame", rotate_tag: str, max_side: int | None = None) -> np.ndarray:
-    """RGB pixels (h, w, 3) of a frame, turned as its file asks; with `max_side` made smaller, by area, until no side is longer."""
+    """Upright RGB pixels (h, w, 3) of a frame, shrunk by area so that no side exceeds `max_side`."""
     pixels = _rgb(frame, max_side)
     side_data = cast("Mapping[str, bytes]", frame.side_data)
     if "DISPLAYMATRIX" in side_data:
@@ -335,7 +346,8 @@ def _rgb(frame: "av.VideoFrame", max_side: int | None) -> np.ndarray:
 def _check_memory(path: Path, count: int, frame_bytes: int, max_frames: int | None) -> None:
     if max_frames is None and count * frame_bytes > MAX_BYTES:
         raise VideoError(
-            f"cannot read {path} whole: its frames take more than {MAX_BYTES >> 30} GiB; read a part with max_frames"
+            f"cannot read {path} whole: its frames take more than {MAX_BYTES >> 30} GiB; read a part "
+            "with max_frames"
         )
 
 

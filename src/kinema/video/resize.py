@@ -1,4 +1,4 @@
-"""Any clip as a clip of the result's size and rate, by one rule that the reply names."""
+"""Resizing of frames to a given size: crop, pad or stretch."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ import numpy as np
 from kinema.video import Video
 
 Fit = Literal["crop", "pad", "stretch"]
-"""How frames of another shape become the result's: the centre, the whole between black bars, or stretched."""
+"""How frames of another aspect ratio are fitted: centre crop, black bars, or stretch."""
 
 
 def fit_pixels(frames: np.ndarray, width: int, height: int, rule: Fit) -> np.ndarray:
@@ -34,37 +34,32 @@ def fit_pixels(frames: np.ndarray, width: int, height: int, rule: Fit) -> np.nda
     return out
 
 
-def cover_and_crop(
-    image: np.ndarray, height: int, width: int, *, interpolation: int | None = None
-) -> np.ndarray:
+def cover_and_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """The image (h, w, 3), uint8, scaled to cover `height` x `width` and cropped to its centre.
 
-    Shrinks by area averages and enlarges bicubically, unless an `interpolation` of OpenCV is given. Where an
-    odd number of rows or columns is cut off, the larger part is cut at the bottom or right (`fit_pixels` cuts
-    it at the top or left).
+    Shrinks by area averages and enlarges bicubically. Where an odd number of rows or columns is cut off, the
+    larger part is cut at the bottom or right; `fit_pixels` cuts it at the top or left.
     """
     h, w = image.shape[:2]
     scale = max(height / h, width / w)
     size = max(height, round(h * scale)), max(width, round(w * scale))
     if size != (h, w):
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        image = cv2.resize(
-            np.ascontiguousarray(image),
-            size[::-1],
-            interpolation=method if interpolation is None else interpolation,
-        )
+        image = cv2.resize(np.ascontiguousarray(image), size[::-1], interpolation=method)
 
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
 def fit_mask(frames: np.ndarray, width: int, height: int, rule: Fit) -> np.ndarray:
-    """A mask (f, h, w, 3) as booleans (f, height, width): white, 128 or more on average, is True."""
+    """A mask (f, h, w, 3) as booleans (f, height, width): True where the mean over channels is at least
+    127.5.
+    """
     return fit_pixels(frames, width, height, rule).mean(axis=3) >= 127.5
 
 
 def describe_fit(video: Video, width: int, height: int, fps: float, rule: Fit, is_still: bool = False) -> str:
-    """One line that says what becomes of `video`."""
+    """One line that describes how `video` is fitted."""
     what = f"{video.width}x{video.height}" + (
         "" if is_still else f", {video.num_frames} frames at {video.fps:.4g} fps"
     )
@@ -87,7 +82,7 @@ def describe_fit(video: Video, width: int, height: int, fps: float, rule: Fit, i
 
 
 def _inner_size(w: int, h: int, width: int, height: int, rule: Fit) -> tuple[int, int]:
-    """What `w` x `h` is scaled to before it is cut or surrounded."""
+    """The size (width, height) to which `w` x `h` is scaled before cropping or padding."""
     if rule == "stretch":
         return width, height
     scale = (max if rule == "crop" else min)(width / w, height / h)

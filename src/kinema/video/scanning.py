@@ -1,4 +1,4 @@
-"""A video file decoded once, in order: what its header says, every frame small, or a few spans of it in full."""
+"""Reads headers, and decodes a file once and in order: every frame at a small size, or a few spans in full."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,15 +23,17 @@ from kinema.video.reading import (
 )
 
 Shrink = Callable[[int, np.ndarray], np.ndarray]
-"""From the index of a span and the full pixels of one of its frames to what is kept of them."""
+"""From the index of a span and the pixels (h, w, 3) of one of its frames to the pixels that are kept."""
 
 SEEK_S = 12.0
-"""A gap between two spans that is worth a seek: shorter ones cost less to decode than to find the keyframe before."""
+"""Shortest gap between two spans that is skipped by seeking. Decoding a shorter one costs less."""
 
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """What a file says of itself. `duration_s` and `num_frames` are 0 when it does not say; `is_still` is a picture without time."""
+    """The header of a file. `duration_s` and `num_frames` are 0 if they are not declared; `is_still` marks a
+    still.
+    """
 
     container: str
     codec: str
@@ -46,7 +48,7 @@ class VideoHeader:
 
 @dataclass(frozen=True, eq=False)
 class ScannedFrame:
-    """A frame as it was decoded: when it is shown, RGB pixels (h, w, 3), upright and perhaps smaller, and its own upright size."""
+    """A decoded frame: its time, upright RGB pixels (h, w, 3), possibly shrunk, and its full upright size."""
 
     time_s: float
     duration_s: float
@@ -56,7 +58,9 @@ class ScannedFrame:
 
 
 def read_header(path: Path) -> VideoHeader:
-    """What the header of the file at `path` says; nothing is decoded. Raises `VideoError` for what is no video and no picture."""
+    """The header of the file at `path`, without decoding. Raises `VideoError` if it is neither video nor
+    picture.
+    """
     with open_picture(checked_file(path)) as picture:
         if picture is not None:
             count = num_frames(picture)
@@ -113,7 +117,8 @@ def scan(path: Path, *, max_side: int | None = None) -> Iterator[ScannedFrame]:
             full = (frame.width, frame.height) if is_turned else (frame.height, frame.width)
             if size not in (None, full):
                 raise VideoError(
-                    f"cannot read {path}: its size changes from {size[1]}x{size[0]} to {full[1]}x{full[0]} at frame {index}"
+                    f"cannot read {path}: its size changes from {size[1]}x{size[0]} to "
+                    f"{full[1]}x{full[0]} at frame {index}"
                 )
             size = full
             yield ScannedFrame(time_s, duration_s, pixels, *full)
@@ -122,12 +127,12 @@ def scan(path: Path, *, max_side: int | None = None) -> Iterator[ScannedFrame]:
 def read_spans(
     path: Path, spans: Sequence[tuple[float, float]], shrink: Shrink
 ) -> Iterator[list[ScannedFrame]]:
-    """For each span (start, end) in seconds, in rising order and apart, the frames that start in it, each as `shrink` leaves it.
+    """For each span (start, end) in seconds, in rising order without overlap, its frames, each after
+    `shrink`.
 
-    Memory is that of one span of shrunk frames.
-
-    Gaps longer than `SEEK_S` are jumped over, forwards only, and the first frame after a jump is checked to lie before the span;
-    where a file cannot be sought so, it is decoded from its beginning. Raises `VideoError` when a span holds no frame.
+    Memory is that of one span of shrunk frames. Gaps longer than `SEEK_S` are skipped by seeking forwards. If
+    the first frame after a seek is not before the span, the file is decoded from its beginning. Raises
+    `VideoError` if a span holds no frame.
     """
     if any(end <= start for start, end in spans) or any(
         first[1] > second[0] + 1e-6 for first, second in pairwise(spans)
@@ -154,7 +159,9 @@ def read_spans(
 def _run_of_spans(
     path: Path, spans: Sequence[tuple[float, float]], run: range, shrink: Shrink
 ) -> Iterator[list[ScannedFrame]]:
-    """The spans of `run`, which are close to each other, decoded in one go from the keyframe before the first."""
+    """The spans of `run`, which are close to each other, decoded in one pass from the keyframe before the
+    first.
+    """
     start_s = spans[run[0]][0]
     for seeks in (True, False) if start_s > SEEK_S else (False,):
         with open_video(path) as (container, stream):
@@ -162,7 +169,7 @@ def _run_of_spans(
                 container.seek(math.floor(start_s / stream.time_base), stream=stream)
             interval_s, tag = 1 / float(frame_rate(path, stream)), rotation_tag(stream)
             waiting, found, is_first = list(run), list[ScannedFrame](), True
-            # The file was decoded whole before: what is flawed in it was told then.
+            # Damage was reported when the whole file was analyzed.
             for time_s, duration_s, frame in decode_timed(
                 container, stream, interval_s, Damage(path, is_allowed=True)
             ):

@@ -1,4 +1,4 @@
-"""Several videos as one picture, to look at."""
+"""Contact sheets: frames of several videos in one image."""
 
 from collections.abc import Sequence
 
@@ -34,11 +34,12 @@ def contact_sheet(
     frames_per_video: int = 8,
     cell_height_px: int = 128,
 ) -> np.ndarray:
-    """A picture, uint8 (H, W, 3): of every video its title over a strip of up to `frames_per_video` frames evenly spread in time.
+    """An image, uint8 (h, w, 3): for every video its title above a strip of at most `frames_per_video`
+    frames, evenly spaced.
 
-    Frames are scaled to `cell_height_px`; the videos may differ in size, length and rate. A title takes at most two lines.
-    Characters that no face of this machine can draw become "?", and a title of which none can becomes "video N".
-    Raises `VideoError` without videos, or with another number of titles.
+    Frames are scaled to `cell_height_px`; the videos may differ in size, length and rate. A title takes at
+    most two lines. Characters without a glyph on this machine become "?"; a title without any glyph becomes
+    "video N". Raises `VideoError` without videos, or if the number of titles differs.
     """
     if not videos:
         raise VideoError("a contact sheet needs at least one video")
@@ -46,7 +47,8 @@ def contact_sheet(
         raise VideoError(f"a contact sheet needs one title per video; got {len(titles)} for {len(videos)}")
     if min(columns, frames_per_video, cell_height_px) < 1:
         raise VideoError(
-            f"columns={columns}, frames_per_video={frames_per_video}, cell_height_px={cell_height_px}: each must be 1 or more"
+            f"columns={columns}, frames_per_video={frames_per_video}, cell_height_px={cell_height_px}: "
+            "each must be 1 or more"
         )
     columns = min(columns, len(videos))
     strips = [_strip(video, frames_per_video, cell_height_px) for video in videos]
@@ -93,9 +95,10 @@ def _strip(video: Video, num_frames: int, height_px: int) -> Image.Image:
 
 
 def _title_lines(title: str, instead: str, width_px: int) -> tuple[list[str], Face]:
-    """`title` broken into lines that fit `width_px`, and the face that draws them; what is too long ends in an ellipsis.
+    """`title` broken into lines of at most `width_px`, and the face that draws them; a long title ends in an
+    ellipsis.
 
-    `instead` stands in for a title of which no letter can be drawn.
+    `instead` replaces a title without any glyph.
     """
     title = " ".join(title.split())
     face = next((face for face in _faces(title) if not _missing(title, face)), None)
@@ -132,7 +135,7 @@ def _faces(title: str) -> list[Face]:
 
 
 def _missing(text: str, face: Face) -> set[str]:
-    """The characters of `text` that `face` draws as the box that stands for no glyph, or refuses."""
+    """The characters of `text` for which `face` has no glyph."""
     box = _mask("\U0010fffe", face)
     return {
         character

@@ -21,7 +21,9 @@ ENDINGS = {**{ending: "video" for ending in LOSSY}, ".gif": "gif", ".png": "png"
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """Frames, uint8 (f, h, w, 3) RGB, shown `fps` times a second. Raises `VideoError` on any other array or rate."""
+    """RGB frames, uint8 (f, h, w, 3), and their rate in frames per second. Raises `VideoError` for other
+    arrays or rates.
+    """
 
     frames: np.ndarray
     fps: float
@@ -35,21 +37,21 @@ class Video:
                 f"the frames of a video have the shape (f, h, w, 3), none of them 0; got {self.frames.shape}"
             )
         if not (math.isfinite(self.fps) and self.fps > 0):
-            raise VideoError(f"fps={self.fps} is no rate: use a number above 0")
+            raise VideoError(f"fps={self.fps} is not a valid rate: use a finite number above 0")
 
     @property
     def num_frames(self) -> int:
-        """How many frames there are."""
+        """The number of frames."""
         return self.frames.shape[0]
 
     @property
     def height(self) -> int:
-        """Rows of pixels."""
+        """Height in pixels."""
         return self.frames.shape[1]
 
     @property
     def width(self) -> int:
-        """Columns of pixels."""
+        """Width in pixels."""
         return self.frames.shape[2]
 
     @property
@@ -66,16 +68,18 @@ class Video:
         fps: float | None = None,
         allow_damaged: bool = False,
     ) -> "Video":
-        """The video in a file of any common container and codec, or a picture as a video of one frame (1 frame a second).
+        """The video in a file of any common container and codec, or a picture as a video of one frame (1
+        frame a second).
 
-        Frames come upright (rotation and mirroring of the file are applied), over black where the file is transparent, and at
-        a constant rate: `fps`, or else the file's average rate. A frame stays until the next one has started, so files of
-        varying rate keep their timing. `max_frames` stops decoding early. Pixels that are not square stay as stored.
+        Frames come upright (rotation and mirroring of the file are applied), over black where the file is
+        transparent, and at a constant rate: `fps`, or else the file's average rate. A frame stays until the
+        next one has started, so files of varying rate keep their timing. `max_frames` stops decoding early.
+        Pixels that are not square stay as stored.
 
-        Raises `VideoError`, which names the file, when it is missing, empty, no video, without a frame, too long for 8 GiB
-        (unless `max_frames` is given), or damaged: incomplete packets, errors that the decoder reports, fewer frames or bytes
-        than the file declares.
-        With `allow_damaged` a damaged file gives what can be decoded, each gap filled by the frame before, and logs a warning.
+        Raises `VideoError`, which names the file, if it is missing, empty, not a video, without a frame, too
+        long for 8 GiB (unless `max_frames` is given), or damaged: incomplete packets, errors that the decoder
+        reports, fewer frames or bytes than the file declares. With `allow_damaged`, a damaged file gives the
+        frames that can be decoded, each gap filled by the frame before it, and logs a warning.
         """
         return cls(*read_frames(Path(path), max_frames=max_frames, fps=fps, allow_damaged=allow_damaged))
 
@@ -87,10 +91,12 @@ class Video:
         lossless: bool = False,
         quality: int = 18,
     ) -> Path:
-        """The path of the file written, in the format that its ending names; see `VideoWriter` for .mp4, .webm and .mkv.
+        """The path of the file written, in the format of its ending; see `VideoWriter` for .mp4, .webm and
+        .mkv.
 
-        .gif loops and has one palette of 256 colours; .png takes a video of one frame. `metadata` comes back from
-        `read_metadata`. Raises `VideoError` when the video does not fit the format and `OutputError` when the disk refuses.
+        .gif loops and has one palette of 256 colours; .png takes a video of one frame. `metadata` comes back
+        from `read_metadata`. Raises `VideoError` if the format cannot hold the video and `OutputError` if the
+        file cannot be written.
         """
         target = Path(path)
         kind = lookup(ENDINGS, target.suffix.lower(), kind="video ending")
@@ -116,8 +122,11 @@ class Video:
         return target
 
     def resampled(self, fps: float) -> "Video":
-        """This video at another rate and the same speed: frames are repeated or left out, never blended."""
+        """This video at another rate and the same speed: frames are repeated or dropped, not blended.
+
+        Raises `VideoError` for an invalid rate.
+        """
         if not (math.isfinite(fps) and fps > 0):
-            raise VideoError(f"fps={fps} is no rate: use a number above 0")
+            raise VideoError(f"fps={fps} is not a valid rate: use a finite number above 0")
         timed = ((index / self.fps, 1 / self.fps, index) for index in range(self.num_frames))
         return Video(self.frames[list(at_constant_rate(timed, fps, self.fps))], fps)

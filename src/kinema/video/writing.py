@@ -1,4 +1,4 @@
-"""Frames into a video file, one at a time."""
+"""Writes video files frame by frame."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,9 @@ MAX_QUALITY = 51
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one kind of file is written: FFmpeg's names, and the options that a quality (x264's scale, 0 best) stands for."""
+    """How one kind of file is encoded: FFmpeg's names, and the encoder options for a quality (x264's CRF, 0
+    is best).
+    """
 
     container: str
     codec: str
@@ -36,12 +38,13 @@ class Encoding:
 
     @property
     def halves_chroma(self) -> bool:
-        """True when sizes must be even."""
+        """Whether sizes must be even."""
         return self.pixel_format == "yuv420p"
 
 
 def _h264(quality: int) -> dict[str, str]:
-    # swscale puts chroma samples at the centre of their four pixels; untagged H.264 is taken for left, which costs 14 dB.
+    # swscale puts chroma samples at the centre of their four pixels; untagged H.264 is taken for left, which
+    # costs 14 dB.
     return {"crf": str(quality), "chroma_sample_location": "center"}
 
 
@@ -66,18 +69,19 @@ LOSSLESS = {
 
 
 class VideoWriter:
-    """A video file that takes frames as they come, in constant memory; use it in a `with` statement.
+    """Writes a video file in constant memory; use it in a `with` statement.
 
         with VideoWriter("out.mp4", fps=24, width=640, height=360) as writer:
             writer.write(frames)  # uint8 (f, h, w, 3), as often as needed
 
-    The ending of `path` decides: .mp4 is H.264 that browsers play (yuv420p, BT.709 tags, index first), .webm is VP9, .mkv is
-    lossless FFV1. `lossless=True` keeps every bit in .mp4 and .webm too, but few browsers play those. `quality` is x264's CRF,
-    0 to 51, lower is better; lossless files ignore it. 4:2:0 needs even sizes: an odd side repeats its last row or column.
-    `metadata` comes back from `read_metadata`.
+    The ending of `path` decides: .mp4 is H.264 that browsers play (yuv420p, BT.709 tags, index first), .webm
+    is VP9, .mkv is lossless FFV1. `lossless=True` keeps every bit in .mp4 and .webm too, but few browsers
+    play those. `quality` is x264's CRF, 0 to 51, lower is better; lossless files ignore it. 4:2:0 needs even
+    sizes: an odd side repeats its last row or column. `metadata` comes back from `read_metadata`.
 
-    The file appears, complete and synced to disk, when the `with` block ends well; after any exception nothing is left.
-    Raises `VideoError` for what cannot be encoded (no frame at all is one) and `OutputError` when the disk refuses.
+    The file appears, complete and synced to disk, when the `with` block ends; after an exception no file is
+    left. Raises `VideoError` if the frames cannot be encoded (or there are none) and `OutputError` if the
+    file cannot be written.
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class VideoWriter:
         self.path = Path(path)
         self.encoding = lookup(LOSSLESS if lossless else LOSSY, self.path.suffix.lower(), kind="video ending")
         if not (math.isfinite(fps) and fps > 0):
-            raise VideoError(f"fps={fps} is no rate: use a number above 0")
+            raise VideoError(f"fps={fps} is not a valid rate: use a finite number above 0")
         if width < 1 or height < 1:
             raise VideoError(f"a video needs at least 1x1 pixels; got {width}x{height}")
         if not 0 <= quality <= MAX_QUALITY:
@@ -119,11 +123,14 @@ class VideoWriter:
         self._session.__exit__(kind, error, trace)
 
     def write(self, frames: np.ndarray) -> None:
-        """Appends `frames`, uint8 (f, h, w, 3) of the writer's size. Raises `VideoError` for another shape or type."""
+        """Appends `frames`, uint8 (f, h, w, 3) of the writer's size. Raises `VideoError` for another shape or
+        type.
+        """
         av = pyav.load()
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (self.height, self.width, 3):
             raise VideoError(
-                f"{self.path} takes frames of uint8 (f, {self.height}, {self.width}, 3); got {frames.dtype} {frames.shape}"
+                f"{self.path} takes frames of uint8 (f, {self.height}, {self.width}, 3); got "
+                f"{frames.dtype} {frames.shape}"
             )
         for pixels in frames:
             if self.encoding.halves_chroma:
@@ -188,7 +195,9 @@ class VideoWriter:
 
     @contextmanager
     def _encoder_errors(self) -> Iterator[None]:
-        """Turns an FFmpeg error into `OutputError` when the disk refused and `VideoError` when the encoder did."""
+        """Turns an FFmpeg error into `OutputError` when the disk refused and `VideoError` when the encoder
+        did.
+        """
         av = pyav.load()
         try:
             with output_errors(self.path):

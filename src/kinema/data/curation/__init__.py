@@ -1,19 +1,27 @@
-"""From a folder of real videos to a data set that trains: every step a plain function of rows and a recipe.
+"""From a folder of real videos to a data set for training.
 
-    recipe.py     what is cut, kept and encoded, as one frozen table
-    sources.py    which files there are, and what lies beside them: captions, licences
-    stages.py     the work on one file, in a child that may die: look (probe, decode once, cut, score), see and encode
-    cuts.py       where one shot ends and the next begins
-    scores.py     motion, sharpness, exposure, borders, and what a clip looks like
-    filters.py    which clips are dropped, and why
-    dedup.py      which clips show the same thing
-    plug_ins.py   scorers and cut detectors that a recipe names as module:function
-    overlay.py    one of them: overlaid text
-    engine.py     children with deadlines: tasks in, outcomes out
-    on_ray.py     the same on many machines; the only file that imports ray
-    store.py      what has been done, by content: a build that was killed does only what is left
-    build.py      the chain
-    report.py     one page that shows what became of the files
+    recipe.py            the settings, as one frozen dataclass
+    build.py             the chain of steps
+    context.py           what the steps of one build share
+    sources.py           input files, and the captions and licences beside them
+    steps/               one file per step: probe, analyze, cut, deduplicate, caption, score, encode, write
+    cuts.py              shot boundaries
+    scores.py            motion, sharpness, exposure, borders, hash and thumbnails of a clip
+    filters.py           the rules by which clips are dropped
+    dedup.py             comparison of clips
+    writers.py           writers of captions: captioner, endpoint, file
+    captioner_runner.py  a captioner with its oracle
+    caption_checks.py    checks of written captions
+    plug_ins.py          scorers and cut detectors that a recipe names as module:function
+    overlay.py           a scorer: overlaid text
+    transnet.py          a cut detector: TransNetV2
+    engine.py            step functions in child processes with deadlines
+    ray_engine.py        the same on several machines; the only file that imports ray
+    store.py             stored results by content
+    latent_store.py      latents, in the store or in shards
+    funnel.py            how many files and clips remain after each step
+    report.py            an HTML page about a data set
+    validate.py          checks of a finished data set
 
-What a build writes, `kinema.data.dataset` reads.
+`kinema.data.dataset` reads what a build writes.
 """

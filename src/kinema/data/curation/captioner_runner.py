@@ -37,7 +37,8 @@ class CaptionerRunner:
         folder = shipped_captioner() if model == SHIPPED else Path(model)
         if not folder.is_dir():
             raise ModelError(
-                f"no captioner in {folder}: give '{SHIPPED}' or the export of kinema train recipes/captioner.toml"
+                f"no captioner in {folder}: give '{SHIPPED}' or the export of kinema train "
+                "recipes/captioner.toml"
             )
 
         captioner = load_component(folder, Captioner)

@@ -29,11 +29,13 @@ class CutSettings:
     def __post_init__(self) -> None:
         if self.detector not in ("content", "none", "transnetv2") and ":" not in self.detector:
             raise ConfigError(
-                f"detector={self.detector!r} is not 'content', 'transnetv2', 'none' or a function called module:function"
+                f"detector={self.detector!r} is not 'content', 'transnetv2', 'none' or a function "
+                "called module:function"
             )
         if self.threshold <= 0 or self.flash_s < 0 or not 0 <= self.black < 1:
             raise ConfigError(
-                f"threshold={self.threshold:g} must be positive, flash_s={self.flash_s:g} not negative, black a share below 1"
+                f"threshold={self.threshold:g} must be positive, flash_s={self.flash_s:g} not negative, "
+                "black a share below 1"
             )
 
     @property
@@ -64,7 +66,8 @@ class ClipSettings:
     def __post_init__(self) -> None:
         if self.fps <= 0 or not 1 <= self.min_frames <= self.max_frames:
             raise ConfigError(
-                f"fps={self.fps:g} must be positive and 1 <= min_frames={self.min_frames} <= max_frames={self.max_frames}"
+                f"fps={self.fps:g} must be positive and 1 <= min_frames={self.min_frames} <= "
+                f"max_frames={self.max_frames}"
             )
         if self.area < 1 or (self.crop is not None and min(self.crop) < 1):
             raise ConfigError(f"area={self.area} and crop={self.crop} are pixels: at least 1")
@@ -97,7 +100,8 @@ class FilterSettings:
                 raise ConfigError(f"{name}={getattr(self, name):g} is a share: use 0 to 1")
         if self.min_motion > self.max_motion or self.min_brightness > self.max_brightness:
             raise ConfigError(
-                "a minimum is above its maximum: min_motion <= max_motion and min_brightness <= max_brightness"
+                "a minimum is above its maximum: min_motion <= max_motion and min_brightness <= "
+                "max_brightness"
             )
 
 
@@ -115,7 +119,8 @@ class DedupSettings:
     def __post_init__(self) -> None:
         if not -1 <= self.max_bits <= 64 or not 0 <= self.max_difference <= 255:
             raise ConfigError(
-                f"max_bits={self.max_bits} lies in -1 to 64, max_difference={self.max_difference:g} in 0 to 255"
+                f"max_bits={self.max_bits} lies in -1 to 64, max_difference={self.max_difference:g} in "
+                "0 to 255"
             )
 
 
@@ -170,7 +175,8 @@ class CaptionSettings:
             or not self.forms
         ):
             raise ConfigError(
-                "tries, max_repeats, pictures, parallel and min_words are at least 1, side at least 32, forms not empty"
+                "tries, max_repeats, pictures, parallel and min_words are at least 1, side at least 32, "
+                "forms not empty"
             )
         if (
             not -1 <= self.min_agreement <= 1
@@ -179,12 +185,14 @@ class CaptionSettings:
             or self.max_words < self.min_words
         ):
             raise ConfigError(
-                "min_agreement lies in -1 to 1, temperature is not negative, timeout_s positive, max_words >= min_words"
+                "min_agreement lies in -1 to 1, temperature is not negative, timeout_s positive, "
+                "max_words >= min_words"
             )
         for writer, name in (("endpoint", "endpoint"), ("file", "file")):
             if (self.writer == writer) != bool(getattr(self, name)):
                 raise ConfigError(
-                    f"writer='{self.writer}' and {name}='{getattr(self, name)}' do not go together: give both or neither"
+                    f"writer='{self.writer}' and {name}='{getattr(self, name)}' do not go together: "
+                    "give both or neither"
                 )
         if self.writer == "endpoint":
             self.open_endpoint()
@@ -249,7 +257,8 @@ class WorkSettings:
     def __post_init__(self) -> None:
         if self.deadline_s <= 0 or not 0 <= self.error_budget <= 1 or self.shard_clips < 1:
             raise ConfigError(
-                f"deadline_s={self.deadline_s:g} must be positive, error_budget={self.error_budget:g} a share, shards not empty"
+                f"deadline_s={self.deadline_s:g} must be positive, error_budget={self.error_budget:g} a "
+                "share, shards not empty"
             )
 
 

@@ -140,7 +140,7 @@ def _histogram(name: str, clips: Sequence[Row], kept: Sequence[Row]) -> "Markup"
     values = [float(row[name]) for row in clips]
     low, high = min(values), float(np.percentile(values, 99))
     high = high if high > low else low + 1
-    bins = np.linspace(low, high, NUM_BINS + 1)
+    bins = np.linspace(low, high, NUM_BINS + 1).tolist()
 
     figure = Figure(figsize=(3.6, 2.4), layout="constrained")
     axes = figure.add_subplot(xlabel=PLOTTED[name], ylabel="clips")

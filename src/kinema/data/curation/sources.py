@@ -101,7 +101,8 @@ def _files_in_folder(folder: Path) -> list[InputFile]:
     unknown = sorted(set(rows) - {file.name for file in files})
     if unknown:
         raise DataError(
-            f"{captions_file} names {unknown[0]}, which is not in {folder}: its paths are relative to that folder"
+            f"{captions_file} names {unknown[0]}, which is not in {folder}: its paths are relative to "
+            "that folder"
         )
     return files
 

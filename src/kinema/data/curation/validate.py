@@ -38,7 +38,8 @@ def dataset_problems(folder: Path) -> Iterator[str]:
     }
     for name in sorted(damaged):
         yield (
-            f"error: {folder / SHARDS / name} is missing or damaged: build the data set again, which writes it anew"
+            f"error: {folder / SHARDS / name} is missing or damaged: build the data set again, which "
+            "writes it anew"
         )
     yield from _latent_problems(dataset, kept, damaged)
 

@@ -47,7 +47,8 @@ def clip_frames(arguments: Mapping[str, Any]) -> Iterator[tuple[Span, np.ndarray
     for span, frames in zip(spans, read_spans(Path(path), times, shrink), strict=True):
         if len(frames) != span["num_source_frames"]:
             raise VideoError(
-                f"cannot read {path}: {len(frames)} frames from {span['start_s']:.3f} s to {span['end_s']:.3f} s, "
+                f"cannot read {path}: {len(frames)} frames from {span['start_s']:.3f} s to "
+                f"{span['end_s']:.3f} s, "
                 f"where the analysis found {span['num_source_frames']}"
             )
         shown = resampled(frames, span)

@@ -41,7 +41,8 @@ def encode(arguments: Mapping[str, Any]) -> dict[str, Any]:
             latents = encode_conditioning(vae, from_uint8([frames]).to(device), starts_canvas=True)[0]
         if not torch.isfinite(latents).all():
             raise VideoError(
-                f"cannot encode {arguments['path']} at {span['start_s']:.3f} s: the VAE's latents are not finite"
+                f"cannot encode {arguments['path']} at {span['start_s']:.3f} s: the VAE's latents are "
+                "not finite"
             )
         result[span["clip_id"]] = latents.half().cpu().numpy()
     return result
