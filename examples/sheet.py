@@ -1,8 +1,8 @@
-"""Sixteen prompts, one picture: what the model that ships can do, and what it cannot.
+"""A contact sheet of sixteen prompts by the shipped model.
 
     python examples/sheet.py --out docs/images/sheet.png [--model DIR] [--steps N] [--prompts 16]
 
-The picture in the README is made by this command.
+The picture in the README was made with this command.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images/sheet.png"))
     parser.add_argument("--model", default="shipped")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="only the first so many")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="use only the first N prompts")
     arguments = parser.parse_args()
     pipeline = kinema.load(arguments.model)
     prompts = PROMPTS[: arguments.prompts]
