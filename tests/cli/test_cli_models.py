@@ -11,8 +11,8 @@ def test_inspect_tells_what_a_model_is(model_folder, capsys):
     rows = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert rows["model"] == f"tiny, {model_hash(model_folder)}"
     assert rows["licence"] == "Apache-2.0"
-    assert rows["sizes"] == "width and height 32 to 128 pixels in steps of 16; 48x32 unless asked"
-    assert rows["lengths"] == "1 to 17 frames, up to 2.12 s at 8 fps; 9 unless asked"
+    assert rows["sizes"] == "width and height 32 to 128 pixels in steps of 16; default 48x32"
+    assert rows["lengths"] == "1 to 17 frames, up to 2.12 s at 8 fps; default 9 frames"
     num_parameters = sum(p.numel() for p in load_dit(model_folder).parameters())
     assert rows["transformer/"].startswith(f"{num_parameters / 1e6:.2f} million parameters")
     assert {"vae/", "text_encoder/"} <= set(rows)

@@ -90,18 +90,18 @@ def test_a_termination_saves_the_step_it_came_in_and_the_run_goes_on_from_it(who
 
 def test_a_stopped_run_goes_on_to_the_same_bits_in_either_precision(tmp_path, precision):
     assert run(tmp_path / "whole", "run.save_every=1", "run.steps=2")
-    out, part = (
+    out, task = (
         tmp_path / "stopped",
-        load_part(RECIPE, assignments=[*SETTINGS, "run.save_every=1", "run.steps=2"]),
+        load_task(RECIPE, assignments=[*SETTINGS, "run.save_every=1", "run.steps=2"]),
     )
-    draw = part.batch
+    draw = task.batch
 
     def draw_and_stop(step: int):
         signal.raise_signal(signal.SIGTERM)
         return draw(step)
 
-    part.batch = draw_and_stop
-    assert not train(part, out)
+    task.batch = draw_and_stop
+    assert not train(task, out)
     assert checkpoint.latest(out) == out / "checkpoint-00000001"
     assert run(out, "run.save_every=1", "run.steps=2")
     first, second = weights(tmp_path / "whole", 2), weights(out, 2)

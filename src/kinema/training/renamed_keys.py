@@ -1,4 +1,4 @@
-"""Recipe keys of earlier versions and their present names. Old recipes and the checkpoints of old runs stay readable."""
+"""Recipe keys of earlier versions, so that old recipes and the checkpoints of old runs stay readable."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,6 @@ RENAMED_KEYS = {
     "slots": "slot_loss",
     "ways": "foil_loss",
     "loss.place": "loss.position",
-    "model.fold": "model.patch_size",
 }
 """Old key to new key, each with its table. Keys of version 0.1.0."""
 
@@ -23,7 +22,7 @@ RENAMED_KEYS = {
 def with_current_keys(tables: Mapping[str, Any]) -> dict[str, Any]:
     """The tables of a recipe with every key of an earlier version under its present name.
 
-    Where a recipe has a key under both names the old one wins: the recipe is old, and its base is a current one.
+    Where a recipe has a key under both names, the old one wins: an old recipe then starts from a current one.
     """
     current: dict[str, Any] = dict(tables)
 

@@ -90,9 +90,9 @@ def test_an_oracle_that_does_not_know_the_stage_is_refused():
         tiny("stage.nouns=60")
 
 
-def test_stages_rise_to_the_end():
+def test_periods_rise_to_the_end():
     mix = "captions = { short = 1.0, medium = 0.0, detailed = 0.0, dropped = 0.0 }"
-    with pytest.raises(ConfigError, match="rise to 1"):
+    with pytest.raises(ConfigError, match="must rise and the last must end at 1"):
         tiny(f"periods=[{{until = 0.5, {mix}}}]")
 
 

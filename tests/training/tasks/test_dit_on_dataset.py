@@ -167,7 +167,7 @@ def test_the_command_takes_a_data_set_and_says_what_is_wrong_with_it(dataset, tm
     assert main(words) == 0
     assert "clips of" in capsys.readouterr().out
     assert main(["train", str(RECIPE), "--data", str(tmp_path)]) == 2
-    assert "is no data set" in capsys.readouterr().err
+    assert "is not a data set" in capsys.readouterr().err
 
 
 def test_an_adapter_is_trained_on_a_data_set(dataset: Path, tmp_path: Path):

@@ -111,15 +111,17 @@ def test_weights_of_a_released_model_start_a_new_run(components, tmp_path):
     assert all(torch.equal(value, released[name]) for name, value in task.model.state_dict().items())
 
 
-@pytest.mark.parametrize("task", CANVAS_TASKS)
-def test_the_loss_ignores_what_is_known(components, tmp_path, task):
-    task = dit(components, "mix.windows=0", "mix.tasks={" + f"{task}=1.0" + "}")
+@pytest.mark.parametrize("canvas_task", CANVAS_TASKS)
+def test_the_loss_ignores_what_is_known(components, tmp_path, canvas_task):
+    task = dit(components, "mix.windows=0", "mix.tasks={" + f"{canvas_task}=1.0" + "}")
     task.prepare(tmp_path / "run", torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     batch = task.batch(1)
     known, clean, t, _ = task._draw_canvases(batch, generator, (1, 2, 2))
     assert not known.flatten(1).all(dim=1).any(), "something is left to learn in every clip"
-    assert known.flatten(1).any(dim=1).all() == (task not in ("text", "noise_per_frame", "some_frames"))
+    assert known.flatten(1).any(dim=1).all() == (
+        canvas_task not in ("text", "noise_per_frame", "some_frames")
+    )
     assert ((t > 0) & (t <= 1)).all()
     assert torch.equal(clean[~known.expand_as(clean)], batch["latents"][~known.expand_as(clean)])
 

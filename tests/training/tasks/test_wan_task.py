@@ -189,9 +189,9 @@ def test_an_expert_learns_its_own_times(folders):
     ("kind", "settings", "said"),
     [
         ("2.1-t2v", ["expert=high"], "has one backbone: leave expert out"),
-        ("2.2-t2v-a14b", [], "say which with --set expert"),
-        ("2.1-t2v", ["mix.tasks={text=0.5, beginning=0.5}"], r"must be \{text = 1\.0\}"),
-        ("2.1-t2v", ["rank=0", "matrices=bf16"], "for frozen matrices"),
+        ("2.2-t2v-a14b", [], "choose one with --set expert"),
+        ("2.1-t2v", ["mix.tasks={text=0.5, beginning=0.5}"], r"use mix.tasks = \{text = 1\.0\}"),
+        ("2.1-t2v", ["rank=0", "matrices=bf16"], "applies to frozen weights"),
         ("2.2-i2v-a14b", ["expert=high"], "only text-to-video models and TI2V"),
     ],
 )

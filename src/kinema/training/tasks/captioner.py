@@ -1,7 +1,8 @@
-"""Training the captioner on clips of a world: first short captions, then detailed ones, each time in other words.
+"""Trains the captioner on clips of a world: first on short captions, then on detailed ones, with varied
+wording.
 
-The recipe of DALL-E 3 (Betker et al. 2023, section 2.1). What the oracle sees of the clips is kept, so a step costs the language model
-alone; captions are written anew from the truth at every step.
+The recipe of DALL-E 3 (Betker et al. 2023, section 2.1). The oracle's features of the clips are cached, so
+that a step only runs the language model. Captions are written from the truth again at every step.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ from kinema.files import atomic_file, content_key, output_errors
 from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, ClipFeatures, clip_features
 from kinema.models.oracle import MIN_FRAMES, Oracle
 from kinema.registry import lookup
-from kinema.training.task import Recipe
+from kinema.training.task import BenchmarkBatch, Recipe, check_periods
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import CAPTION_KEYS, WORLDS, StageConfig
 
@@ -53,16 +54,15 @@ CAPTION_FACTS = (
     "camera_stops",
     "tail",
 )
-"""What a caption is written from, of all that is true of a clip."""
-
+"""The facts of a clip that its captions are written from."""
 
 MEASURED_FORMS = ("medium", "medium_zh")
-"""Forms that name every slot in the fewest words. `bench/captions.py` measures all."""
+"""The measured caption forms: the shortest ones with every slot. `bench/captions.py` measures all."""
 
 
 @dataclass(frozen=True)
 class CaptionPeriod:
-    """Which captions are learnt until that share of the steps."""
+    """The captions of a period of the run, up to the share `until` of its steps."""
 
     until: float
     captions: CaptionMix
@@ -70,10 +70,12 @@ class CaptionPeriod:
 
 @dataclass(frozen=True)
 class CaptionerData:
-    """`num_clips` clips, looked at once, in shards of `shard_clips` of one of `shapes` and one of `lengths` (frames at the oracle's rate).
+    """`num_clips` clips in shards of `shard_clips`, each of one of `shapes` and one of `lengths` (frames at
+    the oracle's rate).
 
-    A clip is degraded with probability `degraded`. Of the words that the next one follows on, a share `hidden` is hidden, so that a word is
-    read from the clip and not guessed from the others (Bowman et al. 2016, section 3.1): a crab may hop although most crabs walk.
+    A clip is degraded with probability `degraded`. A share `hidden` of the preceding words is masked, so that
+    the model reads a word from the clip instead of guessing it from other words (word dropout; Bowman et al.
+    2016, section 3.1): a crab may hop although most crabs walk. Raises `ConfigError` for values out of range.
     """
 
     batch: int = 32
@@ -90,7 +92,8 @@ class CaptionerData:
             raise ConfigError("batch, num_clips, shard_clips and held_out_clips must be positive")
         if not self.lengths or min(self.lengths) < MIN_FRAMES:
             raise ConfigError(
-                f"lengths = {list(self.lengths)} must be at least {MIN_FRAMES}, or motion cannot be seen"
+                f"lengths = {list(self.lengths)} must be at least {MIN_FRAMES}: "
+                "fewer frames do not show motion"
             )
         for name in ("degraded", "hidden"):
             if not 0 <= getattr(self, name) <= 1:
@@ -99,7 +102,7 @@ class CaptionerData:
 
 @dataclass(frozen=True)
 class CaptionerRecipe(Recipe):
-    """Everything of a captioner run. `oracle` is a released folder or "shipped"."""
+    """All settings of a captioner run. `oracle` is a released folder or "shipped"."""
 
     task: str = "captioner"
     world: str = "stage"
@@ -113,15 +116,16 @@ class CaptionerRecipe(Recipe):
     )
 
     def __post_init__(self) -> None:
-        ends = [period.until for period in self.periods]
-        if not ends or ends != sorted(ends) or ends[-1] != 1:
-            raise ConfigError(f"periods end at {ends}: shares of the steps that rise to 1")
+        check_periods([period.until for period in self.periods])
         if any(period.captions.dropped for period in self.periods):
-            raise ConfigError("a captioner learns no empty captions: set dropped = 0 in its periods")
+            raise ConfigError("a captioner cannot learn empty captions: set dropped = 0 in its periods")
 
 
 class CaptionerTask:
-    """See `kinema.training.task.TrainingTask`."""
+    """Trains a captioner. See `kinema.training.task.TrainingTask`.
+
+    Raises `ConfigError` for clips that are too long for the model, or nouns that the oracle does not know.
+    """
 
     def __init__(self, recipe: CaptionerRecipe):
         self.recipe = recipe
@@ -131,12 +135,14 @@ class CaptionerTask:
         )
         if max(recipe.data.lengths) > recipe.model.num_frames:
             raise ConfigError(
-                f"data.lengths = {list(recipe.data.lengths)} exceed model.num_frames = {recipe.model.num_frames}"
+                f"data.lengths = {list(recipe.data.lengths)} exceed model.num_frames = "
+                f"{recipe.model.num_frames}: raise model.num_frames or use shorter clips"
             )
         unknown = set(self.world.vocabulary().nouns) - set(self.oracle.config.slots["noun"])
         if unknown:
             raise ConfigError(
-                f"the oracle does not know {', '.join(sorted(unknown))}: train it on this [stage] and give it as oracle"
+                f"the oracle does not know {', '.join(sorted(unknown))}: train one on "
+                "this [stage] and set oracle to it"
             )
         deep = 4 * self.oracle.config.width
         self.config = dataclasses.replace(
@@ -152,7 +158,7 @@ class CaptionerTask:
         self.seen: dict[int, tuple[ClipFeatures, list[dict[str, Any]]]] = {}
 
     def prepare(self, out: Path, device: torch.device) -> None:
-        """Look at the clips once; what is in the run folder already is not looked at again."""
+        """Load the oracle's features of the clips, and compute those that the run folder lacks."""
         data = self.recipe.data
         self.oracle.to(device)
         identity = [
@@ -176,7 +182,7 @@ class CaptionerTask:
 
     @torch.no_grad()
     def _shard(self, folder: Path, first: int) -> tuple[ClipFeatures, list[dict[str, Any]]]:
-        """Clips of one shape and length as the oracle sees them, and their truths."""
+        """The oracle's features of clips of one shape and length, and the truths of the clips."""
         data, path = self.recipe.data, folder / f"{first:06d}.safetensors"
         if not path.exists():
             rng = numpy_rng("captioner-shard", first)
@@ -191,24 +197,26 @@ class CaptionerTask:
                 fps=self.oracle.config.fps,
             )
             video = self.oracle.prepare(to_tensor(clips))
-            worse = torch.from_numpy(rng.random(len(video)) < data.degraded)
-            if worse.any():
-                video[worse] = degrade(video[worse], torch_rng("captioner-degrade", first))
+            degraded = torch.from_numpy(rng.random(len(video)) < data.degraded)
+            if degraded.any():
+                video[degraded] = degrade(video[degraded], torch_rng("captioner-degrade", first))
             out = self.oracle(video.to(next(self.oracle.parameters()).device))
             truths = [{name: clip.truth[name] for name in CAPTION_FACTS} for clip in clips]
             tensors = {"frames": out.frames.cpu().contiguous(), "wholes": out.wholes.cpu().contiguous()}
             with atomic_file(path) as partial, output_errors(path):
                 save_file(tensors, partial, metadata={"truths": json.dumps(truths)})
-            log.info("%s: %d clips looked at", path.name, len(clips))
+            log.info("%s: features of %d clips", path.name, len(clips))
         with safe_open(path, "pt") as file:
             return ClipFeatures(file.get_tensor("frames"), file.get_tensor("wholes")), json.loads(
                 file.metadata()["truths"]
             )
 
     def batch(self, step: int) -> Batch:
-        """What is seen of some clips of one length, and a caption of each with the id of its form before it.
+        """Features of clips of one length, and a caption of each after the id of its form: {"frames",
+        "wholes", "ids"}.
 
-        All captions of a batch are of one form and language, for padding short ones to the length of detailed ones costs twice the time.
+        All captions of a batch have one form and language: padding short ones to the length of detailed ones
+        would double the time.
         """
         recipe, rng = self.recipe, numpy_rng(self.recipe.run.seed, "batch", step)
         lengths = sorted(self.seen)
@@ -236,11 +244,15 @@ class CaptionerTask:
         }
 
     def _caption(self, truth: Mapping[str, Any], key: str, seed: int) -> str:
+        """The caption of a truth in the form `key`, e.g. "short_zh"; the seed chooses its wording."""
         form, _, language = key.partition("_")
         return str(self.world.caption(truth, form, language or "en", random.Random(seed)))
 
     def _ids(self, keys: Sequence[str], texts: Sequence[str]) -> Tensor:
-        """Form, words and end of every caption, padded to the longest. Raises `ConfigError` when one is too long."""
+        """Ids of form, words and end of every caption, padded to the longest.
+
+        Raises `ConfigError` for one that is too long.
+        """
         codec = self.model.codec
         rows = [
             [codec.form_ids[key], *codec.encode(text), END] for key, text in zip(keys, texts, strict=True)
@@ -248,14 +260,15 @@ class CaptionerTask:
         longest = max(map(len, rows))
         if longest > self.config.max_length + 1:
             raise ConfigError(
-                f"model.max_length = {self.config.max_length} is too short for a caption of {longest - 1} tokens"
+                f"model.max_length = {self.config.max_length} is too short for a caption of "
+                f"{longest - 1} tokens: raise it"
             )
         return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
 
     def loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """Cross-entropy of every next token, some of those before it hidden."""
+        """Cross-entropy of every next token, with some preceding tokens masked."""
         assert isinstance(model, Captioner), "the captioner task trains a Captioner"
         ids = batch["ids"]
         is_hidden = torch.rand(ids.shape, generator=generator).to(ids.device) < self.recipe.data.hidden
@@ -271,7 +284,7 @@ class CaptionerTask:
 
     @torch.no_grad()
     def measure(self, model: Captioner, device: torch.device) -> dict[str, dict[str, float]]:
-        """The share of new clips captioned rightly, slot by slot: combinations held out and seen, English and Chinese."""
+        """Accuracy by slot on new clips, for held-out and trained combinations, in English and Chinese."""
         data, shape = self.recipe.data, self.recipe.data.shapes[0]
         sizes = {"height": shape.height, "width": shape.width, "num_frames": max(data.lengths)}
         scores = {}
@@ -299,14 +312,15 @@ class CaptionerTask:
 
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """New clips with a caption each, every one in another form."""
+        """Write a contact sheet of new clips, each captioned in another form."""
         assert isinstance(model, Captioner), "the captioner task trains a Captioner"
         model.eval()
         shape = self.recipe.data.shapes[0]
         sizes = {"height": shape.height, "width": shape.width, "num_frames": max(self.recipe.data.lengths)}
         clips = draw_clips(self.world, "captioner-sample", range(6), **sizes, fps=self.oracle.config.fps)
         seen = [
-            clip_features(self.oracle, clip.frames, clip.fps, max_frames=self.config.num_frames) for clip in clips
+            clip_features(self.oracle, clip.frames, clip.fps, max_frames=self.config.num_frames)
+            for clip in clips
         ]
         titles = [model.write(one, [key])[0].text for one, key in zip(seen, CAPTION_KEYS)]
         save_image(
@@ -315,23 +329,24 @@ class CaptionerTask:
         )
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """The captioner in bfloat16, and what it captions rightly when it is loaded from there."""
+        """Write the captioner in bfloat16, with the accuracies of the written weights."""
         assert isinstance(model, Captioner), "the captioner task trains a Captioner"
         save_component(folder, model, card=training, dtype=torch.bfloat16)
         scores = self.measure(load_component(folder, Captioner, device=device), device)
         save_component(folder, model, card={**training, "measured": scores}, dtype=torch.bfloat16)
 
     def init_from(self, folder: Path) -> None:
-        """The weights of a released captioner with the same words."""
+        """Load the weights of a released captioner with the same vocabulary."""
         self.model.load_state_dict(load_component(folder, Captioner).state_dict())
 
     @torch.no_grad()
-    def benchmark_batches(self) -> list[tuple[str, Batch, int]]:
-        """A step of detailed captions."""
+    def benchmark_batches(self) -> list[BenchmarkBatch]:
+        """A batch of detailed captions."""
         data, config = self.recipe.data, self.config
         clips = draw_clips(self.world, "plan", range(data.batch), height=16, width=16, num_frames=1)
         ids = self._ids(["detailed"] * data.batch, [clip.captions["detailed"] for clip in clips])
         rng = torch_rng("plan")
         frames = torch.randn(data.batch, config.num_frames, config.frame_width, generator=rng)
         wholes = torch.randn(data.batch, 3, config.whole_width, generator=rng)
-        return [(f"{data.batch} captions", {"frames": frames, "wholes": wholes, "ids": ids}, ids.numel())]
+        batch = {"frames": frames, "wholes": wholes, "ids": ids}
+        return [BenchmarkBatch(f"{data.batch} captions", batch, ids.numel())]

@@ -1,8 +1,9 @@
-"""Training the expander on a world's captions: a short one in, the one that says everything out. No clip is drawn, only its truth.
+"""Trains the expander on pairs of a world's captions: a short one, and one with every detail. Only truths are
+drawn, no clips.
 
-What it learns depends on what the prompt is for. For words alone the medium caption is wanted, as most of the DiT's own captions.
-Beside a first picture nothing is added that the picture shows, which leaves where it goes and how it ends. A clip that is edited has all
-of that, and its prompt is given the style alone: whatever else were added would be a change that nobody asked for.
+The target depends on what the prompt is for. For text alone it is the medium caption, like most captions of
+the DiT. Next to a first picture it leaves out what the picture shows, which leaves motion and ending. For an
+edit it adds only the style, because any other addition would be a change that the user did not ask for.
 """
 
 import dataclasses
@@ -25,17 +26,20 @@ from kinema.errors import ConfigError
 from kinema.models.expander import PROMPT_KINDS, SPECIAL, UNKNOWN, Expander, ExpanderConfig
 from kinema.prompts.segment import pieces
 from kinema.registry import lookup
-from kinema.training.task import Recipe
+from kinema.training.task import BenchmarkBatch, Recipe
 from kinema.worlds import WORLDS, StageConfig
 from kinema.worlds.stage import grammar
 
 IN_PICTURE = ("ground", "sky", "size")
-"""What a first picture shows, so that words need not."""
+"""Slots that a first picture shows, so that the prompt need not name them."""
 
 
 @dataclass(frozen=True)
 class ExpanderData:
-    """Pairs of captions from `truths` clips of the world; the wording of a pair is drawn anew each time."""
+    """Pairs of captions from `truths` truths of the world, with a new wording each time.
+
+    Raises `ConfigError` for values out of range.
+    """
 
     batch: int = 64
     truths: int = 2000
@@ -44,11 +48,11 @@ class ExpanderData:
     chinese: float = 0.3
     image: float = 0.2
     edit: float = 0.15
-    """Shares of prompts that stand beside a picture, and that edit a clip; the rest is for words alone."""
+    """Shares of prompts with a first picture, and of prompts that edit a clip. The rest is text alone."""
     left_out: float = 0.65
-    """How often a slot that can be left out is, in the half of the prompts that are no short captions."""
+    """Probability of removing each optional slot, in the half of the prompts that are not short captions."""
     unknown: float = 0.3
-    """Share of prompts in which some words are read as unknown, and of those into which words were put that belong to no caption."""
+    """Share of prompts in which some words become unknown, and of prompts with random words inserted."""
     held_out: int = 200
 
     def __post_init__(self) -> None:
@@ -57,13 +61,14 @@ class ExpanderData:
         shares = (self.chinese, self.image, self.edit, self.left_out, self.unknown)
         if not all(0 <= share <= 1 for share in shares) or self.image + self.edit > 1:
             raise ConfigError(
-                f"chinese, image, edit, left_out and unknown = {shares} are shares, and image + edit at most 1"
+                f"chinese, image, edit, left_out, unknown = {shares} must be shares from 0 to 1, "
+                "and image + edit at most 1"
             )
 
 
 @dataclass(frozen=True)
 class ExpanderRecipe(Recipe):
-    """The words of the model are those of the world."""
+    """All settings of an expander run. The model has the vocabulary of the world."""
 
     task: str = "expander"
     world: str = "stage"
@@ -73,7 +78,7 @@ class ExpanderRecipe(Recipe):
 
 
 class ExpanderTask:
-    """See `kinema.training.task.TrainingTask`."""
+    """Trains an expander. See `kinema.training.task.TrainingTask`."""
 
     def __init__(self, recipe: ExpanderRecipe):
         self.recipe = recipe
@@ -87,10 +92,11 @@ class ExpanderTask:
         self.truths: list[Mapping[str, Any]] = []
 
     def prepare(self, out: Path, device: torch.device) -> None:
-        """Draw the truths, some milliseconds each."""
+        """Draw the truths, which takes some milliseconds each."""
         self.truths = self._draw("expander", self.recipe.data.truths)
 
     def _draw(self, split: str, count: int) -> list[Mapping[str, Any]]:
+        """The first `count` truths of a split."""
         data = self.recipe.data
         return [
             self.world.truth(derive_seed(split, i), num_frames=data.num_frames, fps=data.fps)
@@ -98,7 +104,7 @@ class ExpanderTask:
         ]
 
     def batch(self, step: int) -> Batch:
-        """Sources and the steps that make their targets."""
+        """{"sources", "steps"}: token ids of prompts, and the steps that write their targets."""
         if not self.truths:
             self.prepare(Path(), torch.device("meta"))
         data, seeds = (
@@ -125,7 +131,7 @@ class ExpanderTask:
     def _disturbed(
         self, readings: list[int], steps: list[int], rng: random.Random
     ) -> tuple[list[int], list[int]]:
-        """With one to three words put in, which are copied like the others."""
+        """The same with one to three random words inserted, which the target copies."""
         readings, steps = list(readings), list(steps)
         for _ in range(rng.randint(1, 3)):
             at = rng.randrange(len(readings) + 1)
@@ -142,7 +148,7 @@ class ExpanderTask:
     def loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """Cross entropy of the next step, and how often the likeliest one is right."""
+        """Cross-entropy of the next step, and its accuracy."""
         assert isinstance(model, Expander), "the expander task trains an expander"
         logits, is_step = model(batch["sources"], batch["steps"])
         wanted = torch.tensor([step for steps in batch["steps"] for step in steps], device=logits.device)
@@ -153,7 +159,9 @@ class ExpanderTask:
 
     @torch.no_grad()
     def measure(self, model: Expander) -> dict[str, float]:
-        """On truths that training has not seen, of short captions for words alone: how many expansions name ground and sky, each once."""
+        """Share of expansions that name ground and sky once each, for short captions of truths that training
+        does not use.
+        """
         complete = []
         for index, truth in enumerate(self._draw("expander-held-out", self.recipe.data.held_out)):
             language = "zh" if index % 3 == 2 else "en"
@@ -163,7 +171,7 @@ class ExpanderTask:
         return {"complete": sum(complete) / len(complete)}
 
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """Short captions and their expansions, as text beside where a picture would be."""
+        """Write short captions and their expansions to a .txt file next to `path`."""
         assert isinstance(model, Expander), "the expander task trains an expander"
         lines = []
         for index, truth in enumerate(self._draw("expander-held-out", 12)):
@@ -177,31 +185,33 @@ class ExpanderTask:
         )
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """The expander in bfloat16, and what it scores."""
+        """Write the expander in bfloat16, with its score."""
         assert isinstance(model, Expander), "the expander task trains an expander"
         save_component(
             folder, model, card={**training, "held_out": self.measure(model)}, dtype=torch.bfloat16
         )
 
     def init_from(self, folder: Path) -> None:
-        """The weights of a released expander of the same words."""
+        """Load the weights of a released expander with the same vocabulary."""
         self.model.load_state_dict(load_component(folder, Expander).state_dict())
 
-    def benchmark_batches(self) -> list[tuple[str, Batch, int]]:
-        """A step."""
+    def benchmark_batches(self) -> list[BenchmarkBatch]:
+        """A batch of prompts."""
         batch = self.batch(0)
-        return [(f"{len(batch['sources'])} prompts", batch, sum(map(len, batch["steps"])))]
+        num_steps = sum(map(len, batch["steps"]))
+        return [BenchmarkBatch(f"{len(batch['sources'])} prompts", batch, num_steps)]
 
 
 def pair(
     truth: Mapping[str, Any], kind: str, language: str, rng: random.Random, left_out: float
 ) -> tuple[str, str]:
-    """A prompt and the expansion that holds every word of it, in the same order, from one truth."""
+    """A prompt of a truth, and its expansion, which contains the words of the prompt in the same order."""
     while True:
         wording = rng.getrandbits(32)
         full = grammar.caption(truth, "medium", language, random.Random(wording))
         prompt = grammar.caption(truth, "short", language, random.Random(wording))
-        # A prompt is followed by what it lacks: captions that begin with the sky would put words before a capital letter.
+        # An expansion adds words behind the prompt's. A caption that begins with the sky would add them before
+        # a capital letter.
         if language == "zh" or not full.startswith(grammar.optional_phrases("en")["sky"]):
             break
     if rng.random() < 0.5 or not _is_inside(prompt, full):
@@ -218,20 +228,25 @@ def pair(
 
 
 def align(model: Expander, prompt: str, target: str) -> tuple[list[int], list[int]]:
-    """How the tokens of `prompt` are read, and the steps that make `target` of it; the last of them copies the end."""
+    """The token ids of `prompt`, and the steps that turn it into `target`.
+
+    Step 0 copies the next token; the last one copies the end.
+    """
     readings = [token.reading for token in model.read(prompt)]
-    steps, at = [], 0
+    steps, num_copied = [], 0
     for token in model.read(target.rstrip(".")):
-        is_next = at < len(readings) and token.reading == readings[at]
-        steps.append(0 if is_next else token.reading)
-        at += is_next
-    assert at == len(readings), f"'{prompt}' is not inside '{target}'"
+        if num_copied < len(readings) and token.reading == readings[num_copied]:
+            steps.append(0)
+            num_copied += 1
+        else:
+            steps.append(token.reading)
+    assert num_copied == len(readings), f"'{prompt}' is not inside '{target}'"
     assert model.ids[UNKNOWN] not in steps, f"'{target}' has words that the expander does not know"
     return readings, [*steps, 0]
 
 
 def without(caption: str, slots: Sequence[str], language: str) -> str:
-    """The caption without what it says of `slots`."""
+    """The caption without the phrases of `slots`."""
     for slot in slots:
         for phrase in grammar.optional_phrases(language)[slot]:
             caption, count = _as_words(phrase, language).subn("", caption, count=1)
@@ -244,19 +259,22 @@ def without(caption: str, slots: Sequence[str], language: str) -> str:
 
 
 def _named(text: str, slot: str, language: str) -> int:
-    """How often a text says something of a slot."""
+    """How many phrases of a slot a text has."""
     count = 0
     for phrase in grammar.optional_phrases(language)[slot]:
         text, found = _as_words(phrase, language).subn("#", text)
         count += found
-    if language == "zh" and slot == "ground":  # of what flies, rises or falls it is a task of the verb
+    if language == "zh" and slot == "ground":  # part of the verb of what flies, rises or falls
         count += sum(text.count(name) for names in grammar.GROUND_WORDS_ZH.values() for name in names[:1])
     return count
 
 
 @cache
 def _as_words(phrase: str, language: str) -> re.Pattern[str]:
-    """The phrase as words of its own, and not of the camera: `在草地上` is not in `在草地上空飞行`, nor `向左` in `镜头向左平移`."""
+    """Matches the phrase as separate words, but not in a phrase of the camera.
+
+    `在草地上` does not match in `在草地上空飞行`, nor `向左` in `镜头向左平移`.
+    """
     if language == "zh":
         return re.compile(re.escape(phrase) + "(?!空|平移)")
     return re.compile(
@@ -265,7 +283,7 @@ def _as_words(phrase: str, language: str) -> re.Pattern[str]:
 
 
 def _is_inside(prompt: str, full: str) -> bool:
-    """Whether the words of `prompt` are words of `full`, in the same order; of Chinese the characters."""
+    """Whether `full` contains the words of `prompt` (in Chinese the characters) in the same order."""
     split = list if not prompt.isascii() else str.split
     rest = iter(split(full.replace(" an ", " a ")))
     return all(

@@ -54,8 +54,8 @@ class VAEData:
                 raise ConfigError(f"{name} = {getattr(self, name)} is out of range: use 1 or more")
         if self.crop > self.size or not 0 <= self.image_share <= 1:
             raise ConfigError(
-                f"crop = {self.crop} must be at most size = {self.size}, and image_share = {self.image_share} "
-                "must be a share from 0 to 1"
+                f"crop = {self.crop} must be at most size = {self.size}, "
+                f"and image_share = {self.image_share} a share from 0 to 1"
             )
 
 

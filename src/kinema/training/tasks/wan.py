@@ -1,9 +1,9 @@
-"""Training on a model of the Wan family and a data set: an adapter, or all weights of the backbone.
+"""Trains a Wan model on a data set: an adapter, or all weights of the backbone.
 
     kinema data build clips/ -o dataset/ --set vae=DIR --set clips.fps=16
     kinema train recipes/lora_wan.toml --data dataset/ --set base=DIR
 
-Latents are those of the data set, made by the model's own VAE; captions are encoded once by its own text encoder.
+The data set holds latents of the model's own VAE. The captions are encoded once by its own text encoder.
 """
 
 import logging
@@ -42,6 +42,7 @@ from kinema.generation.wan import WanPipeline
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import TIMESTEPS, DiT
 from kinema.models.vae import VAE
+from kinema.training.task import BenchmarkBatch
 from kinema.training.tasks.dit import DiTSizes
 from kinema.training.tasks.dit_on_dataset import DatasetDiTTask
 from kinema.training.tasks.lora import LORA, LoRARecipe
@@ -49,16 +50,16 @@ from kinema.video import contact_sheet, save_image
 
 log = logging.getLogger(__name__)
 
-SAMPLES = 2
+NUM_SAMPLES = 2
 
 
 @dataclass(frozen=True)
 class WanRecipe(LoRARecipe):
-    """Everything of such a run. `base` is a model folder or file of the family, in any layout.
+    """All settings of a run on a Wan model. `base` is a model folder or file, in any layout.
 
-    `rank` 0 trains all weights of the backbone. `expert` names the one that is trained of a model that has two. Frozen matrices are
-    "bf16" where the machine has it, unless `matrices` says. With `recompute` a block's insides are computed again for the gradient,
-    which takes a third more time and a small task of the memory.
+    `rank` 0 trains all weights of the backbone. `expert` is the trained one of two experts. `matrices` is the
+    precision of the frozen weights; "auto" is bf16 where it is fast. `activation_checkpointing` recomputes
+    the activations of a block for the gradient, which takes a third more time and a small part of the memory.
     """
 
     task: str = "wan"
@@ -69,39 +70,42 @@ class WanRecipe(LoRARecipe):
 
 
 class WanTask(DatasetDiTTask):
-    """See `kinema.training.task.TrainingTask`."""
+    """Trains a Wan model. See `kinema.training.task.TrainingTask`.
+
+    Raises `ConfigError` for a model, expert or canvas mix that cannot be trained.
+    """
 
     recipe: WanRecipe
 
     def __init__(self, recipe: WanRecipe):
         if recipe.dataset is None:
-            raise ConfigError("a model of the Wan family is trained on a data set: give one with --data")
+            raise ConfigError("a Wan model needs a data set: give one with --data")
         if recipe.rank == 0 and recipe.matrices == "bf16":
             raise ConfigError(
-                "matrices = 'bf16' is for frozen matrices, and with rank = 0 all are trained: leave it out"
+                "matrices = 'bf16' applies to frozen weights, and rank = 0 trains all weights: leave it out"
             )
         if not recipe.base:
-            raise ConfigError("no model to start from: name its folder or file with --set base=DIR")
+            raise ConfigError("the recipe names no base model: give its folder or file with --set base=DIR")
         self.files = find_wan_files(Path(recipe.base))
         self.variant, self.manifest = describe_wan(self.files, name=Path(recipe.base).resolve().stem)
         config = self.files.backbones[0].config
         if config.in_channels != self.files.vae.config.z_dim:
             raise ConfigError(
-                f"{recipe.base} is shown images in its own channels: only text-to-video models and TI2V are trained so far"
+                f"{recipe.base} is an image-to-video model with image channels: only text-to-video models "
+                "and TI2V can be trained"
             )
-        if (recipe.expert is None) == (len(self.files.backbones) == 2):
-            with_two = (
-                "has two experts: say which with --set expert=high or =low"
-                if recipe.expert is None
-                else "has one backbone"
-            )
+        if recipe.expert is None and len(self.files.backbones) == 2:
             raise ConfigError(
-                f"{recipe.base} {with_two}{'' if recipe.expert is None else ': leave expert out'}"
+                f"{recipe.base} has two experts: choose one with --set expert=high or --set expert=low"
             )
+        if recipe.expert is not None and len(self.files.backbones) != 2:
+            raise ConfigError(f"{recipe.base} has one backbone: leave expert out")
         if not self.manifest.time_per_token and recipe.mix.tasks.get("text") != 1:
-            raise ConfigError(f"{recipe.base} has one time for all tokens: mix.tasks must be {{text = 1.0}}")
+            raise ConfigError(f"{recipe.base} has one time for all tokens: use mix.tasks = {{text = 1.0}}")
+
         self.sizes = DiTSizes(config.d, config.num_layers, config.num_heads, config.ffn_dim, config.patch)
         super().__init__(replace(recipe, vae=recipe.base, model=self.sizes))
+
         rates = set(map(float, self.dataset.column("fps")))
         if rates != {self.manifest.fps}:
             given = ", ".join(f"{rate:g}" for rate in sorted(rates))
@@ -126,11 +130,13 @@ class WanTask(DatasetDiTTask):
 
     @property
     def backbone(self) -> BackboneFiles:
-        """The one that is trained."""
+        """The backbone that is trained."""
         return self.files.backbones[-1 if self.recipe.expert == "low" else 0]
 
     def prepare(self, out: Path, device: torch.device) -> None:
-        """Say what there is to train on, and encode its captions into the folder `cache` beside the run."""
+        """Log the contents of the data set, and encode its captions into the folder `cache` next to the run
+        folder.
+        """
         self._describe_data()
         text, recipe = self.files.text, self.recipe
         captions = [
@@ -174,8 +180,8 @@ class WanTask(DatasetDiTTask):
                 int(wrong.sum()), generator, sampling=config.timestep_sampling, shift=config.timestep_shift
             )
 
-    def benchmark_batches(self) -> list[tuple[str, Batch, int]]:
-        """The first batch of the data set, with random latents and states of text."""
+    def benchmark_batches(self) -> list[BenchmarkBatch]:
+        """The first batch of the data set, with random latents and text states."""
         batch = self.batch(0)
         batch["clips"] = [torch.randn(clip.shape, generator=torch_rng("plan")) for clip in batch["clips"]]
         lengths = (64,) * len(batch["clips"])
@@ -183,15 +189,15 @@ class WanTask(DatasetDiTTask):
             torch.randn(sum(lengths), self.backbone.config.text_dim, generator=torch_rng("plan")), lengths
         )
         tokens = int(self.packing.tokens[self.packing.batch(0)].sum())
-        return [(f"{len(batch['clips'])} clips of {self.recipe.dataset}", batch, tokens)]
+        return [BenchmarkBatch(f"{len(batch['clips'])} clips of {self.recipe.dataset}", batch, tokens)]
 
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """Clips of the data set's most common size from its own captions."""
+        """Write a contact sheet of clips of the data set's most common size, generated from its captions."""
         assert isinstance(model, DiT), "the DiT task trains a DiT"
         if self.recipe.expert is not None:
             raise TrainingError(
-                "one of two experts makes no video alone: try the adapter with --lora FILE:1:"
+                "one of two experts cannot generate a video alone: try the adapter with --lora FILE:1:"
                 + self.recipe.expert
             )
         wan = WanModel(self.variant, self.manifest, model, self.vae, self.texts)
@@ -204,7 +210,7 @@ class WanTask(DatasetDiTTask):
             "height": shape[1] * factor.spatial_factor,
         }
         size["frames"] = 1 + (shape[0] - 1) * factor.temporal_factor
-        prompts = self._prompts()[:SAMPLES]
+        prompts = self._prompts()[:NUM_SAMPLES]
         fields = {**size, "steps": self.recipe.defaults.steps, "beyond_trained": True}
         requests = [Request(text, seed=seed, **fields) for seed, text in enumerate(prompts)]
         videos = [pipeline.run(request).video for request in requests]
@@ -212,7 +218,7 @@ class WanTask(DatasetDiTTask):
         model.train()
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """The adapter alone, or with `rank` 0 the whole model in diffusers' layout, and its card."""
+        """Write the adapter, or with `rank` 0 the whole model in diffusers' layout, and its card."""
         assert isinstance(model, DiT), "the DiT task trains a DiT"
         card = {"base": self.recipe.base, "rank": self.recipe.rank, **training}
         if self.recipe.rank:
@@ -231,7 +237,9 @@ class WanTask(DatasetDiTTask):
         write_json(folder / CARD, card)
 
     def init_from(self, folder: Path) -> None:
-        """The adapter of an exported folder, of the same rank and targets; or the backbone of another model of this structure."""
+        """Load the adapter of an exported folder with the same rank and targets; with `rank` 0 the backbone
+        of a model.
+        """
         if not self.recipe.rank:
             source = find_wan_files(folder).backbones[-1 if self.recipe.expert == "low" else 0]
             self.model.load_state_dict({name: source.state[name].to(torch.float32) for name in source.state})
