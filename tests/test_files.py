@@ -20,17 +20,19 @@ def test_a_file_appears_when_the_body_ends(tmp_path):
     with atomic_file(path) as partial:
         partial.write_text("content")
         assert not path.exists()
-    assert path.read_text() == "content" and list(path.parent.iterdir()) == [path]
+    assert path.read_text() == "content"
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failed_body_leaves_the_file_unchanged(tmp_path, error):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(error), atomic_file(path) as partial:
+    with pytest.raises(error), atomic_file(path) as partial:  # noqa: PT012
         partial.write_text("new")
         raise error
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_replaces_only_a_folder_with_its_mark(tmp_path):
@@ -52,10 +54,11 @@ def test_a_failed_body_leaves_the_folder_unchanged(tmp_path):
     folder = tmp_path / "model"
     with atomic_folder(folder, "mark") as partial:
         (partial / "mark").write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_folder(folder, "mark") as partial:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder, "mark") as partial:  # noqa: PT012
         (partial / "mark").write_text("new")
         raise KeyboardInterrupt
-    assert (folder / "mark").read_text() == "old" and list(tmp_path.iterdir()) == [folder]
+    assert (folder / "mark").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_folder_moved_aside_by_a_killed_process_is_restored(tmp_path):
@@ -66,7 +69,8 @@ def test_a_folder_moved_aside_by_a_killed_process_is_restored(tmp_path):
     (tmp_path / ".model.partial").mkdir()
     with pytest.raises(KeyboardInterrupt), atomic_folder(folder, "mark"):
         raise KeyboardInterrupt
-    assert (folder / "mark").read_text() == "old" and list(tmp_path.iterdir()) == [folder]
+    assert (folder / "mark").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("full")])

@@ -97,7 +97,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
 
 
 def load(cls: type[C], path: Path | None = None, assignments: Sequence[str] = ()) -> C:
-    """An instance of `cls` from a TOML file and overrides, with defaults for the rest. Raises `ConfigError`."""
+    """An instance of `cls` from a TOML file and overrides. Raises `ConfigError`."""
     return from_dict(cls, override(read_toml(path) if path else {}, assignments))
 
 

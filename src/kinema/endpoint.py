@@ -30,7 +30,7 @@ class Endpoint:
     """Base address, e.g. http://localhost:8000/v1."""
     model: str = "default"
     key_variable: str = "OPENAI_API_KEY"
-    """Environment variable of the API key; no key is sent if it is not set. The key is never stored or shown."""
+    """Environment variable of the key, which is never stored or shown. If it is not set, no key is sent."""
     temperature: float = 0.0
     max_tokens: int = 300
     timeout_s: float = 60.0

@@ -186,7 +186,7 @@ def test_words_of_the_command_line():
     assert LoRAFile.parse("a.safetensors").scale == 1
     assert LoRAFile.parse("a.safetensors:0.8").scale == 0.8
     assert LoRAFile.parse("dir/a.safetensors:-1:low").expert == "low"
-    with pytest.raises(ConfigError, match="is no adapter"):
+    with pytest.raises(ConfigError, match="is not an adapter"):
         LoRAFile.parse("a.safetensors:0.8:middle")
     with pytest.raises(ConfigError, match="no layer ends with 'to_x'"):
         add_lora(network(), rank=2, alpha=2.0, targets=("to_q", "to_x"))

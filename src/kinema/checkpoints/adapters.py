@@ -1,9 +1,9 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021): read in every naming that is in use, merged into a backbone,
-trained and written.
+"""Low-rank adapters (LoRA, Hu et al. 2021): reading files of every common naming, merging, training and
+writing.
 
 A pair (down, up) adds `scale * alpha / rank * up @ down` to the matrix of a linear layer. Files name the
-layers as diffusers or as the original code does, with one of `PREFIXES` in front or none, with dots or
-(kohya, musubi) underscores, and the pair as one of `SUFFIXES`.
+layers as diffusers or as the original code does, with or without one of `PREFIXES`, with dots or (kohya,
+musubi) underscores, and the pair by one of `SUFFIXES`.
 """
 
 import re
@@ -45,14 +45,12 @@ SUFFIXES = {
 }
 EXPERTS = ("high", "low")
 TARGETS = ("to_q", "to_k", "to_v", "to_out", "mlp.expand", "mlp.project")
-"""What is adapted unless a recipe says otherwise: all linear layers of the blocks."""
+"""Default targets: all linear layers of the blocks."""
 
 
 @dataclass(frozen=True)
 class LoRAFile:
-    """An adapter to apply: `FILE[:scale[:high|low]]`; the last names the one expert it is for, of a model
-    that has two.
-    """
+    """An adapter to apply: `FILE[:scale[:high|low]]`; `expert` selects one expert of a model that has two."""
 
     path: Path
     scale: float = 1.0
@@ -60,32 +58,32 @@ class LoRAFile:
 
     @classmethod
     def parse(cls, text: str) -> "LoRAFile":
-        """The adapter that a word of the command line names. Raises `ConfigError`."""
+        """The adapter that a command-line word names. Raises `ConfigError`."""
         found = re.fullmatch(r"(.+?)(?::([-+]?[\d.]+(?:e[-+]?\d+)?))?(?::(\w+))?", text)
         if found is None or (found[3] is not None and found[3] not in EXPERTS):
-            raise ConfigError(f"'{text}' is no adapter: write FILE, FILE:0.8 or FILE:0.8:high (or :low)")
+            raise ConfigError(f"'{text}' is not an adapter: write FILE, FILE:0.8 or FILE:0.8:high (or :low)")
         try:
             scale = 1.0 if found[2] is None else float(found[2])
         except ValueError:
-            raise ConfigError(f"'{found[2]}' in '{text}' is no scale: write a number, e.g. 0.8") from None
+            raise ConfigError(f"'{found[2]}' in '{text}' is not a scale: write a number, e.g. 0.8") from None
         return cls(Path(found[1]), scale, found[3])
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """The pair of one linear layer: down (r, d_in), up (d_out, r)."""
+    """The pair of one linear layer: `down` (r, d_in) and `up` (d_out, r)."""
 
     down: Tensor
     up: Tensor
     alpha: float
 
     def delta(self) -> Tensor:
-        """What is added to the layer's matrix, in float32."""
+        """The matrix (d_out, d_in) that is added to the layer's, in float32."""
         return (self.alpha / len(self.down)) * (self.up.float() @ self.down.float())
 
 
 def layer_names(config: DiTConfig) -> dict[str, str]:
-    """Our name of every linear layer of a backbone, by each name that files have for it."""
+    """Our name of every linear layer of a backbone, by each name that files use for it."""
     names: dict[str, str] = {}
     for layout in ("diffusers", "wan"):
         for ours, theirs in dit_keys(config, layout).items():
@@ -98,8 +96,7 @@ def layer_names(config: DiTConfig) -> dict[str, str]:
 def read_lora(file: Path, dit: DiT) -> dict[str, Adapter]:
     """The adapters in a file by our names of the layers of `dit`.
 
-    Raises `ModelError` that lists what does not fit: names of no layer, pairs that are not whole, shapes of
-    another backbone.
+    Raises `ModelError` that lists unknown layers, incomplete pairs, and shapes of another backbone.
     """
     files = TensorFiles([file])
     names = layer_names(dit.config)
@@ -121,7 +118,8 @@ def read_lora(file: Path, dit: DiT) -> dict[str, Adapter]:
         down, up = parts["down"].flatten(1), parts["up"].flatten(1)
         if (len(up), down.shape[1]) != tuple(weight.shape) or up.shape[1] != len(down):
             strange.append(
-                f"{layer} is {len(up)}x{up.shape[1]} by {len(down)}x{down.shape[1]}, not for {tuple(weight.shape)}"
+                f"{layer} is {len(up)}x{up.shape[1]} by {len(down)}x{down.shape[1]}, not for "
+                f"{tuple(weight.shape)}"
             )
             continue
         adapters[layer] = Adapter(down, up, float(parts["alpha"]) if "alpha" in parts else float(len(down)))
@@ -131,13 +129,14 @@ def read_lora(file: Path, dit: DiT) -> dict[str, Adapter]:
         )
         total = len(adapters) + len(strange)
         raise ModelError(
-            f"{file} is not for this model: {len(adapters)}/{total} fit, these do not: {listed or 'it holds no adapter'}"
+            f"{file} is not for this model: {len(adapters)}/{total} fit, these do not: "
+            f"{listed or 'it holds no adapter'}"
         )
     return adapters
 
 
 def _layer(name: str, names: Mapping[str, str]) -> str | None:
-    """Our name for the layer that a file calls `name`, or None."""
+    """Our name of the layer that a file calls `name`, or None."""
     for prefix in PREFIXES:
         if name.startswith(prefix):
             return (
@@ -156,8 +155,9 @@ def _linear(dit: DiT, layer: str) -> nn.Linear:
 
 @torch.no_grad()
 def merge_lora(dit: DiT, adapters: Mapping[str, Adapter], scale: float = 1.0) -> None:
-    """Add adapters to the matrices of `dit`, each sum rounded once; with `-scale` they are taken off again,
-    up to rounding.
+    """Add adapters to the matrices of `dit`, each sum rounded once.
+
+    `-scale` removes them again, up to rounding.
     """
     for layer, adapter in adapters.items():
         if isinstance(dit.blocks, StreamedBlocks) and layer.startswith("blocks."):
@@ -172,7 +172,10 @@ def _merged(adapter: Adapter, scale: float, weight: Tensor) -> Tensor:
 
 
 class LoRALinear(nn.Module):
-    """A frozen linear layer plus a trained pair; `up` begins at zero, so that nothing changes at first."""
+    """A frozen linear layer plus a trained pair.
+
+    `up` is initialised to zero, so that the layer is unchanged at first.
+    """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
@@ -184,16 +187,17 @@ class LoRALinear(nn.Module):
             nn.init.kaiming_uniform_(self.down, a=5**0.5)
 
     def take(self, adapter: Adapter) -> None:
-        """Begin with the pair of `adapter`, of the same rank."""
+        """Initialise the pair from `adapter`, which has the same rank."""
         scale = adapter.alpha / len(adapter.down) / self.scale
         self.load_state_dict({"down": adapter.down.float(), "up": scale * adapter.up.float()}, strict=False)
 
     @property
     def weight(self) -> Tensor:
-        """The frozen matrix, whose dtype the layers around go by."""
+        """The frozen matrix; other layers read its dtype."""
         return self.base.weight
 
     def forward(self, x: Tensor) -> Tensor:
+        """The base layer's output plus the scaled low-rank update."""
         added = F.linear(F.linear(x.to(self.down.dtype), self.down), self.up)
         return self.base(x) + (self.scale * added).to(self.base.weight.dtype)
 
@@ -202,8 +206,8 @@ def add_lora(dit: DiT, rank: int, alpha: float, targets: Sequence[str] = TARGETS
     """`dit` itself, frozen, with a trained pair at every linear layer of its blocks whose name ends with one
     of `targets`.
 
-    Its own parameters are marked `is_released`: a checkpoint leaves out what is read from the released model
-    again. Raises `ConfigError` when a target is the end of no layer's name.
+    Its own parameters are marked `is_released`: checkpoints leave out what is reloaded from the released
+    model. Raises `ConfigError` for an invalid rank or alpha, or a target that matches no layer.
     """
     if rank < 1 or alpha <= 0:
         raise ConfigError(f"rank={rank} and alpha={alpha:g} of an adapter must be positive")
@@ -230,8 +234,7 @@ def add_lora(dit: DiT, rank: int, alpha: float, targets: Sequence[str] = TARGETS
 def lora_state(dit: DiT) -> dict[str, Tensor]:
     """The adapters of `dit` under diffusers' names, `transformer.LAYER.lora_A.weight`.
 
-    The scale is in the second matrix, so that no reader has to know of an alpha: diffusers itself would leave
-    one in the file unread.
+    The second matrix includes the scale, so that readers need no alpha, which diffusers would ignore.
     """
     theirs = {ours: name for ours, name in dit_keys(dit.config, "diffusers").items()}
     state = {}
@@ -244,5 +247,5 @@ def lora_state(dit: DiT) -> dict[str, Tensor]:
 
 
 def save_lora(file: Path, dit: DiT) -> None:
-    """Write the adapters of `dit`."""
+    """Write the adapters of `dit` in diffusers' naming."""
     save_file(lora_state(dit), file, metadata={"format": "pt"})

@@ -36,7 +36,7 @@ State = Mapping[str, Tensor]
 
 CLIP_CLASS = "KinemaCLIP"
 KINEMA_KEY = "_kinema"
-"""Key of transformer/config.json for the fields that diffusers does not have. diffusers ignores private keys."""
+"""Key of transformer/config.json for the fields that diffusers lacks; it ignores private keys."""
 
 
 @dataclass(frozen=True)

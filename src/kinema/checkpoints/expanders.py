@@ -58,7 +58,7 @@ class KinemaExpander:
 
 
 class CausalLMExpander:
-    """A causal language model in a folder of transformers' layout. Its chat template is used if it has one."""
+    """A causal language model in a folder of transformers' layout, with its chat template if it has one."""
 
     def __init__(self, folder: Path) -> None:
         """Raises `ModelError` if transformers is not installed or cannot load the folder."""
@@ -66,7 +66,8 @@ class CausalLMExpander:
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError as error:
             raise ModelError(
-                f"{folder} is a language model, and transformers is not installed ({error}): pip install 'kinema[wan]'"
+                f"{folder} is a language model, and transformers is not installed ({error}): pip install "
+                "'kinema[wan]'"
             ) from error
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -120,7 +121,8 @@ def load_expander(source: str = SHIPPED) -> PromptExpander:
         return ChatExpander(config.load(Endpoint, path))
     if not (path / CONFIG).is_file():
         raise ModelError(
-            f"'{source}' is not an expander: give the address of an endpoint, a .toml file with its settings, "
+            f"'{source}' is not an expander: give the address of an endpoint, a .toml file with its "
+            "settings, "
             "or the folder of a model"
         )
     is_transformers = "model_type" in read_json(path / CONFIG)

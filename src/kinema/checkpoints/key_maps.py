@@ -76,7 +76,7 @@ IMAGE_POSITIONS = {
 
 
 def dit_keys(config: DiTConfig, layout: Layout) -> dict[str, str]:
-    """Our name of every tensor of the DiT, and its name in `layout`."""
+    """Maps our name of every tensor of the DiT to its name in `layout`."""
     side = ("diffusers", "wan").index(layout)
     has_images = config.image_dim is not None
     tensors = TENSORS | (IMAGE_POSITIONS if config.image_positions is not None else {})
@@ -103,8 +103,10 @@ def dit_keys(config: DiTConfig, layout: Layout) -> dict[str, str]:
 
 
 def dit_to_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layout) -> dict[str, Tensor]:
-    """Our state dict under the names and shapes of `layout`; the tensors are views. Raises `ModelError`
-    listing wrong keys."""
+    """Our state dict under the names and shapes of `layout`, as views.
+
+    Raises `ModelError` listing wrong names.
+    """
     keys = dit_keys(config, layout)
     _check_keys(state, keys, "the DiT")
     result = {theirs: state[ours] for ours, theirs in keys.items()}
@@ -113,10 +115,8 @@ def dit_to_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layout
 
 
 def dit_from_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layout) -> dict[str, Tensor]:
-    """A state dict in `layout` under our names and shapes; the tensors are views. Raises `ModelError` listing
-    wrong keys.
-
-    In the original layout a ComfyUI prefix is taken off.
+    """A state dict in `layout` under our names and shapes, as views; ComfyUI's prefix of the original layout
+    is removed. Raises `ModelError` listing wrong names.
     """
     if layout == "wan":
         state = {name.removeprefix(COMFY_PREFIX): tensor for name, tensor in state.items()}
@@ -126,7 +126,8 @@ def dit_from_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layo
     kernel = result[PATCH_WEIGHT]
     if kernel.shape[1:] != (config.in_channels, *config.patch):
         raise ModelError(
-            f"patch_embedding.weight is {tuple(kernel.shape)}, but in_channels={config.in_channels} and patch={config.patch}"
+            f"patch_embedding.weight is {tuple(kernel.shape)}, but in_channels={config.in_channels} and "
+            f"patch={config.patch}"
         )
     result[PATCH_WEIGHT] = kernel.flatten(1)
     return result
@@ -136,22 +137,23 @@ def _check_keys(state: Mapping[str, Tensor], expected: Any, what: str) -> None:
     missing, surplus = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     if missing or surplus:
         raise ModelError(
-            f"tensors of {what}: missing {', '.join(missing) or 'none'}; unexpected {', '.join(surplus) or 'none'}"
+            f"tensors of {what}: missing {', '.join(missing) or 'none'}; unexpected "
+            f"{', '.join(surplus) or 'none'}"
         )
 
 
 def dit_to_diffusers(state: Mapping[str, Tensor], config: DiTConfig) -> dict[str, Tensor]:
-    """Our state dict as diffusers' WanTransformer3DModel has it."""
+    """Our state dict under the names and shapes of diffusers' WanTransformer3DModel."""
     return dit_to_layout(state, config, "diffusers")
 
 
 def dit_from_diffusers(state: Mapping[str, Tensor], config: DiTConfig) -> dict[str, Tensor]:
-    """The state dict of diffusers' WanTransformer3DModel as ours."""
+    """The state dict of diffusers' WanTransformer3DModel under our names and shapes."""
     return dit_from_layout(state, config, "diffusers")
 
 
 def dit_diffusers_config(config: DiTConfig) -> dict[str, Any]:
-    """What transformer/config.json holds in a diffusers folder."""
+    """The contents of transformer/config.json in a diffusers folder."""
     return {
         "_class_name": DIFFUSERS_CLASS,
         "patch_size": list(config.patch),
@@ -264,8 +266,9 @@ VAE_BLOCK = {
 
 
 def vae_original_name(name: str, *, num_res_blocks: int, residual: bool) -> str:
-    """The original name of a VAE's tensor that is called `name` here and in diffusers; sizes as in
-    `VAEConfig`."""
+    """The original name of the VAE tensor `name`, which is our name and diffusers'; arguments as in
+    `VAEConfig`.
+    """
     side, _, rest = name.partition(".")
     if side in ("quant_conv", "post_quant_conv"):
         return VAE_PARTS[f"{side}."] + rest
@@ -274,13 +277,14 @@ def vae_original_name(name: str, *, num_res_blocks: int, residual: bool) -> str:
     )
     if stage is None:
         part = next(part for part in VAE_PARTS if rest.startswith(part))
-        return f"{side}.{VAE_PARTS[part]}{_vae_leaf(rest.removeprefix(part), part.startswith('mid_block.resnets'))}"
+        leaf = _vae_leaf(rest.removeprefix(part), part.startswith("mid_block.resnets"))
+        return f"{side}.{VAE_PARTS[part]}{leaf}"
     way, index, resnets, block, _, leaf = stage.groups()
     blocks_before_last = num_res_blocks if way == "down" else num_res_blocks + 1
-    place = int(block) if resnets else blocks_before_last
+    position = int(block) if resnets else blocks_before_last
     if residual:
-        return f"{side}.{way}samples.{index}.{way}samples.{place}.{_vae_leaf(leaf, bool(resnets))}"
-    flat = int(index) if way == "down" else int(index) * (num_res_blocks + 2) + place
+        return f"{side}.{way}samples.{index}.{way}samples.{position}.{_vae_leaf(leaf, bool(resnets))}"
+    flat = int(index) if way == "down" else int(index) * (num_res_blocks + 2) + position
     return f"{side}.{way}samples.{flat}.{_vae_leaf(leaf, not leaf.startswith(('resample.', 'time_conv.')))}"
 
 
@@ -306,7 +310,7 @@ UMT5_BLOCK = {
 
 
 def umt5_keys(num_layers: int) -> dict[str, str]:
-    """transformers' name of every tensor of the UMT5 encoder, and its original name."""
+    """Maps transformers' name of every tensor of the UMT5 encoder to its original name."""
     blocks = {
         f"encoder.block.{i}.{theirs}": f"blocks.{i}.{name}"
         for i in range(num_layers)
@@ -316,5 +320,5 @@ def umt5_keys(num_layers: int) -> dict[str, str]:
 
 
 def num_blocks(names: Iterable[str], prefix: str) -> int:
-    """How many numbered blocks `prefix.N.` there are among `names`."""
+    """Number of distinct N among the `names` that begin with `prefix.N.`."""
     return len({name.removeprefix(prefix).split(".")[1] for name in names if name.startswith(f"{prefix}.")})

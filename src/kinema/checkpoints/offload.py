@@ -1,5 +1,5 @@
-"""A network larger than memory: the weights of its blocks come one block at a time, the next one's while one
-works, and go again.
+"""Networks larger than memory: the weights of one block at a time are loaded, the next block's during
+computation.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,10 +17,11 @@ Change = Callable[[Tensor], Tensor]
 
 
 class StreamedBlocks(nn.ModuleList):
-    """Blocks that have weights while they are iterated over, and lie on the meta device otherwise.
+    """Blocks that have weights during iteration and are on the meta device otherwise.
 
-    `read` gives the weights of a block where it is to work; a thread calls it for the next block while one
-    works, so that the weights of two blocks are there at a time. The numbers are those of blocks that stay.
+    `read` returns the weights of a block on the device of the computation. A thread calls it for the next
+    block while one computes, so that the weights of two blocks are in memory. The results equal those of
+    resident blocks.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], read: Callable[[int], dict[str, Tensor]]) -> None:
@@ -29,7 +30,7 @@ class StreamedBlocks(nn.ModuleList):
         self.changes: dict[int, list[tuple[str, Change]]] = {}
 
     def change(self, name: str, change: Change) -> None:
-        """From now on the tensor `name` ("3.mlp.expand.weight") is what `change` makes of it when it comes."""
+        """From now on apply `change` to the tensor `name` ("3.mlp.expand.weight") each time it is read."""
         index, _, rest = name.partition(".")
         self.changes.setdefault(int(index), []).append((rest, change))
 
@@ -57,11 +58,11 @@ def with_streamed_blocks(
     device: torch.device,
     convert: Callable[[str, Tensor], Tensor],
 ) -> M:
-    """`module`, made on the meta device, on `device` with the tensors of `state`; those of the list `blocks`
-    inside it are streamed.
+    """`module` on `device` with the tensors of `state`; the blocks of its list `blocks` are streamed.
 
-    `convert` gives the form in which the tensor of a name is used. On an accelerator the blocks' tensors wait
-    in the host's memory; on a CPU they are asked of `state`, which reads them from their files, each time.
+    `module` is built on the meta device. `convert` maps the name and tensor of the state to the tensor that
+    is used. On an accelerator the tensors of the blocks wait in host memory; on a CPU they are read from
+    `state`, that is from their files, each time.
     """
     inside: dict[int, dict[str, str]] = {}
     for name in state:
@@ -72,9 +73,9 @@ def with_streamed_blocks(
     resident = {name: convert(name, state[name]).to(device) for name in state if name not in streamed}
     _, unexpected = module.load_state_dict(resident, strict=False, assign=True)
     inner = module.get_submodule(blocks)
-    left = {name for name, tensor in module.state_dict().items() if tensor.is_meta}
-    assert not unexpected, "the tensors are those of the network"
-    assert left == streamed, "every tensor has its place"
+    missing = {name for name, tensor in module.state_dict().items() if tensor.is_meta}
+    assert not unexpected, "the state has only tensors of the network"
+    assert missing == streamed, "the state has every tensor of the network"
 
     def from_state(i: int) -> dict[str, Tensor]:
         return {rest: convert(name, state[name]) for rest, name in inside[i].items()}

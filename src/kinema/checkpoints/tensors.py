@@ -1,4 +1,4 @@
-"""Files of tensors, one or several shards, read strictly: every tensor and every shape is accounted for."""
+"""Files of tensors, in one or several shards, read strictly: every tensor and every shape is checked."""
 
 import contextlib
 import hashlib
@@ -32,15 +32,15 @@ def read_tensors(
     dtype: torch.dtype | None = torch.float32,
     ignored: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """The tensors of `folder / weights`, or of the shards that `weights.index.json` names, as `dtype` on the
-    CPU (None: as stored).
+    """The tensors of `folder / weights`, or of the shards that `weights.index.json` lists, on the CPU.
 
-    `expected` says which names and shapes there must be (it may lie on the meta device); those of `ignored`
-    may be there and are left. Raises `ModelError` that names the file that is missing, truncated or damaged,
-    or every tensor that is missing, unexpected, of another shape or in two files.
+    `dtype` None keeps the stored dtype. `expected` gives the required names and shapes; its tensors may be on
+    the meta device. Names in `ignored` may be present and are not read. Raises `ModelError` that names a
+    missing, truncated or damaged file, or every tensor that is missing, unexpected, of another shape or in
+    two files.
     """
     files = {file: names.difference(ignored) for file, names in tensor_files(folder, weights).items()}
-    _account(files, expected, folder)
+    _check(files, expected, folder)
     state: dict[str, Tensor] = {}
     for file, names in files.items():
         with opened(file) as tensors:
@@ -50,14 +50,17 @@ def read_tensors(
 
 
 def tensor_files(folder: Path, weights: str) -> dict[Path, set[str]]:
-    """The safetensors files of a component, one or the shards of an index, with the names in each."""
+    """The safetensors files of a component, one or the shards of an index, with the tensor names in each.
+
+    Raises `ModelError`.
+    """
     index = folder / f"{weights}.index.json"
     if (folder / weights).is_file():
         files = [folder / weights]
     elif index.is_file():
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise ModelError(f"{index} does not say in weight_map which file holds which tensor")
+            raise ModelError(f"{index} has no weight_map of file names by tensor name")
         files = [folder / name for name in sorted(set(names.values()))]
     else:
         raise ModelError(f"{folder} has neither {weights} nor {index.name}")
@@ -68,7 +71,7 @@ def tensor_files(folder: Path, weights: str) -> dict[Path, set[str]]:
     return result
 
 
-def _account(files: Mapping[Path, set[str]], expected: Mapping[str, Tensor], folder: Path) -> None:
+def _check(files: Mapping[Path, set[str]], expected: Mapping[str, Tensor], folder: Path) -> None:
     """Raise `ModelError` unless the files hold exactly the expected names and shapes, each once."""
     where = {name: file for file, names in files.items() for name in names}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -93,9 +96,9 @@ def _account(files: Mapping[Path, set[str]], expected: Mapping[str, Tensor], fol
 
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[Any]:
-    """The open safetensors file: its header is read now, a tensor when it is asked for.
+    """The open safetensors file: the header is read on opening, a tensor on access.
 
-    Raises `ModelError` that names it.
+    Raises `ModelError` naming the file.
     """
     try:
         with safe_open(file, framework="pt") as tensors:
@@ -107,7 +110,7 @@ def opened(file: Path) -> Iterator[Any]:
 
 
 def _lengths(file: Path) -> str:
-    """How long a safetensors file is and how long its header says it is, as far as that can be read."""
+    """The size of a safetensors file and the size in its header, as far as they can be read."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -129,15 +132,14 @@ _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "
 
 
 class TensorFiles(Mapping[str, Tensor]):
-    """The tensors of some files by name, each read when it is asked for. Names and shapes are known from the
-    start.
+    """The tensors of some files by name, each read on access; names and shapes are read on construction.
 
-    A file ends in .safetensors, or else is one of PyTorch's own, of which only tensors are read: it may hold
-    nothing that runs. Raises `ModelError` that names the file that is missing, damaged or holds code.
+    Files end in .safetensors, or are PyTorch's own, of which only tensors are read, never code. Raises
+    `ModelError` that names a missing or damaged file, or one that contains code.
     """
 
     def __init__(self, files: Sequence[Path], *, prefix: str = "") -> None:
-        """Tensors whose names begin with `prefix`, which is taken off."""
+        """Only tensors whose names begin with `prefix`, which is removed from the name."""
         self.files = tuple(files)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype | str] = {}
@@ -181,19 +183,19 @@ class TensorFiles(Mapping[str, Tensor]):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in all tensors."""
+        """Number of elements of all tensors."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     @property
     def size_bytes(self) -> int:
-        """Size of the files."""
+        """Total size of the files."""
         return sum(file.stat().st_size for file in self.files)
 
     def account(
         self, expected: Mapping[str, Sequence[int]], what: str, ignored: Collection[str] = ()
     ) -> None:
-        """Raise `ModelError` unless the tensors are those of `expected`, in name and shape, all of them
-        floating-point numbers.
+        """Raise `ModelError` unless names and shapes are exactly those of `expected`, and all dtypes floating
+        point. `what` names the expected tensors in the message.
         """
         wrong = [
             f"{name} is {self.shapes[name]}, not {tuple(expected[name])}"
@@ -214,7 +216,8 @@ class TensorFiles(Mapping[str, Tensor]):
         found = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names]
         if found:
             raise ModelError(
-                f"{self.files[0] if self.files else what}: tensors are not those of {what}: {'; '.join(found)}"
+                f"{self.files[0] if self.files else what}: tensors are not those of {what}: "
+                f"{'; '.join(found)}"
             )
 
 
@@ -224,9 +227,9 @@ def component_files(folder: Path, weights: str) -> list[Path]:
 
 
 def read_pickle(file: Path) -> Mapping[str, Tensor]:
-    """The tensors of one of PyTorch's own files, by name; nothing in it is run.
+    """The tensors by name in a file of PyTorch's own format; no code in it is run.
 
-    Raises `ModelError` that names it.
+    Raises `ModelError` naming the file.
     """
     try:
         try:
@@ -243,11 +246,13 @@ def read_pickle(file: Path) -> Mapping[str, Tensor]:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({found[1]})" if found else ""
         raise ModelError(
-            f"{file} holds more than tensors{what}: it is not loaded, because it could run code; ask for safetensors"
+            f"{file} holds more than tensors{what}: it is not loaded, because it could run code; ask for "
+            "safetensors"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise ModelError(
-            f"{file} is truncated or damaged, it has {file.stat().st_size} bytes: {str(error).splitlines()[0]}"
+            f"{file} is truncated or damaged, it has {file.stat().st_size} bytes: "
+            f"{str(error).splitlines()[0]}"
         ) from None
     if not isinstance(content, dict) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
@@ -259,10 +264,11 @@ def read_pickle(file: Path) -> Mapping[str, Tensor]:
 def write_shards(
     folder: Path, weights: str, state: Mapping[str, Tensor], *, max_bytes: int = 5 * 10**9
 ) -> None:
-    """Write the tensors of `state` as `folder / weights`, or as several files and an index when they are more
-    than `most_bytes`.
+    """Write the tensors of `state` as `folder / weights`, or as several files with an index if they exceed
+    `max_bytes`.
 
-    They are asked for one at a time, so that no more than one file's tensors are in memory.
+    Tensors are read from `state` one at a time, so that at most the tensors of one file are in memory. The
+    caller makes the folder atomic.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stem = weights.removesuffix(".safetensors")
@@ -299,7 +305,7 @@ def write_shards(
 
 
 def weights_hash(module: torch.nn.Module) -> str:
-    """SHA-256 of all weights, names and shapes of a module (16 hexadecimal digits)."""
+    """16 hexadecimal digits of the SHA-256 of all names, shapes and weights of a module."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}".encode())
@@ -308,8 +314,8 @@ def weights_hash(module: torch.nn.Module) -> str:
 
 
 def vae_hash(vae: VAE) -> str:
-    """A hash of all that normalised latents depend on: the weights, and the configuration with its means and
-    deviations.
+    """16 hexadecimal digits that identify what normalised latents depend on: the VAE's weights and
+    configuration, including means and standard deviations.
     """
     config = to_dict(vae.config)
     config["fold"] = config.pop("patch_size")  # the name in 0.1.0, whose latents stay valid

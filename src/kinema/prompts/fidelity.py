@@ -19,9 +19,10 @@ from kinema.worlds.stage.nouns import NOUNS
 
 STOP_WORDS = frozenset(
     """
-    a an the this that these those some any of in on at to into onto over under from by with for and or but as is are was were be been
-    being it its itself he she his her him they their them there here then than so such very really just also too can will would
-    should could do does did has have had i me my we our you your please show make create generate video clip movie film scene
+    a an the this that these those some any of in on at to into onto over under from by with for and or but
+    as is are was were be been being it its itself he she his her him they their them there here then than
+    so such very really just also too can will would should could do does did has have had i me my we our
+    you your please show make create generate video clip movie film scene
     """.split()  # noqa: SIM905
 )
 STOP_CHARACTERS_ZH = frozenset(

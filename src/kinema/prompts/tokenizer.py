@@ -176,7 +176,7 @@ class Tokenizer:
                 yield WordUse(word, substitute(word, self._ids.__contains__, self._synonyms()), False)
 
     def _read_english(self, word: str) -> WordUse:
-        """A word outside the vocabulary: by its synonyms, else by another form of it, else by its spelling."""
+        """A word outside the vocabulary: by its synonyms, another form, or its spelling, in this order."""
         table, forms = self._synonyms(), tuple(other_forms(word))
         if word in table:
             phrase = substitute(word, self._ids.__contains__, table)

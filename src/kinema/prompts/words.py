@@ -7,7 +7,8 @@ QUOTES = {'"': '"', "“": "”", "‘": "’", "「": "」", "『": "』", "«"
 
 NEGATIONS = frozenset(
     """
-    no not without never none nobody nothing neither nor cannot dont doesnt isnt arent wasnt werent wont cant didnt shouldnt
+    no not without never none nobody nothing neither nor cannot dont doesnt isnt arent wasnt werent wont
+    cant didnt shouldnt
     """.split()  # noqa: SIM905
 )
 

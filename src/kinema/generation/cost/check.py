@@ -49,6 +49,8 @@ def check_memory(
     phase = max(needed.phases, key=lambda phase: phase.peak_bytes)
     fits = alternatives(sizes, workload, free)
     raise RequestError(
-        f"{path} needs {format_bytes(phase.peak_bytes)} of memory for {plan.text} (most in the phase '{phase.name}'), and {format_bytes(free)} are free on "
-        f"{device}: {', or '.join(fits) if fits else 'take a smaller model or a larger device'}; --beyond-memory tries it regardless"
+        f"{path} needs {format_bytes(phase.peak_bytes)} of memory for {plan.text} (most in the phase "
+        f"'{phase.name}'), and {format_bytes(free)} are free on {device}: "
+        f"{', or '.join(fits) if fits else 'take a smaller model or a larger device'}; "
+        "--beyond-memory tries it regardless"
     )

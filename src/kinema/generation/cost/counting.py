@@ -88,10 +88,9 @@ def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2)
     """
     lf, lh, lw = grid
     whole = min(2, (lf - 1) // at_once)
-    if whole:
-        pieces = (1, *[at_once] * whole)
-    else:
-        pieces = (1, lf - 1) if lf > 1 else (1,)
+    pieces = [1] + [at_once] * whole
+    if not whole and lf > 1:
+        pieces.append(lf - 1)
     flops, peak = _decoded(config, tuple(pieces), lh, lw)
     rest = lf - sum(pieces)
     return sum(flops) + flops[-1] * rest / pieces[-1], peak

@@ -97,10 +97,17 @@ def _wan(
     image_channels: int = 0,
     image_dim: int | None = None,
 ) -> DiTConfig:
-    sizes = {"d": d, "num_heads": num_heads, "ffn_dim": ffn_dim, "num_layers": layers, "image_dim": image_dim}
     return DiTConfig(
-        in_channels=z + image_channels, out_channels=z, text_dim=4096, text_padding="zeros", **sizes
-    )  # type: ignore[arg-type]
+        in_channels=z + image_channels,
+        out_channels=z,
+        d=d,
+        num_layers=layers,
+        num_heads=num_heads,
+        ffn_dim=ffn_dim,
+        text_dim=4096,
+        text_padding="zeros",
+        image_dim=image_dim,
+    )
 
 
 _14B = (5120, 40, 13824, 40)
@@ -233,7 +240,8 @@ def _latent_grid(sizes: ModelSizes, workload: Workload) -> tuple[int, int, int]:
         )
     if (frames - 1) % temporal:
         raise ConfigError(
-            f"{frames} frames do not fit the model: use {temporal}k+1, e.g. {frames // temporal * temporal + 1}"
+            f"{frames} frames do not fit the model: use {temporal}k+1, e.g. "
+            f"{frames // temporal * temporal + 1}"
         )
     return (frames - 1) // temporal + 1, height // spatial, width // spatial
 
@@ -247,7 +255,7 @@ def _text_phase(sizes: ModelSizes, workload: Workload, resting_bytes: int) -> Ph
         "layers": text.embedding_parameters + 2 * block_parameters // text.num_blocks,
     }[workload.offload]
 
-    # Besides the hidden states: the scores of every head with their softmax, and the two halves of the gated MLP.
+    # Besides hidden states: the scores of every head with their softmax, and both halves of the gated MLP.
     activations = (
         PROMPT_TOKENS
         * workload.bytes_per_weight

@@ -282,7 +282,7 @@ def test_shards_are_read_and_a_missing_one_is_named(folders, tmp_path):
 
 
 def test_a_layout_that_cannot_hold_the_model_is_refused(folders, tmp_path):
-    with pytest.raises(ModelError, match="image tower"):
+    with pytest.raises(ModelError, match="image encoder"):
         convert(folders("2.1-i2v"), tmp_path / "there", "wan")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,1 +1,1 @@
-"""The Wan family: its variants, its files in every published layout, and the encoders that it borrows from transformers."""
+"""The Wan family: published and converted models, their files in every layout, and their encoders."""

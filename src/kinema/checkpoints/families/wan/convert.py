@@ -1,4 +1,6 @@
-"""From one layout of the Wan family to another: the same tensors bit for bit under other names, and configurations that say the same."""
+"""Conversion between the layouts of the Wan family: the same tensors bit for bit, renamed, with matching
+configurations.
+"""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -57,10 +59,10 @@ UNIPC = {
 
 
 def convert(source: Path, target: Path, layout: str) -> WanFiles:
-    """Write the model at `source` as the folder `target` in `layout`, and return it as it lies there.
+    """Write the model at `source` atomically as the folder `target` in `layout`, and return its files.
 
-    The folder appears complete or not at all. Raises `ModelError` for a source that is not whole, or that `layout` cannot hold, and
-    `OutputError` when the folder cannot be written or holds something else.
+    Raises `ModelError` for an incomplete source or one that `layout` cannot represent, and `OutputError` if
+    the folder cannot be written or holds something else.
     """
     return write_as(find_wan_files(source), target, layout)
 
@@ -108,10 +110,12 @@ def _diffusers(files: WanFiles, folder: Path) -> None:
         "vae": ["diffusers", "AutoencoderKLWan"],
     }
     if takes_image:
-        is_tower = files.images is not None
-        index["image_encoder"] = ["transformers", "CLIPVisionModel"] if is_tower else [None, None]
-        index["image_processor"] = ["transformers", "CLIPImageProcessor"] if is_tower else [None, None]
-        if is_tower:
+        has_image_encoder = files.images is not None
+        index["image_encoder"] = ["transformers", "CLIPVisionModel"] if has_image_encoder else [None, None]
+        index["image_processor"] = (
+            ["transformers", "CLIPImageProcessor"] if has_image_encoder else [None, None]
+        )
+        if has_image_encoder:
             (folder / "image_processor").mkdir()
             write_json(
                 folder / "image_processor" / "preprocessor_config.json",
@@ -128,17 +132,13 @@ def _kinema(files: WanFiles, folder: Path) -> None:
 
 
 def _original(files: WanFiles, folder: Path) -> None:
-    _no_tower(files, "wan")
-    kind = (
-        "ti2v"
-        if files.has_token_times
-        else "t2v"
-        if files.backbones[0].config.in_channels == files.vae.config.z_dim
-        else "i2v"
-    )
-    places = [folder] if len(files.backbones) == 1 else [folder / expert for expert in EXPERTS]
-    for place, backbone in zip(places, files.backbones):
-        write_shards(place, DIFFUSERS_WEIGHTS, _renamed_backbone(backbone, "wan"))
+    _refuse_image_encoder(files, "wan")
+    takes_image = files.backbones[0].config.in_channels != files.vae.config.z_dim
+    without_token_times = "i2v" if takes_image else "t2v"
+    kind = "ti2v" if files.has_token_times else without_token_times
+    targets = [folder] if len(files.backbones) == 1 else [folder / expert for expert in EXPERTS]
+    for target, backbone in zip(targets, files.backbones):
+        write_shards(target, DIFFUSERS_WEIGHTS, _renamed_backbone(backbone, "wan"))
         config = backbone.config
         values = {
             "_class_name": "WanModel",
@@ -153,8 +153,8 @@ def _original(files: WanFiles, folder: Path) -> None:
             "num_heads": config.num_heads,
         }
         values |= {"num_layers": config.num_layers, "text_len": config.text_length, "eps": config.eps}
-        write_json(place / CONFIG, values)
-    if len(places) == 2:  # so that the folder says what it is
+        write_json(target / CONFIG, values)
+    if len(targets) == 2:  # marks the folder as one model
         write_json(folder / "configuration.json", {"framework": "Pytorch", "task": "text-to-video"})
     torch.save(
         _renamed_vae(files), folder / ("Wan2.2_VAE.pth" if files.vae.config.residual else "Wan2.1_VAE.pth")
@@ -168,7 +168,7 @@ def _original(files: WanFiles, folder: Path) -> None:
 
 
 def _comfy(files: WanFiles, folder: Path) -> None:
-    _no_tower(files, "comfy")
+    _refuse_image_encoder(files, "comfy")
     name = files.path.resolve().stem
     suffixes = [""] if len(files.backbones) == 1 else ["_high_noise", "_low_noise"]
     for suffix, backbone in zip(suffixes, files.backbones):
@@ -196,7 +196,7 @@ WRITERS: dict[str, tuple[Callable[[WanFiles, Path], None], str]] = {
     "wan": (_original, "google/umt5-xxl/tokenizer.json"),
     "comfy": (_comfy, "text_encoders/tokenizer.json"),
 }
-"""For each layout what writes it, and the file by which a folder of it is known."""
+"""By layout: the function that writes it, and the file that marks a folder of it."""
 
 
 def _renamed_backbone(backbone: BackboneFiles, naming: Any) -> Mapping[str, Tensor]:
@@ -216,10 +216,11 @@ def _renamed_vae(files: WanFiles) -> dict[str, Tensor]:
     }
 
 
-def _no_tower(files: WanFiles, layout: WanLayout) -> None:
+def _refuse_image_encoder(files: WanFiles, layout: WanLayout) -> None:
     if files.images is not None:
         raise ModelError(
-            f"{files.path} has an image tower, which the layout '{layout}' is not written with: use diffusers or kinema"
+            f"{files.path} has an image encoder, which the layout '{layout}' is not written with: use "
+            "diffusers or kinema"
         )
 
 

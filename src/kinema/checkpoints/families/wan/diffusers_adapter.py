@@ -1,4 +1,5 @@
-"""Our backbone and VAE in the places of `pipe.transformer` and `pipe.vae` of diffusers' own pipelines of the Wan family.
+"""Our backbone and VAE in the places of `pipe.transformer` and `pipe.vae` of diffusers' own pipelines of the
+Wan family.
 
 pipe = WanPipeline.from_pretrained(DIR)
 wan = load_wan_model(DIR, device)
@@ -21,7 +22,10 @@ from kinema.models.vae import VAE
 
 
 class Transformer(nn.Module):
-    """A backbone with the calls of diffusers' `WanTransformer3DModel`. Sizes must divide into patches, as they do there."""
+    """A DiT with the interface of diffusers' `WanTransformer3DModel`.
+
+    Sizes must be multiples of the patch size, as there.
+    """
 
     def __init__(self, dit: DiT) -> None:
         super().__init__()
@@ -30,17 +34,17 @@ class Transformer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the matrices."""
+        """Dtype of the matrices."""
         return self.dit.patch_embedding.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the weights."""
         return self.dit.patch_embedding.weight.device
 
     @contextmanager
     def cache_context(self, name: str, **options: Any) -> Iterator[None]:
-        """Nothing: diffusers' caches are hooks in its own blocks."""
+        """Does nothing: diffusers' caches are hooks in its own blocks."""
         yield
 
     def forward(
@@ -52,7 +56,10 @@ class Transformer(nn.Module):
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> tuple[Tensor]:
-        """The prediction (b, c, lf, lh, lw) in a tuple; `timestep` is one for each clip (b,) or for each token (b, n), 0 to 1000."""
+        """The prediction (b, c, lf, lh, lw) in a tuple.
+
+        `timestep` in [0, 1000] is (b,), or (b, n) with one per token.
+        """
         b, patch = len(hidden_states), self.dit.config.patch
         _, _, lf, lh, lw = hidden_states.shape
         grid = lf, lh, lw
@@ -70,7 +77,7 @@ class Transformer(nn.Module):
 
 
 class Codec(nn.Module):
-    """A VAE with the calls of diffusers' `AutoencoderKLWan` that its pipelines make."""
+    """A VAE with those methods of diffusers' `AutoencoderKLWan` that its pipelines call."""
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
@@ -79,28 +86,31 @@ class Codec(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the kernels."""
+        """Dtype of the kernels."""
         return self.vae.quant_conv.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the weights."""
         return self.vae.quant_conv.weight.device
 
     def encode(self, video: Tensor) -> SimpleNamespace:
-        """The posterior of a video, as `latent_dist` with its `mode` and `sample`."""
+        """The posterior of a video, as `latent_dist` with `mode` and `sample`."""
         posterior = self.vae.encode(video)
         return SimpleNamespace(
             latent_dist=SimpleNamespace(mode=lambda: posterior.mean, sample=posterior.sample)
         )
 
     def decode(self, latents: Tensor, return_dict: bool = True) -> tuple[Tensor]:
-        """The video in a tuple, within [-1, 1]."""
+        """The video, in [-1, 1], in a tuple."""
         return (torch.cat(list(self.vae.stream_decode([latents], clamp=True)), dim=2),)
 
 
 def _packed(states: Any, b: int) -> Any:
-    """States (_, s, d) of `b` clips, packed; those of several images of a clip follow one another. None stays None."""
+    """Hidden states (_, s, d) of `b` clips, packed; several images of a clip follow one another.
+
+    None stays None.
+    """
     if states is None:
         return None
     rows = states.flatten(0, 1)

@@ -1,11 +1,13 @@
-"""Where a model of the Wan family lies: the files of every part in the four layouts, found and described from their headers.
+"""The files of a model of the Wan family, found in four layouts and described from their headers.
 
-    diffusers   model_index.json, and a folder for each part                     names of diffusers and transformers
-    kinema      the same with kinema.json beside: defaults and hashes
-    wan         config.json (or high_noise_model/ and low_noise_model/), *_VAE.pth, models_t5*.pth    original names
-    comfy       one file of the backbone, its companions in folders beside it    original names, transformers' for the text encoder
+    diffusers   model_index.json, one folder per component; names of diffusers and transformers
+    kinema      the same, with kinema.json for defaults and hashes
+    wan         config.json (or high_noise_model/ and low_noise_model/), *_VAE.pth, models_t5*.pth;
+                original names
+    comfy       one file of the backbone, the others in folders beside it; original names, for the text
+                encoder those of transformers
 
-`find` reads no tensor. A part then gives its tensors under our names, one at a time.
+`find_wan_files` reads no tensor. A component then returns its tensors under our names, one at a time.
 """
 
 import re
@@ -49,7 +51,9 @@ TEXT_WEIGHTS = "model.safetensors"
 
 
 class RenamedTensors(Mapping[str, Tensor]):
-    """Tensors of files under other names (`names`: theirs by ours), reshaped by `change` where it has the name."""
+    """Tensors under other names: `names` maps ours to theirs, `change` reshapes the tensors of some of our
+    names.
+    """
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class RenamedTensors(Mapping[str, Tensor]):
 
 @dataclass(frozen=True, eq=False)
 class BackboneFiles:
-    """A DiT in files."""
+    """The files of a DiT."""
 
     config: DiTConfig
     state: Mapping[str, Tensor]
@@ -82,7 +86,7 @@ class BackboneFiles:
 
 @dataclass(frozen=True, eq=False)
 class VAEFiles:
-    """A VAE in files."""
+    """The files of a VAE."""
 
     config: VAEConfig
     state: Mapping[str, Tensor]
@@ -91,7 +95,7 @@ class VAEFiles:
 
 @dataclass(frozen=True, eq=False)
 class EncoderFiles:
-    """A network of transformers in files."""
+    """The files of a network of transformers."""
 
     config: dict[str, Any]
     state: Mapping[str, Tensor]
@@ -101,26 +105,26 @@ class EncoderFiles:
 
 @dataclass(frozen=True, eq=False)
 class WanFiles:
-    """A model of the family as it lies on the disk."""
+    """The files of a model of the family."""
 
     path: Path
     layout: WanLayout
     backbones: tuple[BackboneFiles, ...]
-    """One, or the expert for high noise and that for low noise."""
+    """One, or the high-noise expert and the low-noise expert."""
     vae: VAEFiles
     text: EncoderFiles
     tokenizer: Path
-    """The tokenizer.json."""
+    """Path of tokenizer.json."""
     images: EncoderFiles | None = None
     has_token_times: bool = False
     boundary: float | None = None
     shift: float | None = None
     other: Mapping[str, Any] = field(default_factory=dict)
-    """What else a layout said, for writing it again."""
+    """Other settings of the layout."""
 
     @property
     def parts(self) -> dict[str, TensorFiles]:
-        """The files of every part by its name in a diffusers folder."""
+        """The files of every component by its name in a diffusers folder."""
         named = {
             "transformer": self.backbones[0].files,
             "vae": self.vae.files,
@@ -132,7 +136,7 @@ class WanFiles:
 
 
 def layout_of(path: Path) -> WanLayout | None:
-    """The layout of the family in which `path` lies, or None when it is in none."""
+    """The layout of the family that `path` has, or None."""
     if path.is_file():
         return "comfy" if path.suffix == ".safetensors" else None
     if (path / INDEX).is_file():
@@ -146,11 +150,15 @@ def layout_of(path: Path) -> WanLayout | None:
 
 
 def find_wan_files(path: Path) -> WanFiles:
-    """The model of the family at `path`, every tensor accounted for. Raises `ModelError` that names what is missing or wrong."""
+    """The files of the model of the family at `path`, every tensor checked.
+
+    Raises `ModelError` naming what is missing or wrong.
+    """
     layout = layout_of(path)
     if layout is None:
         raise ModelError(
-            f"{path} is in none of the layouts {', '.join(LAYOUTS)}: it needs {INDEX}, an original config.json, or be a file"
+            f"{path} is in none of the layouts {', '.join(LAYOUTS)}: it needs {INDEX}, an original "
+            "config.json, or be a file"
         )
     return {"kinema": _diffusers, "diffusers": _diffusers, "wan": _original, "comfy": _comfy}[layout](
         path, layout
@@ -198,7 +206,7 @@ def _original(folder: Path, layout: WanLayout) -> WanFiles:
         _backbone_of_original(component_files(each, DIFFUSERS_WEIGHTS), each / CONFIG) for each in folders
     )
     values = read_json(folders[0] / CONFIG)
-    _refuse_tower(folder, backbones[0].config)
+    _refuse_image_encoder(folder, backbones[0].config)
     return WanFiles(
         folder,
         layout,
@@ -219,16 +227,13 @@ def _comfy(file: Path, layout: WanLayout) -> WanFiles:
 
     def companion(part: str) -> Path:
         folder, pattern = COMFY_FOLDERS[part]
-        places = [
-            place
-            for place in (models / folder, file.parent)
-            if place.is_dir() and list(place.glob(f"{pattern}.safetensors"))
+        pattern = f"{pattern}.safetensors"
+        folders = [
+            each for each in (models / folder, file.parent) if each.is_dir() and list(each.glob(pattern))
         ]
-        if not places:
-            raise ModelError(
-                f"{file} has no companion {folder}/{pattern}.safetensors in {models}: put it there"
-            )
-        return _only(places[0], f"{pattern}.safetensors")
+        if not folders:
+            raise ModelError(f"{file} has no companion {folder}/{pattern} in {models}: put it there")
+        return _only(folders[0], pattern)
 
     vae = _codec_of_original(companion("vae"))
     files = TensorFiles([companion("text")])
@@ -239,7 +244,7 @@ def _comfy(file: Path, layout: WanLayout) -> WanFiles:
     text = EncoderFiles(
         config, RenamedTensors(files, {name: name for name in files if name not in ignored}), files
     )
-    _refuse_tower(file, backbone.config)
+    _refuse_image_encoder(file, backbone.config)
     return WanFiles(
         file,
         layout,
@@ -252,7 +257,10 @@ def _comfy(file: Path, layout: WanLayout) -> WanFiles:
 
 
 def _other_expert(file: Path) -> Path | None:
-    """The file of the low-noise expert beside that of the high-noise one. Raises `ModelError` when it should be there and is not."""
+    """The file of the low-noise expert beside that of the high-noise expert.
+
+    Raises `ModelError` if it is missing.
+    """
     if "low_noise" in file.name:
         raise ModelError(
             f"{file} is the expert for low noise: give the file of the other one, with high_noise in its name"
@@ -265,10 +273,11 @@ def _other_expert(file: Path) -> Path | None:
     return other
 
 
-def _refuse_tower(path: Path, config: DiTConfig) -> None:
+def _refuse_image_encoder(path: Path, config: DiTConfig) -> None:
     if config.image_dim is not None:
         raise ModelError(
-            f"{path}: the image tower of Wan 2.1 is read in the diffusers layout only: take the folder of that layout"
+            f"{path}: the image encoder of Wan 2.1 is read in the diffusers layout only: take the folder of "
+            "that layout"
         )
 
 
@@ -290,16 +299,16 @@ def _backbone_of_original(paths: list[Path], config_file: Path | None, prefix: s
         text_length=values.get("text_len", 512),
     )
     if config_file is not None:
-        said = {
+        configured = {
             "dim": config.d,
             "ffn_dim": config.ffn_dim,
             "freq_dim": config.freq_dim,
             "num_layers": config.num_layers,
         }
-        said |= {"in_dim": config.in_channels, "out_dim": config.out_channels}
+        configured |= {"in_dim": config.in_channels, "out_dim": config.out_channels}
         if wrong := [
             f"{key} is {values[key]}, the tensors have {have}"
-            for key, have in said.items()
+            for key, have in configured.items()
             if values.get(key, have) != have
         ]:
             raise ModelError(f"{config_file} contradicts the tensors: {'; '.join(wrong)}")
@@ -343,7 +352,10 @@ def _text_of_original(file: Path, text_length: int) -> EncoderFiles:
 
 
 def umt5_config(shapes: Mapping[str, tuple[int, ...]], what: str) -> dict[str, Any]:
-    """The configuration of the UMT5 encoder whose tensors have these shapes, by transformers' names."""
+    """The configuration of the UMT5 encoder whose tensors, under transformers' names, have these shapes.
+
+    Raises `ModelError`.
+    """
     try:
         vocabulary, d = shapes["shared.weight"]
         num_buckets, heads = shapes["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
@@ -371,7 +383,9 @@ def umt5_config(shapes: Mapping[str, tuple[int, ...]], what: str) -> dict[str, A
 def dit_config_from_tensors(
     shapes: Mapping[str, tuple[int, ...]], what: str, *, num_heads: int | None = None, text_length: int = 512
 ) -> DiTConfig:
-    """The sizes of a backbone whose tensors have the original names; heads are of 128 channels when `num_heads` is not given."""
+    """The configuration of the DiT whose tensors, under the original names, have these shapes; heads have 128
+    channels unless `num_heads` is given. Raises `ModelError`.
+    """
     try:
         d, in_channels, *patch = shapes["patch_embedding.weight"]
         image = shapes.get("img_emb.proj.0.weight")
@@ -397,7 +411,9 @@ def dit_config_from_tensors(
 
 
 def vae_config_from_tensors(shapes: Mapping[str, tuple[int, ...]], what: str) -> VAEConfig:
-    """The sizes of a VAE whose tensors have the original names; statistics are those of the published one with as many channels."""
+    """The configuration of the VAE whose tensors, under the original names, have these shapes; the latent
+    statistics are those of the published VAE with as many channels. Raises `ModelError`.
+    """
     try:
         residual = any(name.startswith("encoder.downsamples.0.downsamples.") for name in shapes)
         base, pixels = shapes["encoder.conv1.weight"][:2]
@@ -418,7 +434,8 @@ def vae_config_from_tensors(shapes: Mapping[str, tuple[int, ...]], what: str) ->
         published = next((VAES[name] for name in ("wan-2.1", "wan-2.2") if VAES[name].z_dim == z), None)
         if published is None:
             raise ModelError(
-                f"{what}: latents of {z} channels; those of the published VAEs have 16 or 48, and others' statistics are not in it"
+                f"{what}: latents of {z} channels; those of the published VAEs have 16 or 48, and others' "
+                "statistics are not in it"
             )
         return VAEConfig(
             base_dim=base,
@@ -438,7 +455,7 @@ def vae_config_from_tensors(shapes: Mapping[str, tuple[int, ...]], what: str) ->
 
 
 def _flat_parts(shapes: Mapping[str, Any], residual: bool) -> list[str]:
-    """The encoder's blocks and downsamplers in the order in which a video meets them."""
+    """Names of the encoder's blocks and downsamplers in the order of computation."""
     pattern = (
         r"encoder\.downsamples\.(\d+)\.downsamples\.(\d+)\." if residual else r"encoder\.downsamples\.(\d+)\."
     )
@@ -451,7 +468,7 @@ def _flat_parts(shapes: Mapping[str, Any], residual: bool) -> list[str]:
 
 
 def vae_shapes(config: VAEConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a VAE and its shape."""
+    """The shape of every tensor of a VAE by name."""
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in VAE(config).state_dict().items()}
 
@@ -473,8 +490,8 @@ def _only(folder: Path, pattern: str) -> Path:
     return files[0]
 
 
-def _tokenizer(folder: Path, *places: str) -> Path:
-    for place in places:
-        if (folder / place).is_file():
-            return folder / place
-    raise ModelError(f"{folder} has no {' or '.join(places)}: put the tokenizer of google/umt5-xxl there")
+def _tokenizer(folder: Path, *names: str) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise ModelError(f"{folder} has no {' or '.join(names)}: put the tokenizer of google/umt5-xxl there")

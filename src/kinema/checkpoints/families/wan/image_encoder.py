@@ -1,4 +1,6 @@
-"""Still images as Wan 2.1's image-to-video takes them: the states of a CLIP vision tower before its last layer."""
+"""The image encoder of Wan 2.1's image-to-video: hidden states of a CLIP vision transformer before its last
+layer.
+"""
 
 import numpy as np
 import torch
@@ -12,14 +14,14 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ImageEncoder:
-    """Images to states (m, d) of transformers' CLIPVisionModel."""
+    """Images to hidden states (m, d) of transformers' CLIPVisionModel."""
 
     def __init__(self, tower: nn.Module) -> None:
         self.tower = tower
         self.size: int = tower.config.image_size  # type: ignore[union-attr, assignment]
 
     def encode(self, images: list[np.ndarray]) -> TextStates:
-        """The states of all images, uint8 (h, w, 3), one after the other as one segment."""
+        """The hidden states of all uint8 images (h, w, 3), concatenated as one segment."""
         parameter = next(self.tower.parameters())
         pixels = torch.cat([self.pixels(image) for image in images]).to(parameter.device, parameter.dtype)
         with torch.no_grad():
@@ -29,7 +31,9 @@ class ImageEncoder:
         return TextStates(states, (len(states),))
 
     def pixels(self, image: np.ndarray) -> Tensor:
-        """The middle of an image with its shorter side scaled to the tower's size, normalised, (1, 3, size, size)."""
+        """The normalised centre crop (1, 3, size, size) of an image whose shorter side is scaled to the
+        encoder's size.
+        """
         from PIL import Image
 
         height, width = image.shape[:2]

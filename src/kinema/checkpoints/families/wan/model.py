@@ -1,7 +1,7 @@
-"""The Wan family (Wan Team 2025, arXiv 2503.20314; code Apache-2.0): its variants, their sampling defaults, and how a folder becomes one.
+"""The Wan family (Wan Team 2025, arXiv 2503.20314; code Apache-2.0): variants, sampling defaults and loading.
 
-Which variant a folder holds follows from the structure: what the backbone takes beside the noisy latents, whether there are two
-experts, whether every token has its own time.
+The variant of a folder follows from its structure: the channels that the backbone takes besides the noisy
+latents, the number of experts, and whether every token has its own time.
 """
 
 import hashlib
@@ -36,18 +36,20 @@ Offload = Literal["none", "text", "layers"]
 OFFLOADS: tuple[Offload, ...] = ("none", "text", "layers")
 EncoderKind = Literal["UMT5EncoderModel", "CLIPVisionModel"]
 IMAGE_FRAMES = 8
-"""Frames that are encoded at once of a clip of images and grey: all 81 of a published size would take tens of gigabytes."""
+"""Frames per piece when a clip of images and grey is encoded: all 81 at a published size would take tens of
+gigabytes."""
 LICENCE = "Apache-2.0"
 NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"
     "多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
 )
-"""What Wan's own code moves away from when nothing else is said (wan/configs/shared_config.py): its models expect this and not nothing."""
+"""Default negative prompt of Wan's code (wan/configs/shared_config.py). Its models expect this, not an empty
+prompt."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What the published models of one kind sample with (wan/configs of the Wan 2.1 and 2.2 code). Sizes are height and width."""
+    """Sampling defaults of the published models of one kind (wan/configs of the Wan 2.1 and 2.2 code)."""
 
     fps: float
     frames: int
@@ -56,13 +58,13 @@ class Variant:
     shift: float
     guidance: float
     low_guidance: float | None = None
-    """Guidance of the low-noise expert, where there are two."""
+    """Guidance of the low-noise expert, if there are two."""
     boundary: float | None = None
-    """The share of the timesteps from which on the high-noise expert answers."""
+    """Time in [0, 1] from which on the high-noise expert is used."""
     last_image: bool = False
-    """Whether the last image is given as well as the first."""
+    """Whether the model takes a last image besides the first."""
     time_per_token: bool = False
-    """Whether every token may have its own time, so that a first image is told by its tokens' time."""
+    """Whether every token may have its own time, so that a first image is given by tokens at t = 0."""
 
 
 VARIANTS = {
@@ -85,23 +87,23 @@ class WanModel:
     vae: VAE
     text: TextEncoder
     low_dit: DiT | None = None
-    """The expert for low noise, where there are two."""
+    """The low-noise expert, if there are two."""
     boundary: float | None = None
     images: ImageEncoder | None = None
 
     @property
     def low_guidance(self) -> float | None:
-        """Guidance of the low-noise expert when none is asked for."""
+        """Default guidance of the low-noise expert."""
         return VARIANTS[self.variant].low_guidance
 
     @property
     def takes_image(self) -> bool:
-        """Whether an image is shown to the backbone in channels of its own."""
+        """Whether the backbone takes an image in channels of its own."""
         return self.dit.config.in_channels != self.vae.config.z_dim
 
 
 def wan_variant(dit: DiTConfig, vae: VAEConfig, *, num_experts: int, has_token_times: bool) -> str:
-    """The variant that has this structure. Raises `ModelError` when none has."""
+    """The variant with this structure. Raises `ModelError` if there is none."""
     beside = dit.in_channels - vae.z_dim
     if beside not in (0, vae.z_dim + vae.temporal_factor):
         raise ModelError(
@@ -120,7 +122,7 @@ def wan_variant(dit: DiTConfig, vae: VAEConfig, *, num_experts: int, has_token_t
 def wan_manifest(
     variant: str, dit: DiTConfig, vae: VAEConfig, *, name: str, shift: float | None = None
 ) -> Manifest:
-    """What a folder of the family does when nothing is asked for; `shift` replaces the variant's."""
+    """The manifest of a model of the family: its defaults and limits. `shift` overrides the variant's."""
     values = lookup(VARIANTS, variant, kind="variant of Wan")
     multiple = vae.spatial_factor * max(dit.patch[1:])
     return Manifest(
@@ -145,14 +147,15 @@ def is_wan(path: Path) -> bool:
 
 
 def describe_wan(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
-    """The variant of a model in files, and what it does when nothing is asked for."""
+    """The variant and the manifest of a model in files. Raises `ModelError`."""
     config = files.backbones[0].config
     variant = wan_variant(
         config, files.vae.config, num_experts=len(files.backbones), has_token_times=files.has_token_times
     )
     if files.layout == "kinema":
         return variant, load_manifest(files.path)
-    # The published folders of 2.1 differ in their shift by resolution; those of 2.2 all carry 3 or 5, which is not what Wan samples with.
+    # The published folders of 2.1 have a shift by resolution; those of 2.2 all have 3 or 5, which Wan does
+    # not sample with.
     shift = files.shift if variant.startswith("wan-2.1") else None
     return variant, wan_manifest(variant, config, files.vae.config, name=name, shift=shift)
 
@@ -160,10 +163,12 @@ def describe_wan(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
 def load_wan_model(
     path: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, offload: Offload = "text"
 ) -> WanModel:
-    """The model of the family that lies at `path`. Matrices are of `dtype`. Raises `ModelError` that names the culprit.
+    """The model of the family at `path`, with matrices of `dtype`.
 
-    With `offload` "none" everything stays on the device once it is there; with "text" the text encoder is there only while a prompt is
-    encoded; with "layers" the blocks of the backbone and of the text encoder come one after the other too (`StreamedBlocks`).
+    Raises `ModelError` naming what is missing or wrong.
+
+    `offload` "none" keeps everything on the device; "text" loads the text encoder only while a prompt is
+    encoded; "layers" also streams the blocks of the backbone and of the text encoder (`StreamedBlocks`).
     """
     files = find_wan_files(path)
     variant, manifest = describe_wan(files, name=path.resolve().name if path.is_dir() else path.stem)
@@ -215,7 +220,7 @@ TIED = {
     "UMT5EncoderModel": ("encoder.embed_tokens.weight",),
     "CLIPVisionModel": ("vision_model.embeddings.position_ids",),
 }
-"""Names that a file may hold besides the tensors: copies, and numbers that follow from the sizes."""
+"""Tensors that a file may contain besides the weights: copies, and values that follow from the sizes."""
 
 
 def load_encoder(
@@ -226,7 +231,10 @@ def load_encoder(
     *,
     blocks: str | None = None,
 ) -> nn.Module:
-    """transformers' network of class `kind` with the weights of `part`, every tensor accounted for; the list `blocks` of it is streamed."""
+    """transformers' network of class `kind` with the weights of `part`, every tensor checked.
+
+    The blocks of its list `blocks` are streamed.
+    """
     transformers = transformers_module()
     config = getattr(transformers, kind).config_class.from_dict(part.config)
     with torch.device("meta"):
@@ -253,7 +261,7 @@ def load_encoder(
         there = {name: tensor.to(device, dtype) for name, tensor in state.items()}
         _, unexpected = module.load_state_dict(there, strict=False, assign=True)
         assert not unexpected, "the tensors have been accounted for"
-    for owner in module.modules():  # what is computed and not stored
+    for owner in module.modules():  # buffers that are computed and not stored
         for name, buffer in list(owner.named_buffers(recurse=False)):
             if buffer.is_meta:
                 assert name == "position_ids", f"the buffer {name} is not known here"
@@ -264,7 +272,7 @@ def load_encoder(
 
 
 def read_tokenizer(file: Path) -> SubwordTokenizer:
-    """The tokenizer of a tokenizer.json. Raises `ModelError` that names it."""
+    """The tokenizer of a tokenizer.json. Raises `ModelError` naming the file."""
     transformers_module()  # tokenizers comes with it
     from tokenizers import Tokenizer
 
@@ -280,9 +288,11 @@ def read_tokenizer(file: Path) -> SubwordTokenizer:
 
 
 def file_fingerprint(path: Path) -> str:
-    """Twelve hexadecimal digits that stand for a model without a manifest: names, sizes, and the first and last 64 KiB of every file.
+    """12 hexadecimal digits that identify a model without a manifest, from names, sizes, and the first and
+    last 64 KiB of every file.
 
-    Reading tens of gigabytes for a hash would take longer than loading; `kinema models verify` is for folders with a manifest.
+    Hashing tens of gigabytes would take longer than loading; `kinema models verify` is for folders with a
+    manifest.
     """
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     digest = hashlib.sha256()

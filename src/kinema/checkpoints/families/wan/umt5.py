@@ -1,7 +1,7 @@
-"""UMT5, the text encoder of the Wan family, as transformers has it, behind the seam that every text encoder has here.
+"""UMT5, the text encoder of the Wan family, from transformers, behind the `TextEncoder` protocol.
 
-Its weights are the largest part of most Wan models and are needed for a moment only, so they are read when the first prompt comes, and
-by default let go of afterwards; what has been encoded is remembered.
+Its weights are the largest part of most Wan models and are needed only briefly. They are loaded at the first
+prompt and by default released afterwards; the hidden states of recent prompts are cached.
 """
 
 import html
@@ -21,16 +21,18 @@ REMEMBERED = 16  # prompts whose states are kept: 512 tokens of 4096 numbers are
 
 @runtime_checkable
 class SubwordTokenizer(Protocol):
-    """What is needed of a tokenizer: the tokens of a text, the end token among them."""
+    """The part of a `tokenizers.Tokenizer` that is used: the tokens of a text, with the end token."""
 
-    def encode(self, text: str) -> Any: ...
+    def encode(self, text: str) -> Any:
+        """Token ids and attention mask of `text`, as transformers' tokenizers return them."""
+        ...
 
 
 class UMT5:
-    """Prompts to states (s, d), one prompt at a time and without padding.
+    """Prompts to hidden states (s, d), one prompt at a time, without padding.
 
-    `load` gives transformers' UMT5EncoderModel on the device it is to run on; with `keep` it is called once. A prompt of more than
-    `max_length` tokens is cut as the tokenizer cuts it, its end token kept.
+    `load` returns transformers' UMT5EncoderModel on its device; with `keep` it is called once. A prompt of
+    more than `max_length` tokens is truncated as by its tokenizer: the end token is kept.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class UMT5:
         self._states: dict[str, Tensor] = {}
 
     def encode_prompts(self, prompts: Sequence[str]) -> TextStates:
-        """The states of all prompts, in float32 on the encoder's device."""
+        """The hidden states of all prompts, in float32 on the encoder's device."""
         cleaned = [clean(prompt) for prompt in prompts]
         wanted = [text for text in dict.fromkeys(cleaned) if text not in self._states]
         if wanted:
@@ -76,7 +78,9 @@ class UMT5:
 
 
 def clean(prompt: str) -> str:
-    """`prompt` as Wan's encoder wants it: broken encodings mended where ftfy is installed, entities resolved, blanks made single."""
+    """`prompt` normalised as by Wan: broken encodings repaired if ftfy is installed, entities resolved,
+    whitespace merged.
+    """
     try:
         import ftfy
     except ImportError:
@@ -87,7 +91,7 @@ def clean(prompt: str) -> str:
 
 
 def transformers_module() -> Any:
-    """The transformers package. Raises `ConfigError` with what to install when it is not there."""
+    """The transformers package. Raises `ConfigError` with the install command if it is missing."""
     try:
         import transformers
     except ImportError:
