@@ -1,7 +1,8 @@
-"""Checkpoints that hold everything, cannot be torn, and are checked before an older one is let go.
+"""Complete, atomic checkpoints, verified before older ones are deleted.
 
-A checkpoint is a folder `checkpoint-00001000/` written beside and renamed: model.safetensors, ema.safetensors, optimizer.pt and,
-last of all, state.json with the SHA-256 of the others. The latest one is found by scanning, never by a pointer.
+A checkpoint is a folder `checkpoint-00001000/`: model.safetensors, ema.safetensors, optimizer.pt and, written
+last, state.json with the SHA-256 of the others. It is written next to its place and renamed. The latest one
+is found by scanning the run folder.
 """
 
 import json
@@ -34,7 +35,11 @@ def save(
     *,
     keep: int = 2,
 ) -> Path:
-    """The folder of a new checkpoint after `step` steps. Of the whole ones up to it the last `keep` stay, once it reads back as written."""
+    """Write a checkpoint after `step` steps and return its folder.
+
+    Once it reads back as written, all but the last `keep` intact ones are deleted. Raises `OutputError` if it
+    cannot be written.
+    """
     final = folder / f"{PREFIX}{step:08d}"
     if not (final / STATE).is_file():  # a damaged checkpoint
         shutil.rmtree(final, ignore_errors=True)
@@ -59,16 +64,16 @@ def save(
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run, or None. A damaged one is named in the log and passed over."""
+    """The newest intact checkpoint of a run, or None. Damaged ones are logged and skipped."""
     for path in reversed(_all(folder)):
         if read_state(path) is not None:
             return path
-        log.warning("%s is damaged and is passed over", path)
+        log.warning("%s is damaged and is skipped", path)
     return None
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
-    """The state.json of a checkpoint whose files match their hashes; None when anything is missing or changed."""
+    """The state.json of a checkpoint, or None when a file is missing or does not match its hash."""
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         whole = all(sha256_of(path / name) == digest for name, digest in state["sha256"].items())
@@ -78,7 +83,7 @@ def read_state(path: Path) -> dict[str, Any] | None:
 
 
 def load(path: Path, model: nn.Module, ema: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Put everything of a checkpoint into place, in place. Raises `TrainingError` when it belongs to another model."""
+    """Load a checkpoint into model, average and optimizers. Raises `TrainingError` if it does not fit."""
     try:
         for module, name in ((model, "model"), (ema, "ema")):
             saved = _plain(module)
@@ -89,12 +94,12 @@ def load(path: Path, model: nn.Module, ema: nn.Module, optimizers: list[torch.op
             optimizer.load_state_dict(state)
     except (RuntimeError, ValueError, SafetensorError) as error:
         raise TrainingError(
-            f"{path} is of another model than the recipe's: {str(error).splitlines()[0]}"
+            f"{path} does not fit the model of the recipe: {str(error).splitlines()[0]}"
         ) from error
 
 
 def _plain(model: nn.Module) -> dict[str, Tensor]:
-    """All tensors but those that are read from a released model again."""
+    """All tensors except those that are loaded from a released model."""
     state = model.state_dict(keep_vars=True)
     return {
         name: value.detach().contiguous()

@@ -1,4 +1,4 @@
-"""Optimizers: Muon for the matrices of the blocks, AdamW for the rest, and the course of the learning rate."""
+"""Optimizers, Muon for the matrices of blocks and AdamW for the rest, and the learning rate schedule."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,11 @@ from kinema.nn.parameters import muon_parameters
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Learning rates are peaks: they rise over `warmup_steps`, stay, and fall in a straight line over the last `decay_share` of the run."""
+    """Optimizer settings. Learning rates are peaks: linear warmup, constant, linear decay over the last
+    `decay_share` of the run.
+
+    Raises `ConfigError` for values out of range.
+    """
 
     name: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
@@ -39,17 +43,19 @@ class OptimizerConfig:
             raise ConfigError(f"decay_share = {self.decay_share} is a share of the run: use 0 to 1")
 
     def factor(self, step: int, num_steps: int) -> float:
-        """The share of the peak learning rate at `step` (counted from 0)."""
+        """The learning rate at `step` (from 0) as a share of its peak."""
         rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
         fall = min(1.0, (num_steps - step) / max(1.0, self.decay_share * num_steps))
         return min(rise, fall)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum orthogonalised by Newton-Schulz iterations (Jordan et al. 2024), scaled to AdamW's update size (Liu et al. 2025).
+    """Momentum orthogonalised by Newton-Schulz iterations (Jordan et al. 2024), scaled to AdamW's update size
+    (Liu et al. 2025).
 
-    torch.optim.Muon iterates in bfloat16, which a CPU without bfloat16 units emulates (a DiT step took twice as long here);
-    this one iterates in float32 there, and takes all matrices of one shape in one batched product.
+    torch.optim.Muon iterates in bfloat16, which a CPU without bfloat16 units emulates: a DiT step took twice
+    as long. This one iterates in float32 there, and computes all matrices of one shape in one batched
+    product.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every matrix that has a gradient; a kernel is the matrix of its outputs by all its inputs."""
+        """Update every matrix that has a gradient. A kernel counts as the matrix (outputs, all inputs)."""
         for group in self.param_groups:
             shapes: dict[tuple[int, int], list[Tensor]] = {}
             for param in group["params"]:
@@ -82,7 +88,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor, num_steps: int = 5) -> Tensor:
-    """Matrices (m, rows, columns) with singular values brought near 1: the quintic Newton-Schulz iteration of Jordan et al. 2024."""
+    """Matrices with singular values near 1: the quintic Newton-Schulz iteration of Jordan et al. 2024.
+
+    `matrices` has the shape (m, rows, columns). The result is bfloat16 where that is fast, else float32.
+    """
     x = matrices.bfloat16() if uses_bf16(matrices.device, "auto") else matrices.float()
     wide = x.shape[-2] <= x.shape[-1]
     x = x if wide else x.mT
@@ -94,7 +103,10 @@ def orthogonalise(matrices: Tensor, num_steps: int = 5) -> Tensor:
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of a model. With Muon, the matrices and kernels that its modules declare go to Muon, all others to AdamW."""
+    """The optimizers of a model.
+
+    With Muon, it updates the matrices that modules declare for it, and AdamW the rest.
+    """
     matrices = [p for p in muon_parameters(model) if p.requires_grad] if config.name == "muon" else []
     taken = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]

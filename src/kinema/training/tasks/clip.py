@@ -201,7 +201,7 @@ class CLIPTask:
         return loss + self.recipe.slot_loss * slot_loss, metrics | slot_metrics
 
     def measure(self, model: CLIP) -> dict[str, float]:
-        """Retrieval and foil scores on held-out clips; see `kinema.evaluation.vae_clip_metrics.clip_scores`."""
+        """Retrieval and foil accuracies on held-out clips. See `vae_clip_metrics.clip_scores`."""
         return clip_scores(model, self._held_out_groups())
 
     def _held_out_groups(self) -> Iterator[CaptionedClips]:

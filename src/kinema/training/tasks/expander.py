@@ -210,8 +210,8 @@ def pair(
         wording = rng.getrandbits(32)
         full = grammar.caption(truth, "medium", language, random.Random(wording))
         prompt = grammar.caption(truth, "short", language, random.Random(wording))
-        # An expansion adds words behind the prompt's. A caption that begins with the sky would add them before
-        # a capital letter.
+        # An expansion adds words behind the prompt's. A caption that begins with the sky would add them
+        # before a capital letter.
         if language == "zh" or not full.startswith(grammar.optional_phrases("en")["sky"]):
             break
     if rng.random() < 0.5 or not _is_inside(prompt, full):
