@@ -8,6 +8,7 @@ from kinema.files import (
     atomic_file,
     atomic_folder,
     content_key,
+    folder_lock,
     output_errors,
     read_json,
     sha256_of,
@@ -104,3 +105,13 @@ def test_hashes_are_those_of_version_0_1_0(tmp_path):
     assert sha256_of(tmp_path / "file").startswith("ba7816bf8f01cfea414140de5dae2223")
     assert content_key(["a", 1, {"y": 2, "x": None}]) == content_key(["a", 1, {"x": None, "y": 2}])
     assert content_key(["mix", 0, "clip"]) == "f529f993a3188e4c4f5f83b5b52acf62"
+
+
+def test_a_folder_has_one_lock_and_loses_partial_files(tmp_path):
+    folder = tmp_path / "new"
+    with folder_lock(folder, DataError("busy")):
+        (folder / ".kinema-1.partial").touch()
+        with pytest.raises(DataError, match="busy"), folder_lock(folder, DataError("busy")):
+            pass
+    with folder_lock(folder, DataError("busy")):
+        assert not list(folder.glob("*.partial"))

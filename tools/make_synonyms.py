@@ -35,9 +35,9 @@ AMBIGUOUS, MIN_AMBIGUOUS_COSINE = (
 MAX_PHRASES, MAX_NOUN_PHRASES = 3, 8
 
 HEADER = """\
-# word<TAB>phrases that replace it, best first; empty: the word is dropped. Written by tools/make_synonyms.py.
+# word<TAB>phrases that replace it, best first; empty: the word is dropped. By tools/make_synonyms.py.
 # Source: cosine similarity of word embeddings by sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0),
-# words of its vocabulary. Rows chosen by hand come first; all Chinese rows are among them. Licence: Apache-2.0.
+# words of its vocabulary. Rows chosen by hand come first, all Chinese rows among them. Licence: Apache-2.0.
 """
 
 VERBS = (

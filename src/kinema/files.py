@@ -1,4 +1,4 @@
-"""Atomic files and folders, JSON and hashes.
+"""Atomic files and folders, locks, JSON and hashes.
 
 Nothing else in the package renames or hashes files: a result appears complete at its path, or not at all.
 """
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from kinema.errors import KinemaError, ModelError, OutputError
@@ -112,6 +113,30 @@ def atomic_folder(folder: Path, mark: str) -> Iterator[Path]:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def folder_lock(folder: Path, busy: KinemaError) -> Iterator[None]:
+    """Hold the lock of `folder` during the body, and first delete partial files that a killed process left in
+    it.
+
+    The folder is created if it is missing. The lock ends with the process. Raises `busy` if another process
+    holds the lock, and `OutputError` if the folder is not writable.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise busy from error
+
+    try:
+        for partial in folder.rglob(".kinema-*.partial"):
+            partial.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
 
 
 def _sync(file: Path) -> None:

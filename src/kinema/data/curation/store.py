@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from kinema.errors import DataError
-from kinema.files import atomic_file, output_errors
+from kinema.files import atomic_file, folder_lock, output_errors
 
 WORK = "work"
 
@@ -74,16 +73,6 @@ def only_builder(folder: Path) -> Iterator[None]:
     The lock ends with the process. Raises `DataError` if another build holds the lock, and `OutputError` if
     the folder is not writable.
     """
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise DataError(f"{folder} is being built by another process: wait for it, or stop it") from error
-    try:
-        for partial in folder.rglob(".kinema-*.partial"):
-            partial.unlink(missing_ok=True)
+    busy = DataError(f"{folder} is being built by another process: wait for it, or stop it")
+    with folder_lock(folder, busy):
         yield
-    finally:
-        lock.release()
