@@ -22,7 +22,7 @@ demo: .venv/.installed
 	$(BIN)/kinema generate "a rocket rises into the night sky over a snowy plain" -o demo/rocket.mp4
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -m portable $(NUMERIC_TESTS)
 	ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m portable --bf16 $(NUMERIC_TESTS)
 

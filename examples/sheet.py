@@ -32,6 +32,7 @@ PROMPTS = (
 
 
 def main() -> None:
+    """Generate the videos and write the sheet."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

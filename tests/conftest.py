@@ -25,7 +25,8 @@ import torch
 
 from kinema import device
 
-torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS=1 asks for one
+# One thread per worker of pytest-xdist; OMP_NUM_THREADS=1 asks for one too.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
 
 WORDS = ("a", "the", "red", "blue", "fox", "ball", "runs", "rolls", "across", "meadow", "slowly")
 

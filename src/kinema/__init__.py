@@ -37,7 +37,10 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """The public object called `name`, from the module that defines it. Raises `AttributeError` for another name."""
+    """The public object called `name`, from the module that defines it.
+
+    Raises `AttributeError` for another name.
+    """
     if name not in _MODULES:
         raise AttributeError(f"module 'kinema' has no attribute '{name}'")
     return getattr(import_module(_MODULES[name]), name)

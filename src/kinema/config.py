@@ -6,7 +6,7 @@ A file contains only differences: `base = "dit.toml"` names the file in the same
 import dataclasses
 import tomllib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -131,51 +131,67 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     """
     origin, options = get_origin(kind), get_args(kind)
     if origin is Literal:
-        if value in options:
-            return value
-        raise ConfigError(f"{where} = {value!r} is not one of {', '.join(map(repr, options))}")
+        return _choice(options, value, where)
     if origin in (Union, types.UnionType):
-        errors = []
-        for option in options:
-            if option is type(None):
-                if value is None:
-                    return None
-                continue
-            try:
-                return _typed(option, value, where)
-            except ConfigError as error:
-                errors.append(str(error))
-        raise ConfigError(errors[0])
+        return _first_fitting(options, value, where)
     if dataclasses.is_dataclass(kind):
         if isinstance(value, kind):  # type: ignore[arg-type]
             return value
         if isinstance(value, Mapping):
             return from_dict(kind, value, where)  # type: ignore[arg-type]
-    elif origin is tuple:
-        if isinstance(value, (list, tuple)):
-            if len(options) == 2 and options[1] is Ellipsis:
-                return tuple(_typed(options[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-            if len(options) == len(value):
-                return tuple(
-                    _typed(option, item, f"{where}[{i}]")
-                    for i, (option, item) in enumerate(zip(options, value))
-                )
-            raise ConfigError(f"{where} needs {len(options)} values, not {len(value)}")
-    elif origin in (dict, Mapping):
-        if isinstance(value, Mapping):
-            return {
-                _typed(options[0], k, where): _typed(options[1], v, f"{where}.{k}") for k, v in value.items()
-            }
-    elif kind is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-    elif kind is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif kind is Path:
-        if isinstance(value, (str, Path)):
-            return Path(value)
+    elif origin is tuple and isinstance(value, (list, tuple)):
+        return _tuple(options, value, where)
+    elif origin in (dict, Mapping) and isinstance(value, Mapping):
+        key_kind, value_kind = options
+        return {_typed(key_kind, k, where): _typed(value_kind, v, f"{where}.{k}") for k, v in value.items()}
+    elif kind in SCALARS:
+        accepted, convert = SCALARS[kind]
+        if isinstance(value, accepted) and not isinstance(value, bool):
+            return convert(value)
     elif isinstance(kind, type) and isinstance(value, kind):
         return value
+
     name = getattr(kind, "__name__", None) if origin is None else str(kind)
     raise ConfigError(f"{where} = {value!r} is not of type {name}")
+
+
+SCALARS: Mapping[Any, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
+    float: ((int, float), float),
+    int: ((int,), lambda value: value),
+    Path: ((str, Path), Path),
+}
+"""For types that accept values of other types: the accepted types and the conversion. A bool is no number."""
+
+
+def _choice(options: Sequence[Any], value: Any, where: str) -> Any:
+    """`value`, if it is one of `options`."""
+    if value in options:
+        return value
+    raise ConfigError(f"{where} = {value!r} is not one of {', '.join(map(repr, options))}")
+
+
+def _first_fitting(options: Sequence[Any], value: Any, where: str) -> Any:
+    """`value` converted to the first type of a union that accepts it."""
+    if value is None and type(None) in options:
+        return None
+
+    errors = []
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return _typed(option, value, where)
+        except ConfigError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _tuple(options: Sequence[Any], values: Sequence[Any], where: str) -> tuple[Any, ...]:
+    """The items of `values` converted to the types of a tuple annotation."""
+    if len(options) == 2 and options[1] is Ellipsis:
+        options = (options[0],) * len(values)
+    if len(options) != len(values):
+        raise ConfigError(f"{where} needs {len(options)} values, not {len(values)}")
+    return tuple(
+        _typed(option, item, f"{where}[{i}]") for i, (option, item) in enumerate(zip(options, values))
+    )

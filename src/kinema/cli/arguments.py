@@ -11,6 +11,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that raises `ConfigError` for invalid arguments instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise `ConfigError` with the message and a pointer to the verb's help."""
         raise ConfigError(f"{message}; see '{self.prog} --help'")
 
 

@@ -79,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Print the cost of a request, and of the models to compare with."""
     from kinema.checkpoints.families.wan.model import VARIANTS
     from kinema.generation.cost.estimate import (
         Workload,

@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,8 +56,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class LatentData:
-    """What is encoded: `num_clips` clips of `num_frames` frames at `fps`, and `num_images` single frames,
-    shared out among `shapes`.
+    """What is encoded: `num_clips` clips of `num_frames` frames at `fps`, and `num_images` single frames.
+
+    Both are divided among `shapes` by their shares.
     """
 
     num_clips: int = 6000
@@ -93,6 +95,15 @@ class Latents:
         return len(self.captions)
 
 
+class ShardJob(NamedTuple):
+    """The content of a shard: "images" or "clips" `first` to `first + num - 1` of a shape."""
+
+    kind: str
+    shape_index: int
+    first: int
+    num: int
+
+
 class LatentCache:
     """The shards of one VAE, world and set of sizes, in a folder under `root`."""
 
@@ -109,12 +120,11 @@ class LatentCache:
         self.folder = root / content_key(identity)[:16]
 
     def fill(self, device: torch.device, num_workers: int = 0) -> None:
-        """Encode whatever is missing, of clips that `num_workers` processes draw ahead (0: this one draws
-        them).
+        """Encode the missing shards; `num_workers` processes render their clips ahead (0: in this process).
 
-        Several processes may fill one folder: each begins somewhere else.
+        Several processes may fill one folder: each uses another order.
         """
-        missing = [job for job in self._jobs() if not self._path(*job).exists()]
+        missing = [job for job in self._jobs() if not self._path(job).exists()]
         if not missing:
             return
         random.Random(os.getpid()).shuffle(missing)
@@ -130,11 +140,11 @@ class LatentCache:
 
     def load(self, kind: str, shape_index: int) -> Latents:
         """All "images" or "clips" of a shape, in memory. Raises `TrainingError` naming a damaged shard."""
-        jobs = [job for job in self._jobs() if job[:2] == (kind, shape_index)]
+        jobs = [job for job in self._jobs() if (job.kind, job.shape_index) == (kind, shape_index)]
         parts: dict[str, list[Tensor]] = {}
         captions: list[dict[str, str]] = []
         for job in jobs:
-            path = self._path(*job)
+            path = self._path(job)
             try:
                 with safe_open(path, "pt") as file:
                     for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
@@ -148,8 +158,8 @@ class LatentCache:
         tensors = {name: torch.cat(values) for name, values in parts.items()}
         return Latents(tensors["latents"], captions, tensors.get("tails"), tensors.get("tail_lengths"))
 
-    def _jobs(self) -> list[tuple[str, int, int, int]]:
-        """(kind, shape index, first index, count) of every shard."""
+    def _jobs(self) -> list[ShardJob]:
+        """The jobs of all shards."""
         jobs = []
         for kind, total, size in (
             ("images", self.data.num_images, self.data.shard_images),
@@ -158,19 +168,20 @@ class LatentCache:
             for shape_index, shape in enumerate(self.data.shapes):
                 count = round(total * shape.share)
                 jobs += [
-                    (kind, shape_index, first, min(size, count - first)) for first in range(0, count, size)
+                    ShardJob(kind, shape_index, first, min(size, count - first))
+                    for first in range(0, count, size)
                 ]
         return jobs
 
-    def _path(self, kind: str, shape_index: int, first: int, count: int) -> Path:
-        shape = self.data.shapes[shape_index]
-        return self.folder / f"{kind}-{shape.height}x{shape.width}-{first:07d}.safetensors"
+    def _path(self, job: ShardJob) -> Path:
+        shape = self.data.shapes[job.shape_index]
+        return self.folder / f"{job.kind}-{shape.height}x{shape.width}-{job.first:07d}.safetensors"
 
-    def _draw(self, job: tuple[str, int, int, int]) -> Batch:
+    def _draw(self, job: ShardJob) -> Batch:
         """The clips of a shard, uint8 (num, f, h, w, 3), and their captions; nothing when another process has
         written it meanwhile.
         """
-        if self._path(*job).exists():
+        if self._path(job).exists():
             return {}
         kind, shape_index, first, count = job
         shape = self.data.shapes[shape_index]
@@ -184,8 +195,8 @@ class LatentCache:
         }
 
     @torch.no_grad()
-    def _write(self, job: tuple[str, int, int, int], batch: Batch, vae: VAE, device: torch.device) -> None:
-        frames, first = batch["frames"].numpy(), job[2]
+    def _write(self, job: ShardJob, batch: Batch, vae: VAE, device: torch.device) -> None:
+        frames, first = batch["frames"].numpy(), job.first
         at_once = 8 if frames.shape[1] > 1 else 64
         tensors: dict[str, list[Tensor]] = {"latents": []}
         for i in range(0, len(frames), at_once):
@@ -201,7 +212,7 @@ class LatentCache:
                     tails[:, :, -length:] = encode_conditioning(vae, end, starts_canvas=False)
                 tensors.setdefault("tails", []).append(tails.half().cpu())
                 tensors.setdefault("tail_lengths", []).append(torch.full((len(video),), length))
-        path = self._path(*job)
+        path = self._path(job)
         captions = json.dumps(batch["captions"], ensure_ascii=False)
         with atomic_file(path) as partial, output_errors(path):
             save_file(

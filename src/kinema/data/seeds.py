@@ -41,6 +41,6 @@ class Steps(Dataset[Batch]):
 
 
 def batches(make: Callable[[int], Batch], start: int, stop: int, *, num_workers: int = 0) -> Iterator[Batch]:
-    """The batches of steps start..stop-1 in order, prepared by `num_workers` processes (0: in this process)."""
+    """The batches of steps start..stop-1 in order, prepared by `num_workers` processes (0: in this one)."""
     loader = DataLoader(Steps(make), batch_size=None, sampler=range(start, stop), num_workers=num_workers)
     return iter(loader)

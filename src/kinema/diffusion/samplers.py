@@ -38,7 +38,7 @@ OnStep = Callable[[int, Tensor, Tensor], None]
 class SamplerState:
     """The position of a sampler in its steps. With `x` it is all that the remaining steps depend on.
 
-    A sampler updates it in position after every step, before `on_step`. To resume, pass the saved `x`, the
+    A sampler updates it in place after every step, before `on_step`. To resume, pass the saved `x`, the
     same times and the saved state: the result is the same bit for bit.
     """
 
@@ -63,7 +63,9 @@ class Sampler(Protocol):
         noise: Noise | None = None,
         on_step: OnStep | None = None,
         state: SamplerState | None = None,
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """The sample at `times[-1]`."""
+        ...
 
 
 class Walk:

@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from kinema.generation.pipeline import Pipeline
+from kinema.generation.result import OnStep, Step
+from kinema.models.pixels import to_uint8
 from kinema.terminal import ProgressBars
-
-if TYPE_CHECKING:
-    from kinema.generation.pipeline import Pipeline
-    from kinema.generation.result import OnStep, Step
+from kinema.video import Video
 
 PHASES = {"sample": "sampling", "decode": "decoding"}
 PREVIEW_SHARE = 0.25
@@ -34,11 +35,6 @@ def with_preview(
     It is decoded from the sampler's estimate of the clean latents, as often as `PREVIEW_SHARE` of the time
     allows.
     """
-    import numpy as np
-
-    from kinema.models.pixels import to_uint8
-    from kinema.video import Video
-
     start_s, preview_s = time.perf_counter(), 0.0
     with progress as show:
 

@@ -129,6 +129,7 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "n d"], rotation: Complex[Tensor, "n half_dh"], segments: Segments
     ) -> Float[Tensor, "n d"]:
+        """Attention of the tokens (n, d) among those of their own segment."""
         q = rotate(self.norm_q(self.to_q(x)).unflatten(-1, self.heads), rotation)
         k = rotate(self.norm_k(self.to_k(x)).unflatten(-1, self.heads), rotation)
         v = self.to_v(x).unflatten(-1, self.heads)
@@ -160,6 +161,7 @@ class CrossAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "n d"], keys_values: KeysValues, segments: AttentionSegments
     ) -> Float[Tensor, "n d"]:
+        """Attention of the tokens (n, d) to the text, and to the image states if there are any."""
         q = self.norm_q(self.to_q(x)).unflatten(-1, self.heads)
         out = attend_within(q, *keys_values.text, segments.text)
         if keys_values.images is not None:
@@ -224,6 +226,7 @@ class DiTBlock(nn.Module):
         keys_values: KeysValues,
         segments: AttentionSegments,
     ) -> Float[Tensor, "n d"]:
+        """The tokens (n, d) after attention, cross-attention and MLP, each added to its input."""
         dtype = self.mlp.expand.weight.dtype
         shift_self, scale_self, gate_self, shift_mlp, scale_mlp, gate_mlp = (
             self.modulation.float() + time
@@ -251,6 +254,7 @@ class Head(nn.Module):
     def forward(
         self, x: Float[Tensor, "n d"], time: Float[Tensor, "u d"], time_index: Int[Tensor, " n"]
     ) -> Float[Tensor, "n token_out"]:
+        """The prediction for every token: (n, channels of a patch)."""
         shift, scale = (self.modulation.float() + time[:, None]).unbind(1)
         hidden = _modulate(self.norm(x), shift, scale, time_index)
         return self.projection(hidden.to(self.projection.weight.dtype))

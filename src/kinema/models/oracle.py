@@ -100,6 +100,7 @@ class ConvBlock(nn.Module):
         self.refine_norm = nn.GroupNorm(8, wide)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
+        """Features at the resolution of the stride."""
         x = F.relu(self.halve_norm(self.halve(x)))
         return x + F.relu(self.refine_norm(self.refine(x)))
 

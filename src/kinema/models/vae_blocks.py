@@ -29,6 +29,7 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, *[1] * num_axes))
 
     def forward(self, x: Float[Tensor, "b c *axes"]) -> Float[Tensor, "b c *axes"]:
+        """The normalised features, in the dtype of `x`."""
         # The published network divides by max(norm, 1e-12); an eps this small differs only where all channels
         # are zero. The weight takes the dtype of `x`: with two dtypes PyTorch leaves its fused kernel.
         gamma = self.gamma.flatten().to(x.dtype)
@@ -54,6 +55,7 @@ class ResidualBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c_out f h w"]:
+        """Features of the same size. With `cache`, `x` is the next chunk of a stream."""
         in_place = not torch.is_grad_enabled()
         y = self.conv1(F.silu(self.norm1(x), inplace=in_place), cache)
         y = self.norm2(y)  # reuses the name, so that the result of conv1 is freed before conv2
@@ -74,6 +76,7 @@ class FrameAttention(nn.Module):
         nn.init.zeros_(self.proj.weight)
 
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
+        """Features of the same size; frames do not attend to each other."""
         b, _, _, h, w = x.shape
         frames = rearrange(x, "b c f h w -> (b f) c h w")
         q, k, v = rearrange(self.to_qkv(self.norm(frames)), "n (qkv c) h w -> qkv n 1 (h w) c", qkv=3)
@@ -92,6 +95,7 @@ class MidBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c f h w"]:
+        """Features of the same size. With `cache`, `x` is the next chunk of a stream."""
         before, after = self.resnets
         return after(self.attentions[0](before(x, cache)), cache)
 
@@ -120,6 +124,7 @@ class Downsample(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c f2 h2 w2"]:
+        """Features of half the size. With `cache`, `x` is the next chunk of a stream."""
         x = _per_frame(self.resample, x)
         if self.time_conv is None:
             return x
@@ -169,6 +174,7 @@ class Upsample(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c_out f2 h2 w2"]:
+        """Features of twice the size. With `cache`, `x` is the next chunk of a stream."""
         if self.time_conv is not None:
             is_first = cache is None or cache.is_first
             head, tail = (x[:, :, :1], x[:, :, 1:]) if is_first else (x[:, :, :0], x)
@@ -193,6 +199,7 @@ class AverageDown(nn.Module):
         self.out_dim, self.factor_time, self.factor_space = out_dim, factor_time, factor_space
 
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c_out f2 h2 w2"]:
+        """Group means of the folded blocks; an odd number of frames is padded in front."""
         if x.shape[2] % self.factor_time:
             x = F.pad(x, (0, 0, 0, 0, 1, 0))
 
@@ -210,6 +217,7 @@ class RepeatUp(nn.Module):
         self.num_repeats = out_dim * factor_time * 4 // in_dim
 
     def forward(self, x: Float[Tensor, "b c f h w"], is_first: bool) -> Float[Tensor, "b c_out f2 h2 w2"]:
+        """The unfolded blocks; the first chunk drops the frames before its first one."""
         x = repeat(x, "b c f h w -> b (c again) f h w", again=self.num_repeats)
         pattern = "b (c r p q) f h w -> b c (f r) (h p) (w q)"
         x = rearrange(x, pattern, c=self.out_dim, r=self.factor_time, p=2, q=2)
@@ -229,6 +237,7 @@ class ResidualDownLevel(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c_out f2 h2 w2"]:
+        """Features of the next level. With `cache`, `x` is the next chunk of a stream."""
         y = x
         for block in self.resnets:
             y = block(y, cache)
@@ -261,6 +270,7 @@ class UpLevel(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c_out f2 h2 w2"]:
+        """Features of the next level. With `cache`, `x` is the next chunk of a stream."""
         y = x
         for block in self.resnets:
             y = block(y, cache)
@@ -277,7 +287,7 @@ class UpLevel(nn.Module):
 class VAEEncoder(nn.Module):
     """Pixel blocks as channels to twice the latent channels (mean and log variance).
 
-    `dims` holds the width of the first convolution and then that of each level. `in_time` tells for each
+    `dims` holds the width of the first convolution and then that of each level. `in_time` states for each
     level but the last whether it halves time too.
     """
 
@@ -309,6 +319,7 @@ class VAEEncoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c_out lf lh lw"]:
+        """Latent features of a video. With `cache`, `x` is the next chunk of a stream."""
         x = self.conv_in(x, cache)
         for block in self.down_blocks:
             x = block(x, cache)
@@ -343,6 +354,7 @@ class VAEDecoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c lf lh lw"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c_out f h w"]:
+        """Folded pixels of latents. With `cache`, `x` is the next chunk of a stream."""
         x = self.mid_block(self.conv_in(x, cache), cache)
         for level in self.up_blocks:
             x = level(x, cache)

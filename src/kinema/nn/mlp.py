@@ -19,4 +19,5 @@ class MLP(nn.Module):
         self.project = nn.Linear(d_hidden, d_out)
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
+        """The MLP applied to every vector of the last axis."""
         return self.project(self.activation(self.expand(x.to(self.expand.weight.dtype))))

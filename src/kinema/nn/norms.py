@@ -19,9 +19,11 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(d))
 
     def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """The vectors of the last axis, normalised in float32 and returned in the dtype of `x`."""
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).type_as(x)
 
     def extra_repr(self) -> str:
+        """Width and eps, for printing the module."""
         return f"{self.weight.shape[0]}, eps={self.eps}"
 
 
@@ -37,9 +39,11 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(d)) if affine else None
 
     def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """The vectors of the last axis, normalised, in float32."""
         weight = None if self.weight is None else self.weight.float()
         bias = None if self.bias is None else self.bias.float()
         return F.layer_norm(x.float(), (self.d,), weight, bias, self.eps)
 
     def extra_repr(self) -> str:
+        """Width and eps, for printing the module."""
         return f"{self.d}, eps={self.eps}, affine={self.weight is not None}"

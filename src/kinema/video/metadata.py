@@ -61,7 +61,7 @@ def to_comment(metadata: Mapping[str, str]) -> bytes:
 
 
 def from_comment(comment: bytes) -> dict[str, str]:
-    """The metadata in the comment of a GIF; a comment of another program comes back under the key "comment"."""
+    """The metadata in the comment of a GIF; a foreign comment is under the key "comment"."""
     text = comment.decode(errors="replace")
     try:
         found = json.loads(text)

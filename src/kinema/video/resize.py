@@ -12,25 +12,29 @@ Fit = Literal["crop", "pad", "stretch"]
 
 
 def fit_pixels(frames: np.ndarray, width: int, height: int, rule: Fit) -> np.ndarray:
-    """`frames` (f, h, w, 3) as (f, height, width, 3); frames of that size come back as they are, bit for bit.
+    """`frames` (f, h, w, 3), uint8, as (f, height, width, 3); frames of that size are returned unchanged.
 
-    "crop" shows the middle, "pad" all of it between black bars, "stretch" all of it out of shape. Shrinking
-    averages over areas, enlarging is bicubic.
+    "crop" keeps the centre, "pad" adds black bars, "stretch" changes the aspect ratio. Shrinking uses area
+    averages, enlarging is bicubic.
     """
     _, h, w, _ = frames.shape
     if (w, h) == (width, height):
         return frames
+
     inner_width, inner_height = _inner_size(w, h, width, height, rule)
     shrinks = inner_width * inner_height <= w * h
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+
     out = np.zeros((len(frames), height, width, 3), np.uint8)
     top, left = (height - inner_height) // 2, (width - inner_width) // 2
     rows = slice(max(0, top), max(0, top) + min(height, inner_height))
     columns = slice(max(0, left), max(0, left) + min(width, inner_width))
     cut_top, cut_left = max(0, -top), max(0, -left)
+
     for shown, frame in zip(out, frames):
         scaled = cv2.resize(np.ascontiguousarray(frame), (inner_width, inner_height), interpolation=method)
         shown[rows, columns] = scaled[cut_top : cut_top + height, cut_left : cut_left + width]
+
     return out
 
 

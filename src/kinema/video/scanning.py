@@ -1,4 +1,4 @@
-"""Reads headers, and decodes a file once and in order: every frame at a small size, or a few spans in full."""
+"""Reads headers, and decodes a file once and in order: every frame small, or a few spans in full."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

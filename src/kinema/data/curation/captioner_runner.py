@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from kinema.checkpoints.components import load_component
+from kinema.checkpoints.oracle import load_oracle
 from kinema.checkpoints.shipped import SHIPPED, shipped_captioner
+from kinema.checkpoints.tensors import weights_hash
 from kinema.errors import ModelError
 from kinema.files import content_key
-
-if TYPE_CHECKING:
-    from kinema.models.captioner import Caption, Captioner
-    from kinema.models.oracle import Oracle
+from kinema.models.captioner import Caption, Captioner, clip_features
+from kinema.models.oracle import Oracle
+from kinema.registry import lookup
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +31,6 @@ class CaptionerRunner:
         A folder may contain its own oracle; otherwise the package's is used. Raises `ModelError` if the
         captioner is missing or damaged, or was trained with another oracle.
         """
-        from kinema.checkpoints.components import load_component
-        from kinema.checkpoints.oracle import load_oracle
-        from kinema.checkpoints.tensors import weights_hash
-        from kinema.models.captioner import Captioner
-
         folder = shipped_captioner() if model == SHIPPED else Path(model)
         if not folder.is_dir():
             raise ModelError(
@@ -53,8 +50,6 @@ class CaptionerRunner:
     @property
     def weights(self) -> str:
         """16 digits that identify the weights of both networks."""
-        from kinema.checkpoints.tensors import weights_hash
-
         return content_key([weights_hash(self.captioner), self.captioner.config.oracle])[:16]
 
     def caption(
@@ -64,11 +59,6 @@ class CaptionerRunner:
 
         Raises `RequestError` if the clip is too short and `UnknownName` for an unknown form.
         """
-        import torch
-
-        from kinema.models.captioner import clip_features
-        from kinema.registry import lookup
-
         lookup(self.captioner.codec.form_ids, form, kind="form of a caption")
         features = clip_features(self.oracle, frames, fps, max_frames=self.captioner.config.num_frames)
         generator = torch.Generator().manual_seed(seed)

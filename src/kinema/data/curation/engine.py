@@ -45,7 +45,7 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class WorkOutcome:
-    """The result of a work item, or None and the reason of the failure. `seconds` is CPU time of the child."""
+    """The result of a work item, or None and the reason of the failure. `seconds` is CPU time."""
 
     key: str
     result: dict[str, Any] | None

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
+from kinema.checkpoints.components import load_clip
 from kinema.checkpoints.folders import resolve_model
 from kinema.config import from_dict
 from kinema.data.curation.caption_checks import CaptionCandidate
@@ -19,10 +21,9 @@ from kinema.data.curation.recipe import CaptionSettings
 from kinema.data.curation.steps.clip_frames import Span, clip_frames
 from kinema.errors import EndpointError
 from kinema.files import content_key
+from kinema.models.clip import CLIP
+from kinema.models.pixels import from_uint8
 from kinema.video import png_bytes
-
-if TYPE_CHECKING:
-    from kinema.models.clip import CLIP
 
 # The texts below enter the keys of stored captions: changing one makes every endpoint caption anew.
 INSTRUCTIONS = (
@@ -143,11 +144,6 @@ def _agreement(model: str) -> Callable[[np.ndarray, str], float | None]:
     """The cosine of a clip and a caption by the CLIP of `model`; None if the caption has words outside its
     vocabulary.
     """
-    import torch
-
-    from kinema.checkpoints.components import load_clip
-    from kinema.models.pixels import from_uint8
-
     clip: CLIP = load_clip(resolve_model(model))
 
     def agreement(frames: np.ndarray, text: str) -> float | None:

@@ -103,7 +103,7 @@ class _Run:
 
 
 def _runs(frames: Iterator[tuple[int, FramePlanes]], recipe: DataRecipe) -> Iterator[_Run]:
-    """The shots cut into runs of at most the longest clip. Only the grey planes of a run are kept in memory."""
+    """The shots cut into runs of at most the longest clip. Only grey planes are kept in memory."""
     longest_s = recipe.clips.max_frames / recipe.clips.fps
     run: list[FramePlanes] = []
     current = BLACK

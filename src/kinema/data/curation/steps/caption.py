@@ -204,7 +204,7 @@ def _identity(settings: CaptionSettings) -> dict[str, Any]:
 
 
 def _texts_in_file(settings: CaptionSettings) -> dict[str, TextsByForm]:
-    """The captions of the recipe's file of captions, by path and form. Raises `DataError` if one is not text."""
+    """The captions in the recipe's file, by path and form. Raises `DataError` for other values."""
     if settings.writer != "file":
         return {}
 
