@@ -50,7 +50,7 @@ class FramePlanes:
 
 
 def change(first: FramePlanes, second: FramePlanes) -> float:
-    """Mean absolute difference of hue (0 to 179), saturation and value (0 to 255) of two equal-sized frames."""
+    """Mean absolute difference of hue (0 to 179), saturation and value (0 to 255) of two frames of a size."""
     return float(np.mean(cv2.mean(cv2.absdiff(first.hsv, second.hsv))[:3]))
 
 
