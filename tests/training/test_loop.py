@@ -59,8 +59,10 @@ def test_four_steps_are_two_and_a_kill_and_two(whole, tmp_path):
     script = f"""
 import os, signal
 from pathlib import Path
+import torch
 from kinema import device
 from kinema.training import load_task, train
+torch.set_num_threads({torch.get_num_threads()})  # as in the parent: bits are equal for equal threads
 device.has_fast_bf16 = lambda _: {device.has_fast_bf16(device.CPU)}  # as in the parent, also with --bf16
 task = load_task(Path({str(RECIPE)!r}), assignments={[*SETTINGS]!r})
 draw = task.batch
