@@ -24,17 +24,17 @@ class ProgressBars:
 
     def __enter__(self) -> Self:
         if self.is_drawn:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich import console, progress
 
             columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}", markup=False),
+                progress.TextColumn("{task.description}", markup=False),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeRemainingColumn(),
+                progress.TextColumn("{task.fields[note]}", markup=False),
             )
-            self.progress = Progress(*columns, console=Console(stderr=True), transient=self.transient)
+            stderr = console.Console(stderr=True)
+            self.progress = progress.Progress(*columns, console=stderr, transient=self.transient)
             self.progress.start()
         return self
 
@@ -62,20 +62,18 @@ def table(
     `align` has one letter per column, "l" or "r"; columns without a letter are aligned left. A row may be
     shorter than the longest one. Wide characters (Chinese) count as two.
     """
-    from rich.console import Console
-    from rich.table import Column, Table
-    from rich.text import Text
+    from rich import console, table, text
 
-    cells = [[Text(str(cell)) for cell in row] for row in ([header] if header else []) + list(rows)]
+    cells = [[text.Text(str(cell)) for cell in row] for row in ([header] if header else []) + list(rows)]
     num_columns = max(map(len, cells), default=0)
     columns = [
-        Column(justify="right" if align[i : i + 1] == "r" else "left", no_wrap=True)
+        table.Column(justify="right" if align[i : i + 1] == "r" else "left", no_wrap=True)
         for i in range(num_columns)
     ]
-    drawn = Table(*columns, box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    drawn = table.Table(*columns, box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for row in cells:
         drawn.add_row(*row)
 
-    text = io.StringIO()
-    Console(file=text, width=TABLE_WIDTH, color_system=None).print(drawn)
-    return "\n".join(f"{' ' * indent}{line}".rstrip() for line in text.getvalue().splitlines())
+    output = io.StringIO()
+    console.Console(file=output, width=TABLE_WIDTH, color_system=None).print(drawn)
+    return "\n".join(f"{' ' * indent}{line}".rstrip() for line in output.getvalue().splitlines())

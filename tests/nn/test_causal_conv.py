@@ -35,7 +35,9 @@ def test_single_frame_equals_the_first_frame_of_more():
 @pytest.mark.parametrize("pieces", [(1, 1, 1, 1, 1, 1), (1, 2, 3), (4, 2), (2, 1, 3)], ids=str)
 @pytest.mark.portable
 @torch.no_grad()
-def test_pieces_equal_the_whole(kernel_size: tuple[int, int, int], pieces: tuple[int, ...], precision: Precision):
+def test_pieces_equal_the_whole(
+    kernel_size: tuple[int, int, int], pieces: tuple[int, ...], precision: Precision
+):
     conv, x, cache = layer(kernel_size), torch.randn(1, 3, 6, 4, 4), FeatureCache()
     with autocast(CPU, precision):
         streamed = torch.cat([conv(piece, cache) for piece in x.split(pieces, dim=2)], dim=2)

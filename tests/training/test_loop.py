@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kinema import device
 from kinema.errors import ConfigError, OutputError, TrainingError
 from kinema.training import checkpoint, load_task, train
 
@@ -58,7 +59,9 @@ def test_four_steps_are_two_and_a_kill_and_two(whole, tmp_path):
     script = f"""
 import os, signal
 from pathlib import Path
+from kinema import device
 from kinema.training import load_task, train
+device.has_fast_bf16 = lambda _: {device.has_fast_bf16(device.CPU)}  # as in the parent, also with --bf16
 task = load_task(Path({str(RECIPE)!r}), assignments={[*SETTINGS]!r})
 draw = task.batch
 task.batch = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == 3 else draw(step)

@@ -43,15 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """The exit code of `kinema caption`."""
     from kinema.data.curation.captioner_runner import CaptionerRunner
-    from kinema.video import Video
-    from kinema.video.scanning import read_header
+    from kinema.video import Video, scanning
 
     runner = CaptionerRunner.load(arguments.model)
     form = arguments.style + ("_zh" if arguments.language == "zh" else "")
     span_s = runner.captioner.config.num_frames / runner.oracle.config.fps
 
     for file in arguments.files:
-        fps = min(read_header(file).fps, MAX_FPS)
+        fps = min(scanning.read_header(file).fps, MAX_FPS)
         video = Video.read(file, fps=fps, max_frames=max(1, round(fps * span_s)))
         try:
             written = runner.caption(video.frames, video.fps, form)

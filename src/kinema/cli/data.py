@@ -16,6 +16,39 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `kinema data`."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
+    _add_build(actions)
+    check = actions.add_parser(
+        "validate",
+        help="check that a data set is complete and can be trained on",
+        description=validate.__doc__,
+    )
+    check.set_defaults(act=validate)
+    check.add_argument("dataset", type=Path, metavar="DATASET")
+    one = actions.add_parser(
+        "show", help="print the source and the processing of a clip", description=show.__doc__
+    )
+    one.set_defaults(act=show)
+    one.add_argument("dataset", type=Path, metavar="DATASET")
+    one.add_argument("clip_id", metavar="CLIP_ID", help="id of the clip, or the start of it")
+    page = actions.add_parser(
+        "report", help="write a page with funnel, distributions and clips", description=report.__doc__
+    )
+    page.set_defaults(act=report)
+    page.add_argument("dataset", type=Path, metavar="DATASET")
+    page.add_argument(
+        "-o", "--out", type=Path, metavar="HTML", help="file to write (default: report.html in the data set)"
+    )
+    page.add_argument(
+        "--examples",
+        type=positive,
+        default=12,
+        metavar="N",
+        help="maximum number of clips of each kind (default: 12)",
+    )
+
+
+def _add_build(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the options of `kinema data build`."""
     make = actions.add_parser(
         "build",
         help="turn video files into shards for training; continues an interrupted build",
@@ -60,34 +93,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run them with Ray, on this machine or on the cluster at ADDRESS",
     )
     make.add_argument("--retry", action="store_true", help="retry quarantined files")
-    check = actions.add_parser(
-        "validate",
-        help="check that a data set is complete and can be trained on",
-        description=validate.__doc__,
-    )
-    check.set_defaults(act=validate)
-    check.add_argument("dataset", type=Path, metavar="DATASET")
-    one = actions.add_parser(
-        "show", help="print the source and the processing of a clip", description=show.__doc__
-    )
-    one.set_defaults(act=show)
-    one.add_argument("dataset", type=Path, metavar="DATASET")
-    one.add_argument("clip_id", metavar="CLIP_ID", help="id of the clip, or the start of it")
-    page = actions.add_parser(
-        "report", help="write a page with funnel, distributions and clips", description=report.__doc__
-    )
-    page.set_defaults(act=report)
-    page.add_argument("dataset", type=Path, metavar="DATASET")
-    page.add_argument(
-        "-o", "--out", type=Path, metavar="HTML", help="file to write (default: report.html in the data set)"
-    )
-    page.add_argument(
-        "--examples",
-        type=positive,
-        default=12,
-        metavar="N",
-        help="maximum number of clips of each kind (default: 12)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -101,18 +106,17 @@ def build(arguments: argparse.Namespace) -> None:
     An interrupted build continues when it is called again with the same arguments. At the end it prints the
     funnel: how many clips each step removed, and why.
     """
-    from kinema.data.curation.build import build as build_dataset
-    from kinema.data.curation.engine import Pool
-    from kinema.data.curation.recipe import DataRecipe
+    from kinema.data.curation import build as building
+    from kinema.data.curation import engine as engines
 
-    recipe = load(DataRecipe, arguments.recipe, arguments.set)
-    engine: Engine = Pool(arguments.workers)
+    recipe = load(building.DataRecipe, arguments.recipe, arguments.set)
+    engine: Engine = engines.Pool(arguments.workers)
     if arguments.ray is not None:
         from kinema.data.curation.ray_engine import RayEngine
 
         engine = RayEngine(arguments.ray or None)
     with ProgressBars(transient=False, announce=True) as bars:
-        funnel = build_dataset(
+        funnel = building.build(
             arguments.place, arguments.out, recipe, engine=engine, retry=arguments.retry, progress=bars.show
         )
     print("\n".join(funnel.lines()))
@@ -132,12 +136,12 @@ def validate(arguments: argparse.Namespace) -> int:
 def show(arguments: argparse.Namespace) -> None:
     """Prints the lineage of a clip: file, time span, scores, and the tool, version and parameters of every
     step."""
-    from kinema.data.curation.validate import find_clip, find_source
-    from kinema.data.dataset import Dataset
+    from kinema.data.curation import validate as lineage
 
-    dataset = Dataset(arguments.dataset)
-    clip = find_clip(dataset, arguments.clip_id)
-    source = find_source(dataset, str(clip["source_id"]))
+    dataset = lineage.Dataset(arguments.dataset)
+    clip = lineage.find_clip(dataset, arguments.clip_id)
+    source = lineage.find_source(dataset, str(clip["source_id"]))
+
     for title, values in (("clip", clip), ("file", source)):
         print(title)
         print(table(values.items(), indent=2))

@@ -91,10 +91,9 @@ def inspect(model: str) -> None:
 
 def _wan_rows(path: Path) -> dict[str, str]:
     """The lines of `inspect` for a Wan model."""
-    from kinema.checkpoints.families.wan import files as wan_files
     from kinema.checkpoints.families.wan import model as wan_model
 
-    files = wan_files.find_wan_files(path)
+    files = wan_model.find_wan_files(path)
     variant, manifest = wan_model.describe_wan(files, name=path.resolve().name)
     config = files.backbones[0].config
     rows = {

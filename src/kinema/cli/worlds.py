@@ -85,23 +85,23 @@ def list_worlds(arguments: argparse.Namespace) -> None:
 
 def preview(arguments: argparse.Namespace) -> None:
     """Draws clips of a world as a contact sheet or, with a video file, side by side in one video."""
-    from kinema.video import Video, contact_sheet, save_image
-    from kinema.video.video import ENDINGS
-    from kinema.worlds import CAPTION_KEYS, WORLDS
+    from kinema import video, worlds
 
-    kind = lookup(dict(zip(CAPTION_KEYS, CAPTION_KEYS)), arguments.captions, kind="caption")
-    world_type = lookup(WORLDS, arguments.world, kind="world")
+    kind = lookup({key: key for key in worlds.CAPTION_KEYS}, arguments.captions, kind="caption")
+    world_type = lookup(worlds.WORLDS, arguments.world, kind="world")
     world = world_type(from_dict(type(world_type().config), override({}, arguments.set)))
     out = arguments.out or Path(f"{arguments.world}.png")
-    ending = lookup(ENDINGS, out.suffix.lower(), kind="video ending")
+    ending = lookup(video.video.ENDINGS, out.suffix.lower(), kind="video ending")
+
     width, height = arguments.size
     seeds = range(arguments.seed, arguments.seed + arguments.count)
     clips = [world.clip(seed, height=height, width=width, num_frames=arguments.frames) for seed in seeds]
     titles = [f"{seed}: {clip.captions[kind]}" for seed, clip in zip(seeds, clips)]
     print("\n".join(titles))
-    videos = [Video(clip.frames, clip.fps) for clip in clips]
+
+    videos = [video.Video(clip.frames, clip.fps) for clip in clips]
     if ending == "png":
-        save_image(out, contact_sheet(videos, titles, columns=2))
+        video.save_image(out, video.contact_sheet(videos, titles, columns=2))
     else:
         tiled(videos).save(out)
     print(out)
@@ -112,12 +112,9 @@ def tiled(videos: "list[Video]") -> "Video":
     import numpy as np
     from einops import rearrange
 
-    from kinema.video import Video
-
     columns = math.ceil(math.sqrt(len(videos)))
     rows = math.ceil(len(videos) / columns)
     cells = np.zeros((rows * columns, *videos[0].frames.shape), dtype=np.uint8)
     cells[: len(videos)] = [video.frames for video in videos]
-    return Video(
-        rearrange(cells, "(rows columns) f h w c -> f (rows h) (columns w) c", rows=rows), videos[0].fps
-    )
+    frames = rearrange(cells, "(rows columns) f h w c -> f (rows h) (columns w) c", rows=rows)
+    return type(videos[0])(frames, videos[0].fps)

@@ -55,15 +55,12 @@ def train(task: TrainingTask, out: Path) -> bool:
     device = pick_device(run.device)
     _check_folder(out)
     log.info("%s on %s", out, describe_device(device))
-
     task.prepare(out, device)
     model = task.model.to(device).train()
     optimizers = build_optimizers(model, optimizer_config)
     ema = EMA(model, run.ema_decay)
     recipe = to_dict(task.recipe)
     done = _resume(out, recipe, model, ema, optimizers)
-    if done.step:
-        log.info("continuing at step %d of %d", done.step, run.steps)
 
     params = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     consecutive = 0
@@ -125,6 +122,7 @@ def _resume(
     assert state is not None, "latest() returns whole checkpoints only"
     _check_same_recipe(found, with_current_keys(state["recipe"]), recipe)
     checkpoint.load(found, model, ema.model, list(optimizers))
+    log.info("continuing at step %d of %d", state["step"], recipe["run"]["steps"])
     return _Counters(state["step"], state["bad_steps"], state["seconds"])
 
 
