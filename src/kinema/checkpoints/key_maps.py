@@ -196,8 +196,8 @@ WAN_VAE, KINEMA_VAE = "AutoencoderKLWan", "KinemaVAE"
 def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
     """The contents of `vae/config.json` with which diffusers' `AutoencoderKLWan` builds the same network.
 
-    With a subpixel decoder the class is `KINEMA_VAE`, which diffusers cannot build, and the sizes of the decoder
-    are in the key "subpixel".
+    With a subpixel decoder the class is `KINEMA_VAE`, which diffusers cannot build, and the sizes of the
+    decoder are in the key "subpixel".
     """
     own = {} if config.subpixel is None else {"_class_name": KINEMA_VAE, "subpixel": to_dict(config.subpixel)}
     return {
@@ -225,8 +225,8 @@ def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
 def vae_config_from_diffusers(values: Mapping[str, Any]) -> VAEConfig:
     """The configuration in a `vae/config.json` of class `AutoencoderKLWan` or `KINEMA_VAE`.
 
-    Absent keys have the defaults of `AutoencoderKLWan`, which are the sizes of Wan 2.1. Raises `ModelError` for a
-    network that this class cannot build, and `ConfigError` for a value of the wrong type.
+    Absent keys have the defaults of `AutoencoderKLWan`, which are the sizes of Wan 2.1. Raises `ModelError`
+    for a network that this class cannot build, and `ConfigError` for a value of the wrong type.
     """
     name = values.get("_class_name", WAN_VAE)
     if name not in (WAN_VAE, KINEMA_VAE):
