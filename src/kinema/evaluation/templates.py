@@ -17,7 +17,7 @@ from torch import Tensor
 from kinema.errors import RequestError
 from kinema.shapes import Float
 from kinema.worlds.stage.nouns import NOUNS
-from kinema.worlds.stage.sprites import Picture, place, sprite
+from kinema.worlds.stage.sprites import SpriteImage, place, sprite
 
 FRAME_STEP = 4
 """Every so many frames of a clip are read."""
@@ -160,7 +160,7 @@ def _templates(noun: str, allowed: Allowed, height: int, width: int) -> _Templat
     )
 
 
-def _draw(noun: str, size: float, degrees: float, mirrored: bool) -> Picture:
+def _draw(noun: str, size: float, degrees: float, mirrored: bool) -> SpriteImage:
     """The picture of `noun` at this size in pixels and angle, cut to what is drawn."""
     drawn = sprite(noun)
     side = 2 * ceil(0.75 * size) + 4
@@ -171,4 +171,4 @@ def _draw(noun: str, size: float, degrees: float, mirrored: bool) -> Picture:
     alpha, rgb = where.warp(level.alpha), where.warp(level.rgb)
     rows, columns = np.flatnonzero((alpha > 0.02).any(1)), np.flatnonzero((alpha > 0.02).any(0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    return Picture(np.clip(rgb[box], 0, 255), np.clip(alpha[box], 0, 1))
+    return SpriteImage(np.clip(rgb[box], 0, 255), np.clip(alpha[box], 0, 1))
