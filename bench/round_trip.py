@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import kinema
-from kinema.checkpoints.folders import load_vae
+from kinema.checkpoints.components import load_vae
 from kinema.evaluation.fidelity import Fidelity, FidelityMeter, Reference, reference_clips
 from kinema.evaluation.samples import ClipFormat, Sample, draw_samples, stage_of, world_of
 from kinema.evaluation.vae_clip_metrics import vae_round_trip

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kinema.checkpoints.folders import load_card, load_vae, save_component
+from kinema.checkpoints.components import load_vae, save_component
+from kinema.checkpoints.manifest import load_card
 from kinema.checkpoints.shipped import shipped_model
 from kinema.errors import ConfigError
 from kinema.models.vae import VAE, VAEConfig

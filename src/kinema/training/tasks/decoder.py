@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kinema.checkpoints.folders import load_component, load_vae, resolve_model, save_component
+from kinema.checkpoints.components import load_component, load_vae, save_component
+from kinema.checkpoints.folders import resolve_model
 from kinema.data.latents import Shape
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import draw_clips, to_tensor
