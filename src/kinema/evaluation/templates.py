@@ -17,7 +17,7 @@ from torch import Tensor
 from kinema.errors import RequestError
 from kinema.shapes import Float
 from kinema.worlds.stage.nouns import NOUNS
-from kinema.worlds.stage.sprites import SpriteImage, place, sprite
+from kinema.worlds.stage.sprites import SpriteImage, place_sprite, sprite
 
 FRAME_STEP = 4
 """Every so many frames of a clip are read."""
@@ -166,7 +166,7 @@ def _draw(noun: str, size: float, degrees: float, mirrored: bool) -> SpriteImage
     side = 2 * ceil(0.75 * size) + 4
     extent = (drawn.width * size * (-1 if mirrored else 1), drawn.height * size)
     level = drawn.level(size)
-    where = place(level.alpha.shape, (side, side), (side / 2, side / 2), extent, degrees)
+    where = place_sprite(level.alpha.shape, (side, side), (side / 2, side / 2), extent, degrees)
     assert where is not None, "the middle of a canvas is inside"
     alpha, rgb = where.warp(level.alpha), where.warp(level.rgb)
     rows, columns = np.flatnonzero((alpha > 0.02).any(1)), np.flatnonzero((alpha > 0.02).any(0))
