@@ -196,8 +196,8 @@ WAN_VAE, KINEMA_VAE = "AutoencoderKLWan", "KinemaVAE"
 def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
     """The contents of `vae/config.json` with which diffusers' `AutoencoderKLWan` builds the same network.
 
-    With a subpixel decoder the class is `KINEMA_VAE`, which diffusers cannot build, and the sizes of the decoder
-    are in the key "subpixel".
+    With a subpixel decoder the class is `KINEMA_VAE`, which diffusers cannot build, and the sizes of the
+    decoder are in the key "subpixel".
     """
     own = {} if config.subpixel is None else {"_class_name": KINEMA_VAE, "subpixel": to_dict(config.subpixel)}
     return {

@@ -88,6 +88,7 @@ class ChannelRMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
+        """`x` normalised, in its own dtype."""
         return F.rms_norm(x.movedim(1, -1), self.gamma.shape, self.gamma.to(x.dtype), 1e-6).movedim(-1, 1)
 
 
@@ -106,6 +107,7 @@ class BottleneckBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c f h w"]:
+        """`x` plus the branch; `cache` holds the past of a stream."""
         y = self.conv_space(self.norm(x), cache)
         y = self.conv_time(F.silu(y), cache)
         return x + self.proj(F.silu(y), cache)
@@ -123,6 +125,7 @@ class PixelBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c f h w"]:
+        """`x` plus the branch; `cache` holds the past of a stream."""
         y = self.conv1(F.silu(self.norm(x)), cache)
         return x + self.conv2(F.silu(y), cache)
 
@@ -142,6 +145,7 @@ class WindowAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c f h w"]:
+        """`x` plus the attention; `cache` holds the keys and values of earlier frames."""
         num_frames, height = x.shape[2], x.shape[3]
         q, kv = self.to_qkv(self.norm(x)).split([x.shape[1], 2 * x.shape[1]], dim=1)
         history = None if cache is None or not self.num_past else cache.past(self)
@@ -179,6 +183,7 @@ class SubpixelUp(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c_out f2 h2 w2"]:
+        """`x` upsampled; without `cache`, or at its start, `x` begins the video."""
         x = rearrange(
             self.conv(self.norm(x)).movedim(1, -1),
             "b f h w (r p q c) -> b (f r) (h p) (w q) c",
@@ -213,6 +218,7 @@ class SubpixelDecoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c lf lh lw"], cache: FeatureCache | None = None
     ) -> Float[Tensor, "b c_out f h w"]:
+        """Folded pixels of `x`, which is a whole video, or the next chunk with `cache`."""
         for block in self.blocks:
             x = block(x, cache)
         return self.conv_out(F.silu(self.norm_out(x)), cache)

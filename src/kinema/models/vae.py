@@ -60,8 +60,11 @@ class VAEConfig:
     latents_std: tuple[float, ...] = ()
     """Statistics of the latents per channel. Empty means zeros and ones."""
     subpixel: SubpixelConfig | None = None
-    """Sizes of a `SubpixelDecoder` in place of Wan's decoder. Such a VAE is not an `AutoencoderKLWan`, and its
-    decoder does not depend on `decoder_base_dim` and `num_res_blocks`."""
+    """Sizes of a `SubpixelDecoder` in place of Wan's decoder.
+
+    Such a VAE is not an `AutoencoderKLWan`, and its decoder does not depend on `decoder_base_dim` and
+    `num_res_blocks`.
+    """
 
     def __post_init__(self) -> None:
         if not self.latents_mean:
@@ -95,12 +98,16 @@ class VAEConfig:
         if min(self.latents_std) <= 0:
             raise ConfigError(f"latents_std must be positive, not {min(self.latents_std)}")
 
+        self._check_decoder()
+
+    def _check_decoder(self) -> None:
+        """Raise `ConfigError` when the decoder cannot have these sizes."""
         if self.subpixel is not None:
             num_stages = len(self.subpixel.stages)
             if self.temporal_downsample != (True,) * num_stages:
                 raise ConfigError(
-                    f"temporal_downsample {list(self.temporal_downsample)} does not fit the subpixel decoder, "
-                    f"which doubles time and space {num_stages} times: use {[True] * num_stages}"
+                    f"temporal_downsample {list(self.temporal_downsample)} does not fit the subpixel "
+                    f"decoder, which doubles time and space {num_stages} times: use {[True] * num_stages}"
                 )
         elif any(dim % 2 for dim in self.decoder_dims[1:-1]) and not self.residual:
             raise ConfigError(
