@@ -225,8 +225,8 @@ def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
 def vae_config_from_diffusers(values: Mapping[str, Any]) -> VAEConfig:
     """The configuration in a `vae/config.json` of class `AutoencoderKLWan` or `KINEMA_VAE`.
 
-    Absent keys have the defaults of `AutoencoderKLWan`, which are the sizes of Wan 2.1. Raises `ModelError` for a
-    network that this class cannot build, and `ConfigError` for a value of the wrong type.
+    Absent keys have the defaults of `AutoencoderKLWan`, which are the sizes of Wan 2.1. Raises `ModelError`
+    for a network that this class cannot build, and `ConfigError` for a value of the wrong type.
     """
     name = values.get("_class_name", WAN_VAE)
     if name not in (WAN_VAE, KINEMA_VAE):
