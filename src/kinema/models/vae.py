@@ -106,8 +106,8 @@ class VAEConfig:
             num_stages = len(self.subpixel.stages)
             if self.temporal_downsample != (True,) * num_stages:
                 raise ConfigError(
-                    f"temporal_downsample {list(self.temporal_downsample)} does not fit the subpixel decoder, "
-                    f"which doubles time and space {num_stages} times: use {[True] * num_stages}"
+                    f"temporal_downsample {list(self.temporal_downsample)} does not fit the subpixel "
+                    f"decoder, which doubles time and space {num_stages} times: use {[True] * num_stages}"
                 )
         elif any(dim % 2 for dim in self.decoder_dims[1:-1]) and not self.residual:
             raise ConfigError(

@@ -160,7 +160,7 @@ class StageWorld:
     def backdrop(
         self, seed: int, *, height: int, width: int, num_frames: int, fps: float = 8.0
     ) -> np.ndarray:
-        """The frames of the clip of `seed` without objects and shadows, uint8 (num_frames, height, width, 3)."""
+        """The clip of `seed` without objects and shadows, uint8 (num_frames, height, width, 3)."""
         scene = replace(self._scene(seed, width / height), actors=())
         times = self._times(seed, num_frames, fps)
         if scene.camera.kind != "still":
