@@ -12,6 +12,7 @@ from kinema.checkpoints.shipped import shipped_model
 from kinema.device import Precision
 from kinema.errors import ConfigError, ModelError, RequestError
 from kinema.models.pixels import psnr
+from kinema.models.subpixel_decoder import SubpixelConfig, SubpixelStage
 from kinema.models.vae import VAE, VAES, Posterior, VAEConfig
 from kinema.nn.causal_conv import FeatureCache
 
@@ -34,6 +35,17 @@ TINY = {
         temporal_downsample=(False, True, True),
         patch_size=2,
         residual=True,
+    ),
+    "subpixel": VAEConfig(
+        base_dim=8,
+        z_dim=4,
+        subpixel=SubpixelConfig(
+            width=12,
+            hidden=6,
+            num_blocks=3,
+            num_heads=2,
+            stages=(SubpixelStage(8, 1, kernel_frames=3), SubpixelStage(6, 1)),
+        ),
     ),
     "time-first": VAEConfig(
         base_dim=8, z_dim=4, dim_mult=(2, 3, 2), temporal_downsample=(True, False), patch_size=2
@@ -246,9 +258,9 @@ def test_published_sizes_have_the_published_parameter_counts(
     assert len(parameters) == num_tensors
 
 
-@pytest.mark.parametrize("name", VAES)
-def test_diffusers_config_round_trip(name: str):
-    assert vae_config_from_diffusers(vae_diffusers_config(VAES[name])) == VAES[name]
+@pytest.mark.parametrize("config", [*VAES.values(), TINY["subpixel"]], ids=[*VAES, "subpixel"])
+def test_diffusers_config_round_trip(config: VAEConfig):
+    assert vae_config_from_diffusers(vae_diffusers_config(config)) == config
 
 
 def test_absent_keys_of_a_diffusers_config_mean_wan_2_1():

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from kinema.checkpoints.components import CLIP_CLASS, format_of, write_component
+from kinema.checkpoints.key_maps import KINEMA_VAE, WAN_VAE
 from kinema.checkpoints.manifest import (
     DIFFUSERS_PREDICTIONS,
     DIFFUSERS_SCHEDULERS,
@@ -63,7 +64,7 @@ def save_model(
             "text_encoder": ["kinema", CLIP_CLASS],
             "tokenizer": ["kinema", "Tokenizer"],
             "transformer": ["diffusers", "WanTransformer3DModel"],
-            "vae": ["diffusers", "AutoencoderKLWan"],
+            "vae": ["diffusers", WAN_VAE] if vae.config.subpixel is None else ["kinema", KINEMA_VAE],
         }
         write_json(partial / INDEX, index)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from kinema.config import from_dict
+from kinema.config import from_dict, to_dict
 from kinema.errors import ModelError
 from kinema.models.dit import DiTConfig
 from kinema.models.vae import VAES, VAEConfig
@@ -189,10 +189,19 @@ VAE_DERIVED_KEYS = ("scale_factor_spatial", "scale_factor_temporal")
 """Keys of `vae/config.json` that follow from the others and are not compared."""
 
 
+WAN_VAE, KINEMA_VAE = "AutoencoderKLWan", "KinemaVAE"
+"""Classes of `vae/config.json`: that of diffusers, and that of a VAE with a `SubpixelDecoder`."""
+
+
 def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
-    """The contents of `vae/config.json` with which diffusers' `AutoencoderKLWan` builds the same network."""
+    """The contents of `vae/config.json` with which diffusers' `AutoencoderKLWan` builds the same network.
+
+    With a subpixel decoder the class is `KINEMA_VAE`, which diffusers cannot build, and the sizes of the
+    decoder are in the key "subpixel".
+    """
+    own = {} if config.subpixel is None else {"_class_name": KINEMA_VAE, "subpixel": to_dict(config.subpixel)}
     return {
-        "_class_name": "AutoencoderKLWan",
+        "_class_name": WAN_VAE,
         "attn_scales": [],
         "base_dim": config.base_dim,
         "decoder_base_dim": config.decoder_base_dim,
@@ -209,24 +218,30 @@ def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
         "scale_factor_temporal": config.temporal_factor,
         "temperal_downsample": list(config.temporal_downsample),
         "z_dim": config.z_dim,
+        **own,
     }
 
 
 def vae_config_from_diffusers(values: Mapping[str, Any]) -> VAEConfig:
-    """The configuration in a `vae/config.json` of class `AutoencoderKLWan`.
+    """The configuration in a `vae/config.json` of class `AutoencoderKLWan` or `KINEMA_VAE`.
 
-    Absent keys have the defaults of the class, which are the sizes of Wan 2.1. Raises `ModelError` for a
-    network that this class cannot build, and `ConfigError` for a value of the wrong type.
+    Absent keys have the defaults of `AutoencoderKLWan`, which are the sizes of Wan 2.1. Raises `ModelError`
+    for a network that this class cannot build, and `ConfigError` for a value of the wrong type.
     """
-    name = values.get("_class_name", "AutoencoderKLWan")
-    if name != "AutoencoderKLWan":
-        raise ModelError(f"vae/config.json is of class {name}; AutoencoderKLWan is needed")
+    name = values.get("_class_name", WAN_VAE)
+    if name not in (WAN_VAE, KINEMA_VAE):
+        raise ModelError(f"vae/config.json is of class {name}; {WAN_VAE} or {KINEMA_VAE} is needed")
+    if (name == KINEMA_VAE) != ("subpixel" in values):
+        raise ModelError(
+            f"vae/config.json is of class {name}: the key subpixel belongs to {KINEMA_VAE}, which needs it"
+        )
 
     given = vae_diffusers_config(VAES["wan-2.1"]) | dict(values)
     sizes = {key: given[key] for key in VAE_SAME_KEYS}
     sizes["temporal_downsample"] = given["temperal_downsample"]
     sizes["patch_size"] = 1 if given["patch_size"] is None else given["patch_size"]
     sizes["residual"] = given["is_residual"]
+    sizes |= {"subpixel": given["subpixel"]} if "subpixel" in given else {}
     config = from_dict(VAEConfig, sizes)
 
     expected = vae_diffusers_config(config)
@@ -238,9 +253,7 @@ def vae_config_from_diffusers(values: Mapping[str, Any]) -> VAEConfig:
             )
 
     if unknown := sorted(public.keys() - expected.keys()):
-        raise ModelError(
-            f"vae/config.json has keys that AutoencoderKLWan does not have: {', '.join(unknown)}"
-        )
+        raise ModelError(f"vae/config.json has keys that {name} does not have: {', '.join(unknown)}")
     return config
 
 

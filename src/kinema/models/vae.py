@@ -18,6 +18,13 @@ from torch import Tensor, nn
 
 from kinema.device import Precision, autocast
 from kinema.errors import ConfigError, ModelError, RequestError
+from kinema.models.subpixel_decoder import (
+    BottleneckBlock,
+    PixelBlock,
+    SubpixelConfig,
+    SubpixelDecoder,
+    WindowAttention,
+)
 from kinema.models.vae_blocks import (
     Downsample,
     FrameAttention,
@@ -52,6 +59,12 @@ class VAEConfig:
     latents_mean: tuple[float, ...] = ()
     latents_std: tuple[float, ...] = ()
     """Statistics of the latents per channel. Empty means zeros and ones."""
+    subpixel: SubpixelConfig | None = None
+    """Sizes of a `SubpixelDecoder` in place of Wan's decoder.
+
+    Such a VAE is not an `AutoencoderKLWan`, and its decoder does not depend on `decoder_base_dim` and
+    `num_res_blocks`.
+    """
 
     def __post_init__(self) -> None:
         if not self.latents_mean:
@@ -85,7 +98,18 @@ class VAEConfig:
         if min(self.latents_std) <= 0:
             raise ConfigError(f"latents_std must be positive, not {min(self.latents_std)}")
 
-        if any(dim % 2 for dim in self.decoder_dims[1:-1]) and not self.residual:
+        self._check_decoder()
+
+    def _check_decoder(self) -> None:
+        """Raise `ConfigError` unless the decoder can be built for these levels."""
+        if self.subpixel is not None:
+            num_stages = len(self.subpixel.stages)
+            if self.temporal_downsample != (True,) * num_stages:
+                raise ConfigError(
+                    f"temporal_downsample {list(self.temporal_downsample)} does not fit the subpixel "
+                    f"decoder, which doubles time and space {num_stages} times: use {[True] * num_stages}"
+                )
+        elif any(dim % 2 for dim in self.decoder_dims[1:-1]) and not self.residual:
             raise ConfigError(
                 f"decoder widths {self.decoder_dims} are halved in upsampling: they must be even"
             )
@@ -150,10 +174,21 @@ class VAE(nn.Module):
             pixels, config.encoder_dims, 2 * config.z_dim, config.num_res_blocks, in_time, config.residual
         )
         self.quant_conv = CausalConv3d(2 * config.z_dim, 2 * config.z_dim, 1)
-        self.post_quant_conv = CausalConv3d(config.z_dim, config.z_dim, 1)
-        self.decoder = VAEDecoder(
-            config.z_dim, config.decoder_dims, pixels, config.num_res_blocks, in_time[::-1], config.residual
-        )
+        self.post_quant_conv: nn.Module
+        self.decoder: nn.Module
+        if config.subpixel is not None:
+            self.post_quant_conv = nn.Identity()
+            self.decoder = SubpixelDecoder(config.z_dim, config.subpixel, pixels)
+        else:
+            self.post_quant_conv = CausalConv3d(config.z_dim, config.z_dim, 1)
+            self.decoder = VAEDecoder(
+                config.z_dim,
+                config.decoder_dims,
+                pixels,
+                config.num_res_blocks,
+                in_time[::-1],
+                config.residual,
+            )
         self.init_weights()
 
     @torch.no_grad()
@@ -170,9 +205,9 @@ class VAE(nn.Module):
         zeroed: set[nn.Module | None] = set()
         initialised: set[nn.Module | None] = set()
         for module in self.modules():
-            if isinstance(module, ResidualBlock):
+            if isinstance(module, ResidualBlock | PixelBlock):
                 zeroed.add(module.conv2)
-            elif isinstance(module, FrameAttention):
+            elif isinstance(module, FrameAttention | WindowAttention | BottleneckBlock):
                 zeroed.add(module.proj)
             elif isinstance(module, Downsample | Upsample):
                 initialised.add(module.time_conv)

@@ -15,6 +15,7 @@ from kinema.training.renamed_keys import with_current_keys
 from kinema.training.task import TrainingTask, freeze
 from kinema.training.tasks.captioner import CaptionerRecipe, CaptionerTask
 from kinema.training.tasks.clip import CLIPRecipe, CLIPTask
+from kinema.training.tasks.decoder import DecoderRecipe, DecoderTask
 from kinema.training.tasks.dit import DiTRecipe, DiTTask
 from kinema.training.tasks.dit_on_dataset import DatasetDiTTask, dit_sizes
 from kinema.training.tasks.expander import ExpanderRecipe, ExpanderTask
@@ -27,6 +28,7 @@ __all__ = ["TRAINING_TASKS", "benchmark", "load_task", "plan_lines", "train"]
 
 TRAINING_TASKS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "vae": (VAERecipe, VAETask),
+    "decoder": (DecoderRecipe, DecoderTask),
     "clip": (CLIPRecipe, CLIPTask),
     "dit": (DiTRecipe, lambda recipe: DatasetDiTTask(recipe) if recipe.dataset else DiTTask(recipe)),
     "lora": (LoRARecipe, lambda recipe: DatasetLoRATask(recipe) if recipe.dataset else LoRATask(recipe)),

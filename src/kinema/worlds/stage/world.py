@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -42,6 +42,8 @@ SIZE_WEIGHT = {"small": 0.25, "regular": 0.5, "large": 0.25}
 HELD_OUT_VERBS, HELD_OUT_GROUNDS = 0.15, 0.10
 IMAGE_SPAN = 2.0
 """Seconds from the start of the scene from which the time of an image is drawn."""
+OBJECT_DIFFERENCE = 24
+"""A pixel shows an object where a channel differs by more than this (of 255) from the backdrop."""
 
 Split = Literal["train", "held_out", "all"]
 
@@ -145,8 +147,7 @@ class StageWorld:
                 "use at least 1 frame of at least 8x8 at more than 0 fps"
             )
 
-        start = random.Random(seed * 2 + 1).uniform(0, IMAGE_SPAN) if num_frames == 1 else 0.0
-        times = start + np.arange(num_frames) / fps
+        times = self._times(seed, num_frames, fps)
         scene, motions, truth = self._simulate(seed, width / height, times, fps)
 
         captions = {
@@ -156,9 +157,35 @@ class StageWorld:
         }
         return Clip(render(scene, motions, times, height, width), fps, captions, truth)
 
+    def backdrop(
+        self, seed: int, *, height: int, width: int, num_frames: int, fps: float = 8.0
+    ) -> np.ndarray:
+        """The clip of `seed` without objects and shadows, uint8 (num_frames, height, width, 3)."""
+        scene = replace(self._scene(seed, width / height), actors=())
+        times = self._times(seed, num_frames, fps)
+        if scene.camera.kind != "still":
+            return render(scene, [], times, height, width)
+        return np.broadcast_to(render(scene, [], times[:1], height, width), (num_frames, height, width, 3))
+
+    def object_mask(
+        self, clip: Clip, *, height: int, width: int, num_frames: int, fps: float = 8.0
+    ) -> np.ndarray:
+        """Where a clip of this stage shows objects or their shadows, bool (f, h, w).
+
+        The sizes are those that the clip was drawn with. See `OBJECT_DIFFERENCE`.
+        """
+        empty = self.backdrop(clip.truth["seed"], height=height, width=width, num_frames=num_frames, fps=fps)
+        return np.abs(clip.frames.astype(np.int16) - empty).max(axis=-1) > OBJECT_DIFFERENCE
+
     def truth(self, seed: int, *, num_frames: int, aspect: float = 1.0, fps: float = 8.0) -> dict[str, Any]:
         """The truth of the clip of `seed`, without drawing its frames. Captions are written from it."""
         return self._simulate(seed, aspect, np.arange(num_frames) / fps, fps)[2]
+
+    @staticmethod
+    def _times(seed: int, num_frames: int, fps: float) -> np.ndarray:
+        """Seconds of the frames of a clip. The time of an image is drawn from `seed`."""
+        start = random.Random(seed * 2 + 1).uniform(0, IMAGE_SPAN) if num_frames == 1 else 0.0
+        return start + np.arange(num_frames) / fps
 
     def _simulate(
         self, seed: int, aspect: float, times: np.ndarray, fps: float
