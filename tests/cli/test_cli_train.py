@@ -66,7 +66,7 @@ def test_a_run_that_was_stopped_ends_as_a_stopped_command_does(monkeypatch):
     [
         (["none.toml"], "no such recipe: none.toml"),
         ([RECIPE, "--set", "run.step=3"], "unknown key in [run] 'step'; did you mean 'steps'?"),
-        ([RECIPE, "--set", "task=decoder"], "unknown training task 'decoder'"),
+        ([RECIPE, "--set", "task=upscaler"], "unknown training task 'upscaler'"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(words, line, capsys):

@@ -1,12 +1,8 @@
-"""The video VAE: pixels to latents and back, causal in time, in the shape of Wan 2.1 and 2.2 (Wan Team 2025,
-arXiv 2503.20314).
+"""The causal video VAE, in the shape of Wan 2.1 and 2.2 (Wan Team 2025, arXiv 2503.20314).
 
-- An image is a video of one frame. 4k+1 frames become k+1 latent frames, and latent frame i depends on frames
-  0 to 4i only.
-- There are two equivalent forms: one-pass (`encode`, `decode`) for training and batches, and streaming
-  (`stream_encode`, `stream_decode`), whose memory does not grow with length.
-- Keys and configuration are those of `AutoencoderKLWan` in diffusers. The published sizes and ours are rows
-  of one table.
+- 4k+1 frames become k+1 latent frames. Latent frame i depends on frames 0 to 4i only.
+- Two equivalent forms: one-pass, and streaming, whose memory does not grow with length.
+- Keys and configuration are those of diffusers' `AutoencoderKLWan`; the sizes are rows of one table.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,4 @@
-"""Trains the DiT on cached latents of a world: first images, then clips.
-
-Every batch mixes the canvas tasks, and some captions are dropped for classifier-free guidance.
-"""
+"""Trains the DiT on cached latents of a world: first images, then clips. Batches mix the canvas tasks."""
 
 import logging
 from collections.abc import Mapping
