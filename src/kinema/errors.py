@@ -1,15 +1,15 @@
-"""The errors of Kinema, in one tree.
+"""The errors a user can meet, as one tree.
 
-KinemaError                 an error that the user can correct; the command line prints it as one line and
-exits with 2 ├── ConfigError             a recipe or an option: unknown key, wrong type, impossible value ├──
-UnknownName             a name that is in no table (sampler, world, backbone...); the message lists the known
-ones ├── RequestError            a request that the model cannot fulfil: prompt, size, length, steps ├──
-DataError               a data set that cannot be built, read or trained on ├── VideoError              a file
-that cannot be read or written as video ├── ModelError              a model folder: missing, truncated or
-wrong tensors ├── EndpointError           a chat endpoint that does not answer, or answers outside its
-protocol ├── OutputError             a result that cannot be written: no permission, full disk, an existing
-folder └── TrainingError           a run that cannot continue: no data, non-finite steps, a checkpoint of
-another recipe
+KinemaError                 any error that a user can correct; printed as one line, exit code 2
+├── ConfigError             a recipe or option: unknown key, wrong type, impossible value
+├── UnknownName             a name that is in no table (sampler, world, backbone...); lists the known ones
+├── RequestError            a request that the model cannot fulfil: prompt, size, length, steps
+├── DataError               a data set that cannot be built, read or trained on
+├── VideoError              a file that cannot be read or written as video
+├── ModelError              a model folder: missing, truncated or wrong tensors
+├── EndpointError           a model behind an address that does not answer, or not as it should
+├── OutputError             a result that cannot be written: no permission, full disk, a folder in the way
+└── TrainingError           a run that cannot continue: no data, non-finite steps, another recipe
 """
 
 

@@ -1,5 +1,5 @@
 """Small films whose cuts, motion and borders are known, and broken or odd files. `python
-tests/curate/films.py FOLDER` makes all.
+tests/data/curation/films.py FOLDER` makes all.
 """
 
 import os

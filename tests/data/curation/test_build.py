@@ -178,7 +178,7 @@ def test_a_picture_is_a_clip_of_one_frame(built, tmp_path):
     assert Dataset(tmp_path / "out").latents(0).shape[1:] == (1, 4, 6)
 
 
-# Of the odd files, those that show most in little time; `python tests/curate/films.py FOLDER` makes all.
+# A quick selection of the odd files; `python tests/data/curation/films.py FOLDER` makes all.
 SOME = [
     "empty.mp4",
     "text.mp4",
