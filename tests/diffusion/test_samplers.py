@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kinema.checkpoints.manifest import SAMPLER_NAMES
 from kinema.diffusion.samplers import (
     SAMPLERS,
     Sampler,
@@ -26,6 +27,10 @@ from kinema.errors import ConfigError
 MEAN, STD = 2.0, 0.5
 ALL = [pytest.param(schedule(), id=name) for name, schedule in SCHEDULES.items()]
 DETERMINISTIC = [name for name in SAMPLERS if name != "ddpm"]
+
+
+def test_requests_know_every_sampler_by_name():
+    assert set(SAMPLER_NAMES) == set(SAMPLERS)
 
 
 def best_denoiser(mean: float, std: float, schedule: Schedule) -> Callable[[Tensor, Tensor], Tensor]:

@@ -39,6 +39,8 @@ DIFFUSERS_PREDICTIONS = {
     "velocity": "flow_prediction",
 }
 """diffusers' name of each prediction."""
+SAMPLER_NAMES = dict.fromkeys(("ddpm", "ddim", "euler", "heun", "dpmpp_2m", "unipc"))
+"""The keys of `kinema.diffusion.samplers.SAMPLERS`, for requests that are checked without torch."""
 
 
 @dataclass(frozen=True)

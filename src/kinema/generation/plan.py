@@ -14,7 +14,7 @@ from kinema.generation.conditioning.layout import (
     make_loop_layout,
 )
 from kinema.generation.request import Request
-from kinema.generation.sampling.windows import Window, sliding_windows
+from kinema.generation.sampling.sliding_windows import Window, sliding_windows
 
 HISTORY_SHARE = 0.5
 """Maximum share of a window that is history: a model of five latent frames generates three and is given

@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 from kinema import config
+from kinema.checkpoints.manifest import SAMPLER_NAMES
 from kinema.checkpoints.shipped import SHIPPED
-from kinema.diffusion.samplers import SAMPLERS
 from kinema.errors import ConfigError, RequestError
 from kinema.generation.conditioning.clips import ClipCondition, TimedPrompt
 from kinema.prompts.words import MAX_PROMPT_CHARACTERS
@@ -82,7 +82,7 @@ class Request:
         self._check_numbers()
 
         if self.sampler is not None:
-            lookup(SAMPLERS, self.sampler, kind="sampler")
+            lookup(SAMPLER_NAMES, self.sampler, kind="sampler")
 
         is_edited = any(condition.is_limited or condition.strength for condition in self.conditions)
         if self.loop and (self.prompts or is_edited):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kinema.generation.sampling.windows import sliding_windows
+from kinema.generation.sampling.sliding_windows import sliding_windows
 
 CASES = [
     "f" * 5,
