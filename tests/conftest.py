@@ -64,10 +64,10 @@ def model_folder(tmp_path_factory):
     from kinema.models.clip import CLIP, CLIPConfig
     from kinema.models.dit import DiT, DiTConfig
     from kinema.models.vae import VAE, VAEConfig
-    from kinema.prompts.tokenizer import Tokenizer
+    from kinema.prompts.word_tokenizer import WordTokenizer
 
     torch.manual_seed(0)
-    tokenizer = Tokenizer(WORDS, max_length=16)
+    tokenizer = WordTokenizer(WORDS, max_length=16)
     text = {"max_length": 16, "text_width": 16, "text_layers": 1, "text_heads": 2}
     clip = CLIP(
         CLIPConfig(len(tokenizer), **text, video_width=16, video_layers=1, video_heads=2, embed_dim=16),

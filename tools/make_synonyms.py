@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
 from kinema.prompts.segment import pieces
-from kinema.prompts.tokenizer import other_forms
+from kinema.prompts.word_tokenizer import other_forms
 from kinema.worlds import StageConfig, StageWorld
 from kinema.worlds.stage.nouns import NOUNS
 

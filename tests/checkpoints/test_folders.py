@@ -13,14 +13,14 @@ from kinema.errors import ConfigError, ModelError, OutputError, UnknownName
 from kinema.models.clip import CLIP, CLIPConfig
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE, VAEConfig
-from kinema.prompts.tokenizer import Tokenizer
+from kinema.prompts.word_tokenizer import WordTokenizer
 
 LOADERS = {"transformer": load_dit, "vae": load_vae, "text_encoder": load_clip}
 
 
 def tiny_parts():
     torch.manual_seed(0)
-    tokenizer = Tokenizer(["a", "ball", "rolls", "球"], max_length=8)
+    tokenizer = WordTokenizer(["a", "ball", "rolls", "球"], max_length=8)
     clip = CLIPConfig(
         len(tokenizer),
         8,

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from kinema.device import CPU, autocast
 from kinema.errors import ConfigError
 from kinema.models.clip import CLIP, CLIPConfig, clip_loss, spread_frames
-from kinema.prompts.tokenizer import Tokenizer
+from kinema.prompts.word_tokenizer import WordTokenizer
 
-TOKENIZER = Tokenizer(["a", "dog", "ball", "rolls", "left", "right", "球"], max_length=12, table={})
+TOKENIZER = WordTokenizer(["a", "dog", "ball", "rolls", "left", "right", "球"], max_length=12, table={})
 CONFIG = CLIPConfig(
     len(TOKENIZER),
     max_length=12,

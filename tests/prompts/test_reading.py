@@ -2,20 +2,21 @@
 
 import pytest
 
-from kinema.prompts.reading import PromptReport, read_prompt
-from kinema.prompts.tokenizer import Tokenizer
+from kinema.prompts.reading import PromptReport, WordUse, read_prompt
+from kinema.prompts.word_tokenizer import WordTokenizer
 
 TABLE = {"puppy": ("dog",), "meadow": ()}
 
 
 @pytest.fixture
 def tokenizer():
-    return Tokenizer(["a", "red", "dog", "runs"], max_length=8, table=TABLE)
+    return WordTokenizer(["a", "red", "dog", "runs"], max_length=8, table=TABLE)
 
 
 def test_known_words_need_no_remark(tokenizer):
     report = read_prompt(tokenizer, "A red dog runs.")
-    assert report == PromptReport(num_read=4)
+    assert report == PromptReport(tuple(WordUse(word, word, True) for word in ("a", "red", "dog", "runs")))
+    assert report.num_read == 4
     assert report.text == ""
 
 

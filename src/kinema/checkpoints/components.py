@@ -29,7 +29,7 @@ from kinema.models.clip import CLIP, CLIPConfig
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE
 from kinema.nn.parameters import weight_dtypes
-from kinema.prompts.tokenizer import Tokenizer
+from kinema.prompts import load_tokenizer
 
 M = TypeVar("M", bound=nn.Module)
 State = Mapping[str, Tensor]
@@ -90,7 +90,7 @@ def _clip_config(clip: CLIP) -> dict[str, Any]:
 def _build_clip(values: Mapping[str, Any], folder: Path) -> CLIP:
     """A CLIP with the tokenizer of its own folder, or of the model folder that contains it."""
     own = folder / TOKENIZER
-    tokenizer = Tokenizer.load(own if own.exists() else folder.parent / "tokenizer" / TOKENIZER)
+    tokenizer = load_tokenizer(own if own.exists() else folder.parent / "tokenizer" / TOKENIZER)
     if values.get("_class_name") != CLIP_CLASS:
         raise ModelError(f"it is of class {values.get('_class_name')}; {CLIP_CLASS} is needed")
     sizes = {key: value for key, value in values.items() if key != "_class_name"}

@@ -19,6 +19,7 @@ from kinema.device import CPU
 from kinema.errors import TrainingError
 from kinema.files import atomic_file, output_errors
 from kinema.models.conditioning import TextEncoder, TextStates
+from kinema.prompts.reading import PromptReport, read_as_written
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +29,11 @@ SHARD_CAPTIONS = 256
 class TextCache:
     """The shards of one text encoder in `folder`, itself a `TextEncoder` for the captions that it holds."""
 
-    def __init__(self, folder: Path, text_width: int, device: torch.device = CPU) -> None:
-        """States are returned on `device`."""
-        self.folder, self.text_width, self.device = folder, text_width, device
+    def __init__(
+        self, folder: Path, text_width: int, device: torch.device = CPU, max_length: int = 512
+    ) -> None:
+        """States are returned on `device`. The encoder cut captions at `max_length` states."""
+        self.folder, self.text_width, self.device, self.max_length = folder, text_width, device, max_length
         self._where: dict[str, Path] = {}
 
     def fill(self, captions: Iterable[str], encoder: TextEncoder) -> None:
@@ -57,6 +60,10 @@ class TextCache:
         shard.
         """
         return TextStates.cat([TextStates(state, (len(state),)) for state in map(self._read, prompts)])
+
+    def read_prompt(self, prompt: str) -> PromptReport:
+        """Each word is read as it is: the check before training has reported unknown ones."""
+        return read_as_written(prompt)
 
     def _read(self, caption: str) -> Tensor:
         shard = self._where.get(_key(caption))

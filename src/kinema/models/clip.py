@@ -22,7 +22,7 @@ from kinema.errors import ConfigError
 from kinema.models.conditioning import TextStates
 from kinema.nn.norms import LayerNorm
 from kinema.nn.transformer import TransformerBlock
-from kinema.prompts.tokenizer import Tokenizer
+from kinema.prompts.reading import PromptReport, Tokenizer, read_prompt
 from kinema.shapes import Float
 
 INITIAL_LOGIT_SCALE = 1 / 0.07
@@ -40,7 +40,7 @@ class CLIPConfig:
     """
 
     vocabulary_size: int = 0
-    """Number of tokens of its tokenizer. A recipe leaves it to the world."""
+    """Number of tokens of its tokenizer. A recipe leaves it to the world or the data set."""
     max_length: int = 96
     text_width: int = 192
     text_layers: int = 3
@@ -207,6 +207,15 @@ class CLIP(nn.Module):
     def text_width(self) -> int:
         """Width of the states for the backbone."""
         return self.config.text_width
+
+    @property
+    def max_length(self) -> int:
+        """The largest number of tokens of a text."""
+        return self.config.max_length
+
+    def read_prompt(self, prompt: str) -> PromptReport:
+        """How each word of `prompt` is read."""
+        return read_prompt(self.tokenizer, prompt)
 
     def encode_prompts(self, prompts: Sequence[str]) -> TextStates:
         """States for the backbone, without the embeddings."""

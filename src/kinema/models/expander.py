@@ -18,7 +18,7 @@ from kinema.errors import ConfigError
 from kinema.nn.norms import LayerNorm
 from kinema.nn.transformer import TransformerBlock
 from kinema.prompts.segment import CHINESE
-from kinema.prompts.tokenizer import NUMBERS, Tokenizer
+from kinema.prompts.word_tokenizer import NUMBERS, WordTokenizer
 from kinema.prompts.words import CLAUSE_ENDS, NEGATIONS, NEGATIONS_ZH, QUOTES
 from kinema.shapes import Bool, Float
 
@@ -82,7 +82,7 @@ class Expander(nn.Module):
         self.config = config
         self.tokens = (*SPECIAL, *MARKS, *(word for word in config.words if word not in MARKS))
         self.ids = {token: index for index, token in enumerate(self.tokens)}
-        self.tokenizer = Tokenizer(config.words, max_length=10**6)
+        self.tokenizer = WordTokenizer(config.words, max_length=10**6)
         width, hidden = config.width, config.hidden
         self.embed = nn.Embedding(len(self.tokens), width)
         self.places = nn.Embedding(config.max_length, width)

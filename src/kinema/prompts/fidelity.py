@@ -12,7 +12,7 @@ from functools import cache
 
 from kinema.prompts.segment import is_chinese, pieces, segment_chinese
 from kinema.prompts.synonyms import load_synonyms
-from kinema.prompts.tokenizer import NUMBERS, other_forms
+from kinema.prompts.word_tokenizer import NUMBERS, other_forms
 from kinema.prompts.words import CLAUSE_ENDS, NEGATIONS, NEGATIONS_ZH, QUOTES
 from kinema.worlds.stage import grammar
 from kinema.worlds.stage.nouns import NOUNS

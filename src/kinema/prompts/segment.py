@@ -43,3 +43,12 @@ def segment_chinese(run: str, known: Container[str], longest: int) -> list[str]:
         follows_unknown = size == 0
         start += len(word)
     return words
+
+
+def scripts(text: str) -> frozenset[str]:
+    """The writing systems of the letters in `text`, such as "Latin", "Chinese" and "Cyrillic".
+
+    The name of a letter in the Unicode standard begins with its script.
+    """
+    names = {unicodedata.name(letter, "").partition(" ")[0] for letter in set(text) if letter.isalpha()}
+    return frozenset("Chinese" if name == "CJK" else name.capitalize() for name in names if name)

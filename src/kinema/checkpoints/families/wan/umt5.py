@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kinema.errors import ConfigError
 from kinema.models.conditioning import TextStates
+from kinema.prompts.reading import PromptReport, read_as_written
 
 REMEMBERED = 16  # prompts whose states are kept: 512 tokens of 4096 numbers are 8 MiB
 
@@ -70,6 +71,10 @@ class UMT5:
                 self._load.cache_clear()
         states = [self._states[text] for text in cleaned]
         return TextStates(torch.cat(states), tuple(len(each) for each in states))
+
+    def read_prompt(self, prompt: str) -> PromptReport:
+        """Each word is read as it is: the encoder was trained on texts of every kind."""
+        return read_as_written(prompt)
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of cleaned text, at most `max_length`."""

@@ -1,4 +1,4 @@
-"""The tokenizer: English and Chinese words to ids, one id per word.
+"""The tokenizer of a closed vocabulary: English and Chinese words to ids, one id per word.
 
 The vocabulary is the words of the world's captions, so training paired no other word with a video. A word
 outside it is read as the nearest known word, and `explain` reports it, instead of becoming a token without
@@ -6,12 +6,12 @@ meaning to the model.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kinema.errors import ModelError
 from kinema.files import read_json, write_json
+from kinema.prompts.reading import WordUse
 from kinema.prompts.segment import is_chinese, pieces, segment_chinese
 from kinema.prompts.synonyms import correct_spelling, load_synonyms, substitute
 
@@ -36,19 +36,7 @@ Captions contain "rolls" more often than "roll".
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-@dataclass(frozen=True)
-class WordUse:
-    """How one word of a prompt is read: `used` is what the model reads for it, None if it is left out."""
-
-    word: str
-    used: str | None
-    known: bool
-    """Whether the vocabulary holds the word, in this or another form ("dogs" for "dog"); also True for a
-    usable word past `max_length`.
-    """
-
-
-class Tokenizer:
+class WordTokenizer:
     """Words to ids and back.
 
     The ids are `<pad>` 0, `<bos>` 1, `<eos>` 2, then the vocabulary in sorted order.
@@ -131,7 +119,7 @@ class Tokenizer:
         write_json(path, content)
 
     @classmethod
-    def load(cls, path: Path) -> "Tokenizer":
+    def load(cls, path: Path) -> "WordTokenizer":
         """The tokenizer of a `tokenizer.json`.
 
         Raises `ModelError` if the file is missing or has another format.
@@ -152,9 +140,9 @@ class Tokenizer:
             raise ModelError(f"{path}: the tokens are not {', '.join(SPECIAL)} and then sorted words")
         return tokenizer
 
-    def limited(self, words: Iterable[str]) -> "Tokenizer":
+    def limited(self, words: Iterable[str]) -> "WordTokenizer":
         """A tokenizer with the same ids that reads only `words` as written."""
-        return Tokenizer(self.words, max_length=self.max_length, table=self._table, understood=words)
+        return WordTokenizer(self.words, max_length=self.max_length, table=self._table, understood=words)
 
     def _read(self, piece: str) -> Iterator[WordUse]:
         """How one piece is read: a run of Chinese is segmented, anything else is one word."""

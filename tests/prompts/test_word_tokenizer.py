@@ -3,9 +3,10 @@ import json
 import pytest
 
 from kinema.errors import ModelError
+from kinema.prompts.reading import WordUse
 from kinema.prompts.segment import pieces, segment_chinese
 from kinema.prompts.synonyms import correct_spelling, load_synonyms, substitute
-from kinema.prompts.tokenizer import Tokenizer, WordUse
+from kinema.prompts.word_tokenizer import WordTokenizer
 
 WORDS = [
     "a",
@@ -39,7 +40,7 @@ TABLE = {
 
 @pytest.fixture
 def tokenizer():
-    return Tokenizer(WORDS, max_length=8, table=TABLE)
+    return WordTokenizer(WORDS, max_length=8, table=TABLE)
 
 
 def used(tokenizer, text):
@@ -53,7 +54,7 @@ def test_special_tokens_come_first_and_words_are_sorted(tokenizer):
 
 
 def test_ids_do_not_depend_on_the_order_of_the_words():
-    assert Tokenizer(WORDS).tokens == Tokenizer(reversed(WORDS)).tokens
+    assert WordTokenizer(WORDS).tokens == WordTokenizer(reversed(WORDS)).tokens
 
 
 @pytest.mark.parametrize("text", ["the fox rolls on snow", "一只狗向右滚动", "a soccer ball 向右滚动"])
@@ -114,7 +115,7 @@ def test_a_word_without_a_substitute_is_left_out_and_reported(tokenizer, word):
 
 
 def test_known_chinese_is_never_cut_by_the_synonyms():
-    tokenizer = Tokenizer(["白", "狗熊", "白狗"], table={"白狗熊": ("白狗",)})
+    tokenizer = WordTokenizer(["白", "狗熊", "白狗"], table={"白狗熊": ("白狗",)})
     assert used(tokenizer, "白狗熊") == ["白狗"]
     assert used(tokenizer, "白狗狗熊") == ["白狗", "狗熊"]
 
@@ -129,7 +130,7 @@ def test_words_past_the_longest_length_are_left_out_and_reported(tokenizer):
 
 def test_a_saved_tokenizer_comes_back(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer.json")
-    loaded = Tokenizer.load(tmp_path / "tokenizer.json")
+    loaded = WordTokenizer.load(tmp_path / "tokenizer.json")
     assert (loaded.tokens, loaded.max_length) == (tokenizer.tokens, tokenizer.max_length)
 
 
@@ -156,7 +157,7 @@ def test_a_file_that_is_no_tokenizer_is_an_error_that_names_it(tmp_path, content
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
     with pytest.raises(ModelError, match=message) as error:
-        Tokenizer.load(path)
+        WordTokenizer.load(path)
     assert str(path) in str(error.value)
 
 
@@ -186,12 +187,12 @@ def test_the_shipped_synonyms_are_readable_and_small():
 
 
 def test_a_limited_tokenizer_keeps_its_ids_and_reads_the_rest_as_unknown(tmp_path):
-    whole = Tokenizer(["rocket", "puppy", "dog", "rises"], table={"puppy": ("dog",)})
+    whole = WordTokenizer(["rocket", "puppy", "dog", "rises"], table={"puppy": ("dog",)})
     limited = whole.limited(["dog", "rises"])
     assert limited.encode("dog rises") == whole.encode("dog rises")
     assert limited.explain("puppy") == (WordUse("puppy", "dog", False),)
     limited.save(tmp_path / "tokenizer.json")
-    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    again = WordTokenizer.load(tmp_path / "tokenizer.json")
     assert (again.tokens, again.understood) == (whole.tokens, ("dog", "rises"))
 
 
