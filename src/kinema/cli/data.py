@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,7 @@ def build(arguments: argparse.Namespace) -> None:
     An interrupted build continues when it is called again with the same arguments. At the end it prints the
     funnel: how many clips each step removed, and why.
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     from kinema.data.curation import build as building
     from kinema.data.curation import engine as engines
 

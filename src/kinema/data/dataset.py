@@ -1,10 +1,10 @@
 """A data set on disk: what `kinema data build` writes and training reads.
 
-    dataset.json                 schema version, recipe and steps of the build, hash of the VAE, names of
-    tables and shards clips-<hash>.parquet         one row per clip, kept or dropped: origin, scores, reason,
-    captions, location of its latents sources-<hash>.parquet       one row per file, used or quarantined: its
-    header, and why it is not used shards/<hash>.safetensors    latents of some clips by key, float16 (z, lf,
-    lh, lw)
+    dataset.json                 schema version, recipe and steps of the build, hash of the VAE, file names
+    clips-<hash>.parquet         a row per clip, kept or dropped: origin, scores, reason, captions, its shards
+    sources-<hash>.parquet       a row per file, used or quarantined: its header, and why it is not used
+    shards/<hash>.safetensors    latents of some clips by key, float16 (z, lf, lh, lw)
+    pixels/<hash>.safetensors    frames of some clips by key, uint8 (f, h, w, 3); optional
 
 Only dataset.json is ever replaced. The files that it names are written before it, under names that contain
 their hash.
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -29,8 +29,23 @@ from kinema.files import read_json
 SCHEMA_VERSION = 1
 CARD = "dataset.json"
 SHARDS = "shards"
+PIXELS = "pixels"
 OPEN_SHARDS = 16
 """Largest number of shards that a reader keeps open."""
+
+
+class ShardKind(NamedTuple):
+    """What shards hold: its name, their folder, and the columns of a clip's key and shard."""
+
+    name: str
+    folder: str
+    key: str
+    shard: str
+
+
+LATENT_SHARDS = ShardKind("latents", SHARDS, "latents_key", "shard")
+PIXEL_SHARDS = ShardKind("pixels", PIXELS, "pixels_key", "pixels_shard")
+SHARD_KINDS = (LATENT_SHARDS, PIXEL_SHARDS)
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,8 @@ class ClipRow:
     shard: str = ""
     caption_log: str = "{}"
     scores: str = "{}"
+    pixels_key: str = ""
+    pixels_shard: str = ""
 
     @property
     def is_kept(self) -> bool:
@@ -155,7 +172,7 @@ class Dataset:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.card = read_card(folder)
-        self._open: dict[str, Any] = {}
+        self._open: dict[Path, Any] = {}
 
     @cached_property
     def clips(self) -> Any:
@@ -190,14 +207,30 @@ class Dataset:
         """Normalised latents of a kept clip, float16 (z, lf, lh, lw). Raises `DataError` naming a damaged
         shard.
         """
-        name, key = self.kept["shard"][index].as_py(), self.kept["latents_key"][index].as_py()
-        path = self.folder / SHARDS / name
+        return self._slice(LATENT_SHARDS, index)[:]
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether the data set holds the pixels of its clips."""
+        return bool(self.card.get(PIXELS))
+
+    def pixels(self, index: int, *parts: slice) -> Tensor:
+        """Pixels of a kept clip, uint8 (f, h, w, 3), or of `parts` of frames, rows and columns.
+
+        Raises `DataError` naming a damaged shard.
+        """
+        return self._slice(PIXEL_SHARDS, index)[parts or slice(None)]
+
+    def _slice(self, kind: ShardKind, index: int) -> Any:
+        """The array of a kept clip, of which only indexed parts are read."""
+        name, key = (self.kept[column][index].as_py() for column in (kind.shard, kind.key))
+        path = self.folder / kind.folder / name
         try:
-            if name not in self._open:
+            if path not in self._open:
                 if len(self._open) >= OPEN_SHARDS:
                     self._open.pop(next(iter(self._open)))
-                self._open[name] = safe_open(path, "pt")
-            return self._open[name].get_tensor(key)
+                self._open[path] = safe_open(path, "pt")
+            return self._open[path].get_slice(key)
         except (OSError, SafetensorError) as error:
             raise DataError(
                 f"{path} is missing or damaged ({error}): build the data set again, which writes it anew"

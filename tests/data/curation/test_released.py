@@ -22,6 +22,7 @@ SETTINGS = (
     "vae=vae",
     "clips.area=4096",
     "licence=CC0",
+    "pixels=false",  # 0.1.0 stored none
     "clips.min_frames=5",
     "clips.max_frames=13",
     "captions.writer=file",

@@ -18,7 +18,7 @@
     engine.py            step functions in child processes with deadlines
     ray_engine.py        the same on several machines; the only file that imports ray
     store.py             stored results by content
-    latent_store.py      latents, in the store or in shards
+    array_store.py       latents and pixels, in the store or in shards
     funnel.py            how many files and clips remain after each step
     report.py            an HTML page about a data set
     validate.py          checks of a finished data set

@@ -7,10 +7,10 @@ stored as soon as it is done (`store`); what follows from rows alone is computed
 from pathlib import Path
 
 from kinema.data.curation import plug_ins
+from kinema.data.curation.array_store import ArrayStore
 from kinema.data.curation.context import BuildContext, DatasetVAE, ErrorBudget, Progress
 from kinema.data.curation.engine import Engine, Pool
 from kinema.data.curation.funnel import Funnel, count_funnel
-from kinema.data.curation.latent_store import LatentStore
 from kinema.data.curation.recipe import DataRecipe
 from kinema.data.curation.sources import find_files
 from kinema.data.curation.steps.analyze import analyze_files
@@ -22,7 +22,7 @@ from kinema.data.curation.steps.probe import probe_files
 from kinema.data.curation.steps.score import score_clips
 from kinema.data.curation.steps.write import write_dataset
 from kinema.data.curation.store import Store, only_builder
-from kinema.data.dataset import parquet
+from kinema.data.dataset import SHARD_KINDS, parquet
 from kinema.errors import DataError
 
 
@@ -67,10 +67,10 @@ def build(
         clips = drop_duplicates(clips, signatures, recipe.dedup)
         clips, writer = add_captions(context, clips, sources)
         clips = score_clips(context, clips, sources)
-        latents = LatentStore(out, context.store)
-        clips, sources = encode_clips(context, clips, sources, latents)
+        stores = [ArrayStore(out, context.store, kind) for kind in SHARD_KINDS]
+        clips, sources = encode_clips(context, clips, sources, stores)
         funnel = count_funnel(len(files), sources, clips)
-        write_dataset(context, sources, clips, latents, writer, funnel)
+        write_dataset(context, sources, clips, stores, writer, funnel)
 
     if not any(clip.is_kept for clip in clips):
         raise DataError(f"no clip of {path} is kept:\n" + "\n".join(funnel.lines()))

@@ -273,6 +273,8 @@ class DataRecipe:
     device: str = "auto"
     side: int = 256
     """Longest side, in pixels, of the frames that are analyzed."""
+    pixels: bool = True
+    """Whether the data set also holds the pixels of its clips, which a VAE and a CLIP are trained on."""
     cuts: CutSettings = field(default_factory=CutSettings)
     clips: ClipSettings = field(default_factory=ClipSettings)
     filters: FilterSettings = field(default_factory=FilterSettings)

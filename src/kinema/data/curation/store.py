@@ -6,7 +6,7 @@ A build that was killed finds every finished result, and a changed input or sett
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,11 @@ class Store:
     def has_array(self, kind: str, key: str) -> bool:
         """Whether an array of that key is stored."""
         return self._path(kind, key, ".npy").exists()
+
+    def remove_arrays(self, kind: str, keys: Iterable[str]) -> None:
+        """Remove the arrays of these keys that are stored."""
+        for key in keys:
+            self._path(kind, key, ".npy").unlink(missing_ok=True)
 
     def remove(self, kind: str) -> None:
         """Remove all results of a kind."""

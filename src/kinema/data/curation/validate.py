@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kinema.data.dataset import SHARDS, Dataset
+from kinema.data.dataset import SHARD_KINDS, SHARDS, Dataset
 from kinema.errors import DataError
 from kinema.files import sha256_of
 
@@ -33,20 +33,19 @@ def dataset_problems(folder: Path) -> Iterator[str]:
         if count > 1:
             yield f"error: clip {key} is in the table {count} times"
 
-    damaged = {
-        name for name, digest in dataset.card["shards"].items() if not _is_intact(folder, name, digest)
-    }
-    for name in sorted(damaged):
-        yield (
-            f"error: {folder / SHARDS / name} is missing or damaged: build the data set again, which "
-            "writes it anew"
-        )
-    yield from _latent_problems(dataset, kept, damaged)
+    damaged: set[Path] = set()
+    for kind in SHARD_KINDS:
+        digests = dataset.card.get(kind.folder, {})
+        for path in sorted(folder / kind.folder / name for name in digests):
+            if not path.is_file() or sha256_of(path) != digests[path.name]:
+                damaged.add(path)
+                yield f"error: {path} is missing or damaged: build the data set again, which writes it anew"
 
-    named = {row["shard"] for row in kept}
-    for path in sorted((folder / SHARDS).glob("*.safetensors")):
-        if path.name not in named:
-            yield f"warning: {path} belongs to no clip; build again to remove it"
+        named = {row.get(kind.shard) for row in kept}
+        for path in sorted((folder / kind.folder).glob("*.safetensors")):
+            if path.name not in named:
+                yield f"warning: {path} belongs to no clip; build again to remove it"
+    yield from _latent_problems(dataset, kept, damaged)
 
     yield from _caption_problems([json.loads(row["captions"]) for row in kept])
     num_unlicensed = sum(row["licence"] == "unknown" for row in kept)
@@ -54,16 +53,11 @@ def dataset_problems(folder: Path) -> Iterator[str]:
         yield f"warning: {num_unlicensed} clips have no licence; set licence, or name it in a sidecar"
 
 
-def _is_intact(folder: Path, shard: str, digest: str) -> bool:
-    path = folder / SHARDS / shard
-    return path.is_file() and sha256_of(path) == digest
-
-
-def _latent_problems(dataset: Dataset, kept: list[dict[str, Any]], damaged: set[str]) -> Iterator[str]:
+def _latent_problems(dataset: Dataset, kept: list[dict[str, Any]], damaged: set[Path]) -> Iterator[str]:
     """Problems of single clips and of the distribution of latents; clips of damaged shards are skipped."""
     sampled: list[torch.Tensor] = []
     for index, row in enumerate(kept):
-        if row["shard"] in damaged:
+        if dataset.folder / SHARDS / row["shard"] in damaged:
             continue
 
         label = f"clip {row['clip_id']} ({row['name']} at {row['start_s']:.2f} s)"

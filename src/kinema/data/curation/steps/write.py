@@ -7,17 +7,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file, save_file
-
 from kinema.config import to_dict
+from kinema.data.curation.array_store import ArrayStore
 from kinema.data.curation.context import BuildContext
 from kinema.data.curation.funnel import Funnel
-from kinema.data.curation.latent_store import LatentStore
 from kinema.data.curation.steps import analyze, encode, score
 from kinema.data.dataset import (
     CARD,
+    LATENT_SHARDS,
     SCHEMA_VERSION,
-    SHARDS,
+    SHARD_KINDS,
     ClipRow,
     Row,
     SourceRow,
@@ -34,7 +33,7 @@ def write_dataset(
     context: BuildContext,
     sources: Sequence[SourceRow],
     clips: Sequence[ClipRow],
-    latents: LatentStore,
+    stores: Sequence[ArrayStore],
     writer: Mapping[str, Any],
     funnel: Funnel,
 ) -> None:
@@ -43,7 +42,7 @@ def write_dataset(
     `writer` identifies the writer of captions. Raises `OutputError` if a file cannot be written.
     """
     out, recipe = context.out, context.recipe
-    rows, shards = _write_shards(context, clips, latents)
+    rows, shards = _write_shards(context, clips, stores)
     tables = {
         "clips": _write_table(out, "clips", rows, ClipRow),
         "sources": _write_table(out, "sources", sources, SourceRow),
@@ -51,7 +50,10 @@ def write_dataset(
     card = {
         "schema_version": SCHEMA_VERSION,
         "tables": tables,
-        "shards": {name: sha256_of(out / SHARDS / name) for name in shards},
+        **{
+            kind.folder: {name: sha256_of(out / kind.folder / name) for name in names}
+            for kind, names in zip(SHARD_KINDS, shards)
+        },
         "num_clips": sum(clip.is_kept for clip in clips),
         "recipe": to_dict(recipe),
         "vae": {"name": recipe.vae, "weights": context.vae.weights},
@@ -60,45 +62,41 @@ def write_dataset(
     }
     write_json(out / CARD, card)
 
-    _remove_unnamed(out, {*shards, *tables.values()})
-    latents.clear()
+    _remove_old_tables(out, set(tables.values()))
+    for store, names in zip(stores, shards):
+        store.remove_others(names)
 
 
 def _write_shards(
-    context: BuildContext, clips: Sequence[ClipRow], latents: LatentStore
-) -> tuple[list[ClipRow], list[str]]:
-    """The rows with shard and latent sizes of the kept clips, and the file names of the shards."""
+    context: BuildContext, clips: Sequence[ClipRow], stores: Sequence[ArrayStore]
+) -> tuple[list[ClipRow], list[list[str]]]:
+    """The rows with shards and latent sizes of the kept clips, and the file names of the shards of each
+    store.
+    """
     rows = list(clips)
     kept = [index for index, clip in enumerate(clips) if clip.is_kept]
     size = context.recipe.work.shard_clips
     starts = range(0, len(kept), size)
-    shards = []
+    shards: list[list[str]] = [[] for _ in stores]
 
     for done, start in enumerate(starts, 1):
         indices = kept[start : start + size]
-        keys = [clips[index].latents_key for index in indices]
-        name = f"{content_key([keys])}.safetensors"
-        shapes = _write_shard(context.out / SHARDS / name, keys, latents)
-        shards.append(name)
+        for store, names in zip(stores, shards):
+            keys = [getattr(clips[index], store.kind.key) for index in indices]
+            if not all(keys):
+                continue
+            names.append(f"{content_key([keys])}.safetensors")
+            shapes = store.write_shard(names[-1], keys)
 
-        for index, (_, frames, height, width) in zip(indices, shapes):
-            rows[index] = replace(
-                clips[index], shard=name, latent_frames=frames, latent_height=height, latent_width=width
-            )
+            for index, key in zip(indices, keys):
+                rows[index] = replace(rows[index], **{store.kind.shard: names[-1]})
+                if store.kind is LATENT_SHARDS:
+                    _, frames, height, width = shapes[key]
+                    sizes = {"latent_frames": frames, "latent_height": height, "latent_width": width}
+                    rows[index] = replace(rows[index], **sizes)
         context.progress("shards", done, len(starts))
 
     return rows, shards
-
-
-def _write_shard(path: Path, keys: Sequence[str], latents: LatentStore) -> list[tuple[int, ...]]:
-    """The shapes (z, lf, lh, lw) of the latents of a shard, which is written unless it exists."""
-    if path.exists():
-        arrays = load_file(path)
-    else:
-        arrays = {key: latents.get(key) for key in keys}
-        with atomic_file(path) as partial, output_errors(path):
-            save_file(arrays, partial)
-    return [arrays[key].shape for key in keys]
 
 
 def _write_table(out: Path, name: str, rows: Sequence[Row], kind: type[Row]) -> str:
@@ -112,14 +110,9 @@ def _write_table(out: Path, name: str, rows: Sequence[Row], kind: type[Row]) -> 
     return file_name
 
 
-def _remove_unnamed(out: Path, names: set[str]) -> None:
-    """Remove the shards and tables whose file names are not in `names`."""
-    old = [
-        *(out / SHARDS).glob("*.safetensors"),
-        *out.glob("clips-*.parquet"),
-        *out.glob("sources-*.parquet"),
-    ]
-    for path in old:
+def _remove_old_tables(out: Path, names: set[str]) -> None:
+    """Remove the tables whose file names are not in `names`."""
+    for path in [*out.glob("clips-*.parquet"), *out.glob("sources-*.parquet")]:
         if path.name not in names:
             path.unlink()
 
