@@ -4,10 +4,11 @@ time per token.
 
 import pytest
 import torch
+from tests.diffusion.sampling import end
 from torch import Tensor
 
 from kinema.diffusion.canvas import Canvas, with_canvas
-from kinema.diffusion.samplers import SAMPLERS, ddim
+from kinema.diffusion.samplers import SAMPLERS
 from kinema.diffusion.schedules import SCHEDULES, Cosine, Linear, Schedule, time_grid
 
 SHAPE = (2, 3, 4, 5, 6)
@@ -40,7 +41,7 @@ def mask(seed: int = 1) -> Tensor:
 def test_known_tokens_come_back_bit_for_bit(name: str, schedule: Schedule, native: bool):
     canvas = Canvas.empty(SHAPE).paint(CLEAN, mask())
     denoise = with_canvas(network, canvas, schedule, NOISE, native=native)
-    result = canvas.finish(SAMPLERS[name](denoise, NOISE, time_grid(4), schedule, noise=draw))
+    result = canvas.finish(end(name, denoise, NOISE, time_grid(4), schedule, draw))
     where = canvas.known.expand(SHAPE)
     assert torch.equal(result[where], CLEAN[where])
     assert torch.isfinite(result).all()
@@ -55,8 +56,8 @@ def test_an_empty_canvas_changes_nothing(name: str):
     canvas, times = Canvas.empty(SHAPE), time_grid(5, shift=3.0)
     for native in (True, False):
         denoise = with_canvas(network, canvas, Linear(), NOISE, native=native)
-        painted = SAMPLERS[name](denoise, canvas.at(times[0], NOISE, Linear()), times, Linear(), noise=draw)
-        assert torch.equal(painted, SAMPLERS[name](plain, NOISE, times, Linear(), noise=draw))
+        painted = end(name, denoise, canvas.at(times[0], NOISE, Linear()), times, Linear(), draw)
+        assert torch.equal(painted, end(name, plain, NOISE, times, Linear(), draw))
         assert torch.equal(canvas.finish(painted), painted)
 
 
@@ -64,7 +65,7 @@ def test_an_empty_canvas_changes_nothing(name: str):
 def test_a_full_canvas_gives_what_was_painted(name: str):
     canvas = Canvas.empty(SHAPE).paint(CLEAN, torch.tensor(True))
     denoise = with_canvas(network, canvas, Linear(), NOISE)
-    result = SAMPLERS[name](denoise, NOISE, time_grid(5), Linear(), noise=draw)
+    result = end(name, denoise, NOISE, time_grid(5), Linear(), draw)
     torch.testing.assert_close(result, CLEAN)
     assert torch.equal(canvas.finish(result), CLEAN)
     assert canvas.first_time == 0
@@ -82,7 +83,7 @@ def test_network_sees_known_tokens_clean_at_time_zero(schedule: Schedule):
         return network(x, t)
 
     times = time_grid(5)
-    ddim(with_canvas(check, first_frame(), schedule, NOISE), NOISE, times, schedule)
+    end("ddim", with_canvas(check, first_frame(), schedule, NOISE), NOISE, times, schedule)
     assert seen == times[:-1].tolist()
 
 
@@ -96,7 +97,13 @@ def test_networks_without_a_time_per_token_see_known_tokens_at_the_current_noise
         )
         return network(x, t)
 
-    ddim(with_canvas(check, first_frame(), schedule, NOISE, native=False), NOISE, time_grid(5), schedule)
+    end(
+        "ddim",
+        with_canvas(check, first_frame(), schedule, NOISE, native=False),
+        NOISE,
+        time_grid(5),
+        schedule,
+    )
 
 
 def test_an_edited_token_waits_at_its_level_and_is_then_free():
@@ -117,7 +124,7 @@ def test_an_edited_token_waits_at_its_level_and_is_then_free():
     denoise, times = with_canvas(check, canvas, schedule, NOISE), torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
     x0 = denoise(NOISE, times[0])
     assert torch.equal(x0[inside], CLEAN[inside])
-    result = ddim(denoise, NOISE, times, schedule)
+    result = end("ddim", denoise, NOISE, times, schedule)
     torch.testing.assert_close(samples[0.5][inside], waiting[inside])
     assert not torch.allclose(samples[0.25][inside], (0.75 * CLEAN + 0.25 * NOISE)[inside])
     assert not torch.allclose(result[inside], CLEAN[inside])
@@ -133,7 +140,8 @@ def test_every_deterministic_sampler_brings_a_waiting_token_to_its_level(name: s
         reached.append(x)
         return network(x, t)
 
-    SAMPLERS[name](
+    end(
+        name,
         with_canvas(check, canvas, schedule, NOISE),
         NOISE,
         torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2, 0.0]),
@@ -155,8 +163,8 @@ def test_editing_from_its_own_level_is_sampling_from_noisy_clean():
     def plain(x: Tensor, t: Tensor) -> Tensor:
         return network(x, t.expand(SHAPE[0], 1, *SHAPE[2:]))
 
-    edited = ddim(with_canvas(network, canvas, schedule, NOISE), begin, times, schedule)
-    assert torch.equal(edited, ddim(plain, begin, times, schedule))
+    edited = end("ddim", with_canvas(network, canvas, schedule, NOISE), begin, times, schedule)
+    assert torch.equal(edited, end("ddim", plain, begin, times, schedule))
 
 
 def test_lower_levels_stay_nearer_to_the_original():
@@ -166,7 +174,11 @@ def test_lower_levels_stay_nearer_to_the_original():
         times = time_grid(20, start=start)
         x = canvas.at(times[0], NOISE, Linear())
         distances.append(
-            float((ddim(with_canvas(network, canvas, Linear(), NOISE), x, times, Linear()) - CLEAN).norm())
+            float(
+                (
+                    end("ddim", with_canvas(network, canvas, Linear(), NOISE), x, times, Linear()) - CLEAN
+                ).norm()
+            )
         )
     assert distances == sorted(distances)
 
@@ -189,15 +201,19 @@ def test_later_paint_covers_earlier_paint():
 
 def test_samples_of_a_batch_do_not_touch_one_another():
     canvas = Canvas.empty(SHAPE).paint(CLEAN, mask())
-    both = ddim(with_canvas(network, canvas, Linear(), NOISE), NOISE, time_grid(4), Linear())
+    both = end("ddim", with_canvas(network, canvas, Linear(), NOISE), NOISE, time_grid(4), Linear())
 
     def single(x: Tensor, t: Tensor) -> Tensor:
         return network(x.expand(SHAPE), t.expand(SHAPE[0], -1, -1, -1, -1))[:1]
 
     for i in range(2):
         alone = Canvas(canvas.clean[i : i + 1], canvas.known[i : i + 1], canvas.start[i : i + 1])
-        x = ddim(
-            with_canvas(single, alone, Linear(), NOISE[i : i + 1]), NOISE[i : i + 1], time_grid(4), Linear()
+        x = end(
+            "ddim",
+            with_canvas(single, alone, Linear(), NOISE[i : i + 1]),
+            NOISE[i : i + 1],
+            time_grid(4),
+            Linear(),
         )
         torch.testing.assert_close(x, both[i : i + 1])
 

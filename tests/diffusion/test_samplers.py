@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.diffusion.sampling import end
 from torch import Tensor
 
 from kinema.checkpoints.manifest import SAMPLER_NAMES
 from kinema.diffusion.samplers import (
     SAMPLERS,
     Sampler,
-    SamplerState,
+    SamplerStep,
+    Walk,
     ddim,
     ddpm,
     dpmpp_2m,
@@ -51,15 +53,13 @@ def on_path(rank: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     return alpha * MEAN + torch.sqrt(alpha**2 * STD**2 + sigma**2) * rank
 
 
-def error(sampler: Callable[..., Tensor], schedule: Schedule, times: Tensor) -> float:
+def error(sampler: Sampler, schedule: Schedule, times: Tensor) -> float:
     rank = torch.linspace(-2, 2, 9, dtype=torch.float64)
-    x = sampler(best_denoiser(MEAN, STD, schedule), on_path(rank, times[0], schedule), times, schedule)
+    x = end(sampler, best_denoiser(MEAN, STD, schedule), on_path(rank, times[0], schedule), times, schedule)
     return float((x - on_path(rank, times[-1], schedule)).abs().max())
 
 
-def order(
-    sampler: Callable[..., Tensor], schedule: Schedule, first: float, last: float, num_steps: int = 128
-) -> float:
+def order(sampler: Sampler, schedule: Schedule, first: float, last: float, num_steps: int = 128) -> float:
     """How often the error halves when the steps double."""
     grids = [torch.linspace(first, last, n + 1, dtype=torch.float64) for n in (num_steps, 2 * num_steps)]
     coarse, fine = (error(sampler, schedule, times) for times in grids)
@@ -80,9 +80,7 @@ def order(
     ],
     ids=["ddim", "euler", "heun", "dpmpp_2m", "unipc", "unipc3"],
 )
-def test_order_of_convergence_between_the_ends(
-    sampler: Callable[..., Tensor], expected: float, schedule: Schedule
-):
+def test_order_of_convergence_between_the_ends(sampler: Sampler, expected: float, schedule: Schedule):
     measured = order(sampler, schedule, 0.9, 0.2)
     assert measured > expected - 0.2
     if expected == 1:
@@ -99,25 +97,10 @@ def test_unipc_reaches_its_order_once_it_has_a_past(expected: int, schedule: Sch
         times = torch.linspace(0.9, 0.2, 7 * tenth + 1, dtype=torch.float64)
         past = [on_path(rank, t, schedule) for t in times[tenth - expected : tenth]]
         estimates = [denoise(x, t) for x, t in zip(past, times[tenth - expected : tenth])]
-        reached: list[Tensor] = []
-
-        def note(
-            i: int, x: Tensor, x0: Tensor, middle: int = 4 * tenth, reached: list[Tensor] = reached
-        ) -> None:
-            if i + 1 == middle:
-                reached.append(x)
-
-        state = SamplerState(tenth, [past[-1], *estimates])
-        unipc(
-            denoise,
-            on_path(rank, times[tenth], schedule),
-            times,
-            schedule,
-            on_step=note,
-            state=state,
-            order=expected,
-        )
-        errors.append((reached[0] - on_path(rank, times[4 * tenth], schedule)).abs().max())
+        walk = Walk(times, schedule, first_step=tenth, memory=[past[-1], *estimates])
+        steps = unipc(denoise, on_path(rank, times[tenth], schedule), walk, order=expected)
+        reached = next(step.x for step in steps if step.i + 1 == 4 * tenth)
+        errors.append((reached - on_path(rank, times[4 * tenth], schedule)).abs().max())
     assert float(torch.log2(errors[0] / errors[1])) > expected - 0.1
 
 
@@ -140,7 +123,9 @@ def test_euler_is_ddim(schedule: Schedule):
     x = torch.randn(64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     denoise = best_denoiser(MEAN, STD, schedule)
     times = time_grid(7, shift=3.0).double()
-    torch.testing.assert_close(euler(denoise, x, times, schedule), ddim(denoise, x, times, schedule))
+    torch.testing.assert_close(
+        end(euler, denoise, x, times, schedule), end(ddim, denoise, x, times, schedule)
+    )
 
 
 @pytest.mark.parametrize("schedule", ALL)
@@ -149,7 +134,7 @@ def test_euler_is_ddim(schedule: Schedule):
 def test_data_of_one_point_is_reached_in_any_number_of_steps(name: str, schedule: Schedule, num_steps: int):
     noise = torch.randn(8, generator=torch.Generator().manual_seed(0))
     point = torch.full_like(noise, 0.75)
-    x = SAMPLERS[name](lambda x, t: point, noise, time_grid(num_steps), schedule)
+    x = end(name, lambda x, t: point, noise, time_grid(num_steps), schedule)
     torch.testing.assert_close(x, point)
 
 
@@ -161,35 +146,22 @@ def test_data_of_one_point_leaves_every_step_on_the_path(name: str, schedule: Sc
     times = time_grid(6).double()
     start = schedule.alpha(times[0]) * point + schedule.sigma(times[0]) * noise
 
-    def check(i: int, x: Tensor, x0: Tensor) -> None:
-        torch.testing.assert_close(
-            x, schedule.alpha(times[i + 1]) * point + schedule.sigma(times[i + 1]) * noise
-        )
-
-    SAMPLERS[name](lambda x, t: point, start, times, schedule, on_step=check)
+    for step in SAMPLERS[name](lambda x, t: point, start, Walk(times, schedule)):
+        t = times[step.i + 1]
+        torch.testing.assert_close(step.x, schedule.alpha(t) * point + schedule.sigma(t) * noise)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_and_estimates_are_finite_and_keep_shape_and_dtype(name: str):
     x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     for schedule in (Linear(), Cosine()):
-        steps: list[int] = []
-
-        def check(i: int, x: Tensor, x0: Tensor, steps: list[int] = steps) -> None:
-            assert torch.isfinite(x).all()
-            assert x.dtype == x0.dtype == torch.float32
-            steps.append(i)
-
-        result = SAMPLERS[name](
-            best_denoiser(MEAN, STD, schedule),
-            x,
-            time_grid(5, shift=5.0),
-            schedule,
-            noise=seeded(x),
-            on_step=check,
-        )
-        assert result.shape == x.shape
-        assert steps == [0, 1, 2, 3, 4]
+        walk = Walk(time_grid(5, shift=5.0), schedule, noise=seeded(x))
+        steps = list(SAMPLERS[name](best_denoiser(MEAN, STD, schedule), x, walk))
+        assert [step.i for step in steps] == [0, 1, 2, 3, 4]
+        for step in steps:
+            assert torch.isfinite(step.x).all()
+            assert step.x.dtype == step.x0.dtype == torch.float32
+            assert step.x.shape == step.x0.shape == x.shape
 
 
 def seeded(x: Tensor) -> Callable[[int], Tensor]:
@@ -201,7 +173,7 @@ def test_ancestral_steps_have_exactly_the_marginals_of_one_point(schedule: Sched
     times = torch.tensor([1.0, 0.7, 0.4, 0.2], dtype=torch.float64)
     noise = torch.randn(100_000, dtype=torch.float64, generator=torch.Generator().manual_seed(99))
     start = schedule.alpha(times[0]) * MEAN + schedule.sigma(times[0]) * noise
-    x = ddpm(lambda x, t: torch.full_like(x, MEAN), start, times, schedule, noise=seeded(noise))
+    x = end(ddpm, lambda x, t: torch.full_like(x, MEAN), start, times, schedule, seeded(noise))
     assert float(x.mean()) == pytest.approx(float(schedule.alpha(times[-1])) * MEAN, abs=0.01)
     assert float(x.std()) == pytest.approx(float(schedule.sigma(times[-1])), rel=0.01)
 
@@ -209,7 +181,7 @@ def test_ancestral_steps_have_exactly_the_marginals_of_one_point(schedule: Sched
 @pytest.mark.parametrize("schedule", ALL)
 def test_ancestral_samples_have_the_mean_and_spread_of_the_data(schedule: Schedule):
     noise = torch.randn(20_000, generator=torch.Generator().manual_seed(99))
-    x = ddpm(best_denoiser(MEAN, STD, schedule), noise, time_grid(300), schedule, noise=seeded(noise))
+    x = end(ddpm, best_denoiser(MEAN, STD, schedule), noise, time_grid(300), schedule, seeded(noise))
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.02)
     assert float(x.std()) == pytest.approx(STD, rel=0.04)
 
@@ -221,10 +193,10 @@ def test_ancestral_sampling_asks_for_noise_in_all_steps_but_the_last():
         asked.append(step)
         return torch.zeros(3)
 
-    ddpm(lambda x, t: x, torch.zeros(3), time_grid(4), Linear(), noise=noise)
+    end(ddpm, lambda x, t: x, torch.zeros(3), time_grid(4), Linear(), noise)
     assert asked == [0, 1, 2]
     with pytest.raises(ConfigError, match="noise="):
-        ddpm(lambda x, t: x, torch.zeros(3), time_grid(4), Linear())
+        end(ddpm, lambda x, t: x, torch.zeros(3), time_grid(4), Linear())
 
 
 @pytest.mark.parametrize(("name", "calls"), [(name, 9 if name == "heun" else 5) for name in SAMPLERS])
@@ -236,7 +208,7 @@ def test_network_calls_are_as_few_as_promised_and_see_the_times_given(name: str,
         seen.append(float(t))
         return torch.zeros_like(x)
 
-    SAMPLERS[name](denoise, torch.ones(2), times, Linear(), noise=seeded(torch.ones(2)))
+    end(name, denoise, torch.ones(2), times, Linear(), seeded(torch.ones(2)))
     assert len(seen) == calls
     assert set(seen) == set(times[:-1].tolist())
 
@@ -248,33 +220,37 @@ def test_going_on_from_a_saved_state_gives_the_same_bits(name: str, stop: int):
     schedule = Linear()
     noise = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     denoise, times = best_denoiser(MEAN, STD, schedule), time_grid(8, shift=3.0)
-    whole = sampler(denoise, noise, times, schedule, noise=seeded(noise))
+    whole = end(sampler, denoise, noise, times, schedule, seeded(noise))
 
-    state, saved = SamplerState(), []
-
-    class Stop(Exception):
-        pass
-
-    def save_and_stop(i: int, x: Tensor, x0: Tensor) -> None:
-        if i == stop:
-            saved.append(x.clone())
-            raise Stop
-
-    with pytest.raises(Stop):
-        sampler(denoise, noise, times, schedule, noise=seeded(noise), on_step=save_and_stop, state=state)
-    kept = SamplerState(state.next_step, [tensor.clone() for tensor in state.tensors])
-    assert torch.equal(sampler(denoise, saved[0], times, schedule, noise=seeded(noise), state=kept), whole)
+    steps = sampler(denoise, noise, Walk(times, schedule, noise=seeded(noise)))
+    stopped = next(step for step in steps if step.i == stop)
+    walk = Walk(times, schedule, noise=seeded(noise), first_step=stop + 1, memory=stopped.memory)
+    *_, last = sampler(denoise, stopped.x, walk)
+    assert torch.equal(last.x, whole)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_times_that_do_not_fall_are_refused(name: str) -> None:
+def test_a_step_is_not_changed_by_the_steps_after_it(name: str):
+    noise = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    walk = Walk(time_grid(6), Linear(), noise=seeded(noise))
+    steps, copies = [], []
+    for step in SAMPLERS[name](best_denoiser(MEAN, STD, Linear()), noise, walk):
+        steps.append(step)
+        copies.append([tensor.clone() for tensor in tensors_of(step)])
+    for step, copied in zip(steps, copies):
+        assert all(map(torch.equal, tensors_of(step), copied))
+
+
+def tensors_of(step: SamplerStep) -> list[Tensor]:
+    return [step.x, step.x0, *step.memory]
+
+
+def test_times_that_do_not_fall_are_refused() -> None:
     for times in ([0.5], [0.0, 1.0], [1.0, 0.5, 0.5, 0.0]):
         with pytest.raises(ValueError, match="fall strictly"):
-            SAMPLERS[name](
-                lambda x, t: x, torch.zeros(2), torch.tensor(times), Linear(), noise=seeded(torch.zeros(2))
-            )
+            Walk(torch.tensor(times), Linear())
 
 
 def test_an_order_below_one_is_refused():
     with pytest.raises(ConfigError, match="order=0"):
-        unipc(lambda x, t: x, torch.zeros(2), time_grid(2), Linear(), order=0)
+        next(unipc(lambda x, t: x, torch.zeros(2), Walk(time_grid(2), Linear()), order=0))

@@ -3,14 +3,14 @@ noise.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
 from kinema.diffusion.objectives import Prediction, target, to_x0
-from kinema.diffusion.samplers import ddim, ddpm, dpmpp_2m, euler, unipc
+from kinema.diffusion.samplers import Noise, SamplerStep, Walk, ddim, ddpm, dpmpp_2m, euler, unipc
 from kinema.diffusion.schedules import DDPMTable, Linear, Schedule, time_grid
 
 diffusers = pytest.importorskip("diffusers")
@@ -42,22 +42,22 @@ def theirs(
 
 
 def ours(
-    sampler: Callable[..., Tensor],
+    sampler: Callable[..., Iterator[SamplerStep]],
     given: list[Tensor],
     x: Tensor,
     times: Tensor,
     schedule: Schedule,
     prediction: Prediction,
+    noise: Noise | None = None,
     **options,
 ) -> list[Tensor]:
     """Samples after each step of one of our samplers."""
-    queue, steps = iter(given), []
+    queue = iter(given)
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         return to_x0(prediction, next(queue), x, t, schedule)
 
-    sampler(denoise, x, times, schedule, on_step=lambda i, x, x0: steps.append(x), **options)
-    return steps
+    return [step.x for step in sampler(denoise, x, Walk(times, schedule, noise=noise), **options)]
 
 
 def assert_equal_steps(mine: list[Tensor], reference: list[Tensor], tolerance: float) -> None:

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from tests.diffusion.sampling import end
 from torch import Tensor
 
-from kinema.diffusion.samplers import ddim
 from kinema.diffusion.schedules import Linear, time_grid
 from kinema.diffusion.step_cache import CacheState, with_cache
 from kinema.errors import ConfigError
@@ -92,8 +92,8 @@ def test_a_cached_sampler_lands_near_the_full_one_with_fewer_calls():
         time_grid(50, top=0.999),
         CacheState(),
     )
-    full = ddim(pull, noise, times, Linear())
-    found = ddim(with_cache(pull, 0.01, state, last=float(times[-2])), noise, times, Linear())
+    full = end("ddim", pull, noise, times, Linear())
+    found = end("ddim", with_cache(pull, 0.01, state, last=float(times[-2])), noise, times, Linear())
     assert state.num_computed < 30
     assert (found - full).abs().max() < 0.02 * full.abs().max()
 

@@ -17,7 +17,7 @@ from kinema.diffusion.objectives import (
     to_noise,
     to_x0,
 )
-from kinema.diffusion.samplers import SAMPLERS, Denoise, Noise, OnStep, Sampler, SamplerState
+from kinema.diffusion.samplers import SAMPLERS, Denoise, Noise, Sampler, SamplerStep, Walk
 from kinema.diffusion.schedules import (
     DDPM,
     SCHEDULES,
@@ -46,13 +46,13 @@ __all__ = [
     "Linear",
     "Network",
     "Noise",
-    "OnStep",
     "Pair",
     "Prediction",
     "Sampler",
-    "SamplerState",
+    "SamplerStep",
     "Schedule",
     "TimestepSampling",
+    "Walk",
     "Weighting",
     "add_noise",
     "classifier_free",

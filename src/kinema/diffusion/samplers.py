@@ -1,19 +1,20 @@
-"""Samplers: from noise to clean samples along falling times, as pure functions over `denoise(x, t) -> x0`.
+"""Samplers: from noise to clean samples along falling times, as generators over `denoise(x, t) -> x0`.
 
 Guidance, known tokens, previews and caches wrap `denoise`. A sampler works with one scalar time and one
 network call at a time. `times` fall strictly, usually to 0 (see `time_grid`). The coefficients of a step are
 computed in double precision on the host; tensors stay in the dtype and on the device of `x`.
 
-    x = SAMPLERS["unipc"](denoise, noise, time_grid(20, shift=3.0), Linear())
+    for step in SAMPLERS["unipc"](denoise, noise, Walk(time_grid(20, shift=3.0), Linear())):
+        ...
+    sample = step.x
 
-A method is a function of `denoise`, `x` and a `Walk`, which holds the coefficients and reports every step.
-`sampler` turns it into a function with the signature of `Sampler`.
+A step holds all that the remaining ones depend on. To resume after it, give its `x` and
+`Walk(..., first_step=step.i + 1, memory=step.memory)`: the result is the same bit for bit.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import wraps
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -30,58 +31,48 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[int], Tensor]
 """Standard normal noise for the step of that index, in the shape, dtype and device of `x`."""
 
-OnStep = Callable[[int, Tensor, Tensor], None]
-"""Called after every step with its index, the new sample and the last x0. An exception ends the sampling."""
 
+@dataclass(frozen=True, eq=False)
+class SamplerStep:
+    """A step of a sampler that is done."""
 
-@dataclass
-class SamplerState:
-    """The position of a sampler in its steps. With `x` it is all that the remaining steps depend on.
-
-    A sampler updates it in place after every step, before `on_step`. To resume, pass the saved `x`, the
-    same times and the saved state: the result is the same bit for bit.
-    """
-
-    next_step: int = 0
-    tensors: list[Tensor] = field(default_factory=list)
+    i: int
+    x: Tensor
+    """The sample at `times[i + 1]`."""
+    x0: Tensor
+    """The last estimate of the clean sample."""
+    memory: tuple[Tensor, ...] = ()
+    """Earlier tensors that a multistep method needs in the next step."""
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A function in `SAMPLERS`: the sample at `times[-1]` from the sample `x` at `times[0]`.
+    """A function in `SAMPLERS`: the remaining steps of `walk` from the sample `x` at the time of the first
+    one.
 
-    Raises `ValueError` for times that do not fall strictly.
+    The `x` of the last step is the sample at `walk.times[-1]`.
     """
 
-    def __call__(
-        self,
-        denoise: Denoise,
-        x: Tensor,
-        times: Float[Tensor, "u"],
-        schedule: Schedule,
-        *,
-        noise: Noise | None = None,
-        on_step: OnStep | None = None,
-        state: SamplerState | None = None,
-    ) -> Tensor:
-        """The sample at `times[-1]`."""
+    def __call__(self, denoise: Denoise, x: Tensor, walk: "Walk") -> Iterator[SamplerStep]:
+        """The steps, in order."""
         ...
 
 
 class Walk:
-    """The remaining steps, with alpha, sigma and log SNR at every time as plain numbers, and the noise of a
-    step.
+    """The remaining steps along `times`, with alpha, sigma and log SNR at every time as plain numbers, and
+    the noise of a step.
 
-    Raises `ValueError` for times that do not fall strictly.
+    `first_step` and `memory` resume a sampler. Raises `ValueError` for times that do not fall strictly.
     """
 
     def __init__(
         self,
-        times: Tensor,
+        times: Float[Tensor, "u"],
         schedule: Schedule,
-        noise: Noise | None,
-        on_step: OnStep | None,
-        state: SamplerState | None,
+        *,
+        noise: Noise | None = None,
+        first_step: int = 0,
+        memory: Sequence[Tensor] = (),
     ) -> None:
         if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
             raise ValueError(f"times must be at least two numbers that fall strictly, not {times.tolist()}")
@@ -93,43 +84,17 @@ class Walk:
         self.log_snr = [_log(a) - _log(s) for a, s in zip(self.alpha, self.sigma)]
         self.num_steps = len(times) - 1
         self.noise = noise
-        self.state = state if state is not None else SamplerState()
-        self.on_step = on_step
+        self.first_step = first_step
+        self.memory = tuple(memory)
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         """Index and time of every remaining step."""
-        for i in range(self.state.next_step, self.num_steps):
+        for i in range(self.first_step, self.num_steps):
             yield i, self.times[i]
 
-    def finish_step(self, i: int, x: Tensor, x0: Tensor, memory: Sequence[Tensor] = ()) -> None:
-        """Record that step `i` is done, with the tensors that the next step needs, and call `on_step`."""
-        self.state.next_step, self.state.tensors = i + 1, list(memory)
-        if self.on_step is not None:
-            self.on_step(i, x, x0)
 
-
-def sampler(method: Callable[[Denoise, Tensor, Walk], Tensor]) -> Sampler:
-    """`method` as a `Sampler`."""
-
-    @wraps(method)
-    def sample(
-        denoise: Denoise,
-        x: Tensor,
-        times: Float[Tensor, "u"],
-        schedule: Schedule,
-        *,
-        noise: Noise | None = None,
-        on_step: OnStep | None = None,
-        state: SamplerState | None = None,
-    ) -> Tensor:
-        return method(denoise, x, Walk(times, schedule, noise, on_step, state))
-
-    return sample
-
-
-@sampler
-def ddpm(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
-    """Clean samples by drawing each step from the posterior q(x_s | x_t, x0) (ancestral sampling; Ho et al.
+def ddpm(denoise: Denoise, x: Tensor, walk: Walk) -> Iterator[SamplerStep]:
+    """Steps by drawing each step from the posterior q(x_s | x_t, x0) (ancestral sampling; Ho et al.
     2020, eq. 6-7).
 
     Written for any alpha and sigma as in Kingma et al. 2021, appendix A, with the smaller of the two
@@ -150,13 +115,11 @@ def ddpm(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
         x = (ratio * (s[i + 1] / s[i]) ** 2) * x + (a[i + 1] * fresh_variance / s[i] ** 2) * x0
         if s[i + 1] > 0:
             x = x + (math.sqrt(max(fresh_variance, 0.0)) * s[i + 1] / s[i]) * noise(i)
-        walk.finish_step(i, x, x0)
-    return x
+        yield SamplerStep(i, x, x0)
 
 
-@sampler
-def ddim(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
-    """Clean samples by the deterministic update of DDIM (Song et al. 2021, eq. 12 with eta = 0). Order one.
+def ddim(denoise: Denoise, x: Tensor, walk: Walk) -> Iterator[SamplerStep]:
+    """Steps by the deterministic update of DDIM (Song et al. 2021, eq. 12 with eta = 0). Order one.
 
     The noise (x - alpha x0) / sigma is kept, so the last step, to t = 0, gives x0 itself bit for bit.
     """
@@ -165,14 +128,11 @@ def ddim(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
         x0 = denoise(x, t)
         kept = s[i + 1] / s[i]
         x = kept * x + (a[i + 1] - a[i] * kept) * x0
-        walk.finish_step(i, x, x0)
-    return x
+        yield SamplerStep(i, x, x0)
 
 
-@sampler
-def euler(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
-    """Clean samples by Euler's method for the probability flow in its straight form (Liu et al. 2022). Order
-    one.
+def euler(denoise: Denoise, x: Tensor, walk: Walk) -> Iterator[SamplerStep]:
+    """Steps by Euler's method for the probability flow in its straight form (Liu et al. 2022). Order one.
 
     On any schedule u = x / (alpha + sigma) moves on the linear path at the time r = sigma / (alpha + sigma),
     with velocity (u - x0) / r. There Euler's step is DDIM's, so `euler` and `ddim` differ by rounding only;
@@ -184,14 +144,11 @@ def euler(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
         x0 = denoise(x, t)
         u = x / scale[i]
         x = scale[i + 1] * (u + (r[i + 1] - r[i]) * ((u - x0) / r[i]))
-        walk.finish_step(i, x, x0)
-    return x
+        yield SamplerStep(i, x, x0)
 
 
-@sampler
-def heun(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
-    """Clean samples by Heun's method (Karras et al. 2022, algorithm 1) in the straight form of `euler`. Order
-    two.
+def heun(denoise: Denoise, x: Tensor, walk: Walk) -> Iterator[SamplerStep]:
+    """Steps by Heun's method (Karras et al. 2022, algorithm 1) in the straight form of `euler`. Order two.
 
     Two network calls per step, but one in the step that ends at t = 0, where no velocity is defined: 2 n - 1
     in all.
@@ -207,42 +164,30 @@ def heun(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
             x0 = denoise(scale[i + 1] * ahead, walk.times[i + 1])
             ahead = u + (r[i + 1] - r[i]) * 0.5 * (velocity + (ahead - x0) / r[i + 1])
         x = scale[i + 1] * ahead
-        walk.finish_step(i, x, x0)
-    return x
+        yield SamplerStep(i, x, x0)
 
 
-@sampler
-def dpmpp_2m(denoise: Denoise, x: Tensor, walk: Walk) -> Tensor:
-    """Clean samples by DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). Order two, one network call per step.
+def dpmpp_2m(denoise: Denoise, x: Tensor, walk: Walk) -> Iterator[SamplerStep]:
+    """Steps by DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). Order two, one network call per step.
 
     Of order one are the first step, a step at an infinite log SNR (from alpha = 0 or to t = 0), and the last
     of fewer than 15 steps.
     """
-    a, s, log_snr = walk.alpha, walk.sigma, walk.log_snr
+    a, s, log_snr, memory = walk.alpha, walk.sigma, walk.log_snr, walk.memory
     for i, t in walk:
         x0 = mixed = denoise(x, t)
         h = log_snr[i + 1] - log_snr[i]
         is_short_end = i == walk.num_steps - 1 and walk.num_steps < 15
-        if walk.state.tensors and math.isfinite(log_snr[i - 1]) and math.isfinite(h) and not is_short_end:
+        if memory and math.isfinite(log_snr[i - 1]) and math.isfinite(h) and not is_short_end:
             weight = 0.5 * h / (log_snr[i] - log_snr[i - 1])
-            mixed = (1 + weight) * x0 - weight * walk.state.tensors[0]
+            mixed = (1 + weight) * x0 - weight * memory[0]
         x = (s[i + 1] / s[i]) * x - (a[i + 1] * math.expm1(-h)) * mixed
-        walk.finish_step(i, x, x0, [x0])
-    return x
+        memory = (x0,)
+        yield SamplerStep(i, x, x0, memory)
 
 
-def unipc(
-    denoise: Denoise,
-    x: Tensor,
-    times: Float[Tensor, "u"],
-    schedule: Schedule,
-    *,
-    noise: Noise | None = None,
-    on_step: OnStep | None = None,
-    state: SamplerState | None = None,
-    order: int = 2,
-) -> Tensor:
-    """Clean samples by UniPC-`order` with B(h) = e^h - 1 (Zhao et al. 2023, "bh2", predicting x0).
+def unipc(denoise: Denoise, x: Tensor, walk: Walk, *, order: int = 2) -> Iterator[SamplerStep]:
+    """Steps by UniPC-`order` with B(h) = e^h - 1 (Zhao et al. 2023, "bh2", predicting x0).
 
     Each network call is used twice: it corrects the sample at its time, then predicts the next. The order is
     lower in the first and last steps, and where a log SNR is infinite. Wan and diffusers use order 2. Raises
@@ -251,19 +196,19 @@ def unipc(
     if order < 1:
         raise ConfigError(f"order={order}: UniPC needs an order of 1 or more; 2 and 3 are usual")
 
-    walk = Walk(times, schedule, noise, on_step, state)
+    memory = walk.memory
     for i, t in walk:
         x0 = denoise(x, t)
         estimates: list[Tensor] = []
-        if walk.state.tensors:
-            before, *estimates = walk.state.tensors
+        if memory:
+            before, *estimates = memory
             x = _unified_step(walk, i - 1, before, estimates, _usable_order(walk, i - 1, order), x0)
 
         estimates = [*estimates, x0][-order:]
         corrected = x
         x = _unified_step(walk, i, corrected, estimates, _usable_order(walk, i, order))
-        walk.finish_step(i, x, x0, [corrected, *estimates])
-    return x
+        memory = (corrected, *estimates)
+        yield SamplerStep(i, x, x0, memory)
 
 
 def _usable_order(walk: Walk, i: int, order: int) -> int:
