@@ -8,14 +8,15 @@
 - Positions are three-dimensional rotations, in self-attention only. Text enters by cross-attention without a
   gate.
 - With `image_dim`, states of still images enter beside the text, with their own keys and values (Wan 2.1).
+- With `vector_dim` and `frame_vector_dim`, vectors per clip and per latent frame are added to the time
+  embedding: modulation has one row per distinct pair of time and vector.
 - The residual stream, the norms and the modulation stay in float32 whatever the dtype of the weights.
 """
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from einops import reduce
@@ -24,17 +25,18 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from kinema.errors import ConfigError, RequestError
-from kinema.models.conditioning import TextStates
+from kinema.models.conditioning import Conditioning, TextStates
 from kinema.models.dit_blocks import (
-    AttentionSegments,
-    Context,
+    Attended,
     DiTBlock,
-    EmbeddedText,
     Head,
     ImageEmbedding,
-    PreparedText,
+    Prepared,
+    cat_pairs,
+    with_padding,
 )
-from kinema.models.patches import grid_coordinates, patchify, unpatchify
+from kinema.models.patches import Patch, grid_coordinates, patchify, unpatchify
+from kinema.nn.attention import Segments
 from kinema.nn.embeddings import sinusoid
 from kinema.nn.mlp import MLP
 from kinema.nn.norms import LayerNorm, RMSNorm
@@ -92,6 +94,10 @@ class DiTConfig:
     """Width of the image states of Wan 2.1 image-to-video."""
     image_positions: int | None = None
     """Number of image states per clip, where they have learned positions."""
+    vector_dim: int | None = None
+    """Width of the vector of a clip: `Conditioning.clip_vectors`."""
+    frame_vector_dim: int | None = None
+    """Width of the vector of a latent frame."""
 
     def __post_init__(self) -> None:
         for name in POSITIVE_SIZES:
@@ -112,7 +118,7 @@ class DiTConfig:
             raise ConfigError(
                 f"image_positions={self.image_positions} needs image_dim, the width of the image states"
             )
-        for name in ("image_dim", "image_positions"):
+        for name in ("image_dim", "image_positions", "vector_dim", "frame_vector_dim"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
 
@@ -136,7 +142,12 @@ class DiTConfig:
 
 
 class DiT(nn.Module):
-    """The prediction for each token, from noisy tokens, their coordinates and times, and a prompt."""
+    """The prediction for each token, from noisy tokens, their coordinates and times, and a conditioning.
+
+    It implements `kinema.models.backbone.Backbone`.
+    """
+
+    time_per_token = True
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -146,6 +157,8 @@ class DiT(nn.Module):
         self.text_embedding = MLP(config.text_dim, d, d)
         self.time_embedding = keep_float32(MLP(config.freq_dim, d, d, "silu"))
         self.time_projection = keep_float32(nn.Linear(d, 6 * d))
+        vector_dim = (config.vector_dim or 0) + (config.frame_vector_dim or 0)
+        self.condition_embedding = keep_float32(MLP(vector_dim, d, d, "silu")) if vector_dim else None
         self.image_embedding = (
             None if config.image_dim is None else ImageEmbedding(config.image_dim, d, config.image_positions)
         )
@@ -165,6 +178,7 @@ class DiT(nn.Module):
         | Linear (also the patch embedding) | Xavier uniform, zero bias |
         | text and time embedding           | normal, std 0.02          |
         | modulation                        | normal, std 1/sqrt(d)     |
+        | last layer of the vectors' MLP    | zero                      |
         | head                              | zero                      |
 
         On the meta device nothing is drawn.
@@ -184,16 +198,52 @@ class DiT(nn.Module):
         for mlp in (self.text_embedding, self.time_embedding):
             nn.init.normal_(mlp.expand.weight, std=0.02, generator=generator)
             nn.init.normal_(mlp.project.weight, std=0.02, generator=generator)
+        if self.condition_embedding is not None:
+            nn.init.zeros_(self.condition_embedding.project.weight)
         nn.init.zeros_(self.head.projection.weight)
 
-    def embed_text(self, text: TextStates, images: TextStates | None = None) -> EmbeddedText:
-        """Text, and images if the configuration has them, in the width of the blocks.
+    @property
+    def in_channels(self) -> int:
+        """Channels of the latents and of `Conditioning.channels` together."""
+        return self.config.in_channels
 
-        `images` holds the image states of the clip of each prompt, packed like the text. Raises
-        `RequestError` for a prompt longer than `text_length`, for missing images and for images that the
-        backbone does not take.
+    @property
+    def out_channels(self) -> int:
+        """Channels of the prediction."""
+        return self.config.out_channels
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text states."""
+        return self.config.text_dim
+
+    @property
+    def patch(self) -> Patch:
+        """Latents along (lf, lh, lw) per token."""
+        return self.config.patch
+
+    def prepare(self, conditioning: Conditioning) -> Prepared:
+        """The keys and values of all blocks. Those of a clip do not depend on the other clips.
+
+        Raises `RequestError` for a prompt longer than `text_length`, for missing images and for images that
+        the backbone does not take.
         """
-        length = self.config.text_length
+        blocks = cast(Iterable[DiTBlock], self.blocks)
+        clips = [self._embed(clip) for clip in conditioning.split()]
+        keys_values = tuple(
+            tuple(map(cat_pairs, zip(*(block.cross_attention.keys_values(clip.attended) for clip in clips))))
+            for block in blocks
+        )
+        attended = tuple(Attended.cat(parts) for parts in zip(*(clip.attended for clip in clips)))
+        return Prepared(conditioning, attended, keys_values)
+
+    def prepare_text(self, text: TextStates, images: TextStates | None = None) -> Prepared:
+        """`prepare`."""
+        return self.prepare(Conditioning(text, images))
+
+    def _embed(self, conditioning: Conditioning) -> Prepared:
+        """Text and images in the width of the blocks. Raises `RequestError` as `prepare` does."""
+        text, images, length = conditioning.text, conditioning.images, self.config.text_length
         if max(text.lengths, default=0) > length:
             raise RequestError(
                 f"a prompt has {max(text.lengths)} tokens; the backbone takes text_length={length}: "
@@ -204,30 +254,22 @@ class DiT(nn.Module):
         if images is not None and self.image_embedding is None:
             raise RequestError("the backbone takes no image states: give none")
 
-        states, lengths, bias = text.states, text.lengths, None
-        if self.config.text_padding == "zeros":
-            states, lengths, bias = _with_padding(text, length)
-        embedded = self.text_embedding(states)
+        pads = self.config.text_padding == "zeros"
+        padded = with_padding(text, length) if pads else Attended(text.states, text.lengths)
+        attended = (replace(padded, rows=self.text_embedding(padded.rows)),)
+        if images is not None and self.image_embedding is not None:
+            attended += (Attended(self.image_embedding(images), images.lengths),)
+        return Prepared(conditioning, attended)
 
-        if images is None or self.image_embedding is None:
-            return EmbeddedText(embedded, None, Context(lengths, bias))
-        return EmbeddedText(embedded, self.image_embedding(images), Context(lengths, bias, images.lengths))
-
-    def prepare_text(self, text: TextStates, images: TextStates | None = None) -> PreparedText:
-        """The keys and values of all blocks for text and images. `forward` takes them in place of the text.
-
-        Raises `RequestError` as `embed_text` does.
-        """
-        embedded = self.embed_text(text, images)
-        blocks = cast(Iterable[DiTBlock], self.blocks)
-        return PreparedText(
-            tuple(block.cross_attention.keys_values(embedded) for block in blocks), embedded.context
-        )
-
-    def embed_time(self, times: Float[Tensor, " u"]) -> tuple[Float[Tensor, "u d"], Float[Tensor, "u 6 d"]]:
-        """Embeddings of times in [0, 1] for the head and for the blocks, in float32 even under autocast."""
+    def embed_time(
+        self, times: Float[Tensor, " u"], vectors: Float[Tensor, "u v"] | None = None
+    ) -> tuple[Float[Tensor, "u d"], Float[Tensor, "u 6 d"]]:
+        """Embeddings of pairs of a time in [0, 1] and a vector, for the head and for the blocks, in float32
+        even under autocast."""
         with torch.autocast(times.device.type, enabled=False):
             embedded = self.time_embedding(sinusoid(TIMESTEPS * times.float(), self.config.freq_dim))
+            if self.condition_embedding is not None:
+                embedded = embedded + self.condition_embedding(vectors)
             return embedded.float(), self.time_projection(F.silu(embedded)).float().unflatten(-1, (6, -1))
 
     def forward(
@@ -236,34 +278,37 @@ class DiT(nn.Module):
         coordinates: Int[Tensor, "n 3"],
         times: Float[Tensor, " u"],
         time_index: Int[Tensor, " n"],
-        text: TextStates | PreparedText,
+        prepared: Prepared | Conditioning,
         lengths: tuple[int, ...],
+        vectors: Float[Tensor, "u v"] | None = None,
     ) -> Float[Tensor, "n token_out"]:
         """The prediction for each token, in the order of the head: (pt, ph, pw, c).
 
         Segment i holds `lengths[i]` tokens and goes with prompt i. `coordinates` are (t, h, w) in patches.
-        Token j has the diffusion time `times[time_index[j]]`; modulation is computed for the distinct times
-        only. Raises `ValueError` when lengths, prompts and tokens do not match.
+        Token j has the diffusion time `times[time_index[j]]` and the vector `vectors[time_index[j]]`;
+        modulation is computed for the distinct pairs only. Raises `ValueError` when lengths, prompts and
+        tokens do not match.
         """
-        if sum(lengths) != len(tokens) or len(lengths) != len(text.lengths):
+        given = prepared if isinstance(prepared, Prepared) else self._embed(prepared)
+        if sum(lengths) != len(tokens) or len(lengths) != len(given.conditioning):
             raise ValueError(
-                f"{len(tokens)} tokens do not match {len(lengths)} segments with {sum(lengths)} tokens "
-                f"in all and {len(text.lengths)} prompts: give one prompt per segment and lengths that add up"
+                f"{len(tokens)} tokens do not match {len(lengths)} segments with {sum(lengths)} tokens in all "
+                f"and {len(given.conditioning)} prompts: give one prompt per segment and lengths that add up"
             )
 
-        embedded = text if isinstance(text, PreparedText) else self.embed_text(text)
-        time, time_blocks = self.embed_time(times)
+        time, time_blocks = self.embed_time(times, vectors)
         rotation = rotations(coordinates, self.config.head_dim)
-        segments = AttentionSegments.of(lengths, embedded.context, tokens.device)
+        segments = Segments.of(lengths, lengths, tokens.device)
+        cross = tuple(Segments.of(lengths, each.lengths, tokens.device, each.bias) for each in given.attended)
         x = self.patch_embedding(tokens.to(self.patch_embedding.weight.dtype)).float()
 
         for i, block in enumerate(cast(Iterable[DiTBlock], self.blocks)):
-            if isinstance(embedded, PreparedText):
-                keys_values = embedded.blocks[i]
+            if given.keys_values is None:
+                keys_values = block.cross_attention.keys_values(given.attended)
             else:
-                keys_values = block.cross_attention.keys_values(embedded)
+                keys_values = given.keys_values[i]
 
-            arguments = (x, time_blocks, time_index, rotation, keys_values, segments)
+            arguments = (x, time_blocks, time_index, rotation, segments, keys_values, cross)
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
@@ -271,98 +316,134 @@ class DiT(nn.Module):
 
         return self.head(x, time, time_index)
 
+    def predict(
+        self,
+        latents: Float[Tensor, "b c lf lh lw"],
+        t: Float[Tensor, "b 1 lf lh lw"] | Float[Tensor, " b"],
+        prepared: Prepared | Conditioning,
+        first_frame: int | Sequence[int] = 0,
+    ) -> Float[Tensor, "b out lf lh lw"]:
+        """The prediction for latents on a grid; see `Backbone.predict`.
 
-def _with_padding(
-    text: TextStates, length: int
-) -> tuple[Float[Tensor, "s d"], tuple[int, ...], Float[Tensor, " s"]]:
-    """Text states with one padding row for each prompt shorter than `length`, the new lengths, and the bias
-    of each row.
+        Heights and widths that are no multiple of the patch are padded with their edge values and cropped
+        back. Raises `ValueError` when `lf` is no multiple of the patch.
+        """
+        given = prepared if isinstance(prepared, Prepared) else self._embed(prepared)
+        conditioning = given.conditioning
+        x = latents if conditioning.channels is None else torch.cat([latents, conditioning.channels], dim=1)
+        b, _, lf, lh, lw = x.shape
+        pt, ph, pw = self.patch
+        if lf % pt:
+            raise ValueError(f"{lf} latent frames are not a multiple of {pt}, the length of a patch")
 
-    The bias of the padding row is the logarithm of the number of rows that it stands for; see `Context`.
-    """
-    rows: list[Tensor] = []
-    biases: list[float] = []
+        if t.ndim == 1:
+            t = t.view(b, 1, 1, 1, 1).expand(b, 1, lf, lh, lw)
+        pads = (0, -lw % pw, 0, -lh % ph, 0, 0)
+        if any(pads):
+            x, t = F.pad(x, pads, mode="replicate"), F.pad(t, pads, mode="replicate")
 
-    for prompt in text.states.split(text.lengths):
-        num_padding = length - len(prompt)
-        rows.append(F.pad(prompt, (0, 0, 0, min(num_padding, 1))))
-        biases += [0.0] * len(prompt)
-        if num_padding > 0:
-            biases.append(math.log(num_padding))
+        first_frames = [first_frame] * b if isinstance(first_frame, int) else first_frame
+        table = self._time_table(list(t), conditioning.split())
+        return torch.stack(self._predict(list(x), table, given, first_frames))[..., :lh, :lw]
 
-    bias = torch.tensor(biases, device=text.states.device)
-    return torch.cat(rows), tuple(len(each) for each in rows), bias
+    def predict_packed(
+        self,
+        clips: Sequence[Float[Tensor, "c _lf _lh _lw"]],
+        t: Sequence[Float[Tensor, "1 _lf _lh _lw"]],
+        conditioning: Sequence[Conditioning],
+        first_frames: Sequence[int],
+    ) -> list[Tensor]:
+        """The predictions (out, lf, lh, lw) for clips of any sizes, packed into one forward pass.
+
+        Clips do not attend to each other, so predictions and gradients equal those of one pass per clip.
+        Raises `ValueError` for a size that is no multiple of the patch.
+        """
+        inputs = []
+        for clip, own in zip(clips, conditioning, strict=True):
+            grid = clip.shape[1:]
+            if any(size % p for size, p in zip(grid, self.patch)):
+                raise ValueError(
+                    f"{' x '.join(map(str, grid))} latents are not a multiple of the patch {self.patch}"
+                )
+            inputs.append(clip if own.channels is None else torch.cat([clip, own.channels[0]]))
+
+        attended = Conditioning.cat([Conditioning(own.text, own.images) for own in conditioning])
+        return self._predict(inputs, self._time_table(t, conditioning), self._embed(attended), first_frames)
+
+    def _predict(
+        self,
+        clips: Sequence[Tensor],
+        table: tuple[Tensor, Tensor | None, Tensor],
+        prepared: Prepared,
+        first_frames: Sequence[int],
+    ) -> list[Tensor]:
+        """The predictions for clips whose sizes are multiples of the patch. `table` is a `_time_table`."""
+        tokens, coordinates = [], []
+        for clip, first in zip(clips, first_frames, strict=True):
+            _, lf, lh, lw = clip.shape
+            tokens.append(patchify(clip[None], self.patch))
+            coordinates.append(grid_coordinates(lf, lh, lw, self.patch, first, clip.device))
+
+        times, vectors, time_index = table
+        lengths = tuple(len(each) for each in tokens)
+        out = self(torch.cat(tokens), torch.cat(coordinates), times, time_index, prepared, lengths, vectors)
+        grids = [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in clips]
+        return [unpatchify(each, grid, self.patch)[0] for each, grid in zip(out.split(lengths), grids)]
+
+    def _time_table(
+        self, t: Sequence[Float[Tensor, "1 _lf _lh _lw"]], conditioning: Sequence[Conditioning]
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The distinct pairs of a time and a vector, and the index of the pair of each token.
+
+        A patch takes the largest time of its latents, and the mean vector of its frames. Raises
+        `RequestError` for vectors that are missing, of another width or not taken.
+        """
+        pt, ph, pw = self.patch
+        pattern = "1 (lf pt) (lh ph) (lw pw) -> lf (lh lw)"
+        per_token = [reduce(each, pattern, "max", pt=pt, ph=ph, pw=pw) for each in t]
+        times = torch.cat([each.flatten() for each in per_token])
+        rows = [self._vectors(own) for own in conditioning]
+        if self.condition_embedding is None:
+            distinct, time_index = times.unique(return_inverse=True)
+            return distinct, None, time_index
+
+        index, start = [], 0
+        for each, own in zip(per_token, rows, strict=True):
+            own_index = torch.arange(start, start + len(own), device=times.device)
+            index.append(own_index[:, None].expand_as(each).flatten())
+            start += len(own)
+        pairs, pair_index = torch.stack([times, torch.cat(index).to(times)], 1).unique(
+            dim=0, return_inverse=True
+        )
+        return pairs[:, 0], torch.cat(rows)[pairs[:, 1].long()], pair_index
+
+    def _vectors(self, conditioning: Conditioning) -> Float[Tensor, "m v"]:
+        """The vector of a clip, followed by that of the frame if there are any: one row for the clip, or one
+        for each of its frames of tokens."""
+        clip, frames = conditioning.clip_vectors, conditioning.frame_vectors
+        for name, given in (("vector_dim", clip), ("frame_vector_dim", frames)):
+            width, wanted = None if given is None else given.shape[-1], getattr(self.config, name)
+            if width != wanted:
+                raise RequestError(f"the backbone has {name}={wanted}; the vectors given have width {width}")
+
+        if frames is None:
+            return torch.zeros(1, 0) if clip is None else clip.float()
+        rows = reduce(frames[0].float(), "(lf pt) r -> lf r", "mean", pt=self.patch[0])
+        return rows if clip is None else torch.cat([clip.float().expand(len(rows), -1), rows], dim=1)
 
 
 def apply_to_grid(
-    dit: DiT,
-    x: Float[Tensor, "b c lf lh lw"],
-    t: Float[Tensor, "b 1 lf lh lw"] | Float[Tensor, " b"],
-    text: TextStates | PreparedText,
-    first_frame: int | Sequence[int] = 0,
-) -> Float[Tensor, "b out lf lh lw"]:
-    """The prediction of `dit` for latents on a grid, with one time for each clip or for each latent.
-
-    Heights and widths that are no multiple of the patch are padded with their edge values and cropped back. A
-    patch takes the largest time of its latents. `first_frame` (for all clips or for each) is the time
-    coordinate of the first latent: 0 for an image latent, >= 1 for a window of a longer video. Raises
-    `ValueError` when `lf` is no multiple of the patch.
-    """
-    b, _, lf, lh, lw = x.shape
-    patch = dit.config.patch
-    pt, ph, pw = patch
-    if lf % pt:
-        raise ValueError(f"{lf} latent frames are not a multiple of {pt}, the length of a patch")
-
-    pads = (0, -lw % pw, 0, -lh % ph, 0, 0)
-    if any(pads):
-        x = F.pad(x, pads, mode="replicate")
-    grid = (lf, x.shape[3], x.shape[4])
-    num_tokens = prod(grid) // prod(patch)
-
-    if t.ndim == 1:
-        times, time_index = t, torch.arange(b, device=x.device).repeat_interleave(num_tokens)
-    else:
-        t = F.pad(t, pads, mode="replicate") if any(pads) else t
-        per_token = reduce(t, "b 1 (lf pt) (lh ph) (lw pw) -> (b lf lh lw)", "max", pt=pt, ph=ph, pw=pw)
-        times, time_index = per_token.unique(return_inverse=True)
-
-    first_frames = [first_frame] * b if isinstance(first_frame, int) else first_frame
-    coordinates = torch.cat([grid_coordinates(*grid, patch, first, x.device) for first in first_frames])
-    tokens = dit(patchify(x, patch), coordinates, times, time_index, text, (num_tokens,) * b)
-    return unpatchify(tokens, grid, patch)[..., :lh, :lw]
+    dit: DiT, x: Tensor, t: Tensor, text: Any, first_frame: int | Sequence[int] = 0
+) -> Tensor:
+    """`DiT.predict`."""
+    return dit.predict(x, t, Conditioning(text) if isinstance(text, TextStates) else text, first_frame)
 
 
 def apply_to_grids(
-    dit: DiT,
-    clips: Sequence[Float[Tensor, "c _lf _lh _lw"]],
-    t: Sequence[Float[Tensor, "1 _lf _lh _lw"]],
-    text: TextStates | PreparedText,
-    first_frames: Sequence[int],
+    dit: DiT, clips: Sequence[Tensor], t: Sequence[Tensor], text: TextStates, first_frames: Sequence[int]
 ) -> list[Tensor]:
-    """The predictions (out, lf, lh, lw) for clips of any sizes, packed into one forward pass.
+    """`DiT.predict_packed`."""
+    return dit.predict_packed(clips, t, Conditioning(text).split(), first_frames)
 
-    `t` has the time of each latent; a patch takes the largest of its latents. Prompt i goes with clip i.
-    Clips do not attend to each other, so predictions and gradients equal those of one pass per clip. Raises
-    `ValueError` for a size that is no multiple of the patch.
-    """
-    patch = dit.config.patch
-    pt, ph, pw = patch
-    tokens, coordinates, times, grids = [], [], [], []
 
-    for clip, clip_times, first in zip(clips, t, first_frames, strict=True):
-        grid = (clip.shape[1], clip.shape[2], clip.shape[3])
-        if any(size % p for size, p in zip(grid, patch)):
-            raise ValueError(f"{' x '.join(map(str, grid))} latents are not a multiple of the patch {patch}")
-
-        grids.append(grid)
-        tokens.append(patchify(clip[None], patch))
-        coordinates.append(grid_coordinates(*grid, patch, first, clip.device))
-        times.append(
-            reduce(clip_times, "1 (lf pt) (lh ph) (lw pw) -> (lf lh lw)", "max", pt=pt, ph=ph, pw=pw)
-        )
-
-    distinct, time_index = torch.cat(times).unique(return_inverse=True)
-    lengths = tuple(len(each) for each in tokens)
-    out = dit(torch.cat(tokens), torch.cat(coordinates), distinct, time_index, text, lengths)
-    return [unpatchify(each, grid, patch)[0] for each, grid in zip(out.split(lengths), grids)]
+PreparedText = Prepared

@@ -1,9 +1,9 @@
-"""The parts of the DiT: attention, block and head on packed tokens, and the values that cross-attention
-reads.
+"""The parts of the DiT: attention, block and head on packed tokens, and the rows that cross-attention reads.
 
 Lengths are tuples with one entry per segment: `lengths[i]` tokens belong to clip i and go with prompt i.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinema.errors import RequestError
-from kinema.models.conditioning import TextStates
+from kinema.models.conditioning import Conditioning, TextStates
 from kinema.nn.attention import Segments, attend_within
 from kinema.nn.mlp import MLP
 from kinema.nn.norms import LayerNorm, RMSNorm
@@ -21,20 +21,14 @@ from kinema.nn.rotary import rotate
 from kinema.shapes import Complex, Float, Int
 
 KeyValuePair = tuple[Float[Tensor, "_ k dh"], Float[Tensor, "_ k dh"]]
+KeysValues = tuple[KeyValuePair, ...]
+"""Cross-attention keys and values of one block: of the text, then of the images if there are any."""
 
 
 @dataclass(frozen=True, eq=False)
-class KeysValues:
-    """Cross-attention keys and values of one block, for the text and for images if there are any."""
-
-    text: KeyValuePair
-    images: KeyValuePair | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """How the rows that cross-attention reads are cut into prompts. `bias` is added to the scores of each
-    text row.
+class Attended:
+    """Rows that cross-attention reads, text or images, in the width of the backbone, with one run of rows per
+    clip. `bias` is added to the scores of each row.
 
     With `text_padding` "zeros" all padding rows of a prompt are equal. One row with the bias log(n) stands
     for n of them, since n * exp(score) = exp(score + log(n)) in the softmax. For `text_length` 6 and a prompt
@@ -44,77 +38,57 @@ class Context:
         here:       a  b  0           with the bias  0  0  log(4)
     """
 
+    rows: Float[Tensor, "s d"]
     lengths: tuple[int, ...]
     bias: Float[Tensor, " s"] | None = None
-    image_lengths: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class EmbeddedText:
-    """Text and images in the width of the backbone, before the blocks compute their keys and values."""
-
-    text: Float[Tensor, "s d"]
-    images: Float[Tensor, "m d"] | None
-    context: Context
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Rows of each prompt."""
-        return self.context.lengths
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedText:
-    """The cross-attention keys and values of every block, computed once for all steps of a sampler."""
-
-    blocks: tuple[KeysValues, ...]
-    context: Context
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Rows of each prompt."""
-        return self.context.lengths
 
     @classmethod
-    def cat(cls, texts: "Sequence[PreparedText]") -> "PreparedText":
-        """All prompts of `texts` in order. `texts` holds at least one item, all prepared by one backbone."""
-        blocks = []
-        for per_text in zip(*(text.blocks for text in texts)):
-            text = _cat_pairs([block.text for block in per_text])
-            images = [block.images for block in per_text if block.images is not None]
-            blocks.append(KeysValues(text, _cat_pairs(images) if images else None))
-
-        contexts = [text.context for text in texts]
-        biases = [context.bias for context in contexts if context.bias is not None]
-        context = Context(
-            lengths=tuple(length for each in contexts for length in each.lengths),
-            bias=torch.cat(biases) if biases else None,
-            image_lengths=tuple(length for each in contexts for length in each.image_lengths),
-        )
-        return cls(tuple(blocks), context)
-
-
-def _cat_pairs(pairs: Sequence[KeyValuePair]) -> KeyValuePair:
-    return torch.cat([keys for keys, _ in pairs]), torch.cat([values for _, values in pairs])
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionSegments:
-    """The segments of the attentions of a block: to the clip, to its prompt and to its images."""
-
-    clip: Segments
-    text: Segments
-    images: Segments | None = None
-
-    @classmethod
-    def of(cls, lengths: tuple[int, ...], context: Context, device: torch.device) -> "AttentionSegments":
-        """For clips of `lengths` tokens, where clip i goes with prompt i of `context`."""
-        images = Segments.of(lengths, context.image_lengths, device) if context.image_lengths else None
+    def cat(cls, parts: "Sequence[Attended]") -> "Attended":
+        """The rows of all clips of `parts` in order."""
+        biases = [part.bias for part in parts if part.bias is not None]
         return cls(
-            clip=Segments.of(lengths, lengths, device),
-            text=Segments.of(lengths, context.lengths, device, context.bias),
-            images=images,
+            torch.cat([part.rows for part in parts]),
+            tuple(length for part in parts for length in part.lengths),
+            torch.cat(biases) if biases else None,
         )
+
+
+def with_padding(text: TextStates, length: int) -> Attended:
+    """The states of prompts, with one padding row for each prompt shorter than `length`.
+
+    The bias of that row is the logarithm of the number of rows that it stands for; see `Attended`.
+    """
+    rows: list[Tensor] = []
+    biases: list[float] = []
+
+    for prompt in text.states.split(text.lengths):
+        num_padding = length - len(prompt)
+        rows.append(F.pad(prompt, (0, 0, 0, min(num_padding, 1))))
+        biases += [0.0] * len(prompt)
+        if num_padding > 0:
+            biases.append(math.log(num_padding))
+
+    bias = torch.tensor(biases, device=text.states.device)
+    return Attended(torch.cat(rows), tuple(len(each) for each in rows), bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A conditioning in the width of the blocks: the text and then the images, if there are any.
+
+    `keys_values` has an entry per block. If it is None, the blocks compute it from the rows.
+    """
+
+    conditioning: Conditioning
+    attended: tuple[Attended, ...]
+    keys_values: tuple[KeysValues, ...] | None = None
+
+
+
+
+def cat_pairs(pairs: Sequence[KeyValuePair]) -> KeyValuePair:
+    """The keys and the values of all pairs in order."""
+    return torch.cat([keys for keys, _ in pairs]), torch.cat([values for _, values in pairs])
 
 
 class SelfAttention(nn.Module):
@@ -148,25 +122,24 @@ class CrossAttention(nn.Module):
             self.to_k_image, self.to_v_image = nn.Linear(d, d), nn.Linear(d, d)
             self.norm_k_image = RMSNorm(d, eps)
 
-    def keys_values(self, embedded: EmbeddedText) -> KeysValues:
-        """Keys and values of embedded text and images."""
-        keys = self.norm_k(self.to_k(embedded.text)).unflatten(-1, self.heads)
-        text = keys, self.to_v(embedded.text).unflatten(-1, self.heads)
-        if embedded.images is None:
-            return KeysValues(text)
-
-        keys = self.norm_k_image(self.to_k_image(embedded.images)).unflatten(-1, self.heads)
-        return KeysValues(text, (keys, self.to_v_image(embedded.images).unflatten(-1, self.heads)))
+    def keys_values(self, attended: Sequence[Attended]) -> KeysValues:
+        """Keys and values of the text, and of the images if there are any."""
+        text, *images = attended
+        keys = self.norm_k(self.to_k(text.rows)).unflatten(-1, self.heads)
+        pairs = [(keys, self.to_v(text.rows).unflatten(-1, self.heads))]
+        for image in images:
+            keys = self.norm_k_image(self.to_k_image(image.rows)).unflatten(-1, self.heads)
+            pairs.append((keys, self.to_v_image(image.rows).unflatten(-1, self.heads)))
+        return tuple(pairs)
 
     def forward(
-        self, x: Float[Tensor, "n d"], keys_values: KeysValues, segments: AttentionSegments
+        self, x: Float[Tensor, "n d"], keys_values: KeysValues, segments: tuple[Segments, ...]
     ) -> Float[Tensor, "n d"]:
-        """Attention of the tokens (n, d) to the text, and to the image states if there are any."""
+        """The sum of the attentions of the tokens (n, d) to the text, and to the images if there are any."""
         q = self.norm_q(self.to_q(x)).unflatten(-1, self.heads)
-        out = attend_within(q, *keys_values.text, segments.text)
-        if keys_values.images is not None:
-            assert segments.images is not None, "images have segments"
-            out = out + attend_within(q, *keys_values.images, segments.images)
+        out = attend_within(q, *keys_values[0], segments[0])
+        for pair, own in zip(keys_values[1:], segments[1:], strict=True):
+            out = out + attend_within(q, *pair, own)
         return self.to_out(out.flatten(-2))
 
 
@@ -223,19 +196,23 @@ class DiTBlock(nn.Module):
         time: Float[Tensor, "u six d"],
         time_index: Int[Tensor, " n"],
         rotation: Complex[Tensor, "n half_dh"],
+        segments: Segments,
         keys_values: KeysValues,
-        segments: AttentionSegments,
+        cross_segments: tuple[Segments, ...],
     ) -> Float[Tensor, "n d"]:
-        """The tokens (n, d) after attention, cross-attention and MLP, each added to its input."""
+        """The tokens (n, d) after attention, cross-attention and MLP, each added to its input.
+
+        `segments` are the clips, `cross_segments` those of each entry of `keys_values`.
+        """
         dtype = self.mlp.expand.weight.dtype
         shift_self, scale_self, gate_self, shift_mlp, scale_mlp, gate_mlp = (
             self.modulation.float() + time
         ).unbind(1)
 
         hidden = _modulate(self.norm_self(x), shift_self, scale_self, time_index).to(dtype)
-        x = x + self.self_attention(hidden, rotation, segments.clip) * _per_token(gate_self, time_index)
+        x = x + self.self_attention(hidden, rotation, segments) * _per_token(gate_self, time_index)
 
-        x = x + self.cross_attention(self.norm_cross(x).to(dtype), keys_values, segments)
+        x = x + self.cross_attention(self.norm_cross(x).to(dtype), keys_values, cross_segments)
 
         hidden = _modulate(self.norm_mlp(x), shift_mlp, scale_mlp, time_index).to(dtype)
         return x + self.mlp(hidden) * _per_token(gate_mlp, time_index)

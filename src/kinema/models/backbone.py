@@ -1,0 +1,114 @@
+"""The network that predicts noisy latents, as training and generation use it, and the table of all of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from kinema.config import from_dict
+from kinema.models.conditioning import Conditioning
+from kinema.models.dit import DiT, DiTConfig
+from kinema.models.patches import Patch
+from kinema.shapes import Float
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A module that predicts the target of diffusion (noise, x0 or velocity) from noisy latents."""
+
+    @property
+    def config(self) -> Any:
+        """The sizes, an instance of `BackboneEntry.config`."""
+        ...
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the latents and of `Conditioning.channels` together."""
+        ...
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the prediction."""
+        ...
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text states."""
+        ...
+
+    @property
+    def patch(self) -> Patch:
+        """Latents along (lf, lh, lw) per token."""
+        ...
+
+    @property
+    def time_per_token(self) -> bool:
+        """Whether every latent may have its own time. If not, all times of a clip are equal."""
+        ...
+
+    def prepare(self, conditioning: Conditioning) -> Any:
+        """What the steps of a sampler share: computed once, and given to `predict` in place of
+        `conditioning`. The predictions are the same.
+
+        Raises `RequestError` for a part that is missing, of another width or not supported.
+        """
+        ...
+
+    def predict(
+        self,
+        latents: Float[Tensor, "b c lf lh lw"],
+        t: Float[Tensor, "b 1 lf lh lw"] | Float[Tensor, " b"],
+        prepared: Any,
+        first_frame: int | Sequence[int] = 0,
+    ) -> Float[Tensor, "b out lf lh lw"]:
+        """The prediction for latents with one time in [0, 1] per clip or per latent.
+
+        `prepared` is a result of `prepare`, or a `Conditioning`. `first_frame` (of all clips, or of each) is
+        the time coordinate of the first latent: 0 for an image latent, >= 1 for a window of a longer video.
+        """
+        ...
+
+    def predict_packed(
+        self,
+        clips: Sequence[Float[Tensor, "c _lf _lh _lw"]],
+        t: Sequence[Float[Tensor, "1 _lf _lh _lw"]],
+        conditioning: Sequence[Conditioning],
+        first_frames: Sequence[int],
+    ) -> list[Tensor]:
+        """The predictions (out, lf, lh, lw) for clips of any sizes, each with its own conditioning.
+
+        They equal those of `predict` for each clip. `predict_each` is one implementation.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """One class of backbones.
+
+    `config` is a dataclass with the fields `in_channels`, `out_channels`, `text_dim` and `text_length`, which
+    the VAE and the text encoder determine; its other fields are the [model] table of a recipe.
+    """
+
+    class_name: str
+    """The class in config.json and model_index.json."""
+    config: type[Any]
+    network: type[nn.Module]
+    """The class of the module, a `Backbone`. Its argument is `config`."""
+
+    def build(
+        self, sizes: Mapping[str, Any], *, in_channels: int, out_channels: int, text_dim: int, text_length: int
+    ) -> nn.Module:
+        """A new network for these channels and texts. Raises `ConfigError` for sizes that do not fit."""
+        given = {
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "text_dim": text_dim,
+            "text_length": text_length,
+        }
+        return self.network(from_dict(self.config, {**sizes, **given}, "model"))
+
+
+BACKBONES: dict[str, BackboneEntry] = {"dit": BackboneEntry("WanTransformer3DModel", DiTConfig, DiT)}
+"""Every backbone by its name in recipes."""
