@@ -8,20 +8,18 @@ Prints a Markdown table. Slots are parsed from the caption's words by `kinema.wo
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import torch
 
 from kinema.checkpoints.manifest import load_card
 from kinema.checkpoints.shipped import SHIPPED, shipped_captioner
-from kinema.config import from_dict
 from kinema.data.curation.captioner_runner import CaptionerRunner
 from kinema.data.world_clips import draw_clips
 from kinema.evaluation.alignment import ALL_SLOTS
 from kinema.evaluation.captions import caption_accuracies
 from kinema.models.captioner import ClipFeatures, clip_features
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds import WorldConfig, make_world, with_world_table
 from kinema.worlds.stage.parse import CAPTION_SLOTS, NAMED_DIRECTIONS
 
 FORMS = ("medium", "detailed", "medium_zh", "detailed_zh")
@@ -39,8 +37,9 @@ def main() -> None:
     arguments = parser.parse_args()
     runner = CaptionerRunner.load(arguments.model)
     card = load_card(shipped_captioner() if arguments.model == SHIPPED else Path(arguments.model))
-    stage = dataclasses.replace(from_dict(StageConfig, card["recipe"]["stage"]), split=arguments.split)
-    clips = draw_clips(StageWorld(stage), f"captions-{arguments.split}", range(arguments.clips), **SHOWN)
+    trained = WorldConfig.from_table(with_world_table(card["recipe"])["world"])
+    world = make_world(trained).in_split(arguments.split)
+    clips = draw_clips(world, f"captions-{arguments.split}", range(arguments.clips), **SHOWN)
     truths = [clip.truth for clip in clips]
     most = runner.captioner.config.num_frames
     seen = [clip_features(runner.oracle, clip.frames, clip.fps, max_frames=most) for clip in clips]

@@ -27,7 +27,7 @@ from kinema.data.curation.steps.analyze import analyze
 from kinema.video import Video, scanning
 from kinema.video.reading import at_constant_rate
 from kinema.video.scanning import read_header, read_spans
-from kinema.worlds import StageWorld
+from kinema.worlds.stage import StageWorld
 
 RECIPE = DataRecipe()
 FPS = 24.0

@@ -15,7 +15,7 @@ import numpy as np
 
 from kinema.data.curation.overlay import share
 from kinema.data.world_clips import draw_clips
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.stage import StageConfig, StageWorld
 
 WORDS = [
     *("subscribe", "LIVE", "12:45", "news", "breaking", "(c)", "2024", "www.example.com"),

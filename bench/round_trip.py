@@ -3,7 +3,7 @@ matching finds.
 
     python bench/round_trip.py [--vae DIR ...] [--clips 48] [--read 24] [--generated 24] [--sheet FILE]
 
-Clips are of the held-out combinations of the model's stage. "renderer" is what
+Clips are of the held-out combinations of the model's world. "renderer" is what
 the renderer's own clips score; a row per VAE follows, and with --generated another of the model's samples of
 that many held-out prompts, decoded by that VAE. PSNRs pool the squared errors; edge energy is the standard
 deviation of the Laplacian; the score is the winning template's (0 perfect, 1 unrelated).
@@ -21,7 +21,7 @@ import torch
 import kinema
 from kinema.checkpoints.components import load_vae
 from kinema.evaluation.fidelity import Fidelity, FidelityMeter, Reference, reference_clips
-from kinema.evaluation.samples import ClipFormat, Sample, draw_samples, stage_of, world_of
+from kinema.evaluation.samples import ClipFormat, Sample, draw_samples, trained_world, world_of
 from kinema.evaluation.vae_clip_metrics import vae_round_trip
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
@@ -103,22 +103,22 @@ def main() -> None:
     arguments = read_arguments()
     torch.set_num_threads(1)
     pipeline = kinema.load(arguments.model)
-    stage = stage_of(pipeline.manifest)
+    trained = trained_world(pipeline.manifest)
     size = {"frames": arguments.frames, "height": arguments.height, "width": arguments.width}
     plan = pipeline.plan(Request("any", **size))
     clip_format = ClipFormat(plan.height, plan.width, plan.frames, plan.fps)
-    world = world_of(stage, "held_out")
+    world = world_of(trained, "held_out")
     others = {str(folder): load_vae(folder) for folder in arguments.vae}
     vaes: dict[str, VAE] = {pipeline.manifest.name: pipeline.vae} | others
 
     references = reference_clips(world, clip_format, arguments.clips)
-    table = Table(stage.noun_names, arguments.read)
+    table = Table(trained.slots["noun"], arguments.read)
     table.add("renderer", (reference.frames for reference in references), references)
     for name, vae in vaes.items():
         table.add(f"round trip, {name}", (vae_round_trip(vae, one.frames) for one in references), references)
 
     if arguments.generated:
-        samples = draw_samples(stage, "held_out", arguments.generated, clip_format)
+        samples = draw_samples(trained, "held_out", arguments.generated, clip_format)
         latents = sampled(pipeline, samples, size)
         asked = reference_clips(world, clip_format, arguments.generated)
         for name, vae in vaes.items():

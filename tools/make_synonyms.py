@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from kinema.prompts.segment import pieces
 from kinema.prompts.word_tokenizer import other_forms
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.stage import StageConfig, StageWorld
 from kinema.worlds.stage.nouns import NOUNS
 
 MIN_COSINE = 0.6
@@ -74,7 +74,7 @@ def main() -> None:
         for word in (model / "vocab.txt").read_text(encoding="utf-8").split()
         if word.isascii() and word.isalpha() and len(word) >= 3
     ]
-    known = {piece for word in StageWorld(StageConfig()).vocabulary().words for piece in pieces(word)}
+    known = {piece for word in StageWorld(StageConfig()).words for piece in pieces(word)}
     nouns = {word: noun.name for noun in NOUNS.values() for word in noun.words}
     targets = nouns | {verb: verb for verb in VERBS.split()}
     targets |= {name: phrase for phrase, names in SETTINGS.items() for name in names.split(", ")}

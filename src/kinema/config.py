@@ -1,19 +1,45 @@
 """Configurations: frozen dataclasses, read strictly from TOML files and command-line overrides.
 
 A file contains only differences: `base = "dit.toml"` names the file in the same folder that it extends.
+A dataclass with `from_table` and `to_table` has a table of another form than its fields.
 """
 
 import dataclasses
+import functools
 import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from kinema.errors import ConfigError
 from kinema.registry import unknown
 
 C = TypeVar("C")
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What `Annotated` states about a field that a user sets: its help text, and for the command line the
+    name of its value and of its flag (None: the field's name)."""
+
+    help: str
+    metavar: str | None = None
+    limits: tuple[float, float] | None = None
+    """Smallest and largest value."""
+    flag: str | None = None
+
+
+@functools.cache
+def options_of(cls: type) -> dict[str, tuple[Any, Option]]:
+    """The type, without None, and the `Option` of every field of a dataclass that has one."""
+    found = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        if get_origin(hint) is Annotated:
+            kind, option = get_args(hint)
+            is_optional = type(None) in get_args(kind)
+            found[name] = (get_args(kind)[0] if is_optional else kind, option)
+    return found
 
 
 def read_toml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -107,6 +133,8 @@ def to_dict(config: Any) -> dict[str, Any]:
     """
 
     def plain(value: Any) -> Any:
+        if hasattr(value, "to_table"):
+            return plain(value.to_table())
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {
                 f.name: plain(v)
@@ -138,7 +166,8 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         if isinstance(value, kind):  # type: ignore[arg-type]
             return value
         if isinstance(value, Mapping):
-            return from_dict(kind, value, where)  # type: ignore[arg-type]
+            read = getattr(kind, "from_table", functools.partial(from_dict, kind))
+            return read(value, where)
     elif origin is tuple and isinstance(value, (list, tuple)):
         return _tuple(options, value, where)
     elif origin in (dict, Mapping) and isinstance(value, Mapping):

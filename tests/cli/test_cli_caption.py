@@ -6,7 +6,7 @@ import pytest
 
 from kinema.cli.main import main
 from kinema.video import Video, save_image
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.stage import StageConfig, StageWorld
 from kinema.worlds.stage.parse import grade_caption
 
 NOUNS = ("penguin", "rocket", "car")

@@ -12,7 +12,7 @@ from kinema.errors import ConfigError, TrainingError
 from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE, VAEConfig
 from kinema.models.vae_conditioning import encode_conditioning
-from kinema.worlds import WORLDS, StageConfig
+from kinema.worlds.stage import StageConfig, StageWorld
 
 STAGE = StageConfig(nouns=4, max_objects=1, cameras=("still",))
 DATA = LatentData(
@@ -39,7 +39,7 @@ def shifted(vae: VAE) -> VAE:
 
 @pytest.fixture
 def cache(tmp_path) -> LatentCache:
-    cache = LatentCache(tmp_path, make_vae(0), WORLDS["stage"](STAGE), STAGE, DATA)
+    cache = LatentCache(tmp_path, make_vae(0), StageWorld(STAGE), DATA)
     cache.fill(torch.device("cpu"))
     return cache
 
@@ -69,15 +69,15 @@ def test_tails_are_encoded_behind_their_mirror_image(cache):
 def test_latents_in_bf16_have_a_folder_of_their_own_and_are_near_those_in_fp32(cache, tmp_path):
     half = make_vae(0)
     half.precision = "bf16"
-    other = LatentCache(tmp_path, half, cache.world, STAGE, DATA)
-    assert other.folder != cache.folder
+    other = LatentCache(tmp_path, half, cache.world, DATA)
+    assert other.shards.folder != cache.shards.folder
     other.fill(torch.device("cpu"))
     one, near = cache.load("images", 0).latents.float(), other.load("images", 0).latents.float()
     assert 0 < (one - near).square().mean() < 1e-3 * one.square().mean()  # 30 dB
 
 
 def test_only_what_is_missing_is_made_again(cache):
-    paths = sorted(cache.folder.iterdir())
+    paths = sorted(cache.shards.folder.iterdir())
     before = {path: path.stat().st_mtime_ns for path in paths}
     paths[0].unlink()
     cache.fill(torch.device("cpu"))
@@ -85,23 +85,33 @@ def test_only_what_is_missing_is_made_again(cache):
 
 
 def test_a_worker_process_draws_the_same_clips(cache, tmp_path):
-    ahead = LatentCache(tmp_path / "ahead", cache.vae, cache.world, STAGE, DATA)
+    ahead = LatentCache(tmp_path / "ahead", cache.vae, cache.world, DATA)
     ahead.fill(torch.device("cpu"), num_workers=1)
-    assert ahead.folder.name == cache.folder.name
-    for path in cache.folder.iterdir():
-        assert (ahead.folder / path.name).read_bytes() == path.read_bytes()
+    assert ahead.shards.folder.name == cache.shards.folder.name
+    for path in cache.shards.folder.iterdir():
+        assert (ahead.shards.folder / path.name).read_bytes() == path.read_bytes()
 
 
 def test_another_vae_or_world_has_another_folder(cache, tmp_path):
-    other_vae = LatentCache(tmp_path, make_vae(1), cache.world, STAGE, DATA)
-    other_mean = LatentCache(tmp_path, shifted(cache.vae), cache.world, STAGE, DATA)
+    other_vae = LatentCache(tmp_path, make_vae(1), cache.world, DATA)
+    other_mean = LatentCache(tmp_path, shifted(cache.vae), cache.world, DATA)
     other_stage = StageConfig(nouns=5, max_objects=1, cameras=("still",))
-    other_world = LatentCache(tmp_path, cache.vae, WORLDS["stage"](other_stage), other_stage, DATA)
-    assert len({cache.folder, other_vae.folder, other_mean.folder, other_world.folder}) == 4
+    other_world = LatentCache(tmp_path, cache.vae, StageWorld(other_stage), DATA)
+    assert (
+        len(
+            {
+                cache.shards.folder,
+                other_vae.shards.folder,
+                other_mean.shards.folder,
+                other_world.shards.folder,
+            }
+        )
+        == 4
+    )
 
 
 def test_a_damaged_shard_is_named(cache):
-    path = next(cache.folder.glob("images-32x32-*"))
+    path = next(cache.shards.folder.glob("images-32x32-*"))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(TrainingError, match=path.name):
         cache.load("images", 0)
@@ -147,5 +157,5 @@ def test_captions_are_drawn_by_their_shares():
 
 
 def test_pixels_survive_the_way_to_the_network_and_back():
-    clip = draw_clips(WORLDS["stage"](STAGE), "x", [3], height=32, width=32, num_frames=2)[0]
+    clip = draw_clips(StageWorld(STAGE), "x", [3], height=32, width=32, num_frames=2)[0]
     assert (to_uint8(to_tensor([clip])[0]) == clip.frames).all()

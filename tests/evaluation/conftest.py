@@ -11,8 +11,7 @@ from kinema.checkpoints.folders import save_model
 from kinema.checkpoints.manifest import load_manifest
 from kinema.config import to_dict
 from kinema.models.oracle import SLOTS, Oracle, OracleConfig, Reading
-from kinema.training.tasks.oracle import slots_of
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.stage import StageConfig, StageWorld
 
 STAGE = StageConfig(
     nouns=8,
@@ -23,23 +22,18 @@ STAGE = StageConfig(
 
 
 @pytest.fixture(scope="session")
-def stage() -> StageConfig:
-    return STAGE
+def stage() -> StageWorld:
+    return StageWorld(STAGE)
 
 
 @pytest.fixture(scope="session")
 def stage_model(model_folder, tmp_path_factory):
     """The tiny random model, said to have been trained on a small stage."""
     folder = tmp_path_factory.mktemp("stage") / "tiny"
-    words = StageWorld(STAGE).vocabulary()
-    vocabulary = {
-        name: tuple(getattr(words, name))
-        for name in ("nouns", "verbs", "grounds", "skies", "cameras", "directions", "sizes")
-    }
     manifest = dataclasses.replace(
         load_manifest(model_folder),
-        vocabulary=vocabulary,
-        card={"dit": {"recipe": {"stage": to_dict(STAGE)}}},
+        vocabulary=StageWorld(STAGE).vocabulary,
+        card={"dit": {"recipe": {"world": {"name": "stage", **to_dict(STAGE)}}}},
         sha256={},
     )
     save_model(
@@ -57,7 +51,7 @@ def stage_model(model_folder, tmp_path_factory):
 def untrained_oracle(tmp_path_factory):
     """The folder of an oracle that has seen nothing."""
     torch.manual_seed(0)
-    slots = slots_of(StageWorld(STAGE).vocabulary(), 1)
+    slots = StageWorld(STAGE).slots
     folder = tmp_path_factory.mktemp("oracle") / "untrained"
     save_component(folder, Oracle(OracleConfig(slots, width=8, short_side_px=32)), dtype=torch.bfloat16)
     return folder

@@ -8,7 +8,7 @@ from kinema.errors import RequestError
 from kinema.evaluation.fidelity import FidelityMeter, edge_energy, reference_clips
 from kinema.evaluation.samples import ClipFormat
 from kinema.evaluation.templates import Allowed, allowed_by, match
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.stage import StageConfig, StageWorld
 from kinema.worlds.stage.sprites import composite, sprite
 
 NOUNS = ("penguin", "car", "rocket", "frog", "soccer ball")

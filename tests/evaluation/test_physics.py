@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kinema.evaluation.physics import fit_fall, fit_roll, flicker, mass_of, momentum_ratio, roll_ratio
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.stage import StageConfig, StageWorld
 from kinema.worlds.stage.physics import GRAVITY, drop
 
 TIMES = np.arange(17) / 8

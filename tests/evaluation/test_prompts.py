@@ -11,8 +11,7 @@ from kinema.errors import ModelError, OutputError, RequestError
 from kinema.evaluation import PromptsConfig, evaluate_prompts, prompts, prompts_table, write_prompts_page
 from kinema.generation.loading import load
 from kinema.models.oracle import Oracle, OracleConfig
-from kinema.training.tasks.oracle import slots_of
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.stage import StageConfig, StageWorld
 
 QUICK = PromptsConfig(prompts=2, steps=1, num_fresh=4, num_round_trips=1, num_vae_clips=1, num_clip_clips=1)
 
@@ -87,9 +86,7 @@ def test_a_folder_of_other_settings_is_refused(evaluated, pipeline, untrained_or
 
 
 def test_an_oracle_of_other_words_is_refused_before_any_work(pipeline, tmp_path):
-    slots = slots_of(
-        StageWorld(StageConfig(nouns=("duck", "bus"), max_objects=1, split="all")).vocabulary(), 1
-    )
+    slots = StageWorld(StageConfig(nouns=("duck", "bus"), max_objects=1, split="all")).slots
     torch.manual_seed(0)
     save_component(tmp_path / "oracle", Oracle(OracleConfig(slots, width=8, short_side_px=32)))
     with pytest.raises(ModelError, match=r"cannot read what tiny knows: noun .*rocket.*--oracle"):

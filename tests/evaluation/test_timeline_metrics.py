@@ -4,6 +4,7 @@ A folder goes on where it stopped.
 """
 
 import json
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,7 @@ from kinema.evaluation import (
     timeline_table,
     write_timeline_page,
 )
-from kinema.evaluation.samples import stage_of, world_of
+from kinema.evaluation.samples import trained_world, world_of
 from kinema.evaluation.timeline_cases import (
     GAP,
     KNOWN,
@@ -36,7 +37,6 @@ from kinema.generation.conditioning.tasks import TaskRequest
 from kinema.generation.loading import load
 from kinema.generation.request import Request
 from kinema.models.oracle import SLOTS, Reading
-from kinema.worlds import StageWorld
 
 SIZE: dict[str, Any] = {"width": 48, "height": 32}
 QUICK = TimelineConfig(cases=2, long_seconds=4, steps=1, **SIZE)
@@ -49,7 +49,7 @@ def pipeline(stage_model):
 
 @pytest.fixture(scope="module")
 def world(pipeline):
-    return world_of(stage_of(pipeline.manifest), "seen")
+    return world_of(trained_world(pipeline.manifest), "seen")
 
 
 @pytest.fixture(scope="module")
@@ -73,25 +73,26 @@ class TruthReader:
 @pytest.fixture
 def rolling(untrained_oracle, stage):
     """A clip of something that rolls, and an oracle that knows all of it."""
-    world = StageWorld(stage)
     seed = next(
         seed
         for seed in range(100)
-        if world.clip(seed, height=8, width=8, num_frames=2).truth["verb"] == "roll"
+        if stage.clip(seed, height=8, width=8, num_frames=2).truth["verb"] == "roll"
     )
-    clip = world.clip(seed, height=64, width=64, num_frames=17)
-    return clip, TruthReader(load_oracle(untrained_oracle).config, clip.truth)
+    clip = stage.clip(seed, height=64, width=64, num_frames=17)
+    asked = stage.named_slots(clip.truth)
+    oracle = TruthReader(load_oracle(untrained_oracle).config, clip.truth)
+    return clip, partial(timeline_metrics.measure_join, oracle=oracle, asked=asked)
 
 
 def test_the_truth_moves_as_the_truth_and_a_frozen_picture_fails(rolling):
-    clip, oracle = rolling
+    clip, measure = rolling
     known, new = [slice(0, 9)], slice(9, None)
-    true = timeline_metrics.measure_join(clip.frames, clip, known, new, oracle, round_trip=clip.frames)
+    true = measure(clip.frames, clip, known, new, round_trip=clip.frames)
     assert true.motion_ceiling == pytest.approx(1)
     assert (true.motion, true.truth, true.kept, true.noun, true.place) == (pytest.approx(1), 0, True, True, 0)
     assert true.law  # what the renderer draws rolls without slipping
     frozen = np.concatenate([clip.frames[:9], np.repeat(clip.frames[8:9], 8, axis=0)])
-    still = timeline_metrics.measure_join(frozen, clip, known, new, oracle, round_trip=clip.frames // 2)
+    still = measure(frozen, clip, known, new, round_trip=clip.frames // 2)
     assert still.motion_ceiling == pytest.approx(
         0.5, abs=0.1
     )  # of frames of half the contrast, not of the result
@@ -99,19 +100,17 @@ def test_the_truth_moves_as_the_truth_and_a_frozen_picture_fails(rolling):
     assert not still.is_good
     flash = clip.frames.copy()
     flash[9:] = 255 - flash[9:]
-    assert timeline_metrics.measure_join(flash, clip, known, new, oracle, round_trip=clip.frames).seam > 10
+    assert measure(flash, clip, known, new, round_trip=clip.frames).seam > 10
     flash[0] += 1
-    assert not timeline_metrics.measure_join(flash, clip, known, new, oracle, round_trip=clip.frames).kept
+    assert not measure(flash, clip, known, new, round_trip=clip.frames).kept
 
 
 def test_a_join_behind_the_new_part_is_measured_there(rolling):
-    clip, oracle = rolling
+    clip, measure = rolling
     frames = clip.frames.copy()
     frames[:8] = np.roll(frames[:8], 7, axis=2)
     errors = [np.abs(a.astype(int) - b).mean() for a, b in pairwise(frames)]
-    measured = timeline_metrics.measure_join(
-        frames, clip, [slice(8, 17)], slice(0, 8), oracle, round_trip=clip.frames
-    )
+    measured = measure(frames, clip, [slice(8, 17)], slice(0, 8), round_trip=clip.frames)
     assert measured.seam == pytest.approx(errors[7] / np.median(errors))
     assert measured.blend == pytest.approx(max(errors[3:8]) / np.median(errors))
 

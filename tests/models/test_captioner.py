@@ -11,14 +11,15 @@ from kinema.checkpoints.components import load_component, save_component
 from kinema.errors import ConfigError, RequestError
 from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, ClipFeatures, clip_features
 from kinema.models.oracle import SLOTS, Oracle, OracleConfig
-from kinema.worlds import CAPTION_KEYS, StageConfig, StageWorld
+from kinema.worlds import CAPTION_KEYS
+from kinema.worlds.stage import StageConfig, StageWorld
 
 WORLD = StageWorld(StageConfig(nouns=24, split="all"))
 
 
 def captioner(**sizes) -> Captioner:
     torch.manual_seed(0)
-    words = (*WORLD.vocabulary().words, ".", ",")
+    words = (*WORLD.words, ".", ",")
     small = {"width": 32, "num_heads": 2, "num_layers": 1, "mlp_width": 32, **sizes}
     return Captioner(CaptionerConfig(words, CAPTION_KEYS, frame_width=6, whole_width=5, **small)).eval()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinema.cli.arguments import positive, size
-from kinema.config import from_dict, override
+from kinema.config import override
 from kinema.registry import lookup
 
 if TYPE_CHECKING:
@@ -72,14 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def list_worlds(arguments: argparse.Namespace) -> None:
-    """Prints every world and the vocabulary of its captions."""
-    from kinema.worlds import WORLDS
+    """Prints every world and what it can show."""
+    from kinema.worlds import WORLDS, WorldConfig, make_world
 
-    for name, world_type in WORLDS.items():
-        print(f"{name}: {(world_type.__doc__ or '').strip().splitlines()[0]}")
-        vocabulary = world_type().vocabulary()
-        for kind in ("nouns", "verbs", "grounds", "skies", "cameras", "directions", "sizes"):
-            words = getattr(vocabulary, kind)
+    for name, entry in WORLDS.items():
+        print(f"{name}: {(entry.world_class.__doc__ or '').strip().splitlines()[0]}")
+        vocabulary = make_world(WorldConfig.from_table({"name": name})).vocabulary
+        for kind, words in vocabulary.items():
             print(f"  {len(words):>3} {kind:<10} {', '.join(words)}")
 
 
@@ -88,8 +87,8 @@ def preview(arguments: argparse.Namespace) -> None:
     from kinema import video, worlds
 
     kind = lookup({key: key for key in worlds.CAPTION_KEYS}, arguments.captions, kind="caption")
-    world_type = lookup(worlds.WORLDS, arguments.world, kind="world")
-    world = world_type(from_dict(type(world_type().config), override({}, arguments.set)))
+    settings = override({"name": arguments.world}, arguments.set)
+    world = worlds.make_world(worlds.WorldConfig.from_table(settings, ""))
     out = arguments.out or Path(f"{arguments.world}.png")
     ending = lookup(video.video.ENDINGS, out.suffix.lower(), kind="video ending")
 

@@ -1,10 +1,5 @@
-"""Latents of a world's clips and images, encoded once: a folder of shards whose name says what is in it.
+"""Latents of a world's clips and images, encoded once for each VAE, world and set of sizes."""
 
-The folder is named by a hash of the VAE, the world and the sizes, so a changed VAE or world never meets old
-latents. Shards are written beside and renamed; a run that was killed makes only what is missing.
-"""
-
-import json
 import logging
 import os
 import random
@@ -15,20 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from kinema.checkpoints.tensors import vae_hash
 from kinema.config import to_dict
 from kinema.data.seeds import Batch, batches
+from kinema.data.shard_cache import Shard, ShardCache
 from kinema.data.world_clips import draw_clips
-from kinema.errors import ConfigError, TrainingError
-from kinema.files import atomic_file, content_key, output_errors
+from kinema.errors import ConfigError
 from kinema.models.pixels import from_uint8
 from kinema.models.vae import VAE
 from kinema.models.vae_conditioning import encode_conditioning
-from kinema.worlds import StageConfig, World
+from kinema.worlds import World
 
 log = logging.getLogger(__name__)
 
@@ -107,29 +100,28 @@ class ShardJob(NamedTuple):
 class LatentCache:
     """The shards of one VAE, world and set of sizes, in a folder under `root`."""
 
-    def __init__(self, root: Path, vae: VAE, world: World, stage: StageConfig, data: LatentData):
+    def __init__(self, root: Path, vae: VAE, world: World, data: LatentData):
         self.vae, self.world, self.data = vae, world, data
         identity = {
             "format": FORMAT,
-            "world": [world.name, to_dict(stage)],
+            "world": [world.name, to_dict(world.config)],
             "data": to_dict(data),
             "vae": vae_hash(vae),
         }
         if vae.precision != "fp32":
             identity["precision"] = vae.precision
-        self.folder = root / content_key(identity)[:16]
+        self.shards = ShardCache(root, identity)
 
     def fill(self, device: torch.device, num_workers: int = 0) -> None:
         """Encode the missing shards; `num_workers` processes render their clips ahead (0: in this process).
 
         Several processes may fill one folder: each uses another order.
         """
-        missing = [job for job in self._jobs() if not self._path(job).exists()]
+        missing = [job for job in self._jobs() if self._name(job) not in self.shards]
         if not missing:
             return
         random.Random(os.getpid()).shuffle(missing)
-        log.info("encoding %d shards into %s", len(missing), self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        log.info("encoding %d shards into %s", len(missing), self.shards.folder)
         vae = self.vae.to(device).eval()
         drawn = batches(lambda i: self._draw(missing[i]), 0, len(missing), num_workers=num_workers)
         for done, (job, batch) in enumerate(zip(missing, drawn, strict=True), 1):
@@ -141,21 +133,9 @@ class LatentCache:
     def load(self, kind: str, shape_index: int) -> Latents:
         """All "images" or "clips" of a shape, in memory. Raises `TrainingError` naming a damaged shard."""
         jobs = [job for job in self._jobs() if (job.kind, job.shape_index) == (kind, shape_index)]
-        parts: dict[str, list[Tensor]] = {}
-        captions: list[dict[str, str]] = []
-        for job in jobs:
-            path = self._path(job)
-            try:
-                with safe_open(path, "pt") as file:
-                    for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                        parts.setdefault(name, []).append(file.get_tensor(name))
-                    captions += json.loads(file.metadata()["captions"])
-            except (OSError, SafetensorError, KeyError, TypeError) as error:
-                raise TrainingError(
-                    f"{path} is damaged ({error}); delete it and start again: only this shard is "
-                    "written again"
-                ) from error
-        tensors = {name: torch.cat(values) for name, values in parts.items()}
+        shards = [self.shards.read(self._name(job)) for job in jobs]
+        tensors = {name: torch.cat([shard.tensors[name] for shard in shards]) for name in shards[0].tensors}
+        captions = [texts for shard in shards for texts in shard.values["captions"]]
         return Latents(tensors["latents"], captions, tensors.get("tails"), tensors.get("tail_lengths"))
 
     def _jobs(self) -> list[ShardJob]:
@@ -173,15 +153,15 @@ class LatentCache:
                 ]
         return jobs
 
-    def _path(self, job: ShardJob) -> Path:
+    def _name(self, job: ShardJob) -> str:
         shape = self.data.shapes[job.shape_index]
-        return self.folder / f"{job.kind}-{shape.height}x{shape.width}-{job.first:07d}.safetensors"
+        return f"{job.kind}-{shape.height}x{shape.width}-{job.first:07d}"
 
     def _draw(self, job: ShardJob) -> Batch:
         """The clips of a shard, uint8 (num, f, h, w, 3), and their captions; nothing when another process has
         written it meanwhile.
         """
-        if self._path(job).exists():
+        if self._name(job) in self.shards:
             return {}
         kind, shape_index, first, count = job
         shape = self.data.shapes[shape_index]
@@ -212,14 +192,8 @@ class LatentCache:
                     tails[:, :, -length:] = encode_conditioning(vae, end, starts_canvas=False)
                 tensors.setdefault("tails", []).append(tails.half().cpu())
                 tensors.setdefault("tail_lengths", []).append(torch.full((len(video),), length))
-        path = self._path(job)
-        captions = json.dumps(batch["captions"], ensure_ascii=False)
-        with atomic_file(path) as partial, output_errors(path):
-            save_file(
-                {name: torch.cat(values).contiguous() for name, values in tensors.items()},
-                partial,
-                {"captions": captions},
-            )
+        joined = {name: torch.cat(values) for name, values in tensors.items()}
+        self.shards.put(self._name(job), Shard(joined, {"captions": batch["captions"]}))
 
 
 def choose_by_share(shares: Sequence[float], draw: float) -> int:

@@ -17,7 +17,7 @@ page.py               report of both as text and page: prompts_page.py, timeline
 from kinema.checkpoints.oracle import load_oracle
 from kinema.evaluation.prompts import PromptsConfig, evaluate_prompts
 from kinema.evaluation.prompts_page import prompts_table, write_prompts_page
-from kinema.evaluation.samples import Sample, draw_samples, stage_of
+from kinema.evaluation.samples import Sample, draw_samples, trained_world
 from kinema.evaluation.timeline import TimelineConfig, evaluate_timeline
 from kinema.evaluation.timeline_page import timeline_table, write_timeline_page
 from kinema.evaluation.trust import OracleAccuracy
@@ -32,8 +32,8 @@ __all__ = [
     "evaluate_timeline",
     "load_oracle",
     "prompts_table",
-    "stage_of",
     "timeline_table",
+    "trained_world",
     "write_prompts_page",
     "write_timeline_page",
 ]

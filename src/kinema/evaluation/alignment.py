@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from kinema.evaluation.trust import grade_reading, is_scored
+from kinema.evaluation.trust import grade_reading
 from kinema.models.oracle import Reading
 
 ALL_SLOTS = "all at once"
@@ -12,13 +11,13 @@ ALL_SLOTS = "all at once"
 
 
 def slot_accuracies(
-    readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]], slots: Sequence[str]
+    readings: Sequence[Reading], asked: Sequence[Mapping[str, str]], slots: Sequence[str]
 ) -> dict[str, float]:
     """The share of clips that show what their prompt asks for, by slot, and, as `ALL_SLOTS`, in every slot.
 
-    A slot counts only the prompts that determine it (`is_scored`).
+    `asked` has the slots that each prompt determines; a slot counts only the prompts that determine it.
     """
-    grades = [grade_reading(reading, truth, slots) for reading, truth in zip(readings, truths, strict=True)]
+    grades = [grade_reading(reading, wanted, slots) for reading, wanted in zip(readings, asked, strict=True)]
 
     shares = {}
     for slot in slots:
@@ -30,7 +29,7 @@ def slot_accuracies(
 
 
 def shuffled_accuracies(
-    readings: Sequence[Reading], truths: Sequence[Mapping[str, Any]], slots: Sequence[str]
+    readings: Sequence[Reading], asked: Sequence[Mapping[str, str]], slots: Sequence[str]
 ) -> dict[str, float]:
     """Accuracies of a model that ignores its prompts: the mean over all pairs of a clip and another's prompt.
 
@@ -40,21 +39,21 @@ def shuffled_accuracies(
     count = len(readings)
     if count < 2:
         return {}
-    own = [grade_reading(reading, truth, slots) for reading, truth in zip(readings, truths, strict=True)]
+    own = [grade_reading(reading, wanted, slots) for reading, wanted in zip(readings, asked, strict=True)]
 
     shares = {}
     for slot in slots:
-        values = [str(truth[slot]) for truth in truths if is_scored(slot, truth)]
+        values = [wanted[slot] for wanted in asked if slot in wanted]
         if values:
-            answers, wanted = Counter(reading.answers[slot] for reading in readings), Counter(values)
-            equal_pairs = sum(answers[value] * wanted[value] for value in wanted)
+            answers, prompts = Counter(reading.answers[slot] for reading in readings), Counter(values)
+            equal_pairs = sum(answers[value] * prompts[value] for value in prompts)
             equal_pairs -= sum(grade.get(slot, False) for grade in own)
             shares[slot] = equal_pairs / (len(values) * (count - 1))
 
     all_correct = sum(
-        all(grade_reading(reading, truth, slots).values())
+        all(grade_reading(reading, wanted, slots).values())
         for i, reading in enumerate(readings)
-        for j, truth in enumerate(truths)
+        for j, wanted in enumerate(asked)
         if i != j
     )
     return shares | {ALL_SLOTS: all_correct / (count * (count - 1))}
@@ -63,7 +62,7 @@ def shuffled_accuracies(
 def alignment_rows(
     readings: Sequence[Reading],
     true_readings: Sequence[Reading],
-    truths: Sequence[Mapping[str, Any]],
+    asked: Sequence[Mapping[str, str]],
     slots: Sequence[str],
     *,
     relative: bool,
@@ -72,12 +71,12 @@ def alignment_rows(
 
     With `relative`, a row also has the model's accuracy divided by the ceiling's.
     """
-    model, ceiling = slot_accuracies(readings, truths, slots), slot_accuracies(true_readings, truths, slots)
-    floor = shuffled_accuracies(readings, truths, slots)
+    model, ceiling = slot_accuracies(readings, asked, slots), slot_accuracies(true_readings, asked, slots)
+    floor = shuffled_accuracies(readings, asked, slots)
 
     rows: dict[str, dict[str, float]] = {}
     for slot, share in model.items():
-        num = len(truths) if slot == ALL_SLOTS else sum(is_scored(slot, truth) for truth in truths)
+        num = len(asked) if slot == ALL_SLOTS else sum(slot in wanted for wanted in asked)
         rows[slot] = {"num": num, "model": share, "ceiling": ceiling[slot]}
         if slot in floor:
             rows[slot]["floor"] = floor[slot]

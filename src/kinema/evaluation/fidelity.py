@@ -9,9 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from kinema.errors import ConfigError
 from kinema.evaluation.samples import FIRST_SEED, ClipFormat
 from kinema.evaluation.templates import FRAME_STEP, allowed_by, match
-from kinema.worlds import StageWorld
+from kinema.worlds import HasObjectMasks, World
 
 MASK_MARGIN = 1
 """Pixels by which the mask of an object is grown before its PSNR is measured."""
@@ -46,9 +47,14 @@ class Fidelity:
 
 
 def reference_clips(
-    world: StageWorld, clip_format: ClipFormat, count: int, first_seed: int = FIRST_SEED["held_out"]
+    world: World, clip_format: ClipFormat, count: int, first_seed: int = FIRST_SEED["held_out"]
 ) -> list[Reference]:
-    """The renderer's clips of `count` seeds from `first_seed` on."""
+    """The renderer's clips of `count` seeds from `first_seed` on.
+
+    Raises `ConfigError` for a world without object masks.
+    """
+    if not isinstance(world, HasObjectMasks):
+        raise ConfigError(f"the world '{world.name}' has no object masks, by which pictures are compared")
     size: dict[str, Any] = {
         "height": clip_format.height,
         "width": clip_format.width,

@@ -2,15 +2,15 @@
 
 An interrupted run continues.
 
-out/settings.json   model, sampling and stage; a run with other settings needs another folder
+out/settings.json   model, sampling and world; a run with other settings needs another folder
 out/clips/          the generated clips, each with its request in its metadata
-out/trust.json      the oracle's accuracy on this stage and through this VAE
+out/trust.json      the oracle's accuracy on this world and through this VAE
 out/report.json     all scores, and the answers of every clip
 out/index.html      the same as a page
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from kinema.evaluation.samples import (
     PromptSplit,
     Sample,
     draw_samples,
-    stage_of,
+    trained_world,
     true_clip,
     world_of,
 )
@@ -61,7 +61,7 @@ from kinema.generation.request import Request
 from kinema.models.clip import CLIP
 from kinema.models.oracle import MIN_FRAMES, Oracle, Reading
 from kinema.video import Video
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds import World
 
 SAVE_EVERY = 25
 """Clips after which the accuracy of the oracle that is measured so far is saved."""
@@ -111,31 +111,31 @@ def evaluate_prompts(
     `trust_file` stores the oracle's accuracy, which several runs with one model may share (default: in
     `out`).
 
-    Raises, before any generation, `ModelError` if the model or the oracle does not know the stage,
-    `ConfigError` if nothing of the stage was held out, `RequestError` for an invalid request or clips too
+    Raises, before any generation, `ModelError` if the model or the oracle does not know the world,
+    `ConfigError` if nothing of the world was held out, `RequestError` for an invalid request or clips too
     short to read, `VideoError` for a short real clip, and `OutputError` if the folder cannot be written or
     belongs to another run.
     """
-    stage = stage_of(pipeline.manifest)
-    oracle = load_checked_oracle(pipeline, stage, oracle_folder)
+    world = trained_world(pipeline.manifest)
+    oracle = load_checked_oracle(pipeline, world, oracle_folder)
     plan = pipeline.plan(config.request("any", 0))
     clip_format = ClipFormat(plan.height, plan.width, plan.frames, plan.fps)
     _check_length(oracle, clip_format)
-    samples = {split: draw_samples(stage, split, config.prompts, clip_format) for split in config.splits}
+    samples = {split: draw_samples(world, split, config.prompts, clip_format) for split in config.splits}
     real_clip = read_real_clip(config.real_clip, clip_format) if config.real_clip else None
 
     names = ("width", "height", "frames", "steps", "sampler", "guidance", "shift")
-    settings = run_settings(pipeline, stage, plan.request, names)
+    settings = run_settings(pipeline, world, plan.request, names)
     claim_folder(out, settings)
 
-    run = _PromptsRun(pipeline, oracle, stage, clip_format, config, out, on_progress)
+    run = _PromptsRun(pipeline, oracle, world, clip_format, config, out, on_progress)
     run.generate([sample for split in samples.values() for sample in split])
     oracle_file = (oracle_folder or shipped_oracle()) / format_of(Oracle).weights
     accuracy = run.oracle_accuracy(sha256_of(oracle_file), trust_file or out / "trust.json")
     readings = run.read(samples)
 
     every = [one for split in readings.values() for one in split]
-    slots = scored_slots(stage)
+    slots = scored_slots(world)
     report = {
         **settings,
         "oracle": {"trust": asdict(accuracy), "failures": accuracy.failures},
@@ -185,7 +185,7 @@ class _PromptsRun:
 
     pipeline: Pipeline
     oracle: Oracle
-    stage: StageConfig
+    world: World
     clip_format: ClipFormat
     config: PromptsConfig
     out: Path
@@ -228,7 +228,7 @@ class _PromptsRun:
             "oracle": oracle_hash,
             "model": self.pipeline.model_hash,
             "format": asdict(self.clip_format),
-            "stage": to_dict(self.stage),
+            "world": {"name": self.world.name, **to_dict(self.world.config)},
             **counts,
         }
 
@@ -249,7 +249,7 @@ class _PromptsRun:
 
         accuracy = measure_oracle_accuracy(
             self.oracle,
-            self.stage,
+            self.world,
             self.pipeline.vae,
             self.clip_format,
             **counts,
@@ -267,7 +267,7 @@ class _PromptsRun:
         done = 0
         readings: dict[PromptSplit, list[_SampleReadings]] = {}
         for split, drawn in samples.items():
-            world = world_of(self.stage, split)
+            world = world_of(self.world, split)
             readings[split] = []
             for sample in drawn:
                 readings[split].append(self._read_sample(world, sample))
@@ -275,7 +275,7 @@ class _PromptsRun:
                 self.on_progress("reading", done, total)
         return readings
 
-    def _read_sample(self, world: StageWorld, sample: Sample) -> _SampleReadings:
+    def _read_sample(self, world: World, sample: Sample) -> _SampleReadings:
         file = self.clip_file(sample)
         frames = Video.read(file).frames
         true_frames = true_clip(world, sample.seed, self.clip_format).frames
@@ -294,7 +294,7 @@ class _PromptsRun:
         fps = self.clip_format.fps
         (reading,) = self.oracle.read([frames], fps)
         flicker = None
-        if sample.truth["camera"] == "still":
+        if sample.truth.get("camera") == "still":
             flicker = physics.flicker(frames, reading.x, reading.y, reading.size)
         return _ClipReading(
             reading, physics.check_law(self.oracle, frames, reading, sample.truth, fps), flicker
@@ -302,7 +302,7 @@ class _PromptsRun:
 
     def physics_and_flicker(self, readings: Sequence[_SampleReadings]) -> dict[str, Any]:
         """Per law, the scores (`physics.summarize_law`) or the reason for none; and the mean flicker."""
-        verbs = StageWorld(replace(self.stage, split="all")).vocabulary().verbs
+        verbs = self.world.slots.get("verb", ())
         laws: dict[str, Any] = {}
         for law, governed in physics.LAWS.items():
             found = [
@@ -331,9 +331,9 @@ class _PromptsRun:
     def vae_and_clip(self, real_clip: np.ndarray | None) -> dict[str, Any]:
         """PSNR of the VAE and scores of the CLIP, on held-out combinations if they are evaluated."""
         clip = self.pipeline.clip
-        assert isinstance(clip, CLIP), "a model that knows the stage has a CLIP"
+        assert isinstance(clip, CLIP), "a model of a world has a CLIP"
         split: PromptSplit = "held_out" if "held_out" in self.config.splits else "seen"
-        world = world_of(self.stage, split)
+        world = world_of(self.world, split)
 
         seeds = [FIRST_VAE_SEED + i for i in range(self.config.num_vae_clips)]
         clips = [true_clip(world, seed, self.clip_format).frames for seed in seeds]
@@ -363,10 +363,10 @@ def _alignment(
 ) -> dict[str, Any]:
     generated = [one.generated.reading for one in readings]
     true = [one.true.reading for one in readings]
-    truths = [one.sample.truth for one in readings]
+    asked = [one.sample.asked for one in readings]
     return {
         "num": len(readings),
-        "slots": alignment_rows(generated, true, truths, slots, relative=relative),
+        "slots": alignment_rows(generated, true, asked, slots, relative=relative),
     }
 
 
@@ -378,7 +378,7 @@ def _clip_row(one: _SampleReadings, slots: Sequence[str]) -> dict[str, Any]:
         "prompt": one.sample.prompt,
         "truth": {slot: str(truth[slot]) for slot in slots},
         "read": {slot: reading.answers[slot] for slot in slots},
-        "right": grade_reading(reading, truth, slots),
+        "right": grade_reading(reading, one.sample.asked, slots),
     }
 
 

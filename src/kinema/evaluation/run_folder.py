@@ -11,7 +11,7 @@ from kinema.errors import OutputError
 from kinema.files import read_json, write_json
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
-from kinema.worlds import StageConfig
+from kinema.worlds import World
 
 OnProgress = Callable[[str, int, int], None]
 """Called with a phase, the number of its items that are done, and their total number."""
@@ -38,15 +38,15 @@ class SamplingOptions:
 
 
 def run_settings(
-    pipeline: Pipeline, stage: StageConfig, planned: Request, names: Sequence[str]
+    pipeline: Pipeline, world: World, planned: Request, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Settings that identify a run: the model, its stage and the fields `names` of the planned request."""
+    """Settings that identify a run: the model, its world and the fields `names` of the planned request."""
     request = planned.to_dict()
     return {
         "model": pipeline.manifest.name,
         "model_hash": pipeline.model_hash,
         "sampling": {name: request[name] for name in names},
-        "stage": to_dict(stage),
+        "world": {"name": world.name, **to_dict(world.config)},
     }
 
 

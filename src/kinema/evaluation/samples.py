@@ -7,15 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kinema.checkpoints.manifest import Manifest
-from kinema.config import from_dict
 from kinema.errors import ConfigError, KinemaError, ModelError, RequestError
-from kinema.worlds import Clip, StageConfig, StageWorld
+from kinema.worlds import Clip, World, WorldConfig, check_slots, make_world, with_world_table
 
 PromptSplit = Literal["held_out", "seen"]
 SPLITS: tuple[PromptSplit, ...] = ("held_out", "seen")
 FIRST_SEED = {"held_out": 10**9, "seen": 2 * 10**9, "all": 3 * 10**9}
 """The first seed of each split. Training hashes its seeds to 63 bits, so a collision is improbable."""
-VOCABULARY = ("nouns", "verbs", "grounds", "skies", "cameras")
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,8 @@ class Sample:
     seed: int
     prompt: str
     truth: Mapping[str, Any]
+    asked: Mapping[str, str]
+    """The value of every slot that the prompt determines."""
 
     @property
     def name(self) -> str:
@@ -37,46 +37,40 @@ class Sample:
         return f"{self.split}-{self.index:04d}"
 
 
-def stage_of(manifest: Manifest) -> StageConfig:
-    """The stage that the model was trained on, with its split ("all" if the model's card has none).
+def trained_world(manifest: Manifest) -> World:
+    """The world that the model was trained on, with the split of its training.
 
-    Raises `ModelError` if the model's vocabulary is missing or is not the stage's: its videos have no known
+    Raises `ModelError` if the model names no world or one that does not exist here: its videos have no known
     truth then.
     """
-    missing = [kind for kind in VOCABULARY if not manifest.vocabulary.get(kind)]
-    if missing:
+    recipe = with_world_table(manifest.card.get("dit", {}).get("recipe", {}))
+    if not manifest.vocabulary or "world" not in recipe:
         raise ModelError(
-            f"{manifest.name} has no vocabulary for {', '.join(missing)} in kinema.json: "
-            "only a model trained on the stage can be evaluated against it"
+            f"{manifest.name} names no world and no vocabulary in kinema.json: "
+            "only a model trained on a world can be evaluated against it"
         )
-
-    settings: dict[str, Any] = {kind: tuple(manifest.vocabulary[kind]) for kind in VOCABULARY}
-    trained = manifest.card.get("dit", {}).get("recipe", {}).get("stage", {})
-    if "salt" in trained:
-        settings["salt"] = trained["salt"]
-    settings["max_objects"] = trained.get("max_objects", 1)
-    settings["split"] = trained.get("split", "train" if trained else "all")
-
     try:
-        return from_dict(StageConfig, settings)
+        world = make_world(WorldConfig.from_table(recipe["world"]))
     except KinemaError as error:
-        raise ModelError(f"the vocabulary of {manifest.name} is not the stage's: {error}") from None
+        raise ModelError(f"the world of {manifest.name} cannot be made: {error}") from None
+    check_slots(world, "the evaluation")
+    return world
 
 
-def world_of(stage: StageConfig, split: PromptSplit) -> StageWorld:
-    """The world that draws the combinations of `split`.
+def world_of(world: World, split: PromptSplit) -> World:
+    """The trained world with the combinations of `split`.
 
     Raises `ConfigError` if the split is empty, or if nothing was held out because the model was trained on
     everything.
     """
     if split == "seen":
-        return StageWorld(replace(stage, split="train" if stage.split == "train" else "all"))
-    if stage.split != "train":
+        return world
+    if world.split != "train":
         raise ConfigError(
-            f"nothing was held out: the model was trained on the split '{stage.split}' of its stage, "
-            "or its card names none; use --seen"
+            f"nothing was held out: the model was trained on the split '{world.split}' of its world; "
+            "use --seen"
         )
-    return StageWorld(replace(stage, split="held_out"))
+    return world.in_split("held_out")
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class ClipFormat:
     fps: float
 
 
-def true_clip(world: StageWorld, seed: int, clip_format: ClipFormat) -> Clip:
+def true_clip(world: World, seed: int, clip_format: ClipFormat) -> Clip:
     """The clip of `seed` as the renderer draws it."""
     return world.clip(
         seed,
@@ -100,14 +94,14 @@ def true_clip(world: StageWorld, seed: int, clip_format: ClipFormat) -> Clip:
     )
 
 
-def draw_samples(stage: StageConfig, split: PromptSplit, count: int, clip_format: ClipFormat) -> list[Sample]:
+def draw_samples(trained: World, split: PromptSplit, count: int, clip_format: ClipFormat) -> list[Sample]:
     """`count` prompts of a split: medium captions, which name every slot that has not its default value.
 
     Raises `RequestError` if `count` is below 1 and `ConfigError` if the split is empty.
     """
     if count < 1:
         raise RequestError(f"prompts={count}: use at least 1")
-    world = world_of(stage, split)
+    world = world_of(trained, split)
 
     # The truth depends on the aspect ratio and the number of frames only, so small clips give it faster.
     height, width = (max(8, side // 8) for side in (clip_format.height, clip_format.width))
@@ -118,5 +112,6 @@ def draw_samples(stage: StageConfig, split: PromptSplit, count: int, clip_format
     for index in range(count):
         seed = FIRST_SEED[split] + index
         clip = true_clip(world, seed, drawn_format)
-        samples.append(Sample(split, index, seed, clip.captions["medium"], clip.truth))
+        asked = world.named_slots(clip.truth)
+        samples.append(Sample(split, index, seed, clip.captions["medium"], clip.truth, asked))
     return samples

@@ -17,7 +17,7 @@ from kinema.evaluation.run_folder import (
     claim_folder,
     run_settings,
 )
-from kinema.evaluation.samples import stage_of, world_of
+from kinema.evaluation.samples import trained_world, world_of
 from kinema.evaluation.timeline_cases import TIMELINE_TASKS, Case, TimelineTask, Videos, side_by_side
 from kinema.evaluation.timeline_metrics import Metrics, summarize
 from kinema.evaluation.trust import add_noun_to_drift_report, load_checked_oracle
@@ -26,6 +26,7 @@ from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
 from kinema.registry import lookup
 from kinema.video import Video
+from kinema.worlds import check_slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +56,19 @@ def evaluate_timeline(
 ) -> dict[str, Any]:
     """All metrics of the chosen tasks as plain JSON, also written to `out / "report.json"`.
 
-    Raises, before any generation, `ModelError` if the model or the oracle does not know the stage,
+    Raises, before any generation, `ModelError` if the model or the oracle does not know the world,
     `RequestError` for an invalid request, and `OutputError` if the folder cannot be written or belongs to
     another run.
     """
-    stage = stage_of(pipeline.manifest)
-    oracle = load_checked_oracle(pipeline, stage, oracle_folder)
+    world = world_of(trained_world(pipeline.manifest), "seen")
+    check_slots(world, "the timeline benchmark", ("noun", "verb", "ground"))
+    oracle = load_checked_oracle(pipeline, world, oracle_folder)
     add_noun_to_drift_report(pipeline, oracle_folder)
 
     options = config.request_fields
     planned = pipeline.plan(Request("any", **options)).request
     settings = {
-        **run_settings(pipeline, stage, planned, tuple(options)),
+        **run_settings(pipeline, world, planned, tuple(options)),
         "options": options,
         "long_seconds": config.long_seconds,
     }
@@ -74,7 +76,6 @@ def evaluate_timeline(
 
     # Other options stay None if the user did not set them: the model's default guidance depends on the task.
     sampling = {**options, "width": planned.width, "height": planned.height}
-    world = world_of(stage, "seen")
     report: dict[str, Any] = {**settings, "tasks": {}, "cases": []}
     for name in config.tasks:
         task = TIMELINE_TASKS[name]

@@ -5,7 +5,7 @@ well generated and known frames fit together; `kinema.evaluation.prompts` measur
 followed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -32,8 +32,7 @@ from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
 from kinema.models.oracle import Oracle
 from kinema.video import Video
-from kinema.worlds import Clip, StageWorld
-from kinema.worlds.stage.nouns import NOUNS
+from kinema.worlds import Clip, World
 
 FIRST_SEED = 4 * 10**9
 """The first seed of the cases; the splits of `kinema evaluate` use other seeds."""
@@ -52,7 +51,7 @@ class Case:
     """One case of a task, for one model at one size. `sampling` are fields of its requests."""
 
     index: int
-    world: StageWorld
+    world: World
     pipeline: Pipeline
     sampling: Mapping[str, Any]
     num_frames: int
@@ -103,9 +102,9 @@ class Case:
         return self.clip.captions["medium"]
 
     @property
-    def fields(self) -> dict[str, Any]:
-        """The fields of the request that do not depend on the task."""
-        return {"prompt": self.prompt, "seed": self.index, **self.sampling}
+    def request(self) -> Request:
+        """The request without what depends on the task."""
+        return Request(self.prompt, seed=self.index, **self.sampling)
 
     def excerpt(self, frames: slice) -> Video:
         """Frames of the true clip."""
@@ -142,14 +141,21 @@ def _extension(direction: Direction) -> TimelineTask:
     def generate(case: Case) -> Videos:
         seconds = NEW / case.fps
         extended = tasks.extend(
-            case.fields, case.excerpt(known), seconds=seconds, direction=direction, fps=case.fps
+            case.request, case.excerpt(known), seconds=seconds, direction=direction, fps=case.fps
         )
         return {"result": case.run(extended)}
 
     def measure(case: Case, videos: Videos, oracle: Oracle) -> Metrics:
-        return measure_join(videos["result"], case.clip, [known], new, oracle, round_trip=case.round_trip)
+        return _measure_join(case, videos["result"], [known], new, oracle)
 
     return TimelineTask(f"extend {direction}", KNOWN + NEW, generate, measure, known=(known,))
+
+
+def _measure_join(
+    case: Case, frames: np.ndarray, known: Sequence[slice], new: slice, oracle: Oracle
+) -> Metrics:
+    asked = case.world.named_slots(case.clip.truth)
+    return measure_join(frames, case.clip, known, new, oracle, asked=asked, round_trip=case.round_trip)
 
 
 def _connection() -> TimelineTask:
@@ -160,20 +166,20 @@ def _connection() -> TimelineTask:
 
     def generate(case: Case) -> Videos:
         first, second = map(case.excerpt, known)
-        connected = tasks.connect(case.fields, first, second, seconds=GAP / case.fps, fps=case.fps)
+        connected = tasks.connect(case.request, first, second, seconds=GAP / case.fps, fps=case.fps)
         return {"result": case.run(connected)}
 
     def measure(case: Case, videos: Videos, oracle: Oracle) -> Metrics:
-        return measure_join(videos["result"], case.clip, known, new, oracle, round_trip=case.round_trip)
+        return _measure_join(case, videos["result"], known, new, oracle)
 
     return TimelineTask("connect", 2 * KNOWN + GAP, generate, measure, known=known)
 
 
 def _loop() -> TimelineTask:
     def generate(case: Case) -> Videos:
-        fields = {**case.fields, "frames": LOOP}
-        looped = case.run(tasks.loop(fields, fps=case.fps))
-        return {"result": looped, "plain": case.run(tasks.TaskRequest(Request(**fields), {}))}
+        request = replace(case.request, frames=LOOP)
+        looped = case.run(tasks.loop(request, fps=case.fps))
+        return {"result": looped, "plain": case.run(tasks.TaskRequest(request, {}))}
 
     def measure(case: Case, videos: Videos, oracle: Oracle) -> Metrics:
         return measure_loop(videos["result"], videos["plain"], case.clip.truth["noun"], oracle)
@@ -186,7 +192,7 @@ def _edit() -> TimelineTask:
         slot, value = edit_target(case)
         prompt = case.world.caption({**case.clip.truth, slot: value}, "medium")
         edited = tasks.edit(
-            {**case.fields, "prompt": prompt},
+            replace(case.request, prompt=prompt),
             case.excerpt(slice(0, KNOWN + GAP)),
             strength=1.0,
             region=edit_region(case, slot),
@@ -206,13 +212,11 @@ def edit_target(case: Case) -> tuple[str, str]:
     """The slot and value that an edit requests.
 
     Even cases request another noun that can do the same, odd ones another ground."""
-    truth, vocabulary, rng = case.clip.truth, case.world.vocabulary(), Random(case.index)
-    nouns = [
-        noun for noun in vocabulary.nouns if noun != truth["noun"] and truth["verb"] in NOUNS[noun].verbs
-    ]
+    truth, rng = case.clip.truth, Random(case.index)
+    nouns = case.world.foil_values(truth, "noun")
     if case.index % 2 == 0 and nouns:
         return "noun", rng.choice(nouns)
-    return "ground", rng.choice([ground for ground in vocabulary.grounds if ground != truth["ground"]])
+    return "ground", rng.choice(case.world.foil_values(truth, "ground"))
 
 
 def edit_region(case: Case, slot: str) -> tuple[int, int, int, int]:
@@ -234,7 +238,7 @@ def edit_region(case: Case, slot: str) -> tuple[int, int, int, int]:
 
 def _long() -> TimelineTask:
     def request(case: Case) -> Request:
-        return Request(**case.fields, frames=case.num_frames)
+        return replace(case.request, frames=case.num_frames)
 
     def generate(case: Case) -> Videos:
         result = case.run(tasks.TaskRequest(request(case), {}))
@@ -269,10 +273,10 @@ def plain_extension(case: Case) -> np.ndarray:
     history = window // 2 // 4 * 4 + 1
     seconds = (window - history) / case.fps
 
-    frames = case.run(tasks.TaskRequest(Request(**case.fields, frames=window), {}))
+    frames = case.run(tasks.TaskRequest(replace(case.request, frames=window), {}))
     while len(frames) < case.num_frames:
         tail = Video(frames[-history:].copy(), case.fps)
-        longer = case.run(tasks.extend(case.fields, tail, seconds=seconds, fps=case.fps))
+        longer = case.run(tasks.extend(case.request, tail, seconds=seconds, fps=case.fps))
         frames = np.concatenate([frames, longer[history:]])
     return frames[: case.num_frames]
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kinema.evaluation.physics import keeps_law
-from kinema.evaluation.trust import is_scored, noun_in
+from kinema.evaluation.trust import noun_in
 from kinema.generation.output.blend import MAX_BLENDED
 from kinema.generation.output.quality import MOTION_FLOOR, neighbour_error
 from kinema.models.oracle import Oracle
@@ -135,11 +135,13 @@ def measure_join(
     new: slice,
     oracle: Oracle,
     *,
+    asked: Mapping[str, str],
     round_trip: UInt8[np.ndarray, "f h w 3"],
 ) -> JoinMetrics:
     """Metrics of a result that was given the frames `known` of `clip` and generated the frames `new`.
 
-    `round_trip` is the true clip after encoding and decoding by the model's VAE.
+    `asked` has the slots that the prompt determines, and `round_trip` is the true clip after encoding and
+    decoding by the model's VAE.
     """
     truth = clip.frames
     first, stop, _ = new.indices(len(frames))
@@ -162,7 +164,6 @@ def measure_join(
     is_visible[new] = tracks["visible"][new] >= MIN_VISIBLE
     distance = np.hypot(reading.x[:, 0] - tracks["x"], reading.y[:, 0] - tracks["y"])
 
-    is_directed = is_scored("direction", clip.truth)
     return JoinMetrics(
         seam=max(at_joins) / median,
         motion=motion(frames[new]) / true_motion if has_motion else None,
@@ -170,10 +171,10 @@ def measure_join(
         kept=all(np.array_equal(frames[span], truth[span]) for span in known),
         blend=max(blended) / median,
         truth=error / max(frozen_error, MIN_ERROR) if has_motion else None,
-        noun=noun_in(oracle, frames[new]) == clip.truth["noun"],
+        noun=noun_in(oracle, frames[new]) == asked["noun"],
         place=float(distance[is_visible].mean()) if is_visible.any() else None,
-        verb=reading.answers["verb"] == clip.truth["verb"],
-        direction=reading.answers["direction"] == clip.truth["direction"] if is_directed else None,
+        verb=reading.answers["verb"] == asked["verb"],
+        direction=reading.answers["direction"] == asked["direction"] if "direction" in asked else None,
         law=keeps_law(oracle, frames, reading, clip.truth, clip.fps),
     )
 

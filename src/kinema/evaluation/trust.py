@@ -1,9 +1,8 @@
-"""The oracle's accuracy on a model's own stage and through its VAE, which relative scores depend on."""
+"""The oracle's accuracy on a model's own world and through its VAE, which relative scores depend on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,74 +11,47 @@ from kinema.errors import ModelError
 from kinema.evaluation.samples import FIRST_SEED, ClipFormat, true_clip
 from kinema.evaluation.vae_clip_metrics import vae_round_trip
 from kinema.generation.pipeline import Pipeline
-from kinema.models.oracle import MIN_FRAMES, SLOTS, Oracle, Reading
+from kinema.models.oracle import MIN_FRAMES, Oracle, Reading
 from kinema.models.vae import VAE
-from kinema.worlds import StageConfig, StageWorld
-from kinema.worlds.stage.parse import NAMED_DIRECTIONS
+from kinema.worlds import World
 
 MIN_FRESH, MIN_ROUND_TRIP = 0.98, 0.95
 """Accuracy that the oracle needs in every slot before scores are given relative to the renderer's."""
-VOCABULARY_FIELD = {
-    "noun": "nouns",
-    "verb": "verbs",
-    "ground": "grounds",
-    "sky": "skies",
-    "camera": "cameras",
-}
-"""The field of `Vocabulary` that lists the values of a slot."""
 
 
-def load_checked_oracle(pipeline: Pipeline, stage: StageConfig, folder: Path | None) -> Oracle:
+def load_checked_oracle(pipeline: Pipeline, world: World, folder: Path | None) -> Oracle:
     """The oracle in `folder` (None: the shipped one).
 
-    Raises `ModelError` if it cannot read a word that the model knows.
+    Raises `ModelError` if it cannot read a slot value of the model's world.
     """
     oracle = load_oracle(folder, device=pipeline.device)
-    check_vocabulary(oracle, stage, pipeline.manifest.name)
+    check_slot_values(oracle, world, pipeline.manifest.name)
     return oracle
 
 
-def check_vocabulary(oracle: Oracle, stage: StageConfig, name: str) -> None:
-    """Raise `ModelError` if the oracle cannot read a word that the model `name` knows."""
-    counts = tuple(str(count) for count in range(1, stage.max_objects + 1))
+def check_slot_values(oracle: Oracle, world: World, name: str) -> None:
+    """Raise `ModelError` if the oracle cannot read a slot value of the world of the model `name`."""
     unknown = []
-    for slot, values in {**vocabulary_of(stage), "count": counts}.items():
-        missing = [value for value in values if value not in oracle.config.slots[slot]]
+    for slot, values in world.slots.items():
+        missing = [value for value in values if value not in oracle.config.slots.get(slot, ())]
         if missing:
             unknown.append(f"{slot} {', '.join(missing)}")
 
     if unknown:
         raise ModelError(
             f"the oracle cannot read what {name} knows: {'; '.join(unknown)}. Train an oracle with "
-            "'kinema train recipes/oracle.toml' on this model's [stage] and pass it with --oracle"
+            "'kinema train recipes/oracle.toml' on this model's [world] and pass it with --oracle"
         )
 
 
-def vocabulary_of(stage: StageConfig) -> dict[str, tuple[str, ...]]:
-    """The values of every slot in `VOCABULARY_FIELD`."""
-    vocabulary = StageWorld(replace(stage, split="all")).vocabulary()
-    return {slot: tuple(getattr(vocabulary, name)) for slot, name in VOCABULARY_FIELD.items()}
+def scored_slots(world: World) -> tuple[str, ...]:
+    """The slots that can be wrong: those with more than one value in this world."""
+    return tuple(slot for slot, values in world.slots.items() if len(values) > 1)
 
 
-def scored_slots(stage: StageConfig) -> tuple[str, ...]:
-    """The slots that can be wrong: those with more than one value on this stage."""
-    single = {slot for slot, values in vocabulary_of(stage).items() if len(values) < 2}
-    if stage.max_objects < 2:
-        single.add("count")
-    return tuple(slot for slot in SLOTS if slot not in single)
-
-
-def is_scored(slot: str, truth: Mapping[str, Any]) -> bool:
-    """Whether the prompt determines the slot.
-
-    The directions up, down and none are part of the verb and are not scored.
-    """
-    return slot != "direction" or truth["direction"] in NAMED_DIRECTIONS
-
-
-def grade_reading(reading: Reading, truth: Mapping[str, Any], slots: Sequence[str]) -> dict[str, bool]:
-    """Whether the oracle reads the true value, for each of `slots` that the prompt determines."""
-    return {slot: reading.answers[slot] == str(truth[slot]) for slot in slots if is_scored(slot, truth)}
+def grade_reading(reading: Reading, asked: Mapping[str, str], slots: Sequence[str]) -> dict[str, bool]:
+    """Whether the oracle reads the value that a prompt asks for, for each of `slots` that it determines."""
+    return {slot: reading.answers[slot] == asked[slot] for slot in slots if slot in asked}
 
 
 @dataclass(frozen=True)
@@ -109,7 +81,7 @@ class OracleAccuracy:
 
 def measure_oracle_accuracy(
     oracle: Oracle,
-    stage: StageConfig,
+    world: World,
     vae: VAE,
     clip_format: ClipFormat,
     *,
@@ -118,12 +90,12 @@ def measure_oracle_accuracy(
     grades: dict[str, dict[str, bool]] | None = None,
     on_clip: Callable[[], None] = lambda: None,
 ) -> OracleAccuracy:
-    """The oracle's accuracy on clips of this stage, seen and held-out combinations together.
+    """The oracle's accuracy on clips of this world, seen and held-out combinations together.
 
     `grades` receives the graded slots of each clip by its number. Clips that it already holds are not read
     again. `on_clip` is called after each clip.
     """
-    world, slots = StageWorld(replace(stage, split="all")), scored_slots(stage)
+    world, slots = world.in_split("all"), scored_slots(world)
     grades = {} if grades is None else grades
     fresh: dict[str, list[bool]] = {}
     round_trip: dict[str, list[bool]] = {}
@@ -134,7 +106,7 @@ def measure_oracle_accuracy(
             clip = true_clip(world, FIRST_SEED["all"] + index, clip_format)
             frames = clip.frames if is_fresh else vae_round_trip(vae, clip.frames)
             (reading,) = oracle.read([frames], clip_format.fps)
-            grades[str(index)] = grade_reading(reading, clip.truth, slots)
+            grades[str(index)] = grade_reading(reading, world.named_slots(clip.truth), slots)
 
         for slot, is_correct in grades[str(index)].items():
             (fresh if is_fresh else round_trip).setdefault(slot, []).append(is_correct)

@@ -16,7 +16,7 @@ from kinema.models.vae import VAE
 from kinema.shapes import Float
 from kinema.video import Video
 from kinema.video.resize import fit_pixels
-from kinema.worlds import StageWorld
+from kinema.worlds import World
 
 GROUP_SIZE = 32
 """Clips, and so candidate captions, of one retrieval test."""
@@ -107,7 +107,7 @@ def clip_scores(clip: CLIP, groups: Iterable[CaptionedClips]) -> dict[str, float
     }
 
 
-def rendered_groups(world: StageWorld, clip_format: ClipFormat, num_clips: int) -> Iterable[CaptionedClips]:
+def rendered_groups(world: World, clip_format: ClipFormat, num_clips: int) -> Iterable[CaptionedClips]:
     """Rendered clips with medium captions and foils, in groups of 32.
 
     `num_clips` is rounded up to whole groups.

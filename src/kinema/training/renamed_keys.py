@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kinema.config import merge
+from kinema.worlds import with_world_table
 
 RENAMED_KEYS = {
     "part": "task",
@@ -24,7 +25,7 @@ def with_current_keys(tables: Mapping[str, Any]) -> dict[str, Any]:
 
     Where a recipe has a key under both names, the old one wins: an old recipe then starts from a current one.
     """
-    current: dict[str, Any] = dict(tables)
+    current = with_world_table(tables)
 
     for old, new in RENAMED_KEYS.items():
         *above, old_name = old.split(".")

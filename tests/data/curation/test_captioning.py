@@ -16,7 +16,7 @@ from kinema.data.curation.recipe import CaptionSettings
 from kinema.data.dataset import Dataset
 from kinema.errors import ConfigError, EndpointError
 from kinema.video import save_image
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.stage import StageConfig, StageWorld
 from kinema.worlds.stage.parse import grade_caption
 
 BY_MODEL = ("captions.writer=model", "captions.forms=['medium']")

@@ -87,7 +87,7 @@ def test_padding_teaches_nothing():
 
 def test_an_oracle_that_does_not_know_the_stage_is_refused():
     with pytest.raises(ConfigError, match="the oracle does not know"):
-        tiny("stage.nouns=60")
+        tiny("world.nouns=60")
 
 
 def test_periods_rise_to_the_end():

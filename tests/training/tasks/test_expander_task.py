@@ -38,10 +38,10 @@ def test_a_tiny_expander_is_trained_and_expands(tmp_path):
 def test_steps_make_the_target_of_the_prompt(kind, language):
     task = tiny(
         "data.truths=40",
-        "stage.nouns=24",
-        "stage.max_objects=2",
-        'stage.cameras=["still", "follow", "pan_left"]',
-        "stage.verbs=[]",
+        "world.nouns=24",
+        "world.max_objects=2",
+        'world.cameras=["still", "follow", "pan_left"]',
+        "world.verbs=[]",
     )
     task.prepare(Path(), torch.device("cpu"))
     added = 0

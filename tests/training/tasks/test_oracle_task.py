@@ -80,7 +80,7 @@ def test_the_loss_is_zero_for_tracks_that_are_the_truth():
 
 def test_an_oracle_must_be_trained_on_everything():
     with pytest.raises(ConfigError, match=r"use stage\.split = 'all'"):
-        tiny("stage.split=train")
+        tiny("world.split=train")
 
 
 def test_a_plan_can_be_measured():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.stage import StageConfig, StageWorld
 from kinema.worlds.stage.nouns import NOUNS
 from kinema.worlds.stage.parse import CAPTION_SLOTS, grade_caption, parse_caption
 

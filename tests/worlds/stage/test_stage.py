@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kinema.errors import ConfigError, RequestError, UnknownName
-from kinema.worlds import WORLDS, StageConfig, StageWorld, is_held_out
+from kinema.worlds.stage import StageConfig, StageWorld, is_held_out
 from kinema.worlds.stage.nouns import NOUNS
 from kinema.worlds.stage.world import HELD_OUT_GROUNDS, HELD_OUT_VERBS, VERBS
 
@@ -174,7 +174,7 @@ def test_held_out_shares_are_as_promised():
         is_held_out(noun, verb, kind="verb", salt="stage") for noun in NOUNS for verb in NOUNS[noun].verbs
     ]
     grounds = [
-        is_held_out(n, g, kind="ground", salt="stage") for n in NOUNS for g in WORLD.vocabulary().grounds
+        is_held_out(n, g, kind="ground", salt="stage") for n in NOUNS for g in WORLD.vocabulary["grounds"]
     ]
     assert np.mean(verbs) == pytest.approx(HELD_OUT_VERBS, abs=0.03)
     assert np.mean(grounds) == pytest.approx(HELD_OUT_GROUNDS, abs=0.03)
@@ -229,7 +229,7 @@ def test_impossible_stages_and_sizes_are_refused():
 
 
 def test_the_table_of_worlds_makes_a_stage():
-    assert WORLDS["stage"](StageConfig(nouns=8)).vocabulary().nouns[0] == "soccer ball"
+    assert StageWorld(StageConfig(nouns=8)).vocabulary["nouns"][0] == "soccer ball"
 
 
 def test_the_truth_without_frames_is_that_of_the_clip():

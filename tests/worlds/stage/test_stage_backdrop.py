@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds.stage import StageConfig, StageWorld
 
 SIZE = {"height": 48, "width": 48, "num_frames": 5}
 

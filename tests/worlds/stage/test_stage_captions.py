@@ -4,8 +4,8 @@ import re
 import pytest
 
 from kinema.errors import RequestError
-from kinema.worlds import CAPTION_KEYS, StageConfig, StageWorld
-from kinema.worlds.stage import grammar
+from kinema.worlds import CAPTION_KEYS
+from kinema.worlds.stage import StageConfig, StageWorld, grammar
 from kinema.worlds.stage.nouns import NOUNS
 
 WORLD = StageWorld(StageConfig(nouns=len(NOUNS), split="all"))
@@ -41,7 +41,7 @@ def test_every_form_is_there_in_both_languages(clips):
 
 
 def test_the_vocabulary_holds_every_word_of_every_caption(clips):
-    vocabulary = set(WORLD.vocabulary().words)
+    vocabulary = set(WORLD.words)
     for clip in clips:
         for key in ("short", "medium", "detailed"):
             assert set(words(clip.captions[key])) <= vocabulary

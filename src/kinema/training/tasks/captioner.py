@@ -33,10 +33,9 @@ from kinema.evaluation.captions import caption_accuracies
 from kinema.files import atomic_file, content_key, output_errors
 from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, ClipFeatures, clip_features
 from kinema.models.oracle import MIN_FRAMES, Oracle
-from kinema.registry import lookup
 from kinema.training.task import BenchmarkBatch, Recipe, check_periods
 from kinema.video import Video, contact_sheet, save_image
-from kinema.worlds import CAPTION_KEYS, WORLDS, StageConfig
+from kinema.worlds import CAPTION_KEYS, Split, WorldConfig, make_world
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +55,7 @@ CAPTION_FACTS = (
 )
 """The facts of a clip that its captions are written from."""
 
+MEASURED_SPLITS: tuple[Split, ...] = ("held_out", "train")
 MEASURED_FORMS = ("medium", "medium_zh")
 """The measured caption forms: the shortest ones with every slot. `bench/captions.py` measures all."""
 
@@ -105,9 +105,8 @@ class CaptionerRecipe(Recipe):
     """All settings of a captioner run. `oracle` is a released folder or "shipped"."""
 
     task: str = "captioner"
-    world: str = "stage"
     oracle: str = SHIPPED
-    stage: StageConfig = field(default_factory=lambda: StageConfig(split="all"))
+    world: WorldConfig = field(default_factory=lambda: WorldConfig.from_table({"split": "all"}))
     model: CaptionerConfig = field(default_factory=CaptionerConfig)
     data: CaptionerData = field(default_factory=CaptionerData)
     periods: tuple[CaptionPeriod, ...] = (
@@ -129,7 +128,7 @@ class CaptionerTask:
 
     def __init__(self, recipe: CaptionerRecipe):
         self.recipe = recipe
-        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
+        self.world = make_world(recipe.world)
         self.oracle = load_component(
             shipped_oracle() if recipe.oracle == SHIPPED else Path(recipe.oracle), Oracle
         )
@@ -138,16 +137,21 @@ class CaptionerTask:
                 f"data.lengths = {list(recipe.data.lengths)} exceed model.num_frames = "
                 f"{recipe.model.num_frames}: raise model.num_frames or use shorter clips"
             )
-        unknown = set(self.world.vocabulary().nouns) - set(self.oracle.config.slots["noun"])
+        unknown = {
+            f"{slot} {value}"
+            for slot, values in self.world.slots.items()
+            for value in values
+            if value not in self.oracle.config.slots.get(slot, ())
+        }
         if unknown:
             raise ConfigError(
                 f"the oracle does not know {', '.join(sorted(unknown))}: train one on "
-                "this [stage] and set oracle to it"
+                "this [world] and set oracle to it"
             )
         deep = 4 * self.oracle.config.width
         self.config = dataclasses.replace(
             recipe.model,
-            words=(*self.world.vocabulary().words, *".,"),
+            words=(*self.world.words, *".,"),
             forms=CAPTION_KEYS,
             frame_width=deep + 6 * self.oracle.config.num_tracks,
             whole_width=deep,
@@ -163,7 +167,7 @@ class CaptionerTask:
         self.oracle.to(device)
         identity = [
             self.config.oracle,
-            to_dict(self.recipe.stage),
+            to_dict(self.world.config),
             to_dict(data)["shapes"],
             data.lengths,
             data.degraded,
@@ -288,8 +292,8 @@ class CaptionerTask:
         data, shape = self.recipe.data, self.recipe.data.shapes[0]
         sizes = {"height": shape.height, "width": shape.width, "num_frames": max(data.lengths)}
         scores = {}
-        for split in ("held_out", "train"):
-            world = type(self.world)(dataclasses.replace(self.recipe.stage, split=split))
+        for split in MEASURED_SPLITS:
+            world = self.world.in_split(split)
             clips = draw_clips(
                 world,
                 f"captioner-{split}-measured",

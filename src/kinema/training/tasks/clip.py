@@ -22,13 +22,12 @@ from kinema.files import write_json
 from kinema.models.clip import CLIP, CLIPConfig, clip_loss, foil_loss
 from kinema.models.oracle import OracleConfig
 from kinema.models.pixels import to_uint8
-from kinema.prompts.tokenizer import Tokenizer
-from kinema.registry import lookup
+from kinema.prompts.word_tokenizer import WordTokenizer
 from kinema.shapes import Float
 from kinema.training.task import BenchmarkBatch, Recipe
-from kinema.training.tasks.oracle import MIN_VISIBLE_SHARE, slots_of, targets
+from kinema.training.tasks.oracle import MIN_VISIBLE_SHARE, targets
 from kinema.video import Video, contact_sheet, save_image
-from kinema.worlds import WORLDS, StageConfig
+from kinema.worlds import WorldConfig, make_world
 
 POSITION_WEIGHT = 4.0
 """Weight of the position error (shares of width and height) relative to the cross-entropy of the slots."""
@@ -71,8 +70,7 @@ class CLIPRecipe(Recipe):
     """All settings of a CLIP run."""
 
     task: str = "clip"
-    world: str = "stage"
-    stage: StageConfig = field(default_factory=StageConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
     model: CLIPConfig = field(default_factory=CLIPConfig)
     data: CLIPData = field(default_factory=CLIPData)
     slot_loss: float = 0.0
@@ -131,10 +129,10 @@ class CLIPTask:
 
     def __init__(self, recipe: CLIPRecipe):
         self.recipe = recipe
-        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
-        tokenizer = Tokenizer(self.world.vocabulary().words, max_length=recipe.model.max_length)
+        self.world = make_world(recipe.world)
+        tokenizer = WordTokenizer(self.world.words, max_length=recipe.model.max_length)
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
-        self.slots = slots_of(self.world.vocabulary(), recipe.stage.max_objects) if recipe.slot_loss else {}
+        self.slots = dict(self.world.slots) if recipe.slot_loss else {}
         clip = CLIP(dataclasses.replace(recipe.model, vocabulary_size=len(tokenizer)), tokenizer)
         self.model = CLIPAndReader(clip, self.slots)
 

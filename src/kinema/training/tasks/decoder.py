@@ -36,7 +36,7 @@ from kinema.training.adversarial import (
 )
 from kinema.training.task import BenchmarkBatch, Recipe
 from kinema.video import Video, contact_sheet, save_image
-from kinema.worlds import StageConfig, StageWorld
+from kinema.worlds import HasObjectMasks, WorldConfig, make_world
 
 MASK_MARGIN = 3
 """Pixels by which the mask of the objects is grown on each side."""
@@ -66,7 +66,7 @@ class CropKind:
 @dataclass(frozen=True)
 class DecoderData:
     """What steps are made of. `near_object` is the share of crops with an object in them, `wide_share` the
-    share of clips of the stage `wide`, and `noise` the factor on the standard deviation with which latents
+    share of clips of the world `wide`, and `noise` the factor on the standard deviation with which latents
     are drawn from the posterior.
     """
 
@@ -96,8 +96,8 @@ class DecoderRecipe(Recipe):
 
     task: str = "decoder"
     vae: str = "shipped"
-    stage: StageConfig = field(default_factory=StageConfig)
-    wide: StageConfig = field(default_factory=StageConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
+    wide: WorldConfig = field(default_factory=WorldConfig)
     model: SubpixelConfig = field(default_factory=SubpixelConfig)
     data: DecoderData = field(default_factory=DecoderData)
     object_weight: float = 6.0
@@ -126,8 +126,10 @@ class DecoderTask:
             mine.requires_grad_(False)
         self._check_sizes(vae)
         self.model = VAEAndPairDiscriminator(vae, PairDiscriminator(recipe.adversarial.dim))
-        self.worlds = {"stage": StageWorld(recipe.stage), "wide": StageWorld(recipe.wide)}
-        self.held_out = StageWorld(dataclasses.replace(recipe.stage, split="held_out"))
+        self.world, self.wide = make_world(recipe.world), make_world(recipe.wide)
+        for world in (self.world, self.wide):
+            if not isinstance(world, HasObjectMasks):
+                raise ConfigError(f"the world '{world.name}' has no object masks, which a decoder needs")
 
     def _check_sizes(self, vae: VAE) -> None:
         space, pace, data = vae.config.spatial_factor, vae.config.temporal_factor, self.recipe.data
@@ -155,7 +157,7 @@ class DecoderTask:
         kind, shape = _drawn(data.kinds, rng), _drawn(data.shapes, rng)
         clips, masks, corners = [], [], []
         for _ in range(kind.num_clips):
-            world = self.worlds["wide" if rng.random() < data.wide_share else "stage"]
+            world = self.wide if rng.random() < data.wide_share else self.world
             seed, size = (
                 int(rng.integers(2**40)),
                 {"height": shape.height, "width": shape.width, "num_frames": kind.num_frames},
@@ -261,7 +263,7 @@ class DecoderTask:
     def _held_out(self, count: int) -> Float[Tensor, "b 3 f h w"]:
         shape, frames = self.recipe.data.shapes[0], self.recipe.data.kinds[0].num_frames
         clips = draw_clips(
-            self.held_out,
+            self.world.in_split("held_out"),
             "decoder-held-out",
             range(count),
             height=shape.height,

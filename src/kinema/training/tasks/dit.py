@@ -33,7 +33,7 @@ from kinema.shapes import Bool, Float
 from kinema.training.canvas_mix import CANVAS_TASKS, CanvasMix
 from kinema.training.task import BenchmarkBatch, Recipe, check_periods
 from kinema.video import contact_sheet, save_image
-from kinema.worlds import WORLDS, StageConfig
+from kinema.worlds import WorldConfig, make_world
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +105,7 @@ class DiTRecipe(Recipe):
     """Abilities and limits of the model, for its users. They go into its card."""
     vae: str = "shipped"
     clip: str = "shipped"
-    world: str = "stage"
-    stage: StageConfig = field(default_factory=StageConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
     model: DiTSizes = field(default_factory=DiTSizes)
     data: LatentData = field(default_factory=LatentData)
     captions: CaptionMix = field(default_factory=CaptionMix)
@@ -146,7 +145,7 @@ class DiTTask:
     def _load(self) -> None:
         """Load the frozen networks and make the one that is trained."""
         recipe = self.recipe
-        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
+        self.world = make_world(recipe.world)
         self.vae: VAE = load_vae(resolve_model(recipe.vae)).eval().requires_grad_(False)
         self.clip: CLIP = load_clip(resolve_model(recipe.clip)).eval().requires_grad_(False)
         self.cards = {
@@ -154,7 +153,7 @@ class DiTTask:
             "clip": _card(resolve_model(recipe.clip), "clip"),
         }
         if recipe.dataset is None:
-            self.clip.tokenizer = self.clip.tokenizer.limited(self.world.vocabulary().words)
+            self.clip.tokenizer = self.clip.tokenizer.limited(self.world.words)
 
         self.schedule = lookup(SCHEDULES, recipe.diffusion.schedule, kind="noise schedule")()
         longest = 1 + (recipe.data.num_frames - 1) // self.vae.config.temporal_factor
@@ -184,7 +183,7 @@ class DiTTask:
     def prepare(self, out: Path, device: torch.device) -> None:
         """Encode the missing latents into the folder `cache` next to the run folder, and load all of them."""
         self.vae.precision = "bf16" if uses_bf16(device, self.recipe.run.precision) else "fp32"
-        cache = LatentCache(out.parent / "cache", self.vae, self.world, self.recipe.stage, self.recipe.data)
+        cache = LatentCache(out.parent / "cache", self.vae, self.world, self.recipe.data)
         cache.fill(device, self.recipe.run.num_workers)
 
         for kind in ("images", "clips"):
@@ -332,14 +331,13 @@ class DiTTask:
 
     def _manifest(self, card: dict[str, Any]) -> Manifest:
         """The manifest of the model: trained sizes and lengths, vocabulary, sampling defaults."""
-        recipe, words = self.recipe, self.world.vocabulary()
+        recipe = self.recipe
         sides = [side for shape in recipe.data.shapes for side in (shape.height, shape.width)]
         factor = self.vae.config.spatial_factor
         first = max(recipe.data.shapes, key=lambda shape: shape.share)
         longest = (
             1 + (max(period.latent_frames for period in recipe.periods) - 1) * self.vae.config.temporal_factor
         )
-        kinds = ("nouns", "verbs", "grounds", "skies", "cameras", "directions", "sizes")
         return Manifest(
             name=recipe.name,
             licence="Apache-2.0",
@@ -354,7 +352,7 @@ class DiTTask:
             steps=recipe.defaults.steps,
             guidance=recipe.defaults.guidance,
             shift=recipe.defaults.shift,
-            vocabulary={kind: getattr(words, kind) for kind in kinds},
+            vocabulary=dict(self.world.vocabulary),
             card=card,
         )
 

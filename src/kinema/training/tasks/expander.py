@@ -25,9 +25,8 @@ from kinema.data.seeds import Batch, derive_seed, numpy_rng
 from kinema.errors import ConfigError
 from kinema.models.expander import PROMPT_KINDS, SPECIAL, UNKNOWN, Expander, ExpanderConfig
 from kinema.prompts.segment import pieces
-from kinema.registry import lookup
 from kinema.training.task import BenchmarkBatch, Recipe
-from kinema.worlds import WORLDS, StageConfig
+from kinema.worlds import WorldConfig, make_world
 from kinema.worlds.stage import grammar
 
 IN_PICTURE = ("ground", "sky", "size")
@@ -71,8 +70,7 @@ class ExpanderRecipe(Recipe):
     """All settings of an expander run. The model has the vocabulary of the world."""
 
     task: str = "expander"
-    world: str = "stage"
-    stage: StageConfig = field(default_factory=StageConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
     model: ExpanderConfig = field(default_factory=ExpanderConfig)
     data: ExpanderData = field(default_factory=ExpanderData)
 
@@ -82,10 +80,10 @@ class ExpanderTask:
 
     def __init__(self, recipe: ExpanderRecipe):
         self.recipe = recipe
-        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
+        self.world = make_world(recipe.world)
         # `an` is `a` before a vowel, which is spelling: see `kinema.models.expander.join_tokens`.
         words = tuple(
-            sorted({piece for word in self.world.vocabulary().words for piece in pieces(word)} - {"an"})
+            sorted({piece for word in self.world.words for piece in pieces(word)} - {"an"})
         )
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         self.model = Expander(dataclasses.replace(recipe.model, words=words))

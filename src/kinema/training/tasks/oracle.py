@@ -26,10 +26,9 @@ from kinema.files import atomic_file, content_key, output_errors, write_json
 from kinema.models.oracle import SLOTS, Oracle, OracleConfig, OracleOutput, heat_target
 from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE
-from kinema.registry import lookup
 from kinema.training.task import BenchmarkBatch, Recipe
 from kinema.video import Video, contact_sheet, save_image
-from kinema.worlds import WORLDS, Clip, StageConfig, Vocabulary
+from kinema.worlds import Clip, WorldConfig, check_slots, make_world
 
 log = logging.getLogger(__name__)
 
@@ -88,39 +87,14 @@ class OracleLoss:
 
 @dataclass(frozen=True)
 class OracleRecipe(Recipe):
-    """All settings of an oracle run. `vae` is a released folder or "shipped".
-
-    Raises `ConfigError` for a world without its held-out combinations.
-    """
+    """All settings of an oracle run. `vae` is a released folder or "shipped"."""
 
     task: str = "oracle"
-    world: str = "stage"
     vae: str = SHIPPED
-    stage: StageConfig = field(default_factory=lambda: StageConfig(split="all"))
+    world: WorldConfig = field(default_factory=lambda: WorldConfig.from_table({"split": "all"}))
     model: OracleConfig = field(default_factory=OracleConfig)
     data: OracleData = field(default_factory=OracleData)
     loss: OracleLoss = field(default_factory=OracleLoss)
-
-    def __post_init__(self) -> None:
-        if self.stage.split != "all":
-            raise ConfigError(
-                f"stage.split = '{self.stage.split}': an oracle measures seen and held-out combinations; "
-                "use stage.split = 'all'"
-            )
-
-
-def slots_of(vocabulary: Vocabulary, max_objects: int) -> dict[str, tuple[str, ...]]:
-    """The possible values of every slot in a world."""
-    return {
-        "noun": vocabulary.nouns,
-        "count": tuple(str(n) for n in range(1, max_objects + 1)),
-        "verb": vocabulary.verbs,
-        "direction": (*vocabulary.directions, "none"),
-        "ground": vocabulary.grounds,
-        "sky": vocabulary.skies,
-        "size": vocabulary.sizes,
-        "camera": vocabulary.cameras,
-    }
 
 
 def targets(clips: Sequence[Clip], config: OracleConfig) -> dict[str, Tensor]:
@@ -154,20 +128,27 @@ def targets(clips: Sequence[Clip], config: OracleConfig) -> dict[str, Tensor]:
 
 
 class OracleTask:
-    """Trains an oracle. See `kinema.training.task.TrainingTask`."""
+    """Trains an oracle. See `kinema.training.task.TrainingTask`.
+
+    Raises `ConfigError` for a world without slots or without its held-out combinations.
+    """
 
     def __init__(self, recipe: OracleRecipe):
         self.recipe = recipe
-        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
+        self.world = make_world(recipe.world)
+        check_slots(self.world, "an oracle")
+        if self.world.split != "all":
+            raise ConfigError(
+                "an oracle measures seen and held-out combinations of its world: use world.split = 'all'"
+            )
         if abs(sum(shape.share for shape in recipe.data.shapes) - 1) > 1e-6:
             raise ConfigError(
                 f"the shares of data.shapes add up to {sum(s.share for s in recipe.data.shapes):g}; "
                 "they must add up to 1"
             )
 
-        slots = slots_of(self.world.vocabulary(), recipe.stage.max_objects)
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
-        self.config = dataclasses.replace(recipe.model, slots=slots)
+        self.config = dataclasses.replace(recipe.model, slots=dict(self.world.slots))
         self.model = Oracle(self.config)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
         self.round_trips: dict[str, Batch] = {}
@@ -187,7 +168,7 @@ class OracleTask:
         )
         identity = [
             weights_hash(vae),
-            to_dict(self.recipe.stage),
+            to_dict(self.world.config),
             to_dict(self.config),
             to_dict(data.shapes[0]),
             data.num_frames,

@@ -18,7 +18,6 @@ from kinema.data.world_clips import draw_clips, to_tensor
 from kinema.errors import ConfigError
 from kinema.models.pixels import psnr, to_uint8
 from kinema.models.vae import VAE, VAEConfig
-from kinema.registry import lookup
 from kinema.shapes import Float
 from kinema.training.losses import (
     Discriminator,
@@ -28,7 +27,7 @@ from kinema.training.losses import (
 )
 from kinema.training.task import BenchmarkBatch, Recipe
 from kinema.video import Video, contact_sheet, save_image
-from kinema.worlds import WORLDS, StageConfig
+from kinema.worlds import WorldConfig, make_world
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ class VAERecipe(Recipe):
     """All settings of a VAE run."""
 
     task: str = "vae"
-    world: str = "stage"
-    stage: StageConfig = field(default_factory=StageConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
     model: VAEConfig = field(default_factory=VAEConfig)
     data: VAEData = field(default_factory=VAEData)
     loss: ReconstructionConfig = field(default_factory=ReconstructionConfig)
@@ -94,7 +92,7 @@ class VAETask:
                 f"use multiples of {factor} pixels and {stride}k+1 frames"
             )
 
-        self.world = lookup(WORLDS, recipe.world, kind="world")(recipe.stage)
+        self.world = make_world(recipe.world)
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         discriminator = Discriminator(recipe.loss.discriminator_dim) if recipe.loss.adversarial else None
         self.model = VAEAndDiscriminator(VAE(recipe.model), discriminator)

@@ -4,16 +4,17 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from kinema.errors import ConfigError, RequestError
 from kinema.registry import lookup
-from kinema.worlds.base import Clip, Vocabulary
+from kinema.worlds.base import Clip, Split
 from kinema.worlds.stage import grammar
 from kinema.worlds.stage.nouns import NOUNS
+from kinema.worlds.stage.parse import NAMED_DIRECTIONS
 from kinema.worlds.stage.render import render
 from kinema.worlds.stage.sampling import sample_scene
 from kinema.worlds.stage.scene import CAMERAS_OF, HORIZONTAL, PAIRED, Action, Scene, move
@@ -44,8 +45,6 @@ IMAGE_SPAN = 2.0
 """Seconds from the start of the scene from which the time of an image is drawn."""
 OBJECT_DIFFERENCE = 24
 """A pixel shows an object where a channel differs by more than this (of 255) from the backdrop."""
-
-Split = Literal["train", "held_out", "all"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,7 @@ class StageWorld:
 
     def __init__(self, config: StageConfig | None = None):
         self.config = config = config or StageConfig()
+        self.split = config.split
         self._nouns = config.noun_names
         self._verbs = config.verbs or VERBS
         self._grounds = config.grounds or tuple(GROUNDS)
@@ -230,18 +230,50 @@ class StageWorld:
         slot = rng.choice(list(options))
         return self.caption({**truth, slot: rng.choice(options[slot])}, form), slot
 
-    def vocabulary(self) -> Vocabulary:
-        """The slot values and words of this stage."""
-        return Vocabulary(
-            nouns=self._nouns,
-            verbs=self._verbs,
-            grounds=self._grounds,
-            skies=self._skies,
-            cameras=self._cameras,
-            directions=("left", "right", "clockwise", "counterclockwise", "up", "down"),
-            sizes=tuple(grammar.SIZES),
-            words=grammar.words_of(list(self._nouns)),
-        )
+    @cached_property
+    def vocabulary(self) -> dict[str, tuple[str, ...]]:
+        """What this stage can show."""
+        return {
+            "nouns": self._nouns,
+            "verbs": self._verbs,
+            "grounds": self._grounds,
+            "skies": self._skies,
+            "cameras": self._cameras,
+            "directions": ("left", "right", "clockwise", "counterclockwise", "up", "down"),
+            "sizes": tuple(grammar.SIZES),
+        }
+
+    @cached_property
+    def slots(self) -> dict[str, tuple[str, ...]]:
+        """The values of every slot of the truth."""
+        known = self.vocabulary
+        return {
+            "noun": known["nouns"],
+            "count": tuple(str(count) for count in range(1, self.config.max_objects + 1)),
+            "verb": known["verbs"],
+            "direction": (*known["directions"], "none"),
+            "ground": known["grounds"],
+            "sky": known["skies"],
+            "size": known["sizes"],
+            "camera": known["cameras"],
+        }
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Every word of the captions."""
+        return grammar.words_of(list(self._nouns))
+
+    def named_slots(self, truth: Mapping[str, Any]) -> dict[str, str]:
+        """The value of every slot that captions of a clip with that truth determine.
+
+        The directions up, down and none are part of the verb.
+        """
+        is_named = truth["direction"] in NAMED_DIRECTIONS
+        return {slot: str(truth[slot]) for slot in self.slots if slot != "direction" or is_named}
+
+    def in_split(self, split: Split) -> "StageWorld":
+        """The stage with these settings and the combinations of `split`."""
+        return StageWorld(replace(self.config, split=split))
 
     def _allowed(self, noun: str, value: str, kind: Literal["verb", "ground"]) -> bool:
         return self.config.split != "train" or not is_held_out(noun, value, kind=kind, salt=self.config.salt)
