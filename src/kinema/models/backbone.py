@@ -1,4 +1,4 @@
-"""The network that predicts noisy latents, as training and generation use it, and the table of all of them."""
+"""The interface of the network that predicts noisy latents, and the table of all such networks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from kinema.config import from_dict
+from kinema.errors import ConfigError
 from kinema.models.conditioning import Conditioning
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.patches import Patch
@@ -98,7 +99,13 @@ class BackboneEntry:
     """The class of the module, a `Backbone`. Its argument is `config`."""
 
     def build(
-        self, sizes: Mapping[str, Any], *, in_channels: int, out_channels: int, text_dim: int, text_length: int
+        self,
+        sizes: Mapping[str, Any],
+        *,
+        in_channels: int,
+        out_channels: int,
+        text_dim: int,
+        text_length: int,
     ) -> nn.Module:
         """A new network for these channels and texts. Raises `ConfigError` for sizes that do not fit."""
         given = {
@@ -107,6 +114,10 @@ class BackboneEntry:
             "text_dim": text_dim,
             "text_length": text_length,
         }
+        if fixed := sorted(given.keys() & sizes):
+            raise ConfigError(
+                f"[model] sets {', '.join(fixed)}, which the VAE and the text encoder determine: leave them out"
+            )
         return self.network(from_dict(self.config, {**sizes, **given}, "model"))
 
 

@@ -50,7 +50,9 @@ class TextStates:
         if sum(self.lengths) != self.states.shape[0] or min(self.lengths, default=0) < 0:
             raise ValueError(f"{len(self.states)} text states cannot be split into lengths {self.lengths}")
         if self.pooled is not None and len(self.pooled) != len(self.lengths):
-            raise ValueError(f"{len(self.pooled)} pooled vectors do not belong to {len(self.lengths)} prompts")
+            raise ValueError(
+                f"{len(self.pooled)} pooled vectors do not belong to {len(self.lengths)} prompts"
+            )
 
     def __len__(self) -> int:
         """Number of prompts."""
@@ -119,7 +121,9 @@ class Conditioning:
         images = None if self.images is None else self.images.split()
         return [
             Conditioning(
-                text, None if images is None else images[i], *(None if row is None else row[i] for row in rows)
+                text,
+                None if images is None else images[i],
+                *(None if row is None else row[i] for row in rows),
             )
             for i, text in enumerate(self.text.split())
         ]

@@ -19,7 +19,6 @@ from math import prod
 from typing import Any, Literal, cast
 
 import torch
-from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -32,6 +31,7 @@ from kinema.models.dit_blocks import (
     Head,
     ImageEmbedding,
     Prepared,
+    TimeTable,
     cat_pairs,
     with_padding,
 )
@@ -131,6 +131,11 @@ class DiTConfig:
         return self.d // self.num_heads
 
     @property
+    def all_vectors_dim(self) -> int:
+        """Width of the vectors that are added to the time embedding, 0 without them."""
+        return (self.vector_dim or 0) + (self.frame_vector_dim or 0)
+
+    @property
     def token_in(self) -> int:
         """Channels of an input token: those of a patch of latents."""
         return self.in_channels * prod(self.patch)
@@ -157,8 +162,8 @@ class DiT(nn.Module):
         self.text_embedding = MLP(config.text_dim, d, d)
         self.time_embedding = keep_float32(MLP(config.freq_dim, d, d, "silu"))
         self.time_projection = keep_float32(nn.Linear(d, 6 * d))
-        vector_dim = (config.vector_dim or 0) + (config.frame_vector_dim or 0)
-        self.condition_embedding = keep_float32(MLP(vector_dim, d, d, "silu")) if vector_dim else None
+        vectors_dim = config.all_vectors_dim
+        self.condition_embedding = keep_float32(MLP(vectors_dim, d, d, "silu")) if vectors_dim else None
         self.image_embedding = (
             None if config.image_dim is None else ImageEmbedding(config.image_dim, d, config.image_positions)
         )
@@ -265,10 +270,19 @@ class DiT(nn.Module):
         self, times: Float[Tensor, " u"], vectors: Float[Tensor, "u v"] | None = None
     ) -> tuple[Float[Tensor, "u d"], Float[Tensor, "u 6 d"]]:
         """Embeddings of pairs of a time in [0, 1] and a vector, for the head and for the blocks, in float32
-        even under autocast."""
+        even under autocast.
+
+        Raises `RequestError` for vectors that are missing, not taken or of another width.
+        """
+        wanted, given = self.config.all_vectors_dim, 0 if vectors is None else vectors.shape[1]
+        if given != wanted:
+            raise RequestError(
+                f"the backbone takes vectors of width {self.config.vector_dim or 0} per clip and "
+                f"{self.config.frame_vector_dim or 0} per latent frame; the width given is {given} in all"
+            )
         with torch.autocast(times.device.type, enabled=False):
             embedded = self.time_embedding(sinusoid(TIMESTEPS * times.float(), self.config.freq_dim))
-            if self.condition_embedding is not None:
+            if self.condition_embedding is not None and vectors is not None:
                 embedded = embedded + self.condition_embedding(vectors)
             return embedded.float(), self.time_projection(F.silu(embedded)).float().unflatten(-1, (6, -1))
 
@@ -276,27 +290,25 @@ class DiT(nn.Module):
         self,
         tokens: Float[Tensor, "n token_in"],
         coordinates: Int[Tensor, "n 3"],
-        times: Float[Tensor, " u"],
-        time_index: Int[Tensor, " n"],
+        table: TimeTable,
         prepared: Prepared | Conditioning,
         lengths: tuple[int, ...],
-        vectors: Float[Tensor, "u v"] | None = None,
     ) -> Float[Tensor, "n token_out"]:
         """The prediction for each token, in the order of the head: (pt, ph, pw, c).
 
         Segment i holds `lengths[i]` tokens and goes with prompt i. `coordinates` are (t, h, w) in patches.
-        Token j has the diffusion time `times[time_index[j]]` and the vector `vectors[time_index[j]]`;
-        modulation is computed for the distinct pairs only. Raises `ValueError` when lengths, prompts and
-        tokens do not match.
+        Modulation is computed for the distinct times and vectors of `table` only. Raises `ValueError` when
+        lengths, prompts and tokens do not match, and `RequestError` for other vectors than it takes.
         """
         given = prepared if isinstance(prepared, Prepared) else self._embed(prepared)
         if sum(lengths) != len(tokens) or len(lengths) != len(given.conditioning):
             raise ValueError(
-                f"{len(tokens)} tokens do not match {len(lengths)} segments with {sum(lengths)} tokens in all "
-                f"and {len(given.conditioning)} prompts: give one prompt per segment and lengths that add up"
+                f"{len(tokens)} tokens do not match {len(lengths)} segments with {sum(lengths)} tokens "
+                f"in all and {len(given.conditioning)} prompts: give one prompt per segment and lengths "
+                "that add up"
             )
 
-        time, time_blocks = self.embed_time(times, vectors)
+        time, time_blocks = self.embed_time(table.times, table.vectors)
         rotation = rotations(coordinates, self.config.head_dim)
         segments = Segments.of(lengths, lengths, tokens.device)
         cross = tuple(Segments.of(lengths, each.lengths, tokens.device, each.bias) for each in given.attended)
@@ -308,13 +320,13 @@ class DiT(nn.Module):
             else:
                 keys_values = given.keys_values[i]
 
-            arguments = (x, time_blocks, time_index, rotation, segments, keys_values, cross)
+            arguments = (x, time_blocks, table.index, rotation, segments, keys_values, cross)
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
                 x = block(*arguments)
 
-        return self.head(x, time, time_index)
+        return self.head(x, time, table.index)
 
     def predict(
         self,
@@ -343,7 +355,7 @@ class DiT(nn.Module):
             x, t = F.pad(x, pads, mode="replicate"), F.pad(t, pads, mode="replicate")
 
         first_frames = [first_frame] * b if isinstance(first_frame, int) else first_frame
-        table = self._time_table(list(t), conditioning.split())
+        table = TimeTable.of(list(t), conditioning.split(), self.patch)
         return torch.stack(self._predict(list(x), table, given, first_frames))[..., :lh, :lw]
 
     def predict_packed(
@@ -368,73 +380,30 @@ class DiT(nn.Module):
             inputs.append(clip if own.channels is None else torch.cat([clip, own.channels[0]]))
 
         attended = Conditioning.cat([Conditioning(own.text, own.images) for own in conditioning])
-        return self._predict(inputs, self._time_table(t, conditioning), self._embed(attended), first_frames)
+        table = TimeTable.of(t, conditioning, self.patch)
+        return self._predict(inputs, table, self._embed(attended), first_frames)
 
     def _predict(
         self,
         clips: Sequence[Tensor],
-        table: tuple[Tensor, Tensor | None, Tensor],
+        table: TimeTable,
         prepared: Prepared,
         first_frames: Sequence[int],
     ) -> list[Tensor]:
-        """The predictions for clips whose sizes are multiples of the patch. `table` is a `_time_table`."""
+        """The predictions for clips whose sizes are multiples of the patch."""
         tokens, coordinates = [], []
         for clip, first in zip(clips, first_frames, strict=True):
             _, lf, lh, lw = clip.shape
             tokens.append(patchify(clip[None], self.patch))
             coordinates.append(grid_coordinates(lf, lh, lw, self.patch, first, clip.device))
 
-        times, vectors, time_index = table
         lengths = tuple(len(each) for each in tokens)
-        out = self(torch.cat(tokens), torch.cat(coordinates), times, time_index, prepared, lengths, vectors)
+        out = self(torch.cat(tokens), torch.cat(coordinates), table, prepared, lengths)
         grids = [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in clips]
         return [unpatchify(each, grid, self.patch)[0] for each, grid in zip(out.split(lengths), grids)]
 
-    def _time_table(
-        self, t: Sequence[Float[Tensor, "1 _lf _lh _lw"]], conditioning: Sequence[Conditioning]
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The distinct pairs of a time and a vector, and the index of the pair of each token.
 
-        A patch takes the largest time of its latents, and the mean vector of its frames. Raises
-        `RequestError` for vectors that are missing, of another width or not taken.
-        """
-        pt, ph, pw = self.patch
-        pattern = "1 (lf pt) (lh ph) (lw pw) -> lf (lh lw)"
-        per_token = [reduce(each, pattern, "max", pt=pt, ph=ph, pw=pw) for each in t]
-        times = torch.cat([each.flatten() for each in per_token])
-        rows = [self._vectors(own) for own in conditioning]
-        if self.condition_embedding is None:
-            distinct, time_index = times.unique(return_inverse=True)
-            return distinct, None, time_index
-
-        index, start = [], 0
-        for each, own in zip(per_token, rows, strict=True):
-            own_index = torch.arange(start, start + len(own), device=times.device)
-            index.append(own_index[:, None].expand_as(each).flatten())
-            start += len(own)
-        pairs, pair_index = torch.stack([times, torch.cat(index).to(times)], 1).unique(
-            dim=0, return_inverse=True
-        )
-        return pairs[:, 0], torch.cat(rows)[pairs[:, 1].long()], pair_index
-
-    def _vectors(self, conditioning: Conditioning) -> Float[Tensor, "m v"]:
-        """The vector of a clip, followed by that of the frame if there are any: one row for the clip, or one
-        for each of its frames of tokens."""
-        clip, frames = conditioning.clip_vectors, conditioning.frame_vectors
-        for name, given in (("vector_dim", clip), ("frame_vector_dim", frames)):
-            width, wanted = None if given is None else given.shape[-1], getattr(self.config, name)
-            if width != wanted:
-                raise RequestError(f"the backbone has {name}={wanted}; the vectors given have width {width}")
-
-        if frames is None:
-            return torch.zeros(1, 0) if clip is None else clip.float()
-        rows = reduce(frames[0].float(), "(lf pt) r -> lf r", "mean", pt=self.patch[0])
-        return rows if clip is None else torch.cat([clip.float().expand(len(rows), -1), rows], dim=1)
-
-
-def apply_to_grid(
-    dit: DiT, x: Tensor, t: Tensor, text: Any, first_frame: int | Sequence[int] = 0
-) -> Tensor:
+def apply_to_grid(dit: DiT, x: Tensor, t: Tensor, text: Any, first_frame: int | Sequence[int] = 0) -> Tensor:
     """`DiT.predict`."""
     return dit.predict(x, t, Conditioning(text) if isinstance(text, TextStates) else text, first_frame)
 

@@ -6,13 +6,16 @@ Lengths are tuples with one entry per segment: `lengths[i]` tokens belong to cli
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
+from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinema.errors import RequestError
 from kinema.models.conditioning import Conditioning, TextStates
+from kinema.models.patches import Patch
 from kinema.nn.attention import Segments, attend_within
 from kinema.nn.mlp import MLP
 from kinema.nn.norms import LayerNorm, RMSNorm
@@ -84,11 +87,57 @@ class Prepared:
     keys_values: tuple[KeysValues, ...] | None = None
 
 
-
-
 def cat_pairs(pairs: Sequence[KeyValuePair]) -> KeyValuePair:
     """The keys and the values of all pairs in order."""
     return torch.cat([keys for keys, _ in pairs]), torch.cat([values for _, values in pairs])
+
+
+@dataclass(frozen=True, eq=False)
+class TimeTable:
+    """The distinct pairs of a diffusion time and a vector, and the index of the pair of each token.
+
+    Without vectors the pairs are the times.
+    """
+
+    times: Float[Tensor, " u"]
+    index: Int[Tensor, " n"]
+    vectors: Float[Tensor, "u v"] | None = None
+
+    @classmethod
+    def of(
+        cls, t: Sequence[Float[Tensor, "1 _lf _lh _lw"]], conditioning: Sequence[Conditioning], patch: Patch
+    ) -> "TimeTable":
+        """The table of the tokens of several clips, from the time of each latent.
+
+        A patch takes the largest time of its latents and the mean vector of its frames.
+        """
+        pt, ph, pw = patch
+        pattern = "1 (lf pt) (lh ph) (lw pw) -> lf (lh lw)"
+        per_token = [reduce(each, pattern, "max", pt=pt, ph=ph, pw=pw) for each in t]
+        times = torch.cat([each.flatten() for each in per_token])
+        rows = [row for own in conditioning if (row := _vector_rows(own, pt)) is not None]
+        if not rows:
+            return cls(*times.unique(return_inverse=True))
+
+        starts = accumulate((len(own) for own in rows[:-1]), initial=0)
+        row_index = torch.cat(
+            [
+                torch.arange(start, start + len(own), device=times.device)[:, None].expand_as(each).flatten()
+                for start, own, each in zip(starts, rows, per_token, strict=True)
+            ]
+        )
+        pairs, index = torch.stack([times, row_index.to(times)], 1).unique(dim=0, return_inverse=True)
+        return cls(pairs[:, 0], index, torch.cat(rows)[pairs[:, 1].long()])
+
+
+def _vector_rows(conditioning: Conditioning, pt: int) -> Float[Tensor, "m v"] | None:
+    """The vector of a clip followed by those of its frames: one row for all tokens, or one for each `pt`
+    latent frames. None without vectors."""
+    clip, frames = conditioning.clip_vectors, conditioning.frame_vectors
+    if frames is None:
+        return None if clip is None else clip.float()
+    rows = reduce(frames[0].float(), "(lf pt) r -> lf r", "mean", pt=pt)
+    return rows if clip is None else torch.cat([clip.float().expand(len(rows), -1), rows], dim=1)
 
 
 class SelfAttention(nn.Module):

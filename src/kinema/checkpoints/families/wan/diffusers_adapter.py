@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from kinema.checkpoints.key_maps import dit_diffusers_config, vae_diffusers_config
-from kinema.models.conditioning import TextStates
+from kinema.models.conditioning import Conditioning, TextStates
 from kinema.models.dit import TIMESTEPS, DiT
+from kinema.models.dit_blocks import TimeTable
 from kinema.models.patches import grid_coordinates, patchify, unpatchify
 from kinema.models.vae import VAE
 
@@ -66,13 +67,13 @@ class Transformer(nn.Module):
         tokens = patchify(hidden_states, patch)
         num_tokens = len(tokens) // b
         of_tokens = (timestep[:, None].expand(b, num_tokens) if timestep.ndim == 1 else timestep).flatten()
-        times, time_index = (of_tokens.float() / TIMESTEPS).unique(return_inverse=True)
+        table = TimeTable(*(of_tokens.float() / TIMESTEPS).unique(return_inverse=True))
         coordinates = torch.cat([grid_coordinates(*grid, patch, 0, tokens.device)] * b)
         # The padding of the prompts has come with them, as zeros.
-        text = self.dit.prepare_text(
+        conditioning = Conditioning(
             _packed(encoder_hidden_states, b), _packed(encoder_hidden_states_image, b)
         )
-        out = self.dit(tokens, coordinates, times, time_index, text, (num_tokens,) * b)
+        out = self.dit(tokens, coordinates, table, self.dit.prepare(conditioning), (num_tokens,) * b)
         return (unpatchify(out, grid, patch).to(hidden_states.dtype),)
 
 
