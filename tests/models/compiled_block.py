@@ -13,8 +13,8 @@ import argparse
 import torch
 from torch._dynamo.utils import counters
 
-from kinema.models.conditioning import TextStates
-from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.models.conditioning import Conditioning, TextStates
+from kinema.models.dit import DiT, DiTConfig
 
 # fmt: off
 SIZES = [
@@ -54,11 +54,11 @@ def main() -> None:
     errors = []
     for i, size in enumerate(SIZES):
         x, t = torch.randn(1, 4, *size), torch.tensor([0.1 + 0.08 * i])
-        text = dit.prepare_text(TextStates(torch.randn(3 + i, 16), (3 + i,)))
+        text = dit.prepare(Conditioning(TextStates(torch.randn(3 + i, 16), (3 + i,))))
         dit.blocks[0] = block
-        eager = apply_to_grid(dit, x, t, text)
+        eager = dit.predict(x, t, text)
         dit.blocks[0] = compiled  # type: ignore[assignment]
-        errors.append((apply_to_grid(dit, x, t, text) - eager).abs().max() / eager.abs().max())
+        errors.append((dit.predict(x, t, text) - eager).abs().max() / eager.abs().max())
     print(counters["stats"]["unique_graphs"], max(errors).item())
 
 

@@ -10,8 +10,9 @@ import torch
 from kinema.checkpoints.key_maps import dit_diffusers_config, dit_to_diffusers
 from kinema.device import CPU, autocast
 from kinema.errors import ConfigError, RequestError
-from kinema.models.conditioning import TextStates
-from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.models.conditioning import Conditioning, TextStates
+from kinema.models.dit import DiT, DiTConfig
+from kinema.models.dit_blocks import TimeTable
 from kinema.models.patches import grid_coordinates
 
 TINY = DiTConfig(
@@ -55,16 +56,15 @@ def draw(*shape, seed=0):
 
 
 def prompts(*lengths):
-    return TextStates(draw(sum(lengths), 20, seed=7), lengths)
+    return Conditioning(TextStates(draw(sum(lengths), 20, seed=7), lengths))
 
 
 def packed(*grids, config=TINY, first_frames=(0, 3, 1)):
-    """Random tokens of several grids with their coordinates, times, time index and lengths."""
+    """Random tokens of several grids with their coordinates, table of times and lengths."""
     coordinates = [grid_coordinates(*grid, (1, 1, 1), first) for grid, first in zip(grids, first_frames)]
     lengths = tuple(len(grid) for grid in coordinates)
-    times = torch.tensor([0.0, 0.35, 1.0])
-    time_index = torch.arange(sum(lengths)) % 3
-    return draw(sum(lengths), config.token_in, seed=3), torch.cat(coordinates), times, time_index, lengths
+    table = TimeTable(torch.tensor([0.0, 0.35, 1.0]), torch.arange(sum(lengths)) % 3)
+    return draw(sum(lengths), config.token_in, seed=3), torch.cat(coordinates), table, lengths
 
 
 def wan_twin(dit):
@@ -100,11 +100,11 @@ def relative_error(ours, theirs):
 def test_is_wan_with_one_time_a_clip(config, grid, padding):
     dit = network(replace(config, text_padding=padding))
     x, t, text = draw(2, config.in_channels, *grid), torch.tensor([0.21, 0.87]), prompts(5, 5)
-    states = text.states.unflatten(0, (2, 5))
+    states = text.text.states.unflatten(0, (2, 5))
     if padding == "zeros":
         states = torch.nn.functional.pad(states, (0, 0, 0, config.text_length - 5))
     theirs = wan_twin(dit)(x, 1000 * t, states, return_dict=False)[0]
-    assert relative_error(apply_to_grid(dit, x, t, text), theirs) < 1e-5
+    assert relative_error(dit.predict(x, t, text), theirs) < 1e-5
 
 
 def test_is_wan_with_a_time_for_each_token():
@@ -113,8 +113,8 @@ def test_is_wan_with_a_time_for_each_token():
     t[:, :, 0] = 0
     t[1, :, 2, :, 4:] = 0.5
     of_tokens = t[:, 0, :, ::2, ::2].flatten(1)
-    theirs = wan_twin(dit)(x, 1000 * of_tokens, text.states.unflatten(0, (2, 4)), return_dict=False)[0]
-    assert relative_error(apply_to_grid(dit, x, t, text), theirs) < 1e-5
+    theirs = wan_twin(dit)(x, 1000 * of_tokens, text.text.states.unflatten(0, (2, 4)), return_dict=False)[0]
+    assert relative_error(dit.predict(x, t, text), theirs) < 1e-5
 
 
 @pytest.mark.parametrize("positions", [None, 10], ids=["one image", "first and last image"])
@@ -124,27 +124,27 @@ def test_is_wan_with_images(positions):
     dit, x, t = network(config), draw(2, 4, 3, 4, 6), torch.tensor([0.21, 0.87])
     text, states = prompts(5, 5), draw(2 * (positions or 5), 14, seed=9)
     images = TextStates(states, (len(states) // 2,) * 2)
-    padded = torch.nn.functional.pad(text.states.unflatten(0, (2, 5)), (0, 0, 0, 507))
+    padded = torch.nn.functional.pad(text.text.states.unflatten(0, (2, 5)), (0, 0, 0, 507))
     per_image = states.unflatten(
         0, (-1, 5)
     )  # diffusers wants a row for each image, and joins those of a clip where there are positions
     theirs = wan_twin(dit)(x, 1000 * t, padded, encoder_hidden_states_image=per_image, return_dict=False)[0]
-    assert relative_error(apply_to_grid(dit, x, t, dit.prepare_text(text, images)), theirs) < 1e-5
+    assert relative_error(dit.predict(x, t, dit.prepare(replace(text, images=images))), theirs) < 1e-5
     with pytest.raises(RequestError, match="needs an image"):
-        dit.prepare_text(text)
+        dit.prepare(text)
     with pytest.raises(RequestError, match="takes no image"):
-        network().prepare_text(text, images)
+        network().prepare(replace(text, images=images))
 
 
 def test_a_prompt_that_fills_the_text_length_has_no_padding():
     dit, masked = (network(replace(TINY, text_padding=padding)) for padding in ("zeros", "masked"))
     x, t, text = draw(1, 4, 2, 4, 4), torch.tensor([0.4]), prompts(TINY.text_length)
-    torch.testing.assert_close(apply_to_grid(dit, x, t, text), apply_to_grid(masked, x, t, text))
+    torch.testing.assert_close(dit.predict(x, t, text), masked.predict(x, t, text))
 
 
 def test_a_new_network_predicts_exactly_zero():
     dit = DiT(TINY)
-    assert (apply_to_grid(dit, draw(2, 4, 2, 4, 4), torch.rand(2), prompts(3, 1)) == 0).all()
+    assert (dit.predict(draw(2, 4, 2, 4, 4), torch.rand(2), prompts(3, 1)) == 0).all()
 
 
 def test_initial_weights_follow_wan_and_the_generator():
@@ -173,12 +173,15 @@ def test_initial_weights_follow_wan_and_the_generator():
 @pytest.mark.portable
 def test_packing_clips_is_running_them_apart(grids, padding, precision):
     dit, text = network(replace(TINY, text_padding=padding)), prompts(4, 1, 6)
-    tokens, coordinates, times, time_index, lengths = packed(*grids)
-    rows = zip(tokens.split(lengths), coordinates.split(lengths), time_index.split(lengths), text.split())
+    tokens, coordinates, table, lengths = packed(*grids)
+    rows = zip(tokens.split(lengths), coordinates.split(lengths), table.index.split(lengths), text.split())
     with autocast(CPU, precision):
-        together = dit(tokens, coordinates, times, time_index, text, lengths)
+        together = dit(tokens, coordinates, table, text, lengths)
         apart = torch.cat(
-            [dit(own, positions, times, index, prompt, (len(own),)) for own, positions, index, prompt in rows]
+            [
+                dit(own, positions, TimeTable(table.times, index), prompt, (len(own),))
+                for own, positions, index, prompt in rows
+            ]
         )
     torch.testing.assert_close(together, apart, rtol=0, atol=ATOL[precision])
 
@@ -186,27 +189,29 @@ def test_packing_clips_is_running_them_apart(grids, padding, precision):
 def test_a_batch_of_two_is_two_batches_of_one(precision):
     dit, x, t, text = network(), draw(2, 4, 3, 4, 6), torch.tensor([0.1, 0.9]), prompts(2, 5)
     with autocast(CPU, precision):
-        together = apply_to_grid(dit, x, t, text, first_frame=[0, 4])
+        together = dit.predict(x, t, text, first_frame=[0, 4])
         for i, first_frame in enumerate([0, 4]):
-            alone = apply_to_grid(dit, x[i : i + 1], t[i : i + 1], text.split()[i], first_frame)
+            alone = dit.predict(x[i : i + 1], t[i : i + 1], text.split()[i], first_frame)
             torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=ATOL[precision])
 
 
 def test_order_of_tokens_does_not_matter():
     dit, text = network(), prompts(4)
-    tokens, coordinates, times, time_index, lengths = packed((2, 3, 4))
+    tokens, coordinates, table, lengths = packed((2, 3, 4))
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(1))
-    shuffled = dit(tokens[order], coordinates[order], times, time_index[order], text, lengths)
-    torch.testing.assert_close(
-        shuffled, dit(tokens, coordinates, times, time_index, text, lengths)[order], rtol=0, atol=2e-6
-    )
+    reordered = TimeTable(table.times, table.index[order])
+    shuffled = dit(tokens[order], coordinates[order], reordered, text, lengths)
+    in_order = dit(tokens, coordinates, table, text, lengths)
+    torch.testing.assert_close(shuffled, in_order[order], rtol=0, atol=2e-6)
 
 
 def test_gathering_a_time_is_having_it():
     dit, text = network(), prompts(4)
-    tokens, coordinates, times, _, lengths = packed((2, 3, 4))
-    one_by_name = dit(tokens, coordinates, times, torch.ones(len(tokens), dtype=torch.long), text, lengths)
-    same_by_value = dit(tokens, coordinates, times[[1, 1, 1]], torch.arange(len(tokens)) % 3, text, lengths)
+    tokens, coordinates, table, lengths = packed((2, 3, 4))
+    by_index = TimeTable(table.times, torch.ones_like(table.index))
+    by_value = TimeTable(table.times[[1, 1, 1]], table.index)
+    one_by_name = dit(tokens, coordinates, by_index, text, lengths)
+    same_by_value = dit(tokens, coordinates, by_value, text, lengths)
     # Not bit for bit: matrix products of two and of three times round differently with AVX512.
     torch.testing.assert_close(one_by_name, same_by_value, rtol=0, atol=2e-6)
 
@@ -215,77 +220,72 @@ def test_one_time_for_a_clip_is_that_time_for_each_latent():
     dit, x, text = network(), draw(2, 4, 3, 4, 6), prompts(3, 3)
     t = torch.tensor([0.25, 0.75])
     spread = t.view(2, 1, 1, 1, 1).expand(2, 1, 3, 4, 6)
-    torch.testing.assert_close(
-        apply_to_grid(dit, x, t, text), apply_to_grid(dit, x, spread, text), rtol=0, atol=2e-6
-    )
+    torch.testing.assert_close(dit.predict(x, t, text), dit.predict(x, spread, text), rtol=0, atol=2e-6)
 
 
 def test_a_patch_takes_the_largest_time_in_it():
     dit, x, text = network(), draw(1, 4, 1, 2, 4), prompts(3)
     mixed = torch.tensor([[0.0, 0.6, 0.2, 0.2], [0.1, 0.3, 0.2, 0.0]]).view(1, 1, 1, 2, 4)
     largest = torch.tensor([0.6, 0.6, 0.2, 0.2]).expand(1, 1, 1, 2, 4)
-    assert torch.equal(apply_to_grid(dit, x, mixed, text), apply_to_grid(dit, x, largest, text))
+    assert torch.equal(dit.predict(x, mixed, text), dit.predict(x, largest, text))
 
 
 def test_sizes_that_patches_do_not_divide_are_padded_with_the_edge_and_cropped():
     dit, x, t, text = network(), draw(1, 4, 2, 3, 5), torch.rand(1, 1, 2, 3, 5), prompts(3)
     edge_x, edge_t = (torch.cat([a, a[..., -1:]], -1) for a in (x, t))
     edge_x, edge_t = (torch.cat([a, a[..., -1:, :]], -2) for a in (edge_x, edge_t))
-    out = apply_to_grid(dit, x, t, text)
+    out = dit.predict(x, t, text)
     assert out.shape == (1, 3, 2, 3, 5)
-    assert torch.equal(out, apply_to_grid(dit, edge_x, edge_t, text)[..., :3, :5])
+    assert torch.equal(out, dit.predict(edge_x, edge_t, text)[..., :3, :5])
 
 
 def test_only_differences_of_place_matter():
     dit, x, t, text = network(), draw(1, 4, 2, 4, 4), torch.rand(1), prompts(3)
-    torch.testing.assert_close(
-        apply_to_grid(dit, x, t, text, 1), apply_to_grid(dit, x, t, text, 700), rtol=0, atol=2e-5
-    )
+    torch.testing.assert_close(dit.predict(x, t, text, 1), dit.predict(x, t, text, 700), rtol=0, atol=2e-5)
 
 
 def test_frames_that_patches_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="3 latent frames are not a multiple of 2"):
-        apply_to_grid(network(WIDE), draw(1, 5, 3, 2, 2), torch.rand(1), prompts(3))
+        network(WIDE).predict(draw(1, 5, 3, 2, 2), torch.rand(1), prompts(3))
 
 
 @pytest.mark.parametrize("padding", ["masked", "zeros"])
 def test_prepared_text_gives_the_same_bits(padding):
     dit, text = network(replace(TINY, text_padding=padding)), prompts(4, 6)
     x, t = draw(2, 4, 2, 4, 4), torch.rand(2)
-    assert torch.equal(apply_to_grid(dit, x, t, dit.prepare_text(text)), apply_to_grid(dit, x, t, text))
+    assert torch.equal(dit.predict(x, t, dit.prepare(text)), dit.predict(x, t, text))
 
 
 def test_each_clip_sees_its_own_prompt_only():
     dit, x, t = network(), draw(1, 4, 2, 4, 4).repeat(2, 1, 1, 1, 1), torch.tensor([0.5, 0.5])
-    one, other = apply_to_grid(dit, x, t, prompts(4, 6))
+    one, other = dit.predict(x, t, prompts(4, 6))
     assert not torch.allclose(one, other, atol=1e-3)
-    one, other = apply_to_grid(dit, x, t, TextStates.cat([prompts(4)] * 2))
+    one, other = dit.predict(x, t, Conditioning.cat([prompts(4)] * 2))
     assert torch.equal(one, other)
 
 
 def test_masked_and_zero_padded_text_differ_and_an_empty_prompt_works():
     x, t, text = draw(1, 4, 2, 4, 4), torch.rand(1), prompts(4)
     masked, zeros = (
-        apply_to_grid(network(replace(TINY, text_padding=padding)), x, t, text)
-        for padding in ("masked", "zeros")
+        network(replace(TINY, text_padding=padding)).predict(x, t, text) for padding in ("masked", "zeros")
     )
     assert not torch.allclose(masked, zeros, atol=1e-3)
-    assert torch.isfinite(apply_to_grid(network(), x, t, prompts(0))).all()
+    assert torch.isfinite(network().predict(x, t, prompts(0))).all()
 
 
 def test_the_head_reads_the_hidden_states_after_the_last_block():
     dit, text = network(), prompts(4)
-    arguments = packed((2, 3, 4))
+    tokens, coordinates, table, lengths = packed((2, 3, 4))
     with hidden_states(dit.blocks[1]) as states:
-        out = dit(*arguments[:4], text, arguments[4])
+        out = dit(tokens, coordinates, table, text, lengths)
     (last,) = states
-    time, _ = dit.embed_time(arguments[2])
-    assert torch.equal(dit.head(last, time, arguments[3]), out)
+    time, _ = dit.embed_time(table.times)
+    assert torch.equal(dit.head(last, time, table.index), out)
 
 
 def test_every_weight_gets_a_gradient():
     dit = network().requires_grad_()
-    apply_to_grid(dit, draw(2, 4, 2, 4, 4), torch.rand(2), prompts(4, 6)).square().mean().backward()
+    dit.predict(draw(2, 4, 2, 4, 4), torch.rand(2), prompts(4, 6)).square().mean().backward()
     still = {
         name
         for name, parameter in dit.named_parameters()
@@ -296,31 +296,31 @@ def test_every_weight_gets_a_gradient():
 
 def test_half_precision_weights_keep_the_residual_and_the_time_in_float32():
     dit, text = network(), prompts(4)
-    arguments = packed((2, 3, 4))
-    full = dit(*arguments[:4], text, arguments[4])
+    tokens, coordinates, table, lengths = packed((2, 3, 4))
+    full = dit(tokens, coordinates, table, text, lengths)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with hidden_states(dit.blocks[1]) as states:
-            out = dit(*arguments[:4], text, arguments[4])
-        assert torch.equal(dit.embed_time(arguments[2])[1], network().embed_time(arguments[2])[1])
+            out = dit(tokens, coordinates, table, text, lengths)
+        assert torch.equal(dit.embed_time(table.times)[1], network().embed_time(table.times)[1])
     assert [each.dtype for each in states] == [torch.float32]
     assert relative_error(out.float(), full) < 0.03
     with hidden_states(dit.bfloat16().blocks[1]) as states:
-        half = dit(*arguments[:4], text, arguments[4])
+        half = dit(tokens, coordinates, table, text, lengths)
     assert [each.dtype for each in states] == [torch.float32]
     assert relative_error(half.float(), full) < 0.03
 
 
 def test_tokens_lengths_and_prompts_that_do_not_fit_are_refused():
     dit = network()
-    tokens, coordinates, times, time_index, lengths = packed((2, 3, 4))
+    tokens, coordinates, table, lengths = packed((2, 3, 4))
     with pytest.raises(
         ValueError, match="24 tokens do not match 1 segments with 24 tokens in all and 2 prompts"
     ):
-        dit(tokens, coordinates, times, time_index, prompts(2, 2), lengths)
+        dit(tokens, coordinates, table, prompts(2, 2), lengths)
     with pytest.raises(ValueError, match="24 tokens do not match 1 segments with 23"):
-        dit(tokens, coordinates, times, time_index, prompts(2), (23,))
+        dit(tokens, coordinates, table, prompts(2), (23,))
     with pytest.raises(RequestError, match="a prompt has 10 tokens; the backbone takes text_length=9"):
-        dit(tokens, coordinates, times, time_index, prompts(10), lengths)
+        dit(tokens, coordinates, table, prompts(10), lengths)
 
 
 @pytest.mark.parametrize(
