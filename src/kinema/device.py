@@ -69,6 +69,11 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     return contextlib.nullcontext()
 
 
+def weight_dtype(device: torch.device, precision: Precision) -> torch.dtype:
+    """The dtype of weight matrices: the one that `precision` names, or bfloat16 where it is fast."""
+    return torch.bfloat16 if uses_bf16(device, precision) else torch.float32
+
+
 def describe_device(device: torch.device) -> str:
     """One line for logs and `kinema doctor`."""
     if device.type == "cuda":

@@ -8,6 +8,7 @@ from PIL import Image
 from kinema.checkpoints.adapters import LoRALinear, add_lora, save_lora
 from kinema.checkpoints.components import load_dit
 from kinema.cli.main import main
+from kinema.models.dit import DiT
 from kinema.video import Video, VideoWriter
 
 
@@ -182,10 +183,7 @@ def test_a_long_video_has_a_drift_report_and_a_short_one_none(kinema, files):
 def test_a_stopped_run_is_continued(kinema, files, model_folder, monkeypatch, capsys):
     words = ["a fox runs", "--seconds", "3", "--job", "job"]
     assert kinema("generate", *words, out="whole.mkv") == 0
-    real, count = (
-        __import__("kinema.generation.pipeline", fromlist=["apply_to_grid"]).apply_to_grid,
-        iter(range(99)),
-    )
+    real, count = DiT.predict, iter(range(99))
 
     def stopped(*arguments):
         if next(count) == 3:
@@ -193,7 +191,7 @@ def test_a_stopped_run_is_continued(kinema, files, model_folder, monkeypatch, ca
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("kinema.generation.pipeline.apply_to_grid", stopped)
+        patch.setattr(DiT, "predict", stopped)
         assert kinema("generate", *words) == 130
     assert "'kinema continue job -o out.mkv' continues from here" in capsys.readouterr().out
     assert not (files / "out.mkv").exists()

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tests.generation.recording import recorded, with_denoiser
 
 import kinema
 from kinema.errors import ConfigError, ModelError, OutputError, RequestError
@@ -17,6 +18,10 @@ from kinema.generation.output.provenance import read_provenance
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
 from kinema.generation.result import Result, Step
+from kinema.generation.sampling import denoiser
+from kinema.generation.sampling.denoiser import check_components
+from kinema.models.dit import DiT
+from kinema.models.vae import VAE
 
 FOX = Request("a red fox runs", seed=3)
 LEVELS = {"fp32": 1, "bf16": 8}
@@ -51,41 +56,31 @@ def test_the_iterator_and_the_call_give_the_same_bytes(pipeline, precision):
 
 def test_both_halves_of_guidance_as_one_batch_agree_with_one_by_one(pipeline, monkeypatch, precision):
     together = latents_of(pipeline, FOX)
-    monkeypatch.setattr(module, "JOINT_TOKENS", 0)
+    monkeypatch.setattr(denoiser, "JOINT_TOKENS", 0)
     apart = latents_of(pipeline, FOX)
     assert not torch.equal(together, torch.zeros_like(together))
     tolerance = {"fp32": 1e-4, "bf16": 0.1}[precision]
     torch.testing.assert_close(together, apart, atol=tolerance, rtol=tolerance)
 
 
-def test_guidance_of_one_needs_no_second_half(pipeline, monkeypatch):
-    batches = []
-    apply_to_grid = module.apply_to_grid
-    monkeypatch.setattr(
-        module, "apply_to_grid", lambda dit, x, *rest: batches.append(len(x)) or apply_to_grid(dit, x, *rest)
-    )
+def test_guidance_of_one_needs_no_second_half(pipeline):
+    pipeline, backbone = recorded(pipeline)
     latents_of(pipeline, dataclasses.replace(FOX, guidance=1.0))
     latents_of(pipeline, FOX)
-    assert batches == [1, 1, 1, 2, 2, 2]
+    assert backbone.batches == [1, 1, 1, 2, 2, 2]
 
 
-def test_outside_the_guidance_interval_there_is_no_second_half(pipeline, monkeypatch):
-    batches = []
-    apply_to_grid = module.apply_to_grid
-    monkeypatch.setattr(
-        module, "apply_to_grid", lambda dit, x, *rest: batches.append(len(x)) or apply_to_grid(dit, x, *rest)
-    )
+def test_outside_the_guidance_interval_there_is_no_second_half(pipeline):
+    pipeline, backbone = recorded(pipeline)
     latents_of(pipeline, dataclasses.replace(FOX, guidance_interval=(0.5, 0.9), shift=1.0))
-    assert batches == [1, 2, 1]
+    assert backbone.batches == [1, 2, 1]
 
 
-def test_a_cached_run_says_how_much_it_computed_and_keeps_its_threshold_in_the_file(pipeline, monkeypatch):
-    calls = []
-    apply_to_grid = module.apply_to_grid
-    monkeypatch.setattr(module, "apply_to_grid", lambda *given: calls.append(given) or apply_to_grid(*given))
+def test_a_cached_run_says_how_much_it_computed_and_keeps_its_threshold_in_the_file(pipeline):
+    pipeline, backbone = recorded(pipeline)
     result = pipeline.run(dataclasses.replace(FOX, steps=12, cache=0.5))
-    assert result.report["cache"] == {"computed": len(calls), "steps": 12}
-    assert len(calls) < 12
+    assert result.report["cache"] == {"computed": len(backbone.batches), "steps": 12}
+    assert len(backbone.batches) < 12
     assert result.provenance["request"]["cache"] == 0.5
     assert "cache" not in pipeline.run(FOX).report
 
@@ -105,7 +100,7 @@ def test_every_sampler_runs_and_repeats(pipeline, sampler):
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "ddpm"])
 def test_every_prediction_and_schedule_gives_finite_latents(pipeline, prediction, schedule):
     manifest = dataclasses.replace(pipeline.manifest, prediction=prediction, schedule=schedule)
-    other = Pipeline(pipeline.dit, pipeline.vae, pipeline.clip, manifest, model_hash="0")
+    other = with_denoiser(pipeline, manifest=manifest)
     assert torch.isfinite(latents_of(other, dataclasses.replace(FOX, width=32, height=32, frames=5))).all()
 
 
@@ -179,7 +174,7 @@ def test_numbers_that_are_not_finite_stop_the_run_and_name_the_step(model_folder
         calls.append(1)
         return output * float("nan") if len(calls) == 2 else output
 
-    broken.dit.head.register_forward_hook(nan_at_the_second_call)
+    broken.denoiser.backbones["high"].head.register_forward_hook(nan_at_the_second_call)
     seen = []
     with pytest.raises(ModelError, match="step 2 of 3 gave numbers that are not finite"):
         broken.run(FOX, on_step=seen.append)
@@ -205,7 +200,7 @@ def test_running_out_of_memory_is_said_in_terms_of_the_request(pipeline, monkeyp
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(module, "apply_to_grid", fail)
+    monkeypatch.setattr(DiT, "predict", fail)
     with pytest.raises(RequestError, match="out of memory for 48x32, 9 frames"):
         pipeline.run(FOX)
 
@@ -213,7 +208,7 @@ def test_running_out_of_memory_is_said_in_terms_of_the_request(pipeline, monkeyp
 def test_closing_the_iterator_stops_the_sampler(model_folder):
     pipeline = load(model_folder)
     calls = []
-    pipeline.dit.head.register_forward_hook(lambda *_: calls.append(1))
+    pipeline.denoiser.backbones["high"].head.register_forward_hook(lambda *_: calls.append(1))
     events = pipeline.generate(dataclasses.replace(FOX, steps=50))
     next(events)
     events.close()
@@ -249,7 +244,7 @@ def test_the_result_says_how_the_prompt_was_read(pipeline):
 def test_parts_of_different_models_are_refused(pipeline, model_folder):
     other = dataclasses.replace(pipeline.vae.config, z_dim=8, latents_mean=(), latents_std=())
     with pytest.raises(ModelError, match="z_dim are 6 and 8"):
-        Pipeline(pipeline.dit, type(pipeline.vae)(other), pipeline.clip, pipeline.manifest, model_hash="0")
+        check_components(pipeline.denoiser, VAE(other))
 
 
 def test_the_public_names(pipeline, model_folder):

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from tests.generation.conditioning.test_tasks import FIELDS, FPS, clip_of
+from tests.generation.conditioning.test_tasks import FPS, REQUEST, clip_of
 from tests.generation.test_pipeline import LEVELS
 
 from kinema.errors import RequestError
@@ -82,7 +82,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_latents(
 
 
 def test_an_extension_that_was_stopped_goes_on_with_its_clip(pipeline, tmp_path, precision):
-    request, inputs = tasks.extend(FIELDS, clip_of(9), seconds=2, fps=FPS)
+    request, inputs = tasks.extend(REQUEST, clip_of(9), seconds=2, fps=FPS)
 
     def stop(step):
         if step.index == 3:
@@ -95,7 +95,7 @@ def test_an_extension_that_was_stopped_goes_on_with_its_clip(pipeline, tmp_path,
 
 
 def test_a_damaged_state_or_input_is_one_line(pipeline, tmp_path):
-    request, inputs = tasks.extend(FIELDS, clip_of(9), seconds=1, fps=FPS)
+    request, inputs = tasks.extend(REQUEST, clip_of(9), seconds=1, fps=FPS)
     job = Job(tmp_path)
     job.save_request(request, inputs)
     (tmp_path / STATE).write_bytes(b"torn")
@@ -129,7 +129,7 @@ def test_decoding_that_runs_out_of_memory_goes_on_in_smaller_pieces_with_the_sam
 
 
 def test_a_loop_has_the_asked_length_and_its_decoding_repeats(pipeline, precision):
-    request, _ = tasks.loop({**FIELDS, "frames": 16, "steps": 3}, fps=FPS)
+    request, _ = tasks.loop(dataclasses.replace(REQUEST, frames=16, steps=3), fps=FPS)
     plan = pipeline.plan(request)
     latents = pipeline.sample(plan)
     assert latents.shape[1] == 5
@@ -146,14 +146,14 @@ def test_a_loop_has_the_asked_length_and_its_decoding_repeats(pipeline, precisio
 
 def test_a_loop_of_a_clip_keeps_it(pipeline):
     clip = clip_of(8)
-    request, inputs = tasks.loop({**FIELDS, "frames": 24}, clip, fps=FPS)
+    request, inputs = tasks.loop(dataclasses.replace(REQUEST, frames=24), clip, fps=FPS)
     frames = pipeline.run(request, inputs=inputs).video.frames
     assert np.array_equal(frames[:8], clip.frames)
     assert len(frames) == 24
 
 
 def test_seconds_of_a_loop_are_rounded_to_whole_latents_and_the_plan_says_so(pipeline):
-    request, _ = tasks.loop({**FIELDS, "seconds": 1.2}, fps=FPS)
+    request, _ = tasks.loop(dataclasses.replace(REQUEST, seconds=1.2), fps=FPS)
     assert pipeline.plan(request).text.startswith("48x32, 12 frames at 8 fps (1.50 s), a seamless loop")
 
 
@@ -211,14 +211,14 @@ def test_a_long_result_reports_its_windows_and_joins(pipeline):
     assert plot_quality(report).shape == (6 * 110 + 30, 640, 3)
 
 
-def test_an_added_metric_is_in_the_report(pipeline, monkeypatch):
-    monkeypatch.setitem(pipeline.metrics, "frames", lambda frames, prompt: len(frames))
+def test_an_added_metric_is_in_the_report(pipeline):
+    pipeline = pipeline.with_metrics({"frames": lambda frames, prompt: len(frames)})
     assert [window["frames"] for window in pipeline.run(LONG).report["windows"]] == [13, 8, 8, 8]
 
 
-def test_a_metric_may_answer_in_words_which_are_counted_and_drawn(pipeline, monkeypatch):
+def test_a_metric_may_answer_in_words_which_are_counted_and_drawn(pipeline):
     answers = iter(["fox", "fox", "bee", "fox"])
-    monkeypatch.setitem(pipeline.metrics, "noun", lambda frames, prompt: next(answers))
+    pipeline = pipeline.with_metrics({"noun": lambda frames, prompt: next(answers)})
     report = pipeline.run(LONG).report
     assert [window["noun"] for window in report["windows"]] == ["fox", "fox", "bee", "fox"]
     assert "noun" not in report["slopes"]
@@ -227,14 +227,14 @@ def test_a_metric_may_answer_in_words_which_are_counted_and_drawn(pipeline, monk
 
 
 def test_what_is_made_in_one_window_has_no_windows_to_report(pipeline):
-    request, inputs = tasks.pictures({**FIELDS, "frames": 9}, first=clip_of(1))
+    request, inputs = tasks.pictures(dataclasses.replace(REQUEST, frames=9), first=clip_of(1))
     report = pipeline.run(request, inputs=inputs).report
     assert "windows" not in report
     assert [join["frame"] for join in report["joins"]] == [1]
 
 
 def test_a_loop_reports_its_seam_and_what_moves(pipeline):
-    request, _ = tasks.loop({**FIELDS, "frames": 16}, fps=FPS)
+    request, _ = tasks.loop(dataclasses.replace(REQUEST, frames=16), fps=FPS)
     result = pipeline.run(request)
     frames = result.video.frames.astype(float)
     assert result.report["loop"]["seam"] == pytest.approx(np.abs(frames[-1] - frames[0]).mean(), abs=1e-3)

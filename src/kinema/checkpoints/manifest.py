@@ -71,6 +71,8 @@ class Manifest:
 
     If not, known latents are as noisy as the others.
     """
+    pictures_in_channels: bool = False
+    """Whether given pictures enter in channels beside the latents, not as known latents."""
     vocabulary: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The world's words by kind: nouns, verbs, grounds, skies and so on."""
     sha256: dict[str, str] = field(default_factory=dict)

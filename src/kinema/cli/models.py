@@ -92,12 +92,13 @@ def inspect(model: str) -> None:
 def _wan_rows(path: Path) -> dict[str, str]:
     """The lines of `inspect` for a Wan model."""
     from kinema.checkpoints.families.wan import model as wan_model
+    from kinema.files import file_fingerprint
 
     files = wan_model.find_wan_files(path)
     variant, manifest = wan_model.describe_wan(files, name=path.resolve().name)
     config = files.backbones[0].config
     rows = {
-        "model": f"{manifest.name}, {wan_model.file_fingerprint(path)}",
+        "model": f"{manifest.name}, {file_fingerprint(path)}",
         "kind": f"{variant}, in the layout {files.layout}",
         "licence": manifest.licence,
         **_abilities(manifest),

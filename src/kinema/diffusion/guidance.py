@@ -17,7 +17,9 @@ Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """The estimates of x0 with and without the condition, from one call of the network on a doubled batch."""
 
 
-def guide(conditional: Tensor, unconditional: Tensor, scale: float, *, rescale: float = 0.0) -> Tensor:
+def guide(
+    conditional: Tensor, unconditional: Tensor, scale: float | Tensor, *, rescale: float = 0.0
+) -> Tensor:
     """The guided estimate `unconditional + scale * (conditional - unconditional)` (Ho & Salimans 2022; our
     scale is their w + 1).
 
@@ -38,13 +40,14 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float, *, rescale: 
 def classifier_free(
     conditional: Denoise,
     unconditional: Denoise,
-    scale: float,
+    scale: float | Tensor,
     *,
     interval: tuple[float, float] = (0.0, 1.0),
     rescale: float = 0.0,
     pair: Pair | None = None,
 ) -> Denoise:
-    """A denoiser guided by `scale`. With 1 only `conditional` is called, with 0 only `unconditional`.
+    """A denoiser guided by `scale`: a number, of which 1 calls only `conditional` and 0 only
+    `unconditional`, or one number for each sample, which broadcasts.
 
     Outside `interval` of t, both ends included, it is the conditional one alone, at half the cost
     (Kynkaanniemi et al. 2024). With one time per token the largest counts. `pair` gives both estimates at
@@ -56,16 +59,17 @@ def classifier_free(
         raise ConfigError(f"guidance interval {interval} must be two times with 0 <= low <= high <= 1")
     if not 0 <= rescale <= 1:
         raise ConfigError(f"guidance rescale={rescale} must be in [0, 1]")
-    if scale == 1:
+    is_zero = not isinstance(scale, Tensor) and scale == 0
+    if not isinstance(scale, Tensor) and scale == 1:
         return conditional
     is_everywhere = low == 0 and high == 1
-    if scale == 0 and is_everywhere:
+    if is_zero and is_everywhere:
         return unconditional
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         if not is_everywhere and not low <= float(t.max()) <= high:
             return conditional(x, t)
-        if scale == 0:
+        if is_zero:
             return unconditional(x, t)
         with_condition, without = pair(x, t) if pair is not None else (conditional(x, t), unconditional(x, t))
         return guide(with_condition, without, scale, rescale=rescale)

@@ -20,7 +20,7 @@ from kinema.evaluation.run_folder import (
 from kinema.evaluation.samples import trained_world, world_of
 from kinema.evaluation.timeline_cases import TIMELINE_TASKS, Case, TimelineTask, Videos, side_by_side
 from kinema.evaluation.timeline_metrics import Metrics, summarize
-from kinema.evaluation.trust import add_noun_to_drift_report, load_checked_oracle
+from kinema.evaluation.trust import load_checked_oracle, noun_metric
 from kinema.files import write_json
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
@@ -63,7 +63,7 @@ def evaluate_timeline(
     world = world_of(trained_world(pipeline.manifest), "seen")
     check_slots(world, "the timeline benchmark", ("noun", "verb", "ground"))
     oracle = load_checked_oracle(pipeline, world, oracle_folder)
-    add_noun_to_drift_report(pipeline, oracle_folder)
+    pipeline = pipeline.with_metrics(noun_metric(pipeline.manifest, pipeline.device, oracle_folder))
 
     options = config.request_fields
     planned = pipeline.plan(Request("any", **options)).request

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from kinema.checkpoints.manifest import Manifest
 from kinema.checkpoints.oracle import load_oracle
 from kinema.errors import ModelError
 from kinema.evaluation.samples import FIRST_SEED, ClipFormat, true_clip
 from kinema.evaluation.vae_clip_metrics import vae_round_trip
+from kinema.generation.output.quality import FrameMetric
 from kinema.generation.pipeline import Pipeline
 from kinema.models.oracle import MIN_FRAMES, Oracle, Reading
 from kinema.models.vae import VAE
@@ -127,12 +130,15 @@ def noun_in(oracle: Oracle, frames: np.ndarray) -> str:
     return oracle.read([repeated], oracle.config.fps)[0].answers["noun"]
 
 
-def add_noun_to_drift_report(pipeline: Pipeline, folder: Path | None = None) -> None:
-    """Add the noun of every window to the pipeline's drift report, if the oracle knows the model's nouns."""
-    nouns = pipeline.manifest.vocabulary.get("nouns", ())
+def noun_metric(
+    manifest: Manifest, device: torch.device, folder: Path | None = None
+) -> dict[str, FrameMetric]:
+    """The noun of every window, for the drift report. Empty unless the oracle knows the model's nouns."""
+    nouns = manifest.vocabulary.get("nouns", ())
     if not nouns:
-        return
+        return {}
 
-    oracle = load_oracle(folder, device=pipeline.device)
-    if set(nouns) <= set(oracle.config.slots["noun"]):
-        pipeline.metrics["noun"] = lambda frames, prompt: noun_in(oracle, frames)
+    oracle = load_oracle(folder, device=device)
+    if not set(nouns) <= set(oracle.config.slots["noun"]):
+        return {}
+    return {"noun": lambda frames, prompt: noun_in(oracle, frames)}

@@ -6,31 +6,22 @@ video
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
-from math import prod
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kinema.checkpoints.adapters import LoRAFile, merge_lora, read_lora
-from kinema.checkpoints.manifest import Manifest
 from kinema.checkpoints.shipped import SHIPPED
-from kinema.device import Precision, autocast, is_out_of_memory
-from kinema.diffusion.canvas import Network, with_canvas
-from kinema.diffusion.guidance import JOINT_TOKENS, classifier_free
-from kinema.diffusion.objectives import Prediction, to_x0
-from kinema.diffusion.samplers import SAMPLERS, SamplerState
-from kinema.diffusion.schedules import SCHEDULES, time_grid
+from kinema.device import is_out_of_memory
+from kinema.diffusion.canvas import with_canvas
+from kinema.diffusion.samplers import SAMPLERS, SamplerStep, Walk
 from kinema.diffusion.step_cache import with_cache
 from kinema.errors import ModelError, RequestError
-from kinema.files import sha256_of
 from kinema.generation.conditioning.clips import Inputs
 from kinema.generation.conditioning.encode import (
     EncodedConditions,
@@ -47,15 +38,13 @@ from kinema.generation.plan import Plan, make_plan
 from kinema.generation.request import Request
 from kinema.generation.result import OnStep, Result, Step
 from kinema.generation.sampling.circular import circular_network, decode_loop, roll_offsets
+from kinema.generation.sampling.denoiser import Denoiser, GuidedRun
 from kinema.generation.sampling.noise import START, STEP, latent_noise
 from kinema.generation.sampling.windows import WindowSample, cut_window, insert_sample, num_windows
 from kinema.models.clip import CLIP
-from kinema.models.conditioning import TextEncoder, TextStates
-from kinema.models.dit import DiT, PreparedText, apply_to_grid
 from kinema.models.pixels import from_uint8, to_uint8
 from kinema.models.vae import VAE
-from kinema.nn.attention import attention_kernel
-from kinema.prompts.reading import PromptReport, read_prompt
+from kinema.prompts.reading import PromptReport
 from kinema.registry import lookup
 from kinema.shapes import Float, UInt8
 from kinema.video import Video, VideoWriter
@@ -63,8 +52,6 @@ from kinema.video.writing import LOSSY
 
 log = logging.getLogger(__name__)
 
-FIRST_TIME_OF_NOISE = 0.999
-"""First sampling time of a model that predicts noise, whose x0 is undefined at t = 1 (as in diffusers)."""
 AT_ONCE = (2, 1)
 """Latent frames that are decoded at once. The next number is used if memory runs out."""
 SAVE_EVERY = 4
@@ -81,92 +68,44 @@ class Pipeline:
 
     def __init__(
         self,
-        dit: DiT,
+        denoiser: Denoiser,
         vae: VAE,
-        clip: TextEncoder,
-        manifest: Manifest,
         *,
         model: str = SHIPPED,
         model_hash: str,
-        precision: Precision = "auto",
+        metrics: Mapping[str, FrameMetric] | None = None,
     ) -> None:
-        """All three networks must be on one device. `model` is the model's name in requests.
+        """All networks must be on one device. `model` is the model's name in requests.
 
-        `precision` applies to the DiT's matrix products and the VAE's convolutions; it is set on `vae`.
-
-        Raises `ModelError` if the components do not fit together.
+        `metrics` measure each window of a long result, for its quality report; a CLIP adds its similarity.
         """
-        self._check_components(dit, vae, clip, manifest)
-        self.dit, self.vae, self.clip = dit.eval(), vae.eval(), clip
-        if isinstance(clip, CLIP):
-            clip.eval()
-        self.manifest = manifest
+        self.denoiser, self.vae = denoiser, vae
+        self.vae.precision = denoiser.precision
+        self.manifest, self.text_encoder = denoiser.manifest, denoiser.text_encoder
         self.model = model
         self.model_hash = model_hash
-        self.precision = precision
-        self.vae.precision = precision
-        self.attention = "auto"
-        """The backbone's attention kernel, one of `kinema.nn.attention.ATTENTION_KERNELS`."""
-        self.device = next(dit.parameters()).device
-        self.metrics: dict[str, FrameMetric] = {}
-        """Metrics of each window of a long result, for its quality report. More may be added."""
-        if isinstance(clip, CLIP):
-            self.metrics["clip_similarity"] = partial(similarity, clip)
-        self.schedule = lookup(SCHEDULES, manifest.schedule, kind="noise schedule")()
+        self.device = denoiser.device
+        clip = self.text_encoder
+        own = {"clip_similarity": partial(similarity, clip)} if isinstance(clip, CLIP) else {}
+        self.metrics: Mapping[str, FrameMetric] = {**own, **(metrics or {})}
+        self.schedule = denoiser.schedule
 
-    def _check_components(self, dit: DiT, vae: VAE, clip: TextEncoder, manifest: Manifest) -> None:
-        """Raise `ModelError` if the components do not fit together."""
-        space, multiple, patch_frames = vae.config.spatial_factor, manifest.side_multiple, dit.config.patch[0]
-        pairs = {
-            "the DiT's in_channels and its input channels": (dit.config.in_channels, self.channels_in(vae)),
-            "the DiT's out_channels and the VAE's z_dim": (dit.config.out_channels, vae.config.z_dim),
-            "the DiT's text_dim and the text encoder's width": (dit.config.text_dim, clip.text_width),
-        }
-        wrong = [f"{what} are {left} and {right}" for what, (left, right) in pairs.items() if left != right]
-        if multiple % space:
-            wrong.append(f"sides are multiples of {multiple} pixels, but a latent of the VAE has {space}")
-        if patch_frames != 1:
-            wrong.append(
-                f"the DiT's patches are {patch_frames} latent frames long, but a canvas may have any "
-                "number of them"
-            )
-        if wrong:
-            raise ModelError(f"the components of {manifest.name} do not fit together: {'; '.join(wrong)}")
-
-    def backbones(self) -> dict[str, DiT]:
-        """The networks that an adapter can apply to: one, or an expert for high noise and one for low."""
-        return {"high": self.dit}
-
-    def add_lora(self, lora: LoRAFile) -> int:
-        """Merge an adapter into the backbone, into both experts unless it names one. Returns the number of
-        changed layers.
-
-        The model's hash changes. Raises `ModelError` with the list of what does not fit.
-        """
-        dits = self.backbones()
-        if lora.expert is not None and len(dits) == 1:
-            raise ModelError(f"{self.manifest.name} has one backbone: leave :{lora.expert} out")
-
-        chosen = [dit for name, dit in dits.items() if lora.expert in (None, name)]
-        read = [read_lora(lora.path, dit) for dit in chosen]
-        for dit, adapters in zip(chosen, read):
-            merge_lora(dit, adapters, lora.scale)
-
-        line = f"{self.model_hash} {sha256_of(lora.path)} {lora.scale!r} {lora.expert}"
-        self.model_hash = sha256(line.encode()).hexdigest()[:12]
-        return sum(map(len, read))
+    def with_metrics(self, metrics: Mapping[str, FrameMetric]) -> "Pipeline":
+        """This pipeline with more metrics of each window."""
+        both = {**self.metrics, **metrics}
+        return Pipeline(self.denoiser, self.vae, model=self.model, model_hash=self.model_hash, metrics=both)
 
     def plan(self, request: Request) -> Plan:
         """What this model will do for `request`; no network runs. Raises `RequestError` for what it cannot
         do."""
         request = replace(request, model=self.model)
-        return make_plan(request, self.manifest, temporal_factor=self.vae.config.temporal_factor)
+        plan = make_plan(request, self.manifest, temporal_factor=self.vae.config.temporal_factor)
+        self.denoiser.check(plan)
+        return plan
 
     def read_prompt(self, prompt: str) -> PromptReport:
         """How this model's text encoder reads a prompt."""
-        if isinstance(self.clip, CLIP):
-            return read_prompt(self.clip.tokenizer, prompt)
-        return PromptReport(num_read=len(prompt.split()))  # an encoder of open vocabulary reads every word
+        return self.text_encoder.read_prompt(prompt)
 
     def generate(
         self, request: Request, *, inputs: Inputs | None = None, job: Path | None = None
@@ -299,16 +238,17 @@ class Pipeline:
         state = state or SamplingState()
         latents = canvas.clean if state.latents is None else state.latents.to(self.device)
 
+        run = self.denoiser.for_run([plan], [conditions.pictures])
         progress = _Progress(self, plan, on_step, job, state)
         for index in range(state.window, num_windows(plan)):
-            window = cut_window(plan, index, canvas, latents)
+            window = cut_window([plan], index, canvas, latents)
             if window.canvas.first_time > 0:
-                latents = insert_sample(latents, window, self._sample_window(plan, window, progress))
+                latents = insert_sample(latents, window, self._sample_window(plan, run, window, progress))
             progress.finish_window(latents)
         return latents[0]
 
     def _sample_window(
-        self, plan: Plan, window: WindowSample, progress: "_Progress"
+        self, plan: Plan, run: GuidedRun, window: WindowSample, progress: "_Progress"
     ) -> Float[Tensor, "1 c lf lh lw"]:
         """The sampled latents of one window."""
         canvas, state = window.canvas, progress.state
@@ -318,111 +258,37 @@ class Pipeline:
             drawn = latent_noise(plan.request.seed, stream, window.latent_frames, (c, lh, lw), step)
             return drawn.unsqueeze(0).to(self.device)
 
-        times = self.times(plan, canvas.first_time)
+        times = self.denoiser.times(plan, canvas.first_time)
         start = noise(START, 0)
         x = canvas.at(times[0], start, self.schedule) if state.x is None else state.x.to(self.device)
-        state.sampler.tensors = [tensor.to(self.device) for tensor in state.sampler.tensors]
+        state.memory = [tensor.to(self.device) for tensor in state.memory]
         state.cache.tensors = [tensor.to(self.device) for tensor in state.cache.tensors]
         progress.num_steps = len(times) - 1
 
-        with autocast(self.device, self.precision), attention_kernel(self.attention):
-            network = self.network(plan, window.prompt, first_frame=window.first_coordinate)
-            if window.is_loop:
-                segment = max(1, plan.window - 1)
-                network = circular_network(network, segment, roll_offsets(times, num_latents - 1))
-            if plan.request.cache is not None:
-                network = with_cache(
-                    network,
-                    plan.request.cache,
-                    state.cache,
-                    last=float(times[-2]),
-                    regime=partial(self.regime, plan),
-                )
-            x = lookup(SAMPLERS, plan.sampler, kind="sampler")(
-                with_canvas(network, canvas, self.schedule, start, native=self.manifest.time_per_token),
-                x,
-                times,
-                self.schedule,
-                noise=partial(noise, STEP),
-                on_step=progress.finish_step,
-                state=state.sampler,
+        network = run.network(window.prompts, first_frame=window.first_coordinate)
+        if window.is_loop:
+            segment = max(1, plan.window - 1)
+            network = circular_network(network, segment, roll_offsets(times, num_latents - 1))
+        if plan.request.cache is not None:
+            network = with_cache(
+                network,
+                plan.request.cache,
+                [state.cache],
+                last=float(times[-2]),
+                regime=partial(self.denoiser.regime, plan),
             )
+        denoise = with_canvas(network, canvas, self.schedule, start, native=self.manifest.time_per_token)
+        walk = Walk(
+            times,
+            self.schedule,
+            noise=partial(noise, STEP),
+            first_step=state.next_step,
+            memory=state.memory,
+        )
+        for step in lookup(SAMPLERS, plan.sampler, kind="sampler")(denoise, x, walk):
+            progress.finish_step(step)
+            x = step.x
         return canvas.finish(x)
-
-    def times(self, plan: Plan, start: float) -> Float[Tensor, " u"]:
-        """The sampler's times for a canvas whose tokens start at noise level `start` or below."""
-        top = FIRST_TIME_OF_NOISE if self.manifest.prediction == "noise" else 1.0
-        return time_grid(plan.steps, shift=plan.shift, start=start, top=top)
-
-    def network(self, plan: Plan, prompt: str | None = None, *, first_frame: int = 0) -> Network:
-        """The guided estimate of x0 for the prompts of `plan`, or for `prompt` in place of the plan's first
-        one.
-
-        `first_frame` is the time coordinate of the first latent frame. The keys and values of the prompts are
-        computed here, once.
-        """
-        # Without a negative prompt, guidance moves away from the empty text, which stood for dropped
-        # captions in training.
-        positive = plan.request.prompt if prompt is None else prompt
-        texts = self.clip.encode_prompts([positive, plan.request.negative_prompt])
-        return self.guided(
-            self.dit, texts, plan.guidance, interval=interval_of(plan), first_frame=first_frame
-        )
-
-    def regime(self, plan: Plan, t: float) -> int:
-        """An id of the networks that make the estimate at time `t`: 1 with guidance, 0 without."""
-        low, high = interval_of(plan)
-        return int(low <= t <= high)
-
-    def guided(
-        self,
-        dit: DiT,
-        texts: TextStates,
-        guidance: float,
-        *,
-        interval: tuple[float, float] = (0.0, 1.0),
-        first_frame: int = 0,
-        images: TextStates | None = None,
-        image_channels: Float[Tensor, "1 c2 lf lh lw"] | None = None,
-    ) -> Network:
-        """The estimate of x0 by `dit`, guided at the times of `interval`. `texts` are the prompt and the
-        negative prompt.
-
-        `images` are hidden states of still images, for a backbone that attends to them. `image_channels` are
-        concatenated to the latents.
-        """
-        conditional, unconditional = (dit.prepare_text(text, images) for text in texts.split())
-        both = PreparedText.cat([conditional, unconditional])
-
-        def estimate(x: Tensor, t: Tensor, text: PreparedText) -> Tensor:
-            """The estimate of x0 at one time per token, in float32."""
-            visible = x
-            if image_channels is not None:
-                visible = torch.cat([x, image_channels.expand(len(x), -1, -1, -1, -1)], dim=1)
-            output = apply_to_grid(dit, visible, self.model_times(t), text, first_frame)
-            return to_x0(cast(Prediction, self.manifest.prediction), output.float(), x, t, self.schedule)
-
-        def pair(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            if x[0, 0].numel() // prod(dit.config.patch) > JOINT_TOKENS:
-                return estimate(x, t, conditional), estimate(x, t, unconditional)
-            with_prompt, without = estimate(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
-            return with_prompt, without
-
-        return classifier_free(
-            partial(estimate, text=conditional),
-            partial(estimate, text=unconditional),
-            guidance,
-            interval=interval,
-            pair=pair,
-        )
-
-    def model_times(self, t: Tensor) -> Tensor:
-        """The times that the backbone receives for the sampler's times `t`."""
-        return t
-
-    def channels_in(self, vae: VAE) -> int:
-        """Input channels of the backbone: those of the latents."""
-        return vae.config.z_dim
 
     @torch.inference_mode()
     def decode(
@@ -512,7 +378,8 @@ class Pipeline:
         return Video(np.stack(overview), plan.fps * len(overview) / plan.frames)
 
     def _similarity(self, video: Video, prompt: str) -> float | None:
-        return similarity(self.clip, video.frames, prompt) if isinstance(self.clip, CLIP) else None
+        clip = self.text_encoder
+        return similarity(clip, video.frames, prompt) if isinstance(clip, CLIP) else None
 
 
 class _Progress:
@@ -526,9 +393,9 @@ class _Progress:
         self.num_steps = plan.steps
         self.num_windows = num_windows(plan)
 
-    def finish_step(self, index: int, x: Tensor, x0: Tensor) -> None:
-        """Called after every step of the sampler. Raises `ModelError` if `x` is not finite."""
-        plan = self.plan
+    def finish_step(self, step: SamplerStep) -> None:
+        """Called after every step of the sampler. Raises `ModelError` if its sample is not finite."""
+        plan, index, x, x0 = self.plan, step.i, step.x, step.x0
         if not bool(torch.isfinite(x).all()):
             raise ModelError(
                 f"step {index + 1} of {self.num_steps} gave numbers that are not finite: "
@@ -537,7 +404,7 @@ class _Progress:
                 f"'{plan.sampler}' diverges"
             )
 
-        self.state.x = x
+        self.state.x, self.state.next_step, self.state.memory = x, index + 1, list(step.memory)
         if self.job is not None and (index + 1) % SAVE_EVERY == 0:
             self.job.save_state(self.state, model_hash=self.pipeline.model_hash)
         if self.on_step is not None:
@@ -551,14 +418,9 @@ class _Progress:
         """Called after every window, with the latents of the whole canvas."""
         state = self.state
         state.window, state.latents = state.window + 1, latents
-        state.x, state.sampler, state.cache = None, SamplerState(), state.cache.next_canvas()
+        state.x, state.next_step, state.memory, state.cache = None, 0, [], state.cache.next_canvas()
         if self.job is not None:
             self.job.save_state(state, model_hash=self.pipeline.model_hash)
-
-
-def interval_of(plan: Plan) -> tuple[float, float]:
-    """Lowest and highest time with guidance."""
-    return plan.request.guidance_interval or (0.0, 1.0)
 
 
 def _counted(on_step: OnStep | None, counts: dict[str, int]) -> OnStep:

@@ -12,6 +12,7 @@ from kinema.generation.conditioning.layout import (
     latent_of,
     make_layout,
     make_loop_layout,
+    make_shown_layout,
 )
 from kinema.generation.request import Request
 from kinema.generation.sampling.sliding_windows import Window, sliding_windows
@@ -93,6 +94,9 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
     has the same meaning after the model's defaults have changed. Raises `RequestError` for what the model
     cannot do, with the nearest value that it can.
     """
+    if not request.prompt.strip() and not request.conditions:
+        raise RequestError('the prompt is empty: describe the video, e.g. "a penguin walks across the snow"')
+
     height, width = manifest.default_size
     if request.width is not None and request.height is not None:
         width, height = request.width, request.height
@@ -126,7 +130,9 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
         shift=shift,
         window=window,
     )
-    lay_out = make_loop_layout if request.loop else make_layout
+    lay_out = make_shown_layout if manifest.pictures_in_channels else make_layout
+    if request.loop:
+        lay_out = make_loop_layout
     layout = lay_out(request.conditions, frames, manifest.fps, temporal_factor)
     num_latents = max(2, latent_of(_round_up(window - 1, temporal_factor), temporal_factor) + 1)
     return Plan(

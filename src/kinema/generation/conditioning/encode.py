@@ -53,6 +53,11 @@ class EncodedConditions:
     canvas: Canvas
     kept: dict[int, KeptFrame] = field(default_factory=dict)
 
+    @property
+    def pictures(self) -> list[np.ndarray]:
+        """The kept frames in order, for a model whose pictures enter in channels beside the latents."""
+        return [self.kept[frame].pixels for frame in sorted(self.kept)]
+
 
 @torch.no_grad()
 def encode_conditions(plan: Plan, inputs: Inputs, vae: VAE, device: torch.device) -> EncodedConditions:
@@ -114,7 +119,7 @@ def _margins(plan: Plan) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _check_length(plan: Plan, clip: PlacedClip) -> None:
     """Raise `RequestError` for a kept clip that does not fill one latent frame."""
-    if not clip.latents and clip.condition.strength == 0:
+    if not clip.latents and clip.condition.strength == 0 and clip.condition.seconds is not None:
         factor = plan.temporal_factor
         raise RequestError(
             f"a clip of {clip.stop - clip.first} frames is shorter than one latent and cannot be kept at "

@@ -6,7 +6,7 @@ that wastes the fewest frames of the clips.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kinema.generation.conditioning.clips import ClipCondition
 
@@ -81,6 +81,16 @@ def make_loop_layout(
             is_free[i] = False
         clips.append(PlacedClip(condition, first, stop, latents))
     return CanvasLayout(1, num_frames + 1, tuple(clips), tuple(is_free))
+
+
+def make_shown_layout(
+    conditions: Sequence[ClipCondition], num_frames: int, fps: float, factor: int
+) -> CanvasLayout:
+    """The layout for pictures that enter the network beside the latents: they fill none, and all are
+    generated."""
+    spans = [(condition, *frame_span(condition, num_frames, fps)) for condition in conditions]
+    clips = tuple(PlacedClip(condition, first, stop, range(0)) for condition, first, stop in spans)
+    return replace(make_layout((), num_frames, fps, factor), clips=clips)
 
 
 def _with_offset(

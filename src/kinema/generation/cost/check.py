@@ -6,12 +6,11 @@ import torch
 
 from kinema.checkpoints.families.wan.files import find_wan_files
 from kinema.checkpoints.families.wan.model import Offload, describe_wan
-from kinema.device import Precision, free_memory_bytes
+from kinema.device import Precision, free_memory_bytes, weight_dtype
 from kinema.errors import RequestError
 from kinema.generation.cost.estimate import ModelSizes, Workload, alternatives, estimate, format_bytes
 from kinema.generation.plan import make_plan
 from kinema.generation.request import Request
-from kinema.generation.wan import dtype_for
 
 
 def check_memory(
@@ -40,7 +39,7 @@ def check_memory(
         plan.steps,
         window=num_latents if request.loop else plan.window,
         guided=plan.guidance != 1,
-        bytes_per_weight=dtype_for(device, precision).itemsize,
+        bytes_per_weight=weight_dtype(device, precision).itemsize,
         offload=offload,
     )
     needed = estimate(sizes, workload)

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from kinema.checkpoints.components import with_weights
-from kinema.checkpoints.families.wan.model import IMAGE_FRAMES
+from kinema.generation.sampling.picture_channels import PIECE_FRAMES
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
 from kinema.models.vae import VAE, VAEConfig
@@ -114,7 +114,7 @@ def _decoded(config: VAEConfig, pieces: tuple[int, ...], lh: int, lw: int) -> tu
 
 @lru_cache
 def encode_cost(
-    config: VAEConfig, width: int, height: int, frames: int, at_once: int = IMAGE_FRAMES
+    config: VAEConfig, width: int, height: int, frames: int, at_once: int = PIECE_FRAMES
 ) -> tuple[float, int]:
     """FLOPs and peak memory of streaming encoding, without weights; the FLOPs of a long video are
     extrapolated.

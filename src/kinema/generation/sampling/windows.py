@@ -36,7 +36,8 @@ class WindowSample:
     """The time coordinate of the first latent frame: 0 for an image latent."""
     new: slice
     """The latent frames of `canvas` that are generated."""
-    prompt: str
+    prompts: tuple[str, ...]
+    """One for each clip of the batch."""
     is_loop: bool = False
 
     @property
@@ -52,14 +53,19 @@ def num_windows(plan: "Plan") -> int:
 
 
 def cut_window(
-    plan: "Plan", index: int, whole: Canvas, latents: Float[Tensor, "1 c lf lh lw"]
+    plans: Sequence["Plan"], index: int, whole: Canvas, latents: Float[Tensor, "b c lf lh lw"]
 ) -> WindowSample:
     """Window `index` of the canvas `whole`, with the results of earlier windows in `latents` as its
-    history."""
+    history.
+
+    `plans` are those of the clips of the batch, which have the same layout and windows.
+    """
+    plan = plans[0]
     if plan.request.loop:
         num_latents = latents.shape[2]
         frames = tuple(range(num_latents))
-        return WindowSample(whole, frames, 0, slice(0, num_latents), plan.request.prompt, is_loop=True)
+        prompts = tuple(plan.request.prompt for plan in plans)
+        return WindowSample(whole, frames, 0, slice(0, num_latents), prompts, is_loop=True)
 
     window = plan.windows[index]
     done = _done(plan.layout.is_free, plan.windows[:index], whole.start.device)
@@ -77,15 +83,17 @@ def cut_window(
 
     first_new = indices.index(window.new_first)
     new = slice(first_new, first_new + window.new_stop - window.new_first)
-    prompt = [text for latent, text in plan.prompts if latent <= window.new_first][-1]
-    return WindowSample(canvas, tuple(indices), min(indices[0], 1), new, prompt)
+    prompts = tuple(
+        [text for latent, text in plan.prompts if latent <= window.new_first][-1] for plan in plans
+    )
+    return WindowSample(canvas, tuple(indices), min(indices[0], 1), new, prompts)
 
 
 def insert_sample(
-    latents: Float[Tensor, "1 c lf lh lw"],
+    latents: Float[Tensor, "b c lf lh lw"],
     window: WindowSample,
-    sampled: Float[Tensor, "1 c _ lh lw"],
-) -> Float[Tensor, "1 c lf lh lw"]:
+    sampled: Float[Tensor, "b c _ lh lw"],
+) -> Float[Tensor, "b c lf lh lw"]:
     """`latents` of the whole canvas with the latent frames that `window` generated; `sampled` is its
     sampler's result."""
     latents = latents.clone()

@@ -11,6 +11,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from kinema.checkpoints.components import load_clip, load_dit, load_vae
+from kinema.checkpoints.families.base import LoadedModel
 from kinema.checkpoints.folders import resolve_model, save_model
 from kinema.checkpoints.manifest import MANIFEST, Manifest, load_card, load_manifest
 from kinema.data.latents import LatentCache, LatentData, Latents, choose_by_share
@@ -24,6 +25,7 @@ from kinema.diffusion.schedules import SCHEDULES
 from kinema.errors import ConfigError, TrainingError
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
+from kinema.generation.sampling.denoiser import Denoiser
 from kinema.models.clip import CLIP
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid
@@ -300,14 +302,9 @@ class DiTTask:
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
         """Write a contact sheet of clips generated from captions that training does not use."""
         assert isinstance(model, DiT), "the DiT task trains a DiT"
-        pipeline = Pipeline(
-            model,
-            self.vae,
-            self.clip,
-            self._manifest({}),
-            model_hash="training",
-            precision=self.recipe.run.precision,
-        )
+        loaded = LoadedModel(self._manifest({}), {"high": model.eval()}, self.vae, self.clip)
+        denoiser = Denoiser.of(loaded, precision=self.recipe.run.precision)
+        pipeline = Pipeline(denoiser, self.vae, model_hash="training")
         prompts = self._prompts()
         videos = [pipeline.run(Request(prompt, seed=seed)).video for seed, prompt in enumerate(prompts)]
         save_image(path, contact_sheet(videos, prompts, columns=2, frames_per_video=5))

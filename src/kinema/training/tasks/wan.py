@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 from kinema.checkpoints.adapters import LoRALinear, add_lora, read_lora, save_lora
 from kinema.checkpoints.components import with_weights
+from kinema.checkpoints.families.base import LoadedModel
 from kinema.checkpoints.families.wan.convert import write_as
 from kinema.checkpoints.families.wan.files import BackboneFiles, find_wan_files
 from kinema.checkpoints.families.wan.model import (
     NEGATIVE_PROMPT,
     VARIANTS,
-    WanModel,
     describe_wan,
-    file_fingerprint,
     load_encoder,
     read_tokenizer,
+    wan_rules,
 )
-from kinema.checkpoints.families.wan.umt5 import UMT5
+from kinema.checkpoints.families.wan.umt5 import umt5_encoder
 from kinema.checkpoints.manifest import CARD
 from kinema.data.seeds import Batch, derive_seed, torch_rng
 from kinema.data.text_states import TextCache
@@ -36,9 +36,10 @@ from kinema.device import CPU, pick_device, uses_bf16
 from kinema.diffusion.objectives import draw_times
 from kinema.diffusion.schedules import SCHEDULES
 from kinema.errors import ConfigError, TrainingError
-from kinema.files import atomic_folder, write_json
+from kinema.files import atomic_folder, file_fingerprint, write_json
+from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
-from kinema.generation.wan import WanPipeline
+from kinema.generation.sampling.denoiser import Denoiser
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import TIMESTEPS, DiT
 from kinema.models.vae import VAE
@@ -142,7 +143,7 @@ class WanTask(DatasetDiTTask):
         captions = [
             caption for i in range(len(self.dataset)) for caption in self.dataset.captions(i).values()
         ]
-        encoder = UMT5(
+        encoder = umt5_encoder(
             lambda: load_encoder(
                 text,
                 "UMT5EncoderModel",
@@ -200,10 +201,11 @@ class WanTask(DatasetDiTTask):
                 "one of two experts cannot generate a video alone: try the adapter with --lora FILE:1:"
                 + self.recipe.expert
             )
-        wan = WanModel(self.variant, self.manifest, model, self.vae, self.texts)
-        pipeline = WanPipeline(
-            wan, model=self.recipe.base, model_hash="training", precision=self.recipe.run.precision
+        wan = LoadedModel(
+            self.manifest, {"high": model.eval()}, self.vae, self.texts, wan_rules(self.variant)
         )
+        denoiser = Denoiser.of(wan, precision=self.recipe.run.precision)
+        pipeline = Pipeline(denoiser, self.vae, model=self.recipe.base, model_hash="training")
         shape, factor = Counter(self.shapes).most_common(1)[0][0], self.vae.config
         size: dict[str, Any] = {
             "width": shape[2] * factor.spatial_factor,

@@ -4,15 +4,15 @@ The variant of a folder follows from its structure: the channels that the backbo
 latents, the number of experts, and whether every token has its own time.
 """
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import nn
 
 from kinema.checkpoints.components import with_weights
+from kinema.checkpoints.families.base import Expert, LoadedModel, SamplingRules
 from kinema.checkpoints.families.wan.files import (
     BackboneFiles,
     EncoderFiles,
@@ -22,11 +22,10 @@ from kinema.checkpoints.families.wan.files import (
     layout_of,
 )
 from kinema.checkpoints.families.wan.image_encoder import ImageEncoder
-from kinema.checkpoints.families.wan.umt5 import UMT5, SubwordTokenizer, transformers_module
+from kinema.checkpoints.families.wan.umt5 import SubwordTokenizer, transformers_module, umt5_encoder
 from kinema.checkpoints.manifest import Manifest, load_manifest
 from kinema.checkpoints.offload import with_streamed_blocks
 from kinema.errors import ModelError
-from kinema.models.conditioning import TextEncoder
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE, VAEConfig
 from kinema.nn.parameters import weight_dtypes
@@ -35,9 +34,8 @@ from kinema.registry import lookup
 Offload = Literal["none", "text", "layers"]
 OFFLOADS: tuple[Offload, ...] = ("none", "text", "layers")
 EncoderKind = Literal["UMT5EncoderModel", "CLIPVisionModel"]
-IMAGE_FRAMES = 8
-"""Frames per piece when a clip of images and grey is encoded: all 81 at a published size would take tens of
-gigabytes."""
+HIGHEST_TIME, LAST_TIME = 1 - 1e-6, 1e-3
+"""Limits of the times before 0 in Wan and diffusers: the log SNR of UniPC is infinite at 1."""
 LICENCE = "Apache-2.0"
 NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"
@@ -77,31 +75,6 @@ VARIANTS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class WanModel:
-    """A loaded model of the family."""
-
-    variant: str
-    manifest: Manifest
-    dit: DiT
-    vae: VAE
-    text: TextEncoder
-    low_dit: DiT | None = None
-    """The low-noise expert, if there are two."""
-    boundary: float | None = None
-    images: ImageEncoder | None = None
-
-    @property
-    def low_guidance(self) -> float | None:
-        """Default guidance of the low-noise expert."""
-        return VARIANTS[self.variant].low_guidance
-
-    @property
-    def takes_image(self) -> bool:
-        """Whether the backbone takes an image in channels of its own."""
-        return self.dit.config.in_channels != self.vae.config.z_dim
-
-
 def wan_variant(dit: DiTConfig, vae: VAEConfig, *, num_experts: int, has_token_times: bool) -> str:
     """The variant with this structure. Raises `ModelError` if there is none."""
     beside = dit.in_channels - vae.z_dim
@@ -138,6 +111,7 @@ def wan_manifest(
         guidance=values.guidance,
         shift=values.shift if shift is None else shift,
         time_per_token=values.time_per_token,
+        pictures_in_channels=dit.in_channels != vae.z_dim,
     )
 
 
@@ -153,7 +127,8 @@ def describe_wan(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
         config, files.vae.config, num_experts=len(files.backbones), has_token_times=files.has_token_times
     )
     if files.layout == "kinema":
-        return variant, load_manifest(files.path)
+        takes_pictures = config.in_channels != files.vae.config.z_dim
+        return variant, replace(load_manifest(files.path), pictures_in_channels=takes_pictures)
     # The published folders of 2.1 have a shift by resolution; those of 2.2 all have 3 or 5, which Wan does
     # not sample with.
     shift = files.shift if variant.startswith("wan-2.1") else None
@@ -162,7 +137,7 @@ def describe_wan(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
 
 def load_wan_model(
     path: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, offload: Offload = "text"
-) -> WanModel:
+) -> LoadedModel:
     """The model of the family at `path`, with matrices of `dtype`.
 
     Raises `ModelError` naming what is missing or wrong.
@@ -184,35 +159,42 @@ def load_wan_model(
             dit, "blocks", part.state, device, lambda name, tensor: tensor.to(dtypes[name])
         )
 
+    def encoder() -> nn.Module:
+        blocks = "encoder.block" if offload == "layers" else None
+        return load_encoder(files.text, "UMT5EncoderModel", device, dtype, blocks=blocks)
+
     with torch.device("meta"):
         vae = VAE(files.vae.config)
     dits = [backbone(part) for part in files.backbones]
-    text = files.text
-    return WanModel(
-        variant=variant,
-        manifest=manifest,
-        dit=dits[0],
-        vae=with_weights(vae, files.vae.state, device, torch.float32),
-        text=UMT5(
-            lambda: load_encoder(
-                text,
-                "UMT5EncoderModel",
-                device,
-                dtype,
-                blocks="encoder.block" if offload == "layers" else None,
-            ),
-            tokenizer,
-            text.config["d_model"],
-            max_length=dits[0].config.text_length,
-            keep=offload == "none",
-        ),
-        low_dit=dits[1] if len(dits) == 2 else None,
-        boundary=files.boundary
-        if files.boundary is not None or len(dits) == 1
-        else VARIANTS[variant].boundary,
-        images=None
-        if files.images is None
-        else ImageEncoder(load_encoder(files.images, "CLIPVisionModel", device, dtype)),
+    text = umt5_encoder(
+        encoder,
+        tokenizer,
+        files.text.config["d_model"],
+        max_length=dits[0].config.text_length,
+        keep=offload == "none",
+    )
+    images = files.images and ImageEncoder(load_encoder(files.images, "CLIPVisionModel", device, dtype))
+    return LoadedModel(
+        manifest,
+        dict(zip(get_args(Expert), dits)),
+        with_weights(vae, files.vae.state, device, torch.float32),
+        text,
+        wan_rules(variant, files.boundary if len(dits) == 2 else None),
+        None if images is None else images.encode,
+    )
+
+
+def wan_rules(variant: str, boundary: float | None = None) -> SamplingRules:
+    """How a variant is sampled. `boundary` overrides the variant's."""
+    values = VARIANTS[variant]
+    return SamplingRules(
+        negative_prompt=NEGATIVE_PROMPT,
+        highest_time=HIGHEST_TIME,
+        last_time=LAST_TIME,
+        whole_timesteps=True,
+        boundary=values.boundary if boundary is None else boundary,
+        low_guidance=values.low_guidance,
+        needs_last_picture=values.last_image,
     )
 
 
@@ -285,22 +267,3 @@ def read_tokenizer(file: Path) -> SubwordTokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return cast(SubwordTokenizer, tokenizer)
-
-
-def file_fingerprint(path: Path) -> str:
-    """12 hexadecimal digits that identify a model without a manifest, from names, sizes, and the first and
-    last 64 KiB of every file.
-
-    Hashing tens of gigabytes would take longer than loading; `kinema models verify` is for folders with a
-    manifest.
-    """
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(path) if path.is_dir() else file.name} {size}\n".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(65536))
-            stream.seek(max(0, size - 65536))
-            digest.update(stream.read(65536))
-    return digest.hexdigest()[:12]
