@@ -14,7 +14,7 @@ import torch
 
 from kinema.checkpoints.manifest import load_card
 from kinema.checkpoints.shipped import SHIPPED, shipped_captioner
-from kinema.data.curation.captioner_runner import CaptionerRunner
+from kinema.checkpoints.captioner import CaptionerRunner
 from kinema.data.world_clips import draw_clips
 from kinema.evaluation.alignment import ALL_SLOTS
 from kinema.evaluation.captions import caption_accuracies

@@ -1,28 +1,33 @@
 """The public functions: `generate` from a prompt, and one function per task on clips and pictures.
 
-Clips and pictures are paths or `Video`s. `options` are further fields of `Request`. `animate` and `edit` also
-accept `expand` and `expander`, like `generate`. Every function returns a `Result`, and raises the errors of
-`kinema.load`, `Video.read` and `Pipeline.run`.
+Clips and pictures are paths or `Video`s. `options` are further fields of `Request`, and `device`. The model
+stays loaded for the next call, and a terminal shows a progress bar.
+
+Without a prompt (None), `extend`, `connect` and `loop` take the one in the metadata of the clip's file, or
+else the clip's caption, and log it; with "" the model is free. With `expand` the prompt is first expanded by
+`expander` (see `kinema.checkpoints.expanders.load_expander`), and the result's request holds both prompts.
+
+Every function returns a `Result`, and raises `ConfigError` for an option that is not a field of `Request`,
+and the errors of `kinema.load`, `Video.read`, the expander and `Pipeline.run`.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kinema import config
-from kinema.checkpoints.expanders import expand_fields
 from kinema.checkpoints.shipped import SHIPPED
 from kinema.generation.conditioning import tasks
-from kinema.generation.conditioning.clips import ClipSource, Inputs, read_clip
-from kinema.generation.conditioning.tasks import Direction, Fields, Shot, TaskRequest
+from kinema.generation.conditioning.clips import ClipSource, InputClip, Inputs, read_input
+from kinema.generation.conditioning.prompt import with_clip_prompt, with_expanded_prompt
+from kinema.generation.conditioning.tasks import Direction, Shot
 from kinema.generation.loading import cached_pipeline
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.progress import progress_bar
 from kinema.generation.request import Request
 from kinema.generation.result import Result
-from kinema.prompts.expansion import Expansion, PromptKind
-from kinema.video import png_bytes
+from kinema.prompts.expansion import PromptKind
 from kinema.video.resize import Fit
 
 log = logging.getLogger(__name__)
@@ -34,33 +39,23 @@ def generate(
     prompt: str,
     *,
     model: str | Path = SHIPPED,
-    device: str = "auto",
     expand: bool = False,
     expander: str = SHIPPED,
     **options: Any,
 ) -> Result:
-    """A video of `prompt`. `options` are further fields of `Request`. The model stays loaded for the next
-    call.
+    """A video of `prompt`. Words that the model reads differently are logged as a warning.
 
-    With `expand` the prompt is first expanded by `expander` (see
-    `kinema.checkpoints.expanders.load_expander`), and the result's request holds both prompts. A terminal
-    shows a progress bar. Words that the model reads differently are logged as a warning.
-
-    `generate("a penguin walks", seconds=2, seed=7).save("penguin.mp4")`. Raises `ConfigError` for an option
-    that is not a field of `Request`, and the errors of `load`, the expander and `Pipeline.run`.
+    `generate("a penguin walks", seconds=2, seed=7).save("penguin.mp4")`.
     """
-    fields = {"prompt": prompt, "model": str(model), **options}
-    request = config.from_dict(Request, fields)  # invalid options raise before a model is loaded
+    request, pipeline = _start(prompt, {"model": model, **options})
     if expand:
-        fields, expansion = expand_fields(fields, expander, "text")
-        log_expansion(expansion)
-        request = config.from_dict(Request, fields)
-    return run_with_progress(cached_pipeline(request.model, device=device), request)
+        request = _expanded(request, expander, "text")
+    return run_with_progress(pipeline, request)
 
 
 def extend(
     clip: ClipSource,
-    prompt: str = "",
+    prompt: str | None = None,
     *,
     seconds: float,
     direction: Direction = "forward",
@@ -69,43 +64,50 @@ def extend(
 ) -> Result:
     """The clip, made longer by `seconds` at its end, at its start, or at both. The clip's own frames are kept
     bit for bit."""
-    return _run_task(
-        prompt,
-        options,
-        lambda fields, fps: tasks.extend(
-            fields, read_clip(clip, fps), seconds=seconds, direction=direction, fps=fps, fit=fit
-        ),
-    )
+    request, pipeline = _start(prompt, options)
+    fps = pipeline.manifest.fps
+    given = read_input(clip, fps)
+    if prompt is None:
+        request = _with_clip_prompt(request, [given], at_end=direction != "backward")
+
+    task = tasks.extend(request, given.video, seconds=seconds, direction=direction, fps=fps, fit=fit)
+    return run_with_progress(pipeline, *task)
 
 
 def connect(
     first: ClipSource,
     second: ClipSource,
-    prompt: str = "",
+    prompt: str | None = None,
     *,
     seconds: float,
     fit: Fit = "crop",
     **options: Any,
 ) -> Result:
     """`first`, a generated transition of `seconds`, and `second`."""
-    return _run_task(
-        prompt,
-        options,
-        lambda fields, fps: tasks.connect(
-            fields, read_clip(first, fps), read_clip(second, fps), seconds=seconds, fps=fps, fit=fit
-        ),
+    request, pipeline = _start(prompt, options)
+    fps = pipeline.manifest.fps
+    clips = [read_input(first, fps), read_input(second, fps)]
+    if prompt is None:
+        request = _with_clip_prompt(request, clips)
+
+    before, after = (clip.video for clip in clips)
+    return run_with_progress(
+        pipeline, *tasks.connect(request, before, after, seconds=seconds, fps=fps, fit=fit)
     )
 
 
-def loop(prompt: str = "", clip: ClipSource | None = None, *, fit: Fit = "crop", **options: Any) -> Result:
+def loop(
+    prompt: str | None = None, clip: ClipSource | None = None, *, fit: Fit = "crop", **options: Any
+) -> Result:
     """A seamless loop of `prompt`. With `clip`, it begins with the clip and returns to its first frame."""
-    return _run_task(
-        prompt,
-        options,
-        lambda fields, fps: tasks.loop(
-            fields, None if clip is None else read_clip(clip, fps), fps=fps, fit=fit
-        ),
-    )
+    request, pipeline = _start(prompt, options)
+    fps = pipeline.manifest.fps
+    given = None if clip is None else read_input(clip, fps)
+    if prompt is None and given is not None:
+        request = _with_clip_prompt(request, [given])
+
+    task = tasks.loop(request, None if given is None else given.video, fps=fps, fit=fit)
+    return run_with_progress(pipeline, *task)
 
 
 def edit(
@@ -118,6 +120,8 @@ def edit(
     start_s: float = 0.0,
     end_s: float | None = None,
     fit: Fit = "crop",
+    expand: bool = False,
+    expander: str = SHIPPED,
     **options: Any,
 ) -> Result:
     """The clip, edited to show `prompt`: from `start_s` to `end_s`, inside `region` or where `mask` is white.
@@ -126,21 +130,24 @@ def edit(
     `strength` is the noise level from which the clip is generated anew, above 0 to 1. `region` is x, y, width
     and height in pixels of the result.
     """
+    request, pipeline = _start(prompt, options)
+    fps = pipeline.manifest.fps
+    given = read_input(clip, fps)
+    if expand:
+        request = _expanded(request, expander, "edit", given)
 
-    def fill(fields: Fields, fps: float) -> TaskRequest:
-        return tasks.edit(
-            fields,
-            read_clip(clip, fps),
-            strength=strength,
-            region=region,
-            mask=None if mask is None else read_clip(mask, fps),
-            start_s=start_s,
-            end_s=end_s,
-            fps=fps,
-            fit=fit,
-        )
-
-    return _run_task(prompt, options, fill, "edit", clip)
+    task = tasks.edit(
+        request,
+        given.video,
+        strength=strength,
+        region=region,
+        mask=None if mask is None else read_input(mask, fps).video,
+        start_s=start_s,
+        end_s=end_s,
+        fps=fps,
+        fit=fit,
+    )
+    return run_with_progress(pipeline, *task)
 
 
 def animate(
@@ -150,49 +157,33 @@ def animate(
     last: ClipSource | None = None,
     keyframes: Sequence[tuple[float, ClipSource]] = (),
     fit: Fit = "crop",
+    expand: bool = False,
+    expander: str = SHIPPED,
     **options: Any,
 ) -> Result:
     """A video that begins with the picture `first`, ends with `last`, and shows each of `keyframes` (second,
     picture) at its time."""
+    request, pipeline = _start(prompt, options)
+    fps = pipeline.manifest.fps
+    opening = None if first is None else read_input(first, fps)
+    if expand:
+        request = _expanded(request, expander, "text" if opening is None else "image", opening)
 
-    def fill(fields: Fields, fps: float) -> TaskRequest:
-        return tasks.pictures(
-            fields,
-            first=None if first is None else read_clip(first, fps),
-            last=None if last is None else read_clip(last, fps),
-            keyframes=[(at_s, read_clip(picture, fps)) for at_s, picture in keyframes],
-            fit=fit,
-        )
-
-    return _run_task(prompt, options, fill, "text" if first is None else "image", first)
+    task = tasks.pictures(
+        request,
+        first=None if opening is None else opening.video,
+        last=None if last is None else read_input(last, fps).video,
+        keyframes=[(at_s, read_input(picture, fps).video) for at_s, picture in keyframes],
+        fit=fit,
+    )
+    return run_with_progress(pipeline, *task)
 
 
 def storyboard(shots: Sequence[Shot], *, fit: Fit = "crop", **options: Any) -> Result:
     """One video from timed prompts, pictures and clips."""
-    return _run_task("", options, lambda fields, fps: tasks.storyboard(fields, shots, fps=fps, fit=fit))
-
-
-def _run_task(
-    prompt: str,
-    options: dict[str, Any],
-    fill: Callable[[Fields, float], TaskRequest],
-    kind: PromptKind | None = None,
-    picture_source: ClipSource | None = None,
-) -> Result:
-    """The result of a task. With `kind` its prompt can be expanded; the expander also receives the first
-    frame of `picture_source`."""
-    model = str(options.pop("model", SHIPPED))
-    pipeline = cached_pipeline(model, device=options.pop("device", "auto"))
-    fps = pipeline.manifest.fps
-
-    fields = {"prompt": prompt, "model": model, **options}
-    if kind is not None:
-        expander, is_expanded = fields.pop("expander", SHIPPED), fields.pop("expand", False)
-        if is_expanded:
-            picture = None if picture_source is None else png_bytes(read_clip(picture_source, fps).frames[0])
-            fields, expansion = expand_fields(fields, expander, kind, picture)
-            log_expansion(expansion)
-    return run_with_progress(pipeline, *fill(fields, fps))
+    request, pipeline = _start(None, options)
+    task = tasks.storyboard(request, shots, fps=pipeline.manifest.fps, fit=fit)
+    return run_with_progress(pipeline, *task)
 
 
 def run_with_progress(pipeline: Pipeline, request: Request, inputs: Inputs | None = None) -> Result:
@@ -204,7 +195,24 @@ def run_with_progress(pipeline: Pipeline, request: Request, inputs: Inputs | Non
         return pipeline.run(request, inputs=inputs, on_step=on_step)
 
 
-def log_expansion(expansion: Expansion) -> None:
-    """Log both prompts of an expansion as warnings, which are visible by default."""
-    for line in expansion.lines:
+def _start(prompt: str | None, options: dict[str, Any]) -> tuple[Request, Pipeline]:
+    """The request with these options, which is checked before its model is loaded, and the pipeline."""
+    fields = {"prompt": prompt or "", **options}
+    device = fields.pop("device", "auto")
+    request = config.from_dict(Request, {**fields, "model": str(fields.get("model", SHIPPED))})
+    return request, cached_pipeline(request.model, device=device)
+
+
+def _with_clip_prompt(request: Request, clips: Sequence[InputClip], *, at_end: bool = True) -> Request:
+    """The request with the prompt of its clips, which is logged as a warning, visible by default."""
+    request, line = with_clip_prompt(request, clips, at_end=at_end)
+    log.warning("%s", line)
+    return request
+
+
+def _expanded(request: Request, expander: str, kind: PromptKind, clip: InputClip | None = None) -> Request:
+    """The request with its prompt expanded. Both prompts are logged as warnings."""
+    request, lines = with_expanded_prompt(request, expander, kind, clip)
+    for line in lines:
         log.warning("%s", line)
+    return request

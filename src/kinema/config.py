@@ -158,6 +158,8 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     Raises `ConfigError` naming the key and the expected type.
     """
     origin, options = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
     if origin is Literal:
         return _choice(options, value, where)
     if origin in (Union, types.UnionType):

@@ -4,6 +4,7 @@ A folder goes on where it stopped.
 """
 
 import json
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -170,7 +171,7 @@ def test_plain_extension_is_as_long_and_goes_on_from_what_it_has(pipeline, world
     case = Case(0, world, pipeline, {**SIZE, "steps": 1}, 36)
     frames = plain_extension(case)
     assert len(frames) == 36
-    assert np.array_equal(frames[:17], case.run(TaskRequest(Request(**case.fields, frames=17), {})))
+    assert np.array_equal(frames[:17], case.run(TaskRequest(replace(case.request, frames=17), {})))
 
 
 def test_every_task_is_measured(evaluated):

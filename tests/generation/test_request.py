@@ -28,8 +28,6 @@ MANIFEST = Manifest(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": ""}, "the prompt is empty"),
-        ({"prompt": " \n\t"}, "the prompt is empty"),
         ({"prompt": "x" * 2001}, "2001 characters: use at most 2000"),
         ({"prompt": "a\0b"}, "NUL"),
         ({"prompt": "a \udce9 fox"}, "half a character"),
@@ -51,6 +49,12 @@ MANIFEST = Manifest(
 def test_what_makes_no_sense_is_refused(options, message):
     with pytest.raises(RequestError, match=message):
         Request(**{"prompt": "a fox", **options})
+
+
+@pytest.mark.parametrize("prompt", ["", " \n\t"])
+def test_a_plan_without_prompt_and_clips_is_refused(prompt):
+    with pytest.raises(RequestError, match="the prompt is empty"):
+        make_plan(Request(prompt), MANIFEST)
 
 
 def test_an_unknown_sampler_is_told_the_known_ones():

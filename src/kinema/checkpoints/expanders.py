@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from kinema import config
 from kinema.checkpoints.components import format_of, load_component
@@ -15,10 +14,8 @@ from kinema.files import read_json, sha256_of
 from kinema.models.expander import Expander
 from kinema.prompts.expansion import (
     ChatExpander,
-    Expansion,
     PromptExpander,
     PromptKind,
-    expand,
     system_prompt,
 )
 from kinema.prompts.fidelity import Omission, is_same_word, negations
@@ -127,19 +124,3 @@ def load_expander(source: str = SHIPPED) -> PromptExpander:
         )
     is_transformers = "model_type" in read_json(path / CONFIG)
     return CausalLMExpander(path) if is_transformers else KinemaExpander(path)
-
-
-def expand_fields(
-    fields: dict[str, Any], expander: str, kind: PromptKind, picture: bytes | None = None
-) -> tuple[dict[str, Any], Expansion]:
-    """The fields of a request with the prompt expanded by the expander that `expander` names, and the
-    expansion.
-    """
-    expansion = expand(
-        fields.get("prompt", ""),
-        load_expander(expander),
-        kind=kind,
-        picture=picture,
-        seed=int(fields.get("seed", 0)),
-    )
-    return {**fields, **expansion.fields}, expansion

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The exit code of `kinema caption`."""
-    from kinema.data.curation.captioner_runner import CaptionerRunner
+    from kinema.checkpoints.captioner import CaptionerRunner
     from kinema.video import Video, scanning
 
     runner = CaptionerRunner.load(arguments.model)

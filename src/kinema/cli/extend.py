@@ -12,12 +12,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "prompt",
         nargs="?",
-        default="",
         metavar="PROMPT",
-        help="what the added part shows (default: any continuation)",
+        help="what the added part shows (default: the prompt in the clip's metadata, or else its caption)",
     )
     parser.add_argument(
-        "--seconds", type=float, required=True, metavar="S", help="seconds to add, at each extended side"
+        "--seconds",
+        dest="added_s",
+        type=float,
+        required=True,
+        metavar="S",
+        help="seconds to add, at each extended side",
     )
     parser.add_argument(
         "--direction",

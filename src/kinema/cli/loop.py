@@ -8,7 +8,9 @@ from kinema.cli.options import add_task_options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `kinema loop`."""
-    parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="what the loop shows")
+    parser.add_argument(
+        "prompt", nargs="?", metavar="PROMPT", help="what the loop shows (default: the prompt of the clip)"
+    )
     parser.add_argument("--clip", type=Path, metavar="FILE", help="a clip that the loop starts with")
     add_task_options(parser, length=True)
 

@@ -1,12 +1,18 @@
-"""Options that several verbs share. Their names in the parsed arguments are the fields of
-`kinema.Request`."""
+"""Options that several verbs share: the fields of `kinema.Request`, and what they do not cover."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, get_args
 
 from kinema.cli.arguments import interval, size
+from kinema.config import options_of
+from kinema.generation.request import Request
+from kinema.video.resize import Fit
 
-FITS = ("crop", "pad", "stretch")
+SIZE, LENGTH = ("width", "height"), ("seconds", "frames")
+SAMPLING = ("steps", "sampler", "guidance", "shift")
+"""Fields of a request; --size sets the first two."""
 
 
 def add_task_options(
@@ -14,16 +20,28 @@ def add_task_options(
 ) -> None:
     """The options of every verb that generates a video from a request.
 
-    `length` adds --seconds and --frames, `expansion` the options of prompt expansion.
+    Most are fields of `Request`. `length` adds --seconds and --frames, `expansion` the options of prompt
+    expansion.
     """
     add_output_options(parser)
     request = parser.add_argument_group("request")
-    if length:
-        add_length_options(request)
-    _add_request_options(request)
+    request.add_argument(
+        "--fit",
+        choices=get_args(Fit),
+        default="crop",
+        help="how inputs of another shape are fitted: centre crop (default), black bars, or stretched",
+    )
+    hidden = (*SIZE, *SAMPLING, *(() if length else LENGTH))
+    _add_fields(request, (name for name in options_of(Request) if name not in hidden))
+    add_sampling_options(request)
+    request.add_argument(
+        "--job",
+        type=Path,
+        metavar="DIR",
+        help="save progress in this folder, so that 'kinema continue DIR' can finish an interrupted run",
+    )
     if expansion:
         _add_expansion_options(request)
-    add_sampling_options(request)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -84,84 +102,29 @@ def add_device_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_length_options(parser: argparse._ActionsContainer) -> None:
-    """The length of the result, in seconds or in frames."""
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--seconds", type=float, metavar="S", help="length in seconds")
-    length.add_argument("--frames", type=int, metavar="N", help="length in frames")
-
-
 def add_sampling_options(parser: argparse._ActionsContainer) -> None:
     """The settings of the sampler that generation and evaluation share."""
     parser.add_argument("--size", type=size, metavar="WxH", help="width and height in pixels, e.g. 128x128")
-    parser.add_argument("--steps", type=int, metavar="N", help="number of sampler steps")
-    parser.add_argument(
-        "--sampler", metavar="NAME", help="euler, heun, unipc and others; an unknown name lists all"
-    )
-    parser.add_argument(
-        "--guidance",
-        type=float,
-        metavar="G",
-        help="scale of classifier-free guidance; higher follows the prompt more closely, 1 turns it off",
-    )
-    parser.add_argument(
-        "--shift",
-        type=float,
-        metavar="S",
-        help="timestep shift towards noise; 1 is no shift",
-    )
+    _add_fields(parser, SAMPLING)
 
 
-def _add_request_options(parser: argparse._ActionsContainer) -> None:
-    """The remaining fields of a request."""
-    parser.add_argument(
-        "--fit",
-        choices=FITS,
-        default="crop",
-        help="how inputs of another shape are fitted: centre crop (default), black bars, or stretched",
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise (default: 0)")
-    parser.add_argument(
-        "--negative", dest="negative_prompt", default="", metavar="TEXT", help="negative prompt"
-    )
-    parser.add_argument(
-        "--guidance-interval",
-        type=interval,
-        metavar="LOW,HIGH",
-        help="apply guidance only between these diffusion times (0 data, 1 noise), which is faster",
-    )
-    parser.add_argument(
-        "--cache",
-        type=float,
-        metavar="ERROR",
-        help="forecast steps while the relative error of a forecast is at most this, e.g. 0.03",
-    )
-    parser.add_argument(
-        "--window",
-        type=int,
-        metavar="N",
-        help="frames per window (default: as many as the model was trained with)",
-    )
-    parser.add_argument(
-        "--anchor", action="store_true", help="let every window of a long video attend to its first frame"
-    )
-    parser.add_argument(
-        "--model",
-        default="shipped",
-        metavar="DIR",
-        help="model folder or file, including Wan models (default: the model in the package)",
-    )
-    parser.add_argument(
-        "--beyond-trained",
-        action="store_true",
-        help="allow sizes and windows that the model was not trained with",
-    )
-    parser.add_argument(
-        "--job",
-        type=Path,
-        metavar="DIR",
-        help="save progress in this folder, so that 'kinema continue DIR' can finish an interrupted run",
-    )
+def given_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a request that options were given for."""
+    width, height = arguments.size or (None, None)
+    given = {**vars(arguments), "width": width, "height": height}
+    return {name: given[name] for name in options_of(Request) if given.get(name) is not None}
+
+
+def _add_fields(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
+    """A flag for each of these fields of a request. A flag that is not given is None."""
+    for name in names:
+        kind, option = options_of(Request)[name]
+        flag = "--" + (option.flag or name).replace("_", "-")
+        if kind is bool:
+            parser.add_argument(flag, dest=name, action="store_true", default=None, help=option.help)
+        else:
+            parse = interval if kind == tuple[float, float] else kind
+            parser.add_argument(flag, dest=name, type=parse, metavar=option.metavar, help=option.help)
 
 
 def _add_expansion_options(parser: argparse._ActionsContainer) -> None:

@@ -15,7 +15,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a list of shots, each with 'at' in seconds and 'prompt', 'image' or 'clip'",
     )
     add_task_options(parser, length=True)
-    parser.set_defaults(prompt="")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,21 +3,22 @@ imports torch."""
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from kinema import config
 from kinema.checkpoints.adapters import LoRAFile
-from kinema.checkpoints.expanders import expand_fields
 from kinema.checkpoints.families.wan.model import Offload, is_wan
+from kinema.cli.options import given_fields
 from kinema.device import pick_device
 from kinema.errors import OutputError, RequestError
-from kinema.evaluation.trust import add_noun_to_drift_report
+from kinema.evaluation.trust import noun_metric
 from kinema.generation.conditioning import tasks
-from kinema.generation.conditioning.clips import read_clip
+from kinema.generation.conditioning.clips import InputClip, read_input
 from kinema.generation.conditioning.encode import describe_inputs
+from kinema.generation.conditioning.prompt import with_clip_prompt, with_expanded_prompt
 from kinema.generation.conditioning.storyboard_file import read_storyboard
 from kinema.generation.conditioning.tasks import TaskRequest
 from kinema.generation.cost.check import check_memory
@@ -32,97 +33,94 @@ from kinema.generation.request import Request
 from kinema.generation.result import OnStep, Result
 from kinema.prompts.expansion import PromptKind
 from kinema.registry import lookup
-from kinema.video import Video, png_bytes, read_metadata
+from kinema.video import read_metadata
 from kinema.video.video import ENDINGS
-
-Fields = dict[str, Any]
-"""Fields of a `Request`, before it is made."""
 
 
 def generate(arguments: argparse.Namespace) -> int:
     """A video of a prompt and of pictures."""
+    request, fps = _start(arguments)
+    first = _read_input(arguments.image, fps) if arguments.image else None
+    request = _expand_prompt(arguments, request, "image" if first else "text", first)
+    if not (arguments.image or arguments.last_image or arguments.keyframe):
+        return _run(arguments, TaskRequest(request, {}))
 
-    def fill(given: Fields, fps: float) -> TaskRequest:
-        kind: PromptKind = "image" if arguments.image else "text"
-        given = _expand_prompt(arguments, given, kind, arguments.image)
-        if not (arguments.image or arguments.last_image or arguments.keyframe):
-            return TaskRequest(Request(**given), {})
-
-        first = _read_input(arguments.image, fps) if arguments.image else None
-        last = _read_input(arguments.last_image, fps) if arguments.last_image else None
-        keyframes = [(at_s, _read_input(file, fps)) for at_s, file in arguments.keyframe]
-        return tasks.pictures(given, first=first, last=last, keyframes=keyframes, fit=arguments.fit)
-
-    return _run(arguments, fill)
+    task = tasks.pictures(
+        request,
+        first=first.video if first else None,
+        last=_read_input(arguments.last_image, fps).video if arguments.last_image else None,
+        keyframes=[(at_s, _read_input(file, fps).video) for at_s, file in arguments.keyframe],
+        fit=arguments.fit,
+    )
+    return _run(arguments, task)
 
 
 def extend(arguments: argparse.Namespace) -> int:
     """A clip with seconds added to it."""
+    request, fps = _start(arguments)
+    clip, direction = _read_input(arguments.clip, fps), arguments.direction
+    if arguments.prompt is None:
+        request = _with_clip_prompt(request, [clip], at_end=direction != "backward")
 
-    def fill(given: Fields, fps: float) -> TaskRequest:
-        added_s = given.pop("seconds")
-        clip = _read_input(arguments.clip, fps)
-        return tasks.extend(
-            given, clip, seconds=added_s, direction=arguments.direction, fps=fps, fit=arguments.fit
-        )
-
-    return _run(arguments, fill)
+    task = tasks.extend(
+        request, clip.video, seconds=arguments.added_s, direction=direction, fps=fps, fit=arguments.fit
+    )
+    return _run(arguments, task)
 
 
 def connect(arguments: argparse.Namespace) -> int:
     """Two clips with a transition between them."""
+    request, fps = _start(arguments)
+    clips = [_read_input(file, fps) for file in (arguments.first, arguments.second)]
+    if arguments.prompt is None:
+        request = _with_clip_prompt(request, clips)
 
-    def fill(given: Fields, fps: float) -> TaskRequest:
-        between_s = given.pop("seconds")
-        first, second = _read_input(arguments.first, fps), _read_input(arguments.second, fps)
-        return tasks.connect(given, first, second, seconds=between_s, fps=fps, fit=arguments.fit)
-
-    return _run(arguments, fill)
+    first, second = (clip.video for clip in clips)
+    task = tasks.connect(request, first, second, seconds=arguments.added_s, fps=fps, fit=arguments.fit)
+    return _run(arguments, task)
 
 
 def loop(arguments: argparse.Namespace) -> int:
     """A seamless loop."""
     if arguments.prompt and arguments.clip is None and Path(arguments.prompt).is_file():
-        arguments.clip, arguments.prompt = Path(arguments.prompt), ""
+        arguments.clip, arguments.prompt = Path(arguments.prompt), None
     if not arguments.prompt and arguments.clip is None:
         raise RequestError("a loop needs a prompt, or a clip that is given with --clip")
 
-    def fill(given: Fields, fps: float) -> TaskRequest:
-        clip = None if arguments.clip is None else _read_input(arguments.clip, fps)
-        return tasks.loop(given, clip, fps=fps, fit=arguments.fit)
-
-    return _run(arguments, fill)
+    request, fps = _start(arguments)
+    clip = None if arguments.clip is None else _read_input(arguments.clip, fps)
+    if arguments.prompt is None and clip is not None:
+        request = _with_clip_prompt(request, [clip])
+    task = tasks.loop(request, None if clip is None else clip.video, fps=fps, fit=arguments.fit)
+    return _run(arguments, task)
 
 
 def edit(arguments: argparse.Namespace) -> int:
     """An edited clip."""
-
-    def fill(given: Fields, fps: float) -> TaskRequest:
-        return tasks.edit(
-            _expand_prompt(arguments, given, "edit", arguments.clip),
-            _read_input(arguments.clip, fps),
-            strength=arguments.strength,
-            region=arguments.region,
-            mask=_read_input(arguments.mask, fps) if arguments.mask else None,
-            start_s=arguments.start,
-            end_s=arguments.end,
-            fps=fps,
-            fit=arguments.fit,
-        )
-
-    return _run(arguments, fill)
+    request, fps = _start(arguments)
+    clip = _read_input(arguments.clip, fps)
+    task = tasks.edit(
+        _expand_prompt(arguments, request, "edit", clip),
+        clip.video,
+        strength=arguments.strength,
+        region=arguments.region,
+        mask=_read_input(arguments.mask, fps).video if arguments.mask else None,
+        start_s=arguments.start,
+        end_s=arguments.end,
+        fps=fps,
+        fit=arguments.fit,
+    )
+    return _run(arguments, task)
 
 
 def storyboard(arguments: argparse.Namespace) -> int:
     """The video of a storyboard file. Its settings replace the options, but for the length."""
-
-    def fill(given: Fields, fps: float) -> TaskRequest:
-        settings, shots = read_storyboard(arguments.board, fps)
-        if "seconds" in given or "frames" in given:
-            settings = {name: value for name, value in settings.items() if name != "seconds"}
-        return tasks.storyboard({**given, **settings}, shots, fps=fps, fit=arguments.fit)
-
-    return _run(arguments, fill)
+    request, fps = _start(arguments)
+    settings, shots = read_storyboard(arguments.board, fps)
+    if request.seconds is not None or request.frames is not None:
+        settings.pop("seconds", None)
+    request = config.from_dict(Request, {"prompt": "", **given_fields(arguments), **settings})
+    return _run(arguments, tasks.storyboard(request, shots, fps=fps, fit=arguments.fit))
 
 
 def continue_job(arguments: argparse.Namespace) -> int:
@@ -134,7 +132,7 @@ def continue_job(arguments: argparse.Namespace) -> int:
     _check_output(arguments, pipeline.plan(request))
 
     if arguments.steps is not None and arguments.steps != request.steps:
-        job.save_request(replace(request, steps=arguments.steps), job.inputs(request))
+        job.replace_request(replace(request, steps=arguments.steps))
     print(pipeline.plan(job.request()).text)
     with _progress(arguments, pipeline) as on_step:
         result = pipeline.continue_job(arguments.job, path=arguments.out, on_step=on_step)
@@ -142,10 +140,16 @@ def continue_job(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace, fill: Callable[[Fields, float], TaskRequest]) -> int:
-    """Generate the video of the request that `fill` makes from its given fields and the model's rate."""
-    request, inputs = fill(_request_fields(arguments), manifest_of(arguments.model).fps)
-    pipeline = _load_pipeline(arguments, arguments.model, request)
+def _start(arguments: argparse.Namespace) -> tuple[Request, float]:
+    """The request of the given options without what depends on the task, and the model's rate."""
+    request = Request(getattr(arguments, "prompt", None) or "", **given_fields(arguments))
+    return request, manifest_of(request.model).fps
+
+
+def _run(arguments: argparse.Namespace, task: TaskRequest) -> int:
+    """Generate the video of a task."""
+    request, inputs = task
+    pipeline = _load_pipeline(arguments, request.model, request)
     plan = pipeline.plan(request)
     _check_output(arguments, plan)
 
@@ -167,15 +171,6 @@ def _run(arguments: argparse.Namespace, fill: Callable[[Fields, float], TaskRequ
     return 0
 
 
-def _request_fields(arguments: argparse.Namespace) -> Fields:
-    """The fields of a request that options were given for, or that have a default."""
-    names = {field.name for field in fields(Request)}
-    given = {name: value for name, value in vars(arguments).items() if name in names and value is not None}
-    if arguments.size is not None:
-        given["width"], given["height"] = arguments.size
-    return given
-
-
 def _load_pipeline(arguments: argparse.Namespace, model: str, request: Request) -> Pipeline:
     """The pipeline of `model` with the adapters of --lora, each of which is printed.
 
@@ -193,37 +188,37 @@ def _load_pipeline(arguments: argparse.Namespace, model: str, request: Request) 
         precision=arguments.precision,
         offload=arguments.offload,
         attention=arguments.attention,
+        loras=loras,
+        on_note=print,
     )
-    for lora in loras:
-        num_layers = pipeline.add_lora(lora)
-        print(f"{lora.path}: applied {num_layers}/{num_layers} at scale {lora.scale:g}")
-    add_noun_to_drift_report(pipeline)
-    return pipeline
+    return pipeline.with_metrics(noun_metric(pipeline.manifest, pipeline.device))
 
 
 def _expand_prompt(
-    arguments: argparse.Namespace, given: Fields, kind: PromptKind, file: Path | None
-) -> Fields:
-    """The fields with the prompt expanded if --expand asks for it, which prints both prompts.
-
-    The expander also receives the first frame of `file`.
-    """
+    arguments: argparse.Namespace, request: Request, kind: PromptKind, clip: InputClip | None
+) -> Request:
+    """The request with its prompt expanded if --expand is given, which prints both prompts."""
     if not arguments.expand:
-        return given
+        return request
 
-    picture = None if file is None else png_bytes(Video.read(file, max_frames=1).frames[0])
-    given, expansion = expand_fields(given, arguments.expander_source, kind, picture)
-    print("\n".join(expansion.lines))
-    return given
+    request, lines = with_expanded_prompt(request, arguments.expander_source, kind, clip)
+    print("\n".join(lines))
+    return request
 
 
-def _read_input(file: Path, fps: float) -> Video:
+def _with_clip_prompt(request: Request, clips: Sequence[InputClip], *, at_end: bool = True) -> Request:
+    """The request with the prompt of its clips, which is printed."""
+    request, line = with_clip_prompt(request, clips, at_end=at_end)
+    print(line)
+    return request
+
+
+def _read_input(file: Path, fps: float) -> InputClip:
     """The clip or picture in a file at the model's rate. Prints the file's own rate if it differs."""
-    native_fps = Video.read(file, max_frames=1).fps
-    video = read_clip(file, fps)
-    if video.num_frames > 1 and native_fps != fps:
-        print(f"{file}: {native_fps:.4g} fps, resampled to {fps:g} fps")
-    return video
+    clip = read_input(file, fps)
+    if clip.note:
+        print(clip.note)
+    return clip
 
 
 def _progress(arguments: argparse.Namespace, pipeline: Pipeline) -> AbstractContextManager[OnStep]:

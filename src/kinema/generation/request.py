@@ -3,79 +3,99 @@
 import json
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from kinema import config
 from kinema.checkpoints.manifest import SAMPLER_NAMES
 from kinema.checkpoints.shipped import SHIPPED
+from kinema.config import Option
 from kinema.errors import ConfigError, RequestError
 from kinema.generation.conditioning.clips import ClipCondition, TimedPrompt
 from kinema.prompts.words import MAX_PROMPT_CHARACTERS
 from kinema.registry import lookup
 
-LIMITS: dict[str, tuple[float, float]] = {
-    "width": (1, 8192),
-    "height": (1, 8192),
-    "frames": (1, 100_000),
-    "seconds": (0.01, 10_000),
-    "seed": (0, 2**63 - 1),
-    "steps": (1, 1000),
-    "guidance": (0, 100),
-    "shift": (0.01, 100),
-    "window": (1, 100_000),
-    "cache": (1e-6, 1),
-}
-"""Hard limits of each field. The limits of a model are in its manifest."""
 OLD_KEYS = {"places": "conditions", "written": "original_prompt"}
 """JSON keys of version 0.1.0, with the fields that they are read into."""
+PromptSource = Literal["metadata", "caption"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """A video to generate. Fields that are None take the model's default.
+    """A video to generate. Fields that are None take the model's default. `Option`s are also flags of the
+    command line.
 
     Raises `RequestError` for values that no model could accept.
     """
 
     prompt: str
-    negative_prompt: str = ""
-    """The prompt that guidance moves away from. "" is the unconditional estimate."""
-    width: int | None = None
-    height: int | None = None
-    seconds: float | None = None
-    """Duration. At most one of `seconds` and `frames` is given."""
-    frames: int | None = None
-    seed: int = 0
-    steps: int | None = None
-    sampler: str | None = None
-    guidance: float | None = None
-    """Scale of classifier-free guidance. 1 turns it off and halves the cost of a step."""
-    shift: float | None = None
-    """How far the sampler's times are shifted towards noise. 1 is no shift."""
-    model: str = SHIPPED
-    beyond_trained: bool = False
-    """Allow sizes and windows that the model was not trained with."""
+    """What the video shows. Without a prompt it needs `conditions`."""
+    negative_prompt: Annotated[
+        str, Option("prompt that guidance moves away from; needs guidance above 1", "TEXT", flag="negative")
+    ] = ""
+    width: Annotated[int | None, Option("width in pixels", "N", (1, 8192))] = None
+    height: Annotated[int | None, Option("height in pixels", "N", (1, 8192))] = None
+    seconds: Annotated[float | None, Option("length in seconds", "S", (0.01, 10_000))] = None
+    frames: Annotated[int | None, Option("length in frames", "N", (1, 100_000))] = None
+    """At most one of `seconds` and `frames` is given."""
+    seed: Annotated[int, Option("seed of the noise (default: 0)", "N", (0, 2**63 - 1))] = 0
+    steps: Annotated[int | None, Option("number of sampler steps", "N", (1, 1000))] = None
+    sampler: Annotated[str | None, Option(", ".join(SAMPLER_NAMES), "NAME")] = None
+    guidance: Annotated[
+        float | None,
+        Option(
+            "scale of classifier-free guidance; higher follows the prompt more closely, 1 turns it off and "
+            "halves the cost of a step",
+            "G",
+            (0, 100),
+        ),
+    ] = None
+    shift: Annotated[
+        float | None, Option("timestep shift towards noise; 1 is no shift", "S", (0.01, 100))
+    ] = None
+    model: Annotated[
+        str,
+        Option("model folder or file, including Wan models (default: the model in the package)", "DIR"),
+    ] = SHIPPED
+    beyond_trained: Annotated[bool, Option("allow sizes and windows that the model was not trained for")] = (
+        False
+    )
     conditions: tuple[ClipCondition, ...] = ()
     """Clips and pictures that parts of the result are kept or edited from."""
     prompts: tuple[TimedPrompt, ...] = ()
     """Prompts for later times. `prompt` holds from the start."""
     loop: bool = False
     """Generate a seamless loop."""
-    window: int | None = None
-    """Frames per window. A longer result is generated in windows that slide over it."""
-    anchor: bool = False
-    """Every window also attends to the first frame of the result, so that its content lasts. For models
-    trained with anchors: other models drift more (docs/timeline.md)."""
-    guidance_interval: tuple[float, float] | None = None
-    """Lowest and highest diffusion time (0 data, 1 noise) with guidance; a step outside costs half. None is
-    every time."""
-    cache: float | None = None
-    """Relative error up to which a step's estimate may be forecast from earlier steps. None computes every
-    estimate."""
+    window: Annotated[
+        int | None,
+        Option(
+            "frames per window of a longer video (default: as many as the model was trained with)",
+            "N",
+            (1, 100_000),
+        ),
+    ] = None
+    anchor: Annotated[bool, Option("let every window of a long video attend to its first frame")] = False
+    """For models trained with anchors: other models drift more (docs/timeline.md)."""
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        Option(
+            "apply guidance only between these diffusion times (0 data, 1 noise); a step outside costs half",
+            "LOW,HIGH",
+        ),
+    ] = None
+    cache: Annotated[
+        float | None,
+        Option(
+            "forecast steps while the relative error of a forecast is at most this, e.g. 0.03",
+            "ERROR",
+            (1e-6, 1),
+        ),
+    ] = None
     original_prompt: str | None = None
     """The user's prompt, if `prompt` is its expansion. The model does not read it."""
     expander: str | None = None
     """Name of the expander that wrote `prompt`."""
+    prompt_source: PromptSource | None = None
+    """Where `prompt` was found if the user gave none: in a clip's metadata, or its caption."""
 
     def __post_init__(self) -> None:
         self._check_prompts()
@@ -111,21 +131,16 @@ class Request:
                     "remove it"
                 )
 
-        if not self.prompt.strip() and not self.conditions:
-            raise RequestError(
-                'the prompt is empty: describe the video, e.g. "a penguin walks across the snow"'
-            )
-
         starts = [timed.at_s for timed in self.prompts]
         if any(later <= earlier for earlier, later in pairwise(starts)):
             times = ", ".join(f"{start:g}" for start in starts)
             raise RequestError(f"prompts start at {times} s: each must start later than the one before it")
 
     def _check_numbers(self) -> None:
-        for name, (low, high) in LIMITS.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:  # this form also rejects NaN
-                raise RequestError(f"{name}={value} is out of range: use {low} to {high}")
+        for name, (_, option) in config.options_of(Request).items():
+            value, limits = getattr(self, name), option.limits
+            if limits and value is not None and not limits[0] <= value <= limits[1]:  # also rejects NaN
+                raise RequestError(f"{name}={value} is out of range: use {limits[0]} to {limits[1]}")
 
         if (self.width is None) != (self.height is None):
             raise RequestError("width and height are given together or not at all")

@@ -5,7 +5,9 @@ import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -39,10 +41,23 @@ ROUNDING_S = 0.0105  # containers round times: Matroska to 1 ms, GIF to 10 ms
 HD_HEIGHT_PX = 720  # from here on players take colours that carry no tag for BT.709, below for BT.601
 
 
-def read_frames(
+@dataclass(frozen=True, eq=False)
+class FileContent:
+    """What is read from a file at once: frames, uint8 (f, h, w, 3), and their rate."""
+
+    frames: np.ndarray
+    fps: float
+    source_fps: float
+    """The file's own rate."""
+    is_still: bool
+    """Whether the file has one frame."""
+    metadata: dict[str, str]
+
+
+def read_file(
     path: Path, *, max_frames: int | None = None, fps: float | None = None, allow_damaged: bool = False
-) -> tuple[np.ndarray, float]:
-    """The frames of the file at `path`, uint8 (f, h, w, 3), and their rate. See `Video.read`."""
+) -> FileContent:
+    """The content of the file at `path`. See `Video.read`."""
     if max_frames is not None and max_frames < 1:
         raise VideoError(f"max_frames={max_frames} is too small: use 1 or more")
     if fps is not None and not (math.isfinite(fps) and fps > 0):
@@ -53,19 +68,22 @@ def read_frames(
             _check_memory(
                 path, min(count, max_frames or count), picture.height * picture.width * 3, max_frames
             )
-            timed = list(timed_frames(picture))
+            metadata, timed = picture_metadata(picture), list(timed_frames(picture))
             source_fps = STILL_FPS if count == 1 else count / sum(duration_s for _, duration_s, _ in timed)
             rate = (fps or source_fps) if count > 1 else STILL_FPS
             frames = _collect(path, at_constant_rate(timed, rate, source_fps), max_frames)
-            return frames, fps or source_fps
+            return FileContent(frames, fps or source_fps, source_fps, count == 1, metadata)
     with open_video(path) as (container, stream):
         declared = frame_rate(path, stream)
         damage = Damage(path, allow_damaged)
         timed_raw = decode_timed(container, stream, 1 / float(declared), damage)
+        start = list(islice(timed_raw, 2))
+        timed_raw = chain(start, timed_raw)
         pictures = _convert(at_constant_rate(timed_raw, fps or declared, declared), rotation_tag(stream))
         frames = _collect(path, pictures, max_frames)
         damage.report()
-        return frames, float(fps or declared)
+        metadata = from_container(container.metadata)
+        return FileContent(frames, float(fps or declared), float(declared), len(start) == 1, metadata)
 
 
 def read_metadata(path: str | PathLike[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from kinema.registry import lookup
 from kinema.video.gif import save_gif
 from kinema.video.metadata import checked_metadata
 from kinema.video.pictures import save_image
-from kinema.video.reading import at_constant_rate, read_frames
+from kinema.video.reading import at_constant_rate, read_file
 from kinema.video.writing import LOSSY, VideoWriter
 
 ENDINGS = {**{ending: "video" for ending in LOSSY}, ".gif": "gif", ".png": "png"}
@@ -81,7 +81,8 @@ class Video:
         reports, fewer frames or bytes than the file declares. With `allow_damaged`, a damaged file gives the
         frames that can be decoded, each gap filled by the frame before it, and logs a warning.
         """
-        return cls(*read_frames(Path(path), max_frames=max_frames, fps=fps, allow_damaged=allow_damaged))
+        content = read_file(Path(path), max_frames=max_frames, fps=fps, allow_damaged=allow_damaged)
+        return cls(content.frames, content.fps)
 
     def save(
         self,

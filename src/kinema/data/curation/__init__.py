@@ -10,7 +10,6 @@
     filters.py           the rules by which clips are dropped
     dedup.py             comparison of clips
     writers.py           writers of captions: captioner, endpoint, file
-    captioner_runner.py  a captioner with its oracle
     caption_checks.py    checks of written captions
     plug_ins.py          scorers and cut detectors that a recipe names as module:function
     overlay.py           a scorer: overlaid text

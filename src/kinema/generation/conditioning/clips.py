@@ -6,7 +6,7 @@ The clips themselves are passed beside the request, as `Inputs`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from kinema.errors import RequestError
 from kinema.video import Video
+from kinema.video.reading import read_file
 from kinema.video.resize import Fit
-from kinema.video.scanning import read_header
 
 Inputs = Mapping[str, Video]
 """The clips and pictures of a request by `content_hash`."""
@@ -119,20 +119,37 @@ def find_input(inputs: Inputs, media: str) -> Video:
     return inputs[media]
 
 
-def read_clip(source: ClipSource, fps: float) -> Video:
+@dataclass(frozen=True, eq=False)
+class InputClip:
+    """A clip or picture of a task at the model's rate, read once."""
+
+    video: Video
+    name: str = "the clip"
+    """The file, for messages."""
+    source_fps: float = 0.0
+    """The file's own rate."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """The file's own metadata."""
+
+    @property
+    def note(self) -> str:
+        """One line if the clip was resampled, else empty."""
+        if self.video.num_frames == 1 or self.source_fps in (0.0, self.video.fps):
+            return ""
+        return f"{self.name}: {self.source_fps:.4g} fps, resampled to {self.video.fps:g} fps"
+
+
+def read_input(source: ClipSource, fps: float) -> InputClip:
     """The clip at `fps` (frames are repeated or dropped, never blended), or the picture. A `Video` is
-    returned unchanged.
+    left unchanged.
 
     Raises `VideoError` for a file that is not a video or picture.
     """
     if isinstance(source, Video):
-        return source
+        return InputClip(source)
 
-    path = Path(source)
-    if (
-        read_header(path).num_frames <= 1
-    ):  # a picture, or a container that does not declare the number of frames
-        video = Video.read(path, max_frames=2)
-        if video.num_frames == 1:
-            return video
-    return Video.read(path, fps=fps)
+    content = read_file(Path(source), fps=fps)
+    video = Video(content.frames, content.fps)
+    if content.is_still:
+        video = Video(content.frames[:1], content.source_fps)
+    return InputClip(video, str(source), content.source_fps, content.metadata)

@@ -18,7 +18,7 @@ import yaml
 
 from kinema.config import from_dict
 from kinema.errors import ConfigError, RequestError
-from kinema.generation.conditioning.clips import read_clip
+from kinema.generation.conditioning.clips import read_input
 from kinema.generation.conditioning.tasks import Shot
 
 
@@ -79,7 +79,7 @@ def read_storyboard(path: Path, fps: float) -> tuple[dict[str, Any], list[Shot]]
 
 def _read_shot(entry: ShotEntry, folder: Path, fps: float) -> Shot:
     file = entry.image or entry.clip
-    clip = None if file is None else read_clip(folder / file, fps)
+    clip = None if file is None else read_input(folder / file, fps).video
     if entry.image is not None and clip is not None and clip.num_frames != 1:
         raise RequestError(
             f"{entry.image} is a clip of {clip.num_frames} frames, not a picture: name it under 'clip'"

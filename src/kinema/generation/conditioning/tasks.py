@@ -1,14 +1,14 @@
 """Tasks as requests: each function describes one task by the clips that its result keeps or edits.
 
-A task takes the `Request` fields that do not depend on it (prompt, size, seed, sampler) and its clips, and
-returns a request with its inputs. Pipeline and samplers do not distinguish tasks. `fps` is the model's rate.
+A task takes a request with the fields that do not depend on it (prompt, size, seed, sampler) and its clips,
+and returns the request of the task with its inputs. Pipeline and samplers do not distinguish tasks. `fps` is
+the model's rate.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
-from kinema import config
 from kinema.errors import RequestError
 from kinema.generation.conditioning.clips import (
     MAX_SECONDS,
@@ -22,8 +22,6 @@ from kinema.video import Video
 from kinema.video.resize import Fit
 
 Direction = Literal["forward", "backward", "both"]
-Fields = Mapping[str, Any]
-"""Fields of a `Request` by name."""
 
 
 class TaskRequest(NamedTuple):
@@ -43,7 +41,7 @@ class Shot:
 
 
 def pictures(
-    fields: Fields,
+    request: Request,
     *,
     first: Video | None = None,
     last: Video | None = None,
@@ -71,11 +69,11 @@ def pictures(
         media = content_hash(still)
         inputs[media] = still
         conditions.append(ClipCondition(media, at_s=at_s, fit=fit))
-    return TaskRequest(_request(fields, conditions), inputs)
+    return TaskRequest(replace(request, conditions=tuple(conditions)), inputs)
 
 
 def extend(
-    fields: Fields,
+    request: Request,
     clip: Video,
     *,
     seconds: float,
@@ -88,11 +86,11 @@ def extend(
     before = 0 if direction == "forward" else added
     total = length + added * (2 if direction == "both" else 1)
     condition = ClipCondition(content_hash(clip), at_s=before / fps, seconds=length / fps, fit=fit)
-    return TaskRequest(_request_of_length(fields, total, [condition]), {condition.media: clip})
+    return TaskRequest(_with_length(request, total, [condition]), {condition.media: clip})
 
 
 def connect(
-    fields: Fields, first: Video, second: Video, *, seconds: float, fps: float, fit: Fit = "crop"
+    request: Request, first: Video, second: Video, *, seconds: float, fps: float, fit: Fit = "crop"
 ) -> TaskRequest:
     """`first`, a generated transition of `seconds`, and `second`."""
     before, gap, after = _length(first, fps), _frames(seconds, fps), _length(second, fps)
@@ -101,20 +99,20 @@ def connect(
         ClipCondition(content_hash(second), at_s=(before + gap) / fps, seconds=after / fps, fit=fit),
     )
     inputs = {conditions[0].media: first, conditions[1].media: second}
-    return TaskRequest(_request_of_length(fields, before + gap + after, conditions), inputs)
+    return TaskRequest(_with_length(request, before + gap + after, conditions), inputs)
 
 
-def loop(fields: Fields, clip: Video | None = None, *, fps: float, fit: Fit = "crop") -> TaskRequest:
+def loop(request: Request, clip: Video | None = None, *, fps: float, fit: Fit = "crop") -> TaskRequest:
     """A seamless loop of the request's length. With `clip`, it begins with the clip and returns to its first
     frame."""
     if clip is None:
-        return TaskRequest(_request({**fields, "loop": True}), {})
+        return TaskRequest(replace(request, loop=True), {})
     condition = ClipCondition(content_hash(clip), at_s=0.0, seconds=_length(clip, fps) / fps, fit=fit)
-    return TaskRequest(_request({**fields, "loop": True}, [condition]), {condition.media: clip})
+    return TaskRequest(replace(request, loop=True, conditions=(condition,)), {condition.media: clip})
 
 
 def edit(
-    fields: Fields,
+    request: Request,
     clip: Video,
     *,
     strength: float,
@@ -160,17 +158,17 @@ def edit(
         mask=mask_media,
         fit=fit,
     )
-    return TaskRequest(_request_of_length(fields, length, (kept, edited)), inputs)
+    return TaskRequest(_with_length(request, length, (kept, edited)), inputs)
 
 
-def storyboard(fields: Fields, shots: Sequence[Shot], *, fps: float, fit: Fit = "crop") -> TaskRequest:
+def storyboard(request: Request, shots: Sequence[Shot], *, fps: float, fit: Fit = "crop") -> TaskRequest:
     """One video from timed prompts, pictures and clips. The prompt at 0 s is the first one."""
     inputs: dict[str, Video] = {}
     conditions: list[ClipCondition] = []
     prompts: list[TimedPrompt] = []
     for shot in sorted(shots, key=lambda shot: shot.at_s):
         if shot.prompt is not None and shot.at_s == 0:
-            fields = {**fields, "prompt": shot.prompt}
+            request = replace(request, prompt=shot.prompt)
         elif shot.prompt is not None:
             prompts.append(TimedPrompt(shot.at_s, shot.prompt))
 
@@ -179,7 +177,7 @@ def storyboard(fields: Fields, shots: Sequence[Shot], *, fps: float, fit: Fit = 
             inputs[media] = shot.clip
             seconds = None if shot.clip.num_frames == 1 else _length(shot.clip, fps) / fps
             conditions.append(ClipCondition(media, at_s=shot.at_s, seconds=seconds, fit=fit))
-    return TaskRequest(_request({**fields, "prompts": prompts}, conditions), inputs)
+    return TaskRequest(replace(request, prompts=tuple(prompts), conditions=tuple(conditions)), inputs)
 
 
 def _length(clip: Video, fps: float) -> int:
@@ -198,17 +196,10 @@ def _frames(seconds: float, fps: float) -> int:
     return round(seconds * fps)
 
 
-def _request_of_length(fields: Fields, frames: int, conditions: Sequence[ClipCondition]) -> Request:
-    """The request with the length that follows from its clips. Raises `RequestError` if `fields` ask for
-    another."""
-    if fields.get("seconds") is not None or fields.get("frames") not in (None, frames):
+def _with_length(request: Request, frames: int, conditions: Sequence[ClipCondition]) -> Request:
+    """The request with the length that follows from its clips. Raises `RequestError` if it has another."""
+    if request.seconds is not None or request.frames not in (None, frames):
         raise RequestError(
             f"the length follows from the clips ({frames} frames): remove seconds and frames from the request"
         )
-    return _request({**fields, "frames": frames}, conditions)
-
-
-def _request(fields: Fields, conditions: Sequence[ClipCondition] = ()) -> Request:
-    """The request with these fields and conditions. Raises `ConfigError` for a field that a request does not
-    have."""
-    return config.from_dict(Request, {"prompt": "", **fields, "conditions": conditions})
+    return replace(request, frames=frames, conditions=tuple(conditions))

@@ -1,6 +1,7 @@
 """Provenance of a video, embedded in its file, so that the same video can be generated again."""
 
 import json
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,18 @@ def metadata(values: dict[str, Any]) -> dict[str, str]:
 def read_provenance(path: Path) -> dict[str, Any] | None:
     """The values of `provenance` in a video file, or None. Raises `VideoError` for values that cannot be
     read."""
-    text = read_metadata(path).get(KEY)
+    return provenance_in(read_metadata(path), str(path))
+
+
+def provenance_in(metadata: Mapping[str, str], file: str) -> dict[str, Any] | None:
+    """The values of `provenance` in the metadata of `file`; see `read_provenance`."""
+    text = metadata.get(KEY)
     if text is None:
         return None
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise VideoError(f"{path}: its '{KEY}' entry is not JSON ({error})") from None
+        raise VideoError(f"{file}: its '{KEY}' entry is not JSON ({error})") from None
     if not isinstance(values, dict):
-        raise VideoError(f"{path}: its '{KEY}' entry is not a JSON object")
+        raise VideoError(f"{file}: its '{KEY}' entry is not a JSON object")
     return values

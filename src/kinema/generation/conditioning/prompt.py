@@ -1,0 +1,72 @@
+"""The prompt of a task: as given, found in its clip, or expanded."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from kinema.checkpoints.captioner import CaptionerRunner
+from kinema.checkpoints.expanders import load_expander
+from kinema.errors import RequestError
+from kinema.generation.conditioning.clips import InputClip
+from kinema.generation.output.provenance import provenance_in
+from kinema.generation.request import Request
+from kinema.prompts.expansion import PromptKind, expand
+from kinema.video import png_bytes
+
+FORM = "medium"
+"""Form of the captions of clips without a stored prompt."""
+
+
+def with_clip_prompt(
+    request: Request, clips: Sequence[InputClip], *, at_end: bool = True
+) -> tuple[Request, str]:
+    """The request with the prompt of its clips, and one line that states it.
+
+    It is the first prompt in the metadata of `clips`, for a clip with timed prompts the one at its end or its
+    start, or else the caption of the first clip, read from its end or its start. Raises `RequestError` for
+    a clip that is too short for a caption.
+    """
+    for clip in clips:
+        stored = _stored_prompt(clip, at_end)
+        if stored.get("prompt", "").strip():
+            line = f"prompt of {clip.name}: {stored['prompt']}"
+            return replace(request, **stored, prompt_source="metadata"), line
+
+    clip, runner = clips[0], _captioner()
+    length = round(runner.captioner.config.num_frames / runner.oracle.config.fps * clip.video.fps)
+    frames = clip.video.frames[-length:] if at_end else clip.video.frames[:length]
+    try:
+        caption = runner.caption(np.ascontiguousarray(frames), clip.video.fps, FORM)
+    except RequestError as error:
+        raise RequestError(f"{clip.name} has no prompt in its metadata, and {error}, or a prompt") from None
+    line = f"caption of {clip.name}, as prompt: {caption.text} (confidence {caption.confidence:.2f})"
+    return replace(request, prompt=caption.text, prompt_source="caption"), line
+
+
+def with_expanded_prompt(
+    request: Request, expander: str, kind: PromptKind, clip: InputClip | None = None
+) -> tuple[Request, list[str]]:
+    """The request with its prompt expanded by the expander that `expander` names, and lines that state both.
+
+    The expander also receives the first frame of `clip`. Raises the errors of `load_expander` and `expand`.
+    """
+    picture = None if clip is None else png_bytes(clip.video.frames[0])
+    expansion = expand(request.prompt, load_expander(expander), kind=kind, picture=picture, seed=request.seed)
+    return replace(request, **expansion.fields), expansion.lines
+
+
+def _stored_prompt(clip: InputClip, at_end: bool) -> dict[str, Any]:
+    """The fields of a request that hold the prompt in the metadata of a clip, at its end or its start."""
+    stored = (provenance_in(clip.metadata, clip.name) or {}).get("request", {})
+    later = stored.get("prompts")
+    if later and at_end:
+        return {"prompt": later[-1]["prompt"]}
+    return {name: stored[name] for name in ("prompt", "original_prompt", "expander") if name in stored}
+
+
+@cache
+def _captioner() -> CaptionerRunner:
+    return CaptionerRunner.load()
