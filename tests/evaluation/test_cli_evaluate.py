@@ -62,7 +62,7 @@ def test_what_is_wrong_is_said_in_one_line_before_any_work(
 
 def test_a_model_without_the_words_of_the_world_is_told_so(model_folder, capsys):
     assert main(["evaluate", str(model_folder)]) == 2
-    assert "only a model trained on the stage" in capsys.readouterr().err
+    assert "only a model trained on a world" in capsys.readouterr().err
 
 
 def test_a_real_clip_is_its_middle_at_the_models_size_and_rate(tmp_path):

@@ -66,6 +66,8 @@ def _other_section(report: Mapping[str, Any], title: str = "") -> Section:
     real = f"; {vae['real_clip_psnr_db']:.1f} dB on the real clip" if "real_clip_psnr_db" in vae else ""
     lines.append(("VAE", f"{vae['psnr_db']:.1f} dB on {vae['num']} {TITLES[vae['split']]}{real}"))
 
+    if "clip" not in report:
+        return Section(title, lines=lines)
     clip = report["clip"]
     foils = ", ".join(
         f"{name.removeprefix('foil_')} {share:.0%}"
