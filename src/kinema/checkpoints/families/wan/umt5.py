@@ -1,23 +1,14 @@
-"""UMT5, the text encoder of the Wan family, from transformers, behind the `TextEncoder` protocol.
-
-Its weights are the largest part of most Wan models and are needed only briefly. They are loaded at the first
-prompt and by default released afterwards; the hidden states of recent prompts are cached.
-"""
+"""UMT5, the text encoder of the Wan family, from transformers."""
 
 import html
 import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kinema.errors import ConfigError
-from kinema.models.conditioning import TextStates
-from kinema.prompts.reading import PromptReport, read_as_written
-
-REMEMBERED = 16  # prompts whose states are kept: 512 tokens of 4096 numbers are 8 MiB
+from kinema.models.text_encoders import HiddenStates
 
 
 @runtime_checkable
@@ -29,57 +20,24 @@ class SubwordTokenizer(Protocol):
         ...
 
 
-class UMT5:
-    """Prompts to hidden states (s, d), one prompt at a time, without padding.
+def umt5_encoder(
+    load: Callable[[], nn.Module],
+    tokenizer: SubwordTokenizer,
+    text_width: int,
+    *,
+    max_length: int = 512,
+    keep: bool = False,
+) -> HiddenStates:
+    """The text encoder around transformers' UMT5EncoderModel, which `load` returns on its device.
 
-    `load` returns transformers' UMT5EncoderModel on its device; with `keep` it is called once. A prompt of
-    more than `max_length` tokens is truncated as by its tokenizer: the end token is kept.
+    A prompt of more than `max_length` tokens is truncated as by its tokenizer: the end token is kept.
     """
 
-    def __init__(
-        self,
-        load: Callable[[], nn.Module],
-        tokenizer: SubwordTokenizer,
-        text_width: int,
-        *,
-        max_length: int = 512,
-        keep: bool = False,
-    ) -> None:
-        self.text_width = text_width
-        self.max_length = max_length
-        self.tokenizer = tokenizer
-        self.keep = keep
-        self._load = lru_cache(maxsize=1)(load)
-        self._states: dict[str, Tensor] = {}
+    def tokens(text: str) -> tuple[list[int], int]:
+        ids: list[int] = tokenizer.encode(text).ids
+        return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]], 0
 
-    def encode_prompts(self, prompts: Sequence[str]) -> TextStates:
-        """The hidden states of all prompts, in float32 on the encoder's device."""
-        cleaned = [clean(prompt) for prompt in prompts]
-        wanted = [text for text in dict.fromkeys(cleaned) if text not in self._states]
-        if wanted:
-            if len(self._states) + len(wanted) > REMEMBERED:
-                self._states.clear()
-                wanted = list(dict.fromkeys(cleaned))
-            encoder = self._load()
-            device = next(encoder.parameters()).device
-            for text in wanted:
-                tokens = torch.tensor([self.tokens(text)], device=device)
-                with torch.no_grad():
-                    states = encoder(tokens, torch.ones_like(tokens)).last_hidden_state
-                self._states[text] = states[0].float()
-            if not self.keep:
-                self._load.cache_clear()
-        states = [self._states[text] for text in cleaned]
-        return TextStates(torch.cat(states), tuple(len(each) for each in states))
-
-    def read_prompt(self, prompt: str) -> PromptReport:
-        """Each word is read as it is: the encoder was trained on texts of every kind."""
-        return read_as_written(prompt)
-
-    def tokens(self, text: str) -> list[int]:
-        """The tokens of cleaned text, at most `max_length`."""
-        ids: list[int] = self.tokenizer.encode(text).ids
-        return ids if len(ids) <= self.max_length else [*ids[: self.max_length - 1], ids[-1]]
+    return HiddenStates(load, tokens, text_width, max_length=max_length, keep=keep, clean=clean)
 
 
 def clean(prompt: str) -> str:
