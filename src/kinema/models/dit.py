@@ -341,22 +341,11 @@ class DiT(nn.Module):
         back. Raises `ValueError` when `lf` is no multiple of the patch.
         """
         given = prepared if isinstance(prepared, Prepared) else self._embed(prepared)
-        conditioning = given.conditioning
-        x = latents if conditioning.channels is None else torch.cat([latents, conditioning.channels], dim=1)
-        b, _, lf, lh, lw = x.shape
-        pt, ph, pw = self.patch
-        if lf % pt:
-            raise ValueError(f"{lf} latent frames are not a multiple of {pt}, the length of a patch")
-
+        conditioning, b = given.conditioning, len(latents)
         if t.ndim == 1:
-            t = t.view(b, 1, 1, 1, 1).expand(b, 1, lf, lh, lw)
-        pads = (0, -lw % pw, 0, -lh % ph, 0, 0)
-        if any(pads):
-            x, t = F.pad(x, pads, mode="replicate"), F.pad(t, pads, mode="replicate")
-
+            t = t.view(b, 1, 1, 1, 1).expand(b, 1, *latents.shape[2:])
         first_frames = [first_frame] * b if isinstance(first_frame, int) else first_frame
-        table = TimeTable.of(list(t), conditioning.split(), self.patch)
-        return torch.stack(self._predict(list(x), table, given, first_frames))[..., :lh, :lw]
+        return torch.stack(self._predict(list(latents), list(t), conditioning.split(), first_frames, given))
 
     def predict_packed(
         self,
@@ -365,42 +354,46 @@ class DiT(nn.Module):
         conditioning: Sequence[Conditioning],
         first_frames: Sequence[int],
     ) -> list[Tensor]:
-        """The predictions (out, lf, lh, lw) for clips of any sizes, packed into one forward pass.
+        """The predictions (out, lf, lh, lw) for clips of any sizes, packed into one forward pass; see
+        `Backbone.predict_packed`.
 
         Clips do not attend to each other, so predictions and gradients equal those of one pass per clip.
-        Raises `ValueError` for a size that is no multiple of the patch.
         """
-        inputs = []
-        for clip, own in zip(clips, conditioning, strict=True):
-            grid = clip.shape[1:]
-            if any(size % p for size, p in zip(grid, self.patch)):
-                raise ValueError(
-                    f"{' x '.join(map(str, grid))} latents are not a multiple of the patch {self.patch}"
-                )
-            inputs.append(clip if own.channels is None else torch.cat([clip, own.channels[0]]))
-
         attended = Conditioning.cat([Conditioning(own.text, own.images) for own in conditioning])
-        table = TimeTable.of(t, conditioning, self.patch)
-        return self._predict(inputs, table, self._embed(attended), first_frames)
+        return self._predict(clips, t, conditioning, first_frames, self._embed(attended))
 
     def _predict(
         self,
         clips: Sequence[Tensor],
-        table: TimeTable,
-        prepared: Prepared,
+        t: Sequence[Tensor],
+        conditioning: Sequence[Conditioning],
         first_frames: Sequence[int],
+        prepared: Prepared,
     ) -> list[Tensor]:
-        """The predictions for clips whose sizes are multiples of the patch."""
-        tokens, coordinates = [], []
-        for clip, first in zip(clips, first_frames, strict=True):
-            _, lf, lh, lw = clip.shape
-            tokens.append(patchify(clip[None], self.patch))
-            coordinates.append(grid_coordinates(lf, lh, lw, self.patch, first, clip.device))
+        """The predictions for clips in one forward pass. `prepared` is what they attend to."""
+        pt, ph, pw = self.patch
+        tokens, coordinates, times, grids = [], [], [], []
 
+        for clip, time, own, first in zip(clips, t, conditioning, first_frames, strict=True):
+            x = clip if own.channels is None else torch.cat([clip, own.channels[0]])
+            _, lf, lh, lw = x.shape
+            if lf % pt:
+                raise ValueError(f"{lf} latent frames are not a multiple of {pt}, the length of a patch")
+            pads = (0, -lw % pw, 0, -lh % ph, 0, 0)
+            x, time = (F.pad(each[None], pads, mode="replicate") for each in (x, time))
+
+            grids.append((lf, x.shape[3], x.shape[4]))
+            tokens.append(patchify(x, self.patch))
+            coordinates.append(grid_coordinates(*grids[-1], self.patch, first, x.device))
+            times.append(time[0])
+
+        table = TimeTable.of(times, conditioning, self.patch)
         lengths = tuple(len(each) for each in tokens)
-        out = self(torch.cat(tokens), torch.cat(coordinates), table, prepared, lengths)
-        grids = [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in clips]
-        return [unpatchify(each, grid, self.patch)[0] for each, grid in zip(out.split(lengths), grids)]
+        out = self(torch.cat(tokens), torch.cat(coordinates), table, prepared, lengths).split(lengths)
+        return [
+            unpatchify(own, grid, self.patch)[0, ..., : clip.shape[2], : clip.shape[3]]
+            for own, grid, clip in zip(out, grids, clips)
+        ]
 
 
 def apply_to_grid(dit: DiT, x: Tensor, t: Tensor, text: Any, first_frame: int | Sequence[int] = 0) -> Tensor:
