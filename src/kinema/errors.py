@@ -8,6 +8,7 @@ KinemaError                 any error that a user can correct; printed as one li
 ├── VideoError              a file that cannot be read or written as video
 ├── ModelError              a model folder: missing, truncated or wrong tensors
 ├── EndpointError           a model behind an address that does not answer, or not as it should
+├── ServeError              a server or worker that cannot start: store, address, keys
 ├── OutputError             a result that cannot be written: no permission, full disk, a folder in the way
 └── TrainingError           a run that cannot continue: no data, non-finite steps, another recipe
 """
@@ -46,6 +47,10 @@ class ModelError(KinemaError):
 
 class EndpointError(KinemaError):
     """A chat endpoint does not answer, or answers outside its protocol."""
+
+
+class ServeError(KinemaError):
+    """A server or a worker cannot start."""
 
 
 class OutputError(KinemaError):

@@ -1,0 +1,1 @@
+"""Durable state: jobs, keys, webhooks, characters, files and batches in one database."""
