@@ -20,11 +20,25 @@ def test_contact_sheet_holds_every_video_and_keeps_to_its_size():
     assert np.array_equal(plain[20:68, -84:-20], videos[0].frames[15])
 
 
-def test_a_title_that_no_face_can_draw_is_replaced(monkeypatch):
-    monkeypatch.setattr("kinema.video.sheet.CHINESE_FACES", ())
+def test_a_chinese_title_is_drawn_and_depends_on_its_characters():
+    videos = [Video(noise(8), 8.0)]
+    fox, duck, mixed, latin = (
+        contact_sheet(videos, [title]) for title in ("狐狸。", "鸭子。", "a fox 狐", "a fox ?")
+    )
+    assert not np.array_equal(fox, duck)
+    assert not np.array_equal(mixed, latin)
+    assert (fox[20:43].min(axis=2) < 128).sum() > 50  # ink
+
+
+def test_a_title_that_no_face_can_draw_is_replaced():
     videos = [Video(noise(2), 8.0)]
-    assert np.array_equal(contact_sheet(videos, ["狐狸"]), contact_sheet(videos, ["video 1"]))
-    assert np.array_equal(contact_sheet(videos, ["fox 狐"]), contact_sheet(videos, ["fox ?"]))
+    assert np.array_equal(contact_sheet(videos, ["ทท"]), contact_sheet(videos, ["video 1"]))
+    assert np.array_equal(contact_sheet(videos, ["fox ท"]), contact_sheet(videos, ["fox ?"]))
+
+
+def test_a_chinese_title_has_at_most_two_lines():
+    videos = [Video(noise(2), 8.0)]
+    assert contact_sheet(videos, ["雪地" * 200]).shape == contact_sheet(videos, ["snow " * 200]).shape
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,11 @@
 """Contact sheets: frames of several videos in one image."""
 
-from collections.abc import Sequence
+import io
+import lzma
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,17 +18,10 @@ GAP_PX = 3  # between the frames of one video
 MARGIN_PX = 20  # around the page and between videos
 TITLE_PX = 17
 MAX_TITLE_LINES = 2
-# Faces with Chinese glyphs on common systems; Pillow's own face, which is always there, has none.
-CHINESE_FACES = (
-    "NotoSansCJK-Regular.ttc",
-    "NotoSansSC-Regular.otf",
-    "wqy-microhei.ttc",
-    "wqy-zenhei.ttc",
-    "PingFang.ttc",
-    "msyh.ttc",
-)
-
-Face = ImageFont.FreeTypeFont | ImageFont.ImageFont
+MISSING = "\U0010fffe"  # no character, so every face draws its mark for a missing glyph
+CHINESE_FACE = (
+    Path(__file__).parent / "assets" / "chinese.ttf.xz"
+)  # Droid Sans Fallback, tools/make_title_font.py
 
 
 def contact_sheet(
@@ -38,7 +36,7 @@ def contact_sheet(
     frames, evenly spaced.
 
     Frames are scaled to `cell_height_px`; the videos may differ in size, length and rate. A title takes at
-    most two lines. Characters without a glyph on this machine become "?"; a title without any glyph becomes
+    most two lines; it may be Chinese. Characters without a glyph become "?", and a title without any glyph
     "video N". Raises `VideoError` without videos, or if the number of titles differs.
     """
     if not videos:
@@ -60,7 +58,7 @@ def contact_sheet(
     face_height_px = TITLE_PX + 6
     rows = range(0, len(videos), columns)
     titles_px = [
-        max((len(wrapped) for wrapped, _ in lines[row : row + columns]), default=0) * face_height_px
+        max((len(wrapped) for wrapped in lines[row : row + columns]), default=0) * face_height_px
         for row in rows
     ]
     tops = [
@@ -73,10 +71,10 @@ def contact_sheet(
         left = MARGIN_PX + sum(widths[:column]) + MARGIN_PX * column
         top, title_px = tops[row], titles_px[row]
         if lines:
-            wrapped, face = lines[index]
+            wrapped = lines[index]
             first = top + title_px - face_height_px * len(wrapped)  # a short title stays close to its strip
             for line_index, line in enumerate(wrapped):
-                draw.text((left, first + line_index * face_height_px), line, fill=INK, font=face)
+                _draw_line(draw, line, left, first + line_index * face_height_px)
         page.paste(strip, (left, top + title_px))
     return np.asarray(page).copy()
 
@@ -94,59 +92,64 @@ def _strip(video: Video, num_frames: int, height_px: int) -> Image.Image:
     return strip
 
 
-def _title_lines(title: str, instead: str, width_px: int) -> tuple[list[str], Face]:
-    """`title` broken into lines of at most `width_px`, and the face that draws them; a long title ends in an
-    ellipsis.
+def _title_lines(title: str, instead: str, width_px: int) -> list[str]:
+    """`title` broken into lines of at most `width_px`; a long title ends in an ellipsis.
 
     `instead` replaces a title without any glyph.
     """
     title = " ".join(title.split())
-    face = next((face for face in _faces(title) if not _missing(title, face)), None)
-    if face is None:
-        face = ImageFont.load_default(TITLE_PX)
-        lost = _missing(title, face)
-        is_lost = not any(character.isalnum() and character not in lost for character in title)
-        title = (
-            instead if is_lost else "".join("?" if character in lost else character for character in title)
-        )
-    lines, rest = list[str](), title
+    lost = {character for character in title if not character.isspace() and _face(character) is None}
+    if any(character.isalnum() and character not in lost for character in title):
+        rest = "".join("?" if character in lost else character for character in title)
+    else:
+        rest = instead
+
+    lines = list[str]()
     while rest and len(lines) < MAX_TITLE_LINES:
         is_last = len(lines) == MAX_TITLE_LINES - 1
         end = len(rest)
-        while (
-            end > 1 and face.getlength(rest[:end] + ("..." if is_last and end < len(rest) else "")) > width_px
-        ):
+        while end > 1 and _width(rest[:end] + ("..." if is_last and end < len(rest) else "")) > width_px:
             end -= 1
         if end < len(rest) and not is_last and " " in rest[1:end]:
             end = rest.rindex(" ", 1, end)
         lines.append(rest[:end].strip() + ("..." if is_last and end < len(rest) else ""))
         rest = rest[end:].strip()
-    return lines, face
+    return lines
 
 
-def _faces(title: str) -> list[Face]:
-    faces: list[Face] = [ImageFont.load_default(TITLE_PX)]
-    for name in CHINESE_FACES if _missing(title, faces[0]) else ():
-        try:
-            faces.append(ImageFont.truetype(name, TITLE_PX))
-        except OSError:  # not on this machine
-            continue
-    return faces
+def _draw_line(draw: ImageDraw.ImageDraw, line: str, left: float, top: int) -> None:
+    """Draw a line of a title; every character on the same baseline in the first face that has it."""
+    baseline = top + _faces()[0].getmetrics()[0]
+    for face, run in _runs(line):
+        draw.text((left, baseline), run, fill=INK, font=face, anchor="ls")
+        left += face.getlength(run)
 
 
-def _missing(text: str, face: Face) -> set[str]:
-    """The characters of `text` for which `face` has no glyph."""
-    box = _mask("\U0010fffe", face)
-    return {
-        character
-        for character in set(text)
-        if not character.isspace() and _mask(character, face) in (box, None)
-    }
+def _width(line: str) -> float:
+    return sum(face.getlength(run) for face, run in _runs(line))
 
 
-def _mask(character: str, face: Face) -> bytes | None:
-    try:
-        mask = face.getmask(character)
-    except UnicodeEncodeError:  # Pillow's bitmap face knows Latin-1 only
-        return None
-    return bytes(mask) + repr(mask.size).encode()
+def _runs(line: str) -> Iterator[tuple[ImageFont.FreeTypeFont, str]]:
+    """The parts of a line that one face draws."""
+    for face, characters in groupby(line, lambda character: _face(character) or _faces()[0]):
+        yield face, "".join(characters)
+
+
+@cache
+def _faces() -> tuple[ImageFont.FreeTypeFont, ImageFont.FreeTypeFont]:
+    """Pillow's own face, and the Chinese one."""
+    latin = ImageFont.load_default(TITLE_PX)
+    assert isinstance(latin, ImageFont.FreeTypeFont), "with a size, Pillow's default face is a FreeType face"
+    chinese = io.BytesIO(lzma.decompress(CHINESE_FACE.read_bytes()))
+    return latin, ImageFont.truetype(chinese, TITLE_PX)
+
+
+@cache
+def _face(character: str) -> ImageFont.FreeTypeFont | None:
+    """The first face that has a glyph for `character`, or None."""
+    return next((face for face in _faces() if _mask(character, face) != _mask(MISSING, face)), None)
+
+
+def _mask(character: str, face: ImageFont.FreeTypeFont) -> tuple[bytes, tuple[int, int]]:
+    mask = face.getmask(character)
+    return bytes(mask), mask.size
