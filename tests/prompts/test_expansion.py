@@ -17,6 +17,7 @@ class PreparedExpander:
     """An expander that gives prepared answers and repeats the last one."""
 
     name = "prepared"
+    words = ()
 
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)

@@ -34,6 +34,7 @@ class KinemaExpander:
         folder = folder or shipped_expander()
         self.network = load_component(folder, Expander)
         self.name = f"kinema-expander {sha256_of(folder / format_of(Expander).weights)[:12]}"
+        self.words = self.network.config.words
 
     def propose(
         self,
@@ -45,7 +46,7 @@ class KinemaExpander:
         seed: int = 0,
     ) -> str:
         """See `PromptExpander`. The network adds no word that the prompt negates."""
-        negated = [word for _, word in negations(prompt)]
+        negated = [word for _, word in negations(prompt, self.words)]
 
         def may_add(word: str) -> bool:
             is_chinese = not word.isascii()
@@ -73,7 +74,7 @@ class CausalLMExpander:
             raise ModelError(
                 f"{folder} cannot be loaded as a causal language model: {' '.join(str(error).split())[:300]}"
             ) from error
-        self.name = f"{folder.name} (transformers)"
+        self.name, self.words = f"{folder.name} (transformers)", ()
 
     def propose(
         self, prompt: str, kind: PromptKind, *, picture: bytes | None, missing: Sequence[Omission], seed: int

@@ -87,6 +87,8 @@ class PromptExpander(Protocol):
 
     name: str
     """Stored with the result. It contains no path and no address."""
+    words: tuple[str, ...]
+    """The words of its answers, if they are few, as those of a world. They segment Chinese."""
 
     def propose(
         self, prompt: str, kind: PromptKind, *, picture: bytes | None, missing: Sequence[Omission], seed: int
@@ -103,7 +105,7 @@ class ChatExpander:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.name = f"{endpoint.model} (endpoint)"
+        self.name, self.words = f"{endpoint.model} (endpoint)", ()
 
     def propose(
         self, prompt: str, kind: PromptKind, *, picture: bytes | None, missing: Sequence[Omission], seed: int
@@ -140,7 +142,7 @@ def expand(
     for _ in range(MAX_ATTEMPTS):
         answer = expander.propose(prompt, kind, picture=picture, missing=missing, seed=seed)
         proposal = _without_wrapping(answer)
-        missing = omissions(prompt, proposal)
+        missing = omissions(prompt, proposal, expander.words)
         if not missing and proposal:
             return Expansion(prompt, _checked_length(proposal, expander), expander.name)
 
@@ -152,7 +154,8 @@ def expand(
         )
 
     repaired = f"{prompt.strip().rstrip('.。')}{'. ' if prompt.isascii() else '。'}{proposal}"
-    assert not omissions(prompt, repaired), "a prompt that contains the original omits nothing of it"
+    lost = omissions(prompt, repaired, expander.words)
+    assert not lost, "a prompt that contains the original omits nothing of it"
     return Expansion(prompt, _checked_length(repaired, expander), expander.name, missing)
 
 

@@ -1,21 +1,19 @@
 """Fidelity of a rewritten prompt: the words, numbers, quotes and negations of the original that it omits.
 
 Recognising nouns would need a dictionary of all nouns, so every word that is not a function word must be
-kept, in this or another form ("dog", "dogs"). Chinese is segmented with the known words of the tables;
-unknown text between them must be kept unchanged.
+kept, in this or another form ("dog", "dogs"). Chinese is segmented with the words of the synonyms and those
+that the caller knows, such as the words of a world; unknown text between them must be kept unchanged.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from kinema.prompts.segment import is_chinese, pieces, segment_chinese
 from kinema.prompts.synonyms import load_synonyms
 from kinema.prompts.word_tokenizer import NUMBERS, other_forms
 from kinema.prompts.words import CLAUSE_ENDS, NEGATIONS, NEGATIONS_ZH, QUOTES
-from kinema.worlds.stage import grammar
-from kinema.worlds.stage.nouns import NOUNS
 
 STOP_WORDS = frozenset(
     """
@@ -64,31 +62,35 @@ class Omission:
         return f"the {self.kind} '{self.text}'" + (", and says otherwise" if self.is_contradicted else "")
 
 
-def omissions(prompt: str, expansion: str) -> tuple[Omission, ...]:
-    """What `prompt` names and `expansion` omits, in the order quotes, numbers, negations, words."""
-    forms = _all_forms(expansion)
-    has_other_numbers = bool(set(numbers(expansion)) - set(numbers(prompt)))
+def omissions(prompt: str, expansion: str, known: tuple[str, ...] = ()) -> tuple[Omission, ...]:
+    """What `prompt` names and `expansion` omits, in the order quotes, numbers, negations, words.
+
+    `known` are words that segment Chinese.
+    """
+    forms = _all_forms(expansion, known)
+    has_other_numbers = bool(set(numbers(expansion, known)) - set(numbers(prompt, known)))
 
     found = [Omission("quote", quote) for quote in quotes(prompt) if quote not in expansion]
-    for number in numbers(prompt):
+    for number in numbers(prompt, known):
         if not _has_number(number, expansion, forms):
             found.append(Omission("number", number, has_other_numbers))
-    for marker, word in negations(prompt):
-        negated = [is_negated for other, is_negated in _negatable(expansion) if is_same_word(word, other)]
+    for marker, word in negations(prompt, known):
+        found_words = _negatable(expansion, known)
+        negated = [is_negated for other, is_negated in found_words if is_same_word(word, other)]
         if not negated or not all(negated):
             text = f"{marker} {word}" if marker.isascii() else marker + word
             found.append(Omission("negation", text, not all(negated)))
-    for word in content_words(prompt):
+    for word in content_words(prompt, known):
         if not _has_word(word, expansion, forms):
             found.append(Omission("word", word))
     return tuple(dict.fromkeys(found))
 
 
-def content_words(prompt: str) -> list[str]:
+def content_words(prompt: str, known: tuple[str, ...] = ()) -> list[str]:
     """The words of a prompt without function words, negations and numbers."""
     return [
         word
-        for word in _words(prompt)
+        for word in _words(prompt, known)
         if word not in STOP_WORDS
         and not _is_negation(word)
         and not _is_number(word)
@@ -96,9 +98,9 @@ def content_words(prompt: str) -> list[str]:
     ]
 
 
-def numbers(prompt: str) -> list[str]:
+def numbers(prompt: str, known: tuple[str, ...] = ()) -> list[str]:
     """Numbers in digits and in words. `一` is excluded: it is an article more often than a number."""
-    words = [word for word in _words(prompt) if word in NUMBER_WORDS or _is_number_zh(word)]
+    words = [word for word in _words(prompt, known) if word in NUMBER_WORDS or _is_number_zh(word)]
     return [*NUMBER.findall(prompt), *words]
 
 
@@ -110,9 +112,9 @@ def quotes(prompt: str) -> list[str]:
     return ["".join(match.groups(default="")) for match in re.finditer(pairs, prompt)]
 
 
-def negations(prompt: str) -> Iterator[tuple[str, str]]:
+def negations(prompt: str, known: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
     """(negation, the first content word within `NEGATION_REACH` words after it)."""
-    words = _words(prompt)
+    words = _words(prompt, known)
     for index, marker in enumerate(words):
         if not _is_negation(marker):
             continue
@@ -127,43 +129,35 @@ def is_same_word(word: str, other: str) -> bool:
     return word == other or bool({word, *other_forms(word)} & {other, *other_forms(other)})
 
 
-def _negatable(text: str) -> Iterator[tuple[str, bool]]:
+def _negatable(text: str, known: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
     """(word, whether a negation stands within `NEGATION_REACH` words before it in its clause)."""
     for clause in re.split(f"[{re.escape(''.join(CLAUSE_ENDS))}]", text):
-        words = _words(clause)
+        words = _words(clause, known)
         for index, word in enumerate(words):
             before = words[max(0, index - NEGATION_REACH) : index]
             yield word, any(_is_negation(marker) for marker in before)
 
 
-def _words(text: str) -> list[str]:
+def _words(text: str, known: tuple[str, ...]) -> list[str]:
     """The words of a text in lower case, Chinese segmented with negations apart; "don't" becomes "dont"."""
-    known, longest = _chinese_words()
+    vocabulary, longest = _chinese_words(known)
     words: list[str] = []
     for piece in pieces(re.sub(r"n['’]t\b", "nt", text)):
-        words += segment_chinese(piece, known, longest) if is_chinese(piece) else [piece]
+        words += segment_chinese(piece, vocabulary, longest) if is_chinese(piece) else [piece]
     return words
 
 
-@cache
-def _chinese_words() -> tuple[frozenset[str], int]:
-    """The words that segment Chinese and the length of the longest: the world's, those of the synonyms,
-    negations and numbers.
-    """
-    tables = (grammar.GROUND_WORDS_ZH, grammar.DIRECTIONS_ZH, grammar.SKY_WORDS_ZH)
-    texts = [word for table in tables for words in table.values() for word in words if word]
-    texts += [re.sub(r"\{\w+\}", " ", form) for forms in grammar.VERBS_ZH.values() for form in forms]
-    texts += [noun.chinese for noun in NOUNS.values()]
-    texts += [word for word in load_synonyms() if is_chinese(word)]
-    texts += [*NEGATIONS_ZH, *STOP_CHARACTERS_ZH, *NUMBERS_ZH]
-
-    known = frozenset(piece for text in texts for piece in pieces(text))
-    return known, max(len(word) for word in known if is_chinese(word))
+@lru_cache(maxsize=8)
+def _chinese_words(known: tuple[str, ...]) -> tuple[frozenset[str], int]:
+    """The words that segment Chinese, and the length of the longest."""
+    texts = [*known, *load_synonyms(), *NEGATIONS_ZH, *STOP_CHARACTERS_ZH, *NUMBERS_ZH]
+    words = frozenset(piece for text in texts if not text.isascii() for piece in pieces(text))
+    return words, max(map(len, words))
 
 
-def _all_forms(text: str) -> set[str]:
+def _all_forms(text: str, known: tuple[str, ...]) -> set[str]:
     """Every word of a text and every form of it."""
-    return {form for word in _words(text) for form in (word, *other_forms(word))}
+    return {form for word in _words(text, known) for form in (word, *other_forms(word))}
 
 
 def _is_negation(word: str) -> bool:
