@@ -25,18 +25,27 @@ from kinema.checkpoints.tensors import read_tensors
 from kinema.config import from_dict, to_dict
 from kinema.errors import ModelError
 from kinema.files import atomic_folder, read_json, write_json
+from kinema.models.backbone import BACKBONES, Backbone, BackboneEntry
 from kinema.models.clip import CLIP, CLIPConfig
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE
 from kinema.nn.parameters import weight_dtypes
 from kinema.prompts import load_tokenizer
+from kinema.registry import unknown
 
 M = TypeVar("M", bound=nn.Module)
 State = Mapping[str, Tensor]
 
+CLASS_KEY = "_class_name"
+"""Key of config.json for the class of the network."""
+BACKBONE_FOLDER = "transformer"
 CLIP_CLASS = "KinemaCLIP"
 KINEMA_KEY = "_kinema"
 """Key of transformer/config.json for the fields that diffusers lacks; it ignores private keys."""
+OWN_FIELDS = ("text_padding", "text_length", "vector_dim", "frame_vector_dim")
+"""Fields of `DiTConfig` under that key."""
+IGNORED_KEYS = (KINEMA_KEY, "_name_or_path", "rope_max_seq_len")
+"""Keys of transformer/config.json that do not change results: rotations are computed for every position."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class ComponentFormat:
 
 
 def _dit_config(dit: DiT) -> dict[str, Any]:
-    own = {"text_padding": dit.config.text_padding, "text_length": dit.config.text_length}
+    own = {name: value for name in OWN_FIELDS if (value := getattr(dit.config, name)) is not None}
     return dit_diffusers_config(dit.config) | {KINEMA_KEY: own}
 
 
@@ -77,7 +86,7 @@ def dit_config_from_diffusers(values: Mapping[str, Any]) -> DiTConfig:
 
     expected = dit_diffusers_config(config)
     for key, value in values.items():
-        is_ignored = key.startswith("_diffusers") or key in (KINEMA_KEY, "_name_or_path")
+        is_ignored = key.startswith("_diffusers") or key in IGNORED_KEYS
         if not is_ignored and value != expected.get(key):
             raise ModelError(f"{key} = {value!r} is not supported (needed here: {expected.get(key)!r})")
     return config
@@ -99,7 +108,7 @@ def _build_clip(values: Mapping[str, Any], folder: Path) -> CLIP:
 
 COMPONENTS: dict[type[nn.Module], ComponentFormat] = {
     DiT: ComponentFormat(
-        "transformer",
+        BACKBONE_FOLDER,
         DIFFUSERS_WEIGHTS,
         config=_dit_config,
         build=lambda values, folder: DiT(dit_config_from_diffusers(values)),
@@ -121,16 +130,32 @@ def format_of(kind: type[nn.Module]) -> ComponentFormat:
     """How the networks of a class are stored.
 
     A class outside `COMPONENTS` is built from its configuration alone: config.json holds the fields of
-    `config`, its argument.
+    `config`, its argument, and for a backbone also its class.
     """
     if kind in COMPONENTS:
         return COMPONENTS[kind]
+    for entry in BACKBONES.values():
+        if entry.network is kind:
+            return _backbone_format(entry)
     config_class = get_type_hints(kind.__init__)["config"]
     return ComponentFormat(
         kind.__name__.lower(),
         WEIGHTS,
         config=lambda module: to_dict(module.config),
         build=lambda values, folder: kind(from_dict(config_class, values)),
+    )
+
+
+def _backbone_format(entry: BackboneEntry) -> ComponentFormat:
+    def build(values: Mapping[str, Any], folder: Path) -> nn.Module:
+        sizes = {key: value for key, value in values.items() if key != CLASS_KEY}
+        return entry.network(from_dict(entry.config, sizes))
+
+    return ComponentFormat(
+        BACKBONE_FOLDER,
+        DIFFUSERS_WEIGHTS,
+        config=lambda module: {CLASS_KEY: entry.class_names[0], **to_dict(module.config)},
+        build=build,
     )
 
 
@@ -176,6 +201,21 @@ def load_component(
     Matrices have `dtype`; norms, time embedding and modulation are always float32. Raises `ModelError` that
     names the file, and every tensor that is missing, unexpected or of another shape.
     """
+    module, folder = _unloaded(folder, kind, subfolder)
+    layout = format_of(kind)
+    tensors = read_tensors(folder, layout.weights, layout.to_file(module, module.state_dict()), dtype=None)
+    return with_weights(module, layout.from_file(module, tensors), device, dtype)
+
+
+def config_of(folder: Path, kind: type[nn.Module]) -> Any:
+    """The configuration of the network of class `kind` that `load_component` would load; only config.json is
+    read. Raises `ModelError`.
+    """
+    return _unloaded(folder, kind)[0].config
+
+
+def _unloaded(folder: Path, kind: type[M], subfolder: str | None = None) -> tuple[M, Path]:
+    """The network of class `kind` without weights, on the meta device, and its own folder."""
     layout = format_of(kind)
     if not folder.is_dir():
         raise ModelError(f"no model folder {folder}: a model has {REQUIRED_FILES}")
@@ -192,9 +232,7 @@ def load_component(
     except ValueError as error:  # includes our own errors
         raise ModelError(f"{config_file}: {error}") from None
     assert isinstance(module, kind), "a format builds its own class"
-
-    tensors = read_tensors(folder, layout.weights, layout.to_file(module, module.state_dict()), dtype=None)
-    return with_weights(module, layout.from_file(module, tensors), device, dtype)
+    return module, folder
 
 
 def with_weights(module: M, state: State, device: torch.device | None, dtype: torch.dtype) -> M:
@@ -206,6 +244,29 @@ def with_weights(module: M, state: State, device: torch.device | None, dtype: to
     converted = {name: state[name].to(device, dtypes.get(name, dtype)) for name in state}
     module.load_state_dict(converted, strict=True, assign=True)
     return module.eval()
+
+
+def backbone_entry(folder: Path) -> BackboneEntry:
+    """The class of the backbone in `folder`, or in that part of a model folder. No weights are read.
+
+    Raises `ModelError` for a class that is not in `BACKBONES`.
+    """
+    file = (folder / BACKBONE_FOLDER if (folder / BACKBONE_FOLDER).is_dir() else folder) / CONFIG
+    name = str(read_json(file).get(CLASS_KEY))
+    for entry in BACKBONES.values():
+        if name in entry.class_names:
+            return entry
+    known = [name for entry in BACKBONES.values() for name in entry.class_names]
+    raise ModelError(f"{file}: {unknown('backbone', name, known)}")
+
+
+def load_backbone(folder: Path, device: torch.device | None = None) -> Backbone:
+    """The backbone of a model folder, of any class of `BACKBONES`; see `load_component`."""
+    if not folder.is_dir():
+        raise ModelError(f"no model folder {folder}: a model has {REQUIRED_FILES}")
+    backbone = load_component(folder, backbone_entry(folder).network, device=device)
+    assert isinstance(backbone, Backbone), "a network of BACKBONES is a backbone"
+    return backbone
 
 
 def load_dit(folder: Path, device: torch.device | None = None) -> DiT:

@@ -1,4 +1,4 @@
-"""Model folders, in diffusers' layout, so that the DiT and the VAE also load in diffusers:
+"""Model folders, in diffusers' layout, so that a DiT and the VAE also load in diffusers:
 
     model_index.json   kinema.json
     transformer/   config.json  diffusion_pytorch_model.safetensors
@@ -6,6 +6,8 @@
     text_encoder/  config.json  model.safetensors
     tokenizer/     tokenizer.json
     scheduler/     scheduler_config.json
+
+With the text encoder of another model, text_encoder/config.json names its folder, and tokenizer/ is absent.
 
 A component by itself, as a training run exports it, is one such subfolder plus card.json (and tokenizer.json
 for a CLIP).
@@ -15,42 +17,48 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from kinema.checkpoints.components import CLIP_CLASS, format_of, write_component
-from kinema.checkpoints.key_maps import KINEMA_VAE, WAN_VAE
+from kinema.checkpoints.components import CLASS_KEY, CLIP_CLASS, format_of, write_component
+from kinema.checkpoints.key_maps import DIFFUSERS_CLASS, KINEMA_VAE, WAN_VAE
 from kinema.checkpoints.manifest import (
     DIFFUSERS_PREDICTIONS,
     DIFFUSERS_SCHEDULERS,
     INDEX,
     MANIFEST,
     REQUIRED_FILES,
-    TOKENIZER,
     Manifest,
     files_below,
 )
 from kinema.checkpoints.shipped import SHIPPED, shipped_model
+from kinema.checkpoints.text_encoders import SOURCE_CLASS, TextSource, save_text_encoder
 from kinema.config import to_dict
 from kinema.errors import ModelError
 from kinema.files import atomic_folder, sha256_of, write_json
 from kinema.models.clip import CLIP
-from kinema.models.dit import DiT
 from kinema.models.vae import VAE
 from kinema.registry import unknown
 
 
 def save_model(
-    folder: Path, dit: DiT, vae: VAE, clip: CLIP, manifest: Manifest, *, dtype: torch.dtype = torch.bfloat16
+    folder: Path,
+    backbone: nn.Module,
+    vae: VAE,
+    text: CLIP | TextSource,
+    manifest: Manifest,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> Manifest:
     """Write a model folder atomically and return its manifest with the hashes filled in.
 
-    Weights are stored as `dtype`. Raises `OutputError` if the folder cannot be written or holds something
-    other than a model.
+    `backbone` is of a class of `BACKBONES`. `text` is our CLIP, or names an encoder whose weights are not
+    copied. Weights are stored as `dtype`. Raises `OutputError` if the folder cannot be written or holds
+    something other than a model.
     """
     with atomic_folder(folder, INDEX) as partial:
-        for module in (dit, vae, clip):
+        for module in (backbone, vae):
             write_component(partial / format_of(type(module)).folder, module, dtype)
-        (partial / "tokenizer").mkdir()
-        clip.tokenizer.save(partial / "tokenizer" / TOKENIZER)
+        save_text_encoder(partial, text, dtype)
 
         scheduler = DIFFUSERS_SCHEDULERS[manifest.schedule] | {"num_train_timesteps": 1000}
         if manifest.schedule == "linear":
@@ -58,12 +66,13 @@ def save_model(
         else:
             scheduler |= {"prediction_type": DIFFUSERS_PREDICTIONS[manifest.prediction]}
         write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
+        backbone_class = format_of(type(backbone)).config(backbone)[CLASS_KEY]
         index = {
             "_class_name": "KinemaPipeline",
             "scheduler": ["diffusers", scheduler["_class_name"]],
-            "text_encoder": ["kinema", CLIP_CLASS],
+            "text_encoder": ["kinema", CLIP_CLASS if isinstance(text, CLIP) else SOURCE_CLASS],
             "tokenizer": ["kinema", "Tokenizer"],
-            "transformer": ["diffusers", "WanTransformer3DModel"],
+            "transformer": ["diffusers" if backbone_class == DIFFUSERS_CLASS else "kinema", backbone_class],
             "vae": ["diffusers", WAN_VAE] if vae.config.subpixel is None else ["kinema", KINEMA_VAE],
         }
         write_json(partial / INDEX, index)

@@ -19,7 +19,8 @@ from kinema.models.vae import VAES, VAEConfig
 
 Layout = Literal["diffusers", "wan"]
 
-DIFFUSERS_CLASS = "WanTransformer3DModel"
+DIFFUSERS_CLASS, KINEMA_DIT = "WanTransformer3DModel", "KinemaDiT"
+"""Classes of `transformer/config.json`: that of diffusers, and that of a DiT with vectors."""
 COMFY_PREFIX = "model.diffusion_model."  # in front of the original names in ComfyUI's single files
 PATCH_WEIGHT = "patch_embedding.weight"
 
@@ -70,6 +71,11 @@ IMAGE_BLOCK_LINEARS = {
 IMAGE_BLOCK_TENSORS = {
     "cross_attention.norm_k_image.weight": ("attn2.norm_added_k.weight", "cross_attn.norm_k_img.weight")
 }
+# Where the backbone takes vectors.
+VECTOR_LINEARS = {
+    "condition_embedding.expand": ("condition_embedder.vector_embedder.linear_1", "vector_embedding.0"),
+    "condition_embedding.project": ("condition_embedder.vector_embedder.linear_2", "vector_embedding.2"),
+}
 IMAGE_POSITIONS = {
     "image_embedding.positions": ("condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos")
 }
@@ -81,6 +87,7 @@ def dit_keys(config: DiTConfig, layout: Layout) -> dict[str, str]:
     has_images = config.image_dim is not None
     tensors = TENSORS | (IMAGE_POSITIONS if config.image_positions is not None else {})
     linears = LINEARS | (IMAGE_LINEARS if has_images else {})
+    linears |= VECTOR_LINEARS if config.all_vectors_dim else {}
     block_tensors = BLOCK_TENSORS | (IMAGE_BLOCK_TENSORS if has_images else {})
     block_linears = BLOCK_LINEARS | (IMAGE_BLOCK_LINEARS if has_images else {})
 
@@ -153,9 +160,12 @@ def dit_from_diffusers(state: Mapping[str, Tensor], config: DiTConfig) -> dict[s
 
 
 def dit_diffusers_config(config: DiTConfig) -> dict[str, Any]:
-    """The contents of transformer/config.json in a diffusers folder."""
+    """The contents of transformer/config.json in a diffusers folder.
+
+    With vectors the class is `KINEMA_DIT`, which diffusers cannot build.
+    """
     return {
-        "_class_name": DIFFUSERS_CLASS,
+        "_class_name": KINEMA_DIT if config.all_vectors_dim else DIFFUSERS_CLASS,
         "patch_size": list(config.patch),
         "num_attention_heads": config.num_heads,
         "attention_head_dim": config.head_dim,

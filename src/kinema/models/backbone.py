@@ -1,5 +1,6 @@
 """The interface of the network that predicts noisy latents, and the table of all such networks."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -84,42 +85,45 @@ class Backbone(Protocol):
         ...
 
 
+FIXED_SIZES = ("in_channels", "out_channels", "text_dim", "text_length")
+"""Sizes that the VAE and the text encoder of a model determine."""
+
+
 @dataclass(frozen=True)
 class BackboneEntry:
     """One class of backbones.
 
-    `config` is a dataclass with the fields `in_channels`, `out_channels`, `text_dim` and `text_length`, which
-    the VAE and the text encoder determine; its other fields are the [model] table of a recipe.
+    `config` is a dataclass with the fields `FIXED_SIZES`; its other fields have defaults and are the [model]
+    table of a recipe.
     """
 
-    class_name: str
-    """The class in config.json and model_index.json."""
+    class_names: tuple[str, ...]
+    """The classes in config.json that the network reads; a new one writes the first."""
     config: type[Any]
     network: type[nn.Module]
     """The class of the module, a `Backbone`. Its argument is `config`."""
 
-    def build(
-        self,
-        sizes: Mapping[str, Any],
-        *,
-        in_channels: int,
-        out_channels: int,
-        text_dim: int,
-        text_length: int,
-    ) -> nn.Module:
-        """A new network for these channels and texts. Raises `ConfigError` for sizes that do not fit."""
-        given = {
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "text_dim": text_dim,
-            "text_length": text_length,
-        }
-        if fixed := sorted(given.keys() & sizes):
+    def build(self, sizes: Mapping[str, Any], **fixed: int) -> nn.Module:
+        """A new network of these sizes. `fixed` are the values of `FIXED_SIZES`.
+
+        Raises `ConfigError` for sizes that do not fit, or that are not a recipe's to set.
+        """
+        if surplus := sorted(fixed.keys() & sizes):
             raise ConfigError(
-                f"[model] sets {', '.join(fixed)}, which the VAE and the text encoder determine: leave them out"
+                f"[model] sets {', '.join(surplus)}, which follow from the VAE and the text: leave it out"
             )
-        return self.network(from_dict(self.config, {**sizes, **given}, "model"))
+        return self.network(from_dict(self.config, {**sizes, **fixed}, "model"))
+
+    def sizes(self, config: Any) -> dict[str, Any]:
+        """The [model] table of a recipe for the network of `config`: the inverse of `build`."""
+        return {
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(self.config)
+            if field.name not in FIXED_SIZES and getattr(config, field.name) != field.default
+        }
 
 
-BACKBONES: dict[str, BackboneEntry] = {"dit": BackboneEntry("WanTransformer3DModel", DiTConfig, DiT)}
+BACKBONES: dict[str, BackboneEntry] = {
+    "dit": BackboneEntry(("WanTransformer3DModel", "KinemaDiT"), DiTConfig, DiT)
+}
 """Every backbone by its name in recipes."""
