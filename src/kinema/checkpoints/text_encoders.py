@@ -65,8 +65,8 @@ class TextEncoderEntry:
 
     is_mine: Callable[[Mapping[str, Any]], bool]
     """Whether a config.json is of this kind."""
-    width: Callable[[Path], int]
-    """Width of the states of an encoder in a folder. No weights are read."""
+    sizes: Callable[[Path], tuple[int, int]]
+    """Width and number of layers of an encoder in a folder. No weights are read."""
     load: Callable[[Path, TextSettings, torch.device, bool], TextEncoder]
     """The encoder in a folder, on a device; the last argument is whether its weights stay in memory."""
 
@@ -92,7 +92,11 @@ def text_source(text: str) -> TextSource:
 
     folder = Path(path)
     kind = kind_of(folder)
-    width = TEXT_ENCODERS[kind].width(folder)
+    width, num_layers = TEXT_ENCODERS[kind].sizes(folder)
+    if not -num_layers - 1 <= settings.layer <= num_layers:
+        raise ConfigError(
+            f"{folder} has the layers 0 to {num_layers}, and -1 for the last: not {settings.layer}"
+        )
     return TextSource(str(folder.resolve()), kind, width, file_fingerprint(folder), settings)
 
 
@@ -169,9 +173,10 @@ def _transformers(folder: Path) -> Any:
     return transformers
 
 
-def _width(folder: Path) -> int:
+def _sizes(folder: Path) -> tuple[int, int]:
     config = _transformers(folder).AutoConfig.from_pretrained(folder, local_files_only=True)
-    return int(config.get_text_config().hidden_size)
+    text = config.get_text_config()
+    return int(text.hidden_size), int(text.num_hidden_layers)
 
 
 def _load_states(
@@ -181,7 +186,7 @@ def _load_states(
     return HiddenStates(
         partial(_network, class_name, folder, device),
         _tokens(folder, settings),
-        _width(folder),
+        _sizes(folder)[0],
         max_length=settings.max_length,
         layer=settings.layer,
         keep=keep,
@@ -229,7 +234,7 @@ def _tokens(folder: Path, settings: TextSettings) -> Callable[[str], tuple[list[
 def _states_entry(class_name: str, *model_types: str) -> TextEncoderEntry:
     return TextEncoderEntry(
         is_mine=lambda config: config.get("model_type") in model_types,
-        width=_width,
+        sizes=_sizes,
         load=partial(_load_states, class_name),
     )
 
@@ -237,7 +242,7 @@ def _states_entry(class_name: str, *model_types: str) -> TextEncoderEntry:
 TEXT_ENCODERS: dict[str, TextEncoderEntry] = {
     "clip": TextEncoderEntry(
         is_mine=lambda config: config.get("_class_name") == CLIP_CLASS,
-        width=lambda folder: int(read_json(folder / CONFIG)["text_width"]),
+        sizes=lambda folder: (int(read_json(folder / CONFIG)["text_width"]), 1),
         load=_load_clip,
     ),
     "t5": _states_entry("T5EncoderModel", "t5"),
@@ -245,7 +250,7 @@ TEXT_ENCODERS: dict[str, TextEncoderEntry] = {
     "clip_hf": _states_entry("CLIPTextModel", "clip", "clip_text_model"),
     "llm": TextEncoderEntry(
         is_mine=lambda config: "model_type" in config and not config.get("is_encoder_decoder", False),
-        width=_width,
+        sizes=_sizes,
         load=partial(_load_states, "AutoModel"),
     ),
 }

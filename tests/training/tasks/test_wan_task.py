@@ -1,6 +1,5 @@
 """Models of the Wan family are trained on a data set: adapters that diffusers reads too, and all weights."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -17,9 +16,7 @@ from kinema.checkpoints.families.wan.files import find_wan_files
 from kinema.checkpoints.tensors import vae_hash
 from kinema.cli.main import main
 from kinema.data.dataset import ClipRow, SourceRow, parquet, to_table
-from kinema.data.text_states import TextCache
-from kinema.device import CPU
-from kinema.errors import ConfigError, TrainingError
+from kinema.errors import ConfigError
 from kinema.generation.loading import load
 from kinema.generation.request import Request
 from kinema.generation.sampling.noise import START, latent_noise
@@ -179,9 +176,9 @@ def test_an_expert_learns_its_own_times(folders):
     folder, _, dataset = folders("2.2-t2v-a14b")
     for expert, low, high in (("high", 0.875, 1.0), ("low", 0.0, 0.875)):
         task = part_of(folder, dataset, f"expert={expert}")
-        times = task._draw_times(200, torch.Generator().manual_seed(0))
+        times = task.start.draw_times(200, torch.Generator().manual_seed(0))
         assert low - 1e-3 <= times.min() <= times.max() <= high
-        assert task.backbone is task.files.backbones[0 if expert == "high" else 1]
+        assert task.start.backbone is task.start.files.backbones[0 if expert == "high" else 1]
     assert any("clips of" in line for line in plan_lines(task))
 
 
@@ -259,36 +256,3 @@ def test_recomputing_gives_the_same_gradients():
         apply_to_grids(dit, clips, times, text, [0])[0].square().sum().backward()
         gradients.append({name: parameter.grad.clone() for name, parameter in dit.named_parameters()})
     assert all(torch.equal(gradient, gradients[1][name]) for name, gradient in gradients[0].items())
-
-
-class Counts:
-    """A text encoder whose states follow from the caption, and that counts what it encodes."""
-
-    text_width = 4
-
-    def __init__(self):
-        self.encoded = []
-
-    def encode_prompts(self, prompts):
-        self.encoded += prompts
-        states = [
-            torch.tensor([list(hashlib.sha256(prompt.encode()).digest()[:4])] * (1 + len(prompt))).float()
-            for prompt in prompts
-        ]
-        return TextStates(torch.cat(states), tuple(map(len, states)))
-
-
-def test_captions_are_encoded_once_and_a_damaged_shard_is_named(tmp_path):
-    encoder, cache = Counts(), TextCache(tmp_path, 4)
-    cache.fill(["one", "two", "one", ""], encoder)
-    again = TextCache(tmp_path, 4)
-    again.fill(["two", "three", ""], encoder)
-    assert encoder.encoded == ["one", "two", "", "three"]
-    read = again.encode_prompts(["three", "", "one"])
-    assert read.lengths == (6, 1, 4)
-    assert torch.equal(read.states, encoder.encode_prompts(["three", "", "one"]).states.to(CPU))
-    with pytest.raises(TrainingError, match="'four' has not been encoded"):
-        again.encode_prompts(["four"])
-    next(tmp_path.glob("*.safetensors")).write_bytes(b"torn")
-    with pytest.raises(TrainingError, match="is damaged"):
-        TextCache(tmp_path, 4).fill(["one"], encoder)
