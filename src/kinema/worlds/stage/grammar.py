@@ -1,4 +1,4 @@
-"""Captions of the stage in English and Chinese. The tables of this file contain every string of a caption."""
+"""Captions of the stage in English and Chinese. Nouns and verbs have their words in tables of their own."""
 
 import random
 import re
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from kinema.errors import RequestError
 from kinema.worlds.base import FORMS, LANGUAGES
 from kinema.worlds.stage.nouns import NOUNS, Noun
+from kinema.worlds.stage.verbs import VERBS
 
 T = TypeVar("T")
 
@@ -19,26 +20,6 @@ CHOICES = (
 )
 """The random choices of a caption, in the order in which they are drawn."""
 
-VERBS: dict[str, tuple[tuple[str, str], ...]] = {
-    "roll": (("rolls", "roll"), ("rolls along", "roll along")),
-    "bounce": (("bounces", "bounce"), ("bounces along", "bounce along")),
-    "fall": (("falls down", "fall down"), ("drops down", "drop down")),
-    "drive": (("drives", "drive"), ("drives along", "drive along")),
-    "walk": (("walks", "walk"), ("strolls", "stroll")),
-    "hop": (("hops", "hop"), ("hops along", "hop along"), ("jumps along", "jump along")),
-    "fly": (("flies", "fly"), ("soars", "soar")),
-    "rise": (("rises", "rise"), ("ascends", "ascend"), ("rises up", "rise up")),
-    "spin": (("spins", "spin"), ("rotates", "rotate")),
-    "grow": (("grows bigger", "grow bigger"), ("grows larger", "grow larger")),
-    "shrink": (("shrinks", "shrink"), ("gets smaller", "get smaller")),
-    "slide": (("slides", "slide"), ("glides", "glide")),
-    "pass": (
-        ("passes behind {other}", "pass behind {other}"),
-        ("moves behind {other}", "move behind {other}"),
-    ),
-    "knock": (("knocks {other} away", "knock {other} away"), ("bumps {other} away", "bump {other} away")),
-    "chase": (("chases {other}", "chase {other}"), ("runs after {other}", "run after {other}")),
-}
 DIRECTIONS: dict[str, tuple[str, ...]] = {
     "left": ("to the left", "leftwards"),
     "right": ("to the right", "rightwards"),
@@ -63,8 +44,6 @@ SKY_WORDS: dict[str, tuple[str, ...]] = {
     "cloudy": ("on a cloudy day", "under a grey cloudy sky"),
     "dawn": ("at dawn", "under a pink dawn sky"),
 }
-PREPOSITIONS = {"fall": "onto", "fly": "over", "rise": "over"}
-"""Between verb and ground; "on" for other verbs."""
 INTO_SKY = {"day": "blue", "sunset": "sunset", "night": "night", "cloudy": "cloudy", "dawn": "pink dawn"}
 SIZES: dict[str, tuple[str, ...]] = {
     "small": ("small", "little"),
@@ -90,49 +69,9 @@ TAILS: dict[str, tuple[tuple[str, str], ...]] = {
     "hovers": (("and hovers there", "and hover there"),),
     "stops": (("and comes to a stop", "and come to a stop"),),
 }
-DETAILS: dict[str, tuple[str, ...]] = {
-    "roll": ("It turns as it goes, without slipping.", "It rolls smoothly on the ground."),
-    "bounce": (
-        "Each bounce is lower than the one before.",
-        "It drops from above and every bounce loses height.",
-    ),
-    "fall": ("It speeds up until it hits the ground.", "It drops from above and lands on the ground."),
-    "drive": ("It moves at a steady speed.", "Its wheels stay on the ground."),
-    "walk": ("It sways gently with every step.", "It takes steady steps."),
-    "hop": ("Every hop has the same height.", "It leaps again and again."),
-    "fly": ("Its shadow moves below on the ground.", "It stays high above the ground."),
-    "rise": ("It leaves the ground and goes straight up.", "Its shadow fades below as it goes up."),
-    "spin": ("It turns around in place.", "It turns at a steady rate in one spot."),
-    "grow": ("It stays in place and becomes bigger.",),
-    "shrink": ("It stays in place and becomes smaller.",),
-    "slide": ("It slows down from friction.", "It does not turn as it slides."),
-    "pass": (
-        "It is hidden for a moment and appears again.",
-        "It vanishes from view and comes out on the other side.",
-    ),
-    "knock": ("The hit pushes it off.", "After the hit both slow down."),
-    "chase": ("It stays close behind.", "Both move at the same speed."),
-}
 STYLES = ("Flat cartoon style.", "Simple flat cartoon style.")
 FIXED = "a an the at under on over onto in into the sky scene is it them they"
 
-VERBS_ZH: dict[str, tuple[str, ...]] = {
-    "roll": ("{at}{to}滚动", "{at}{to}滚去"),
-    "bounce": ("{at}{to}弹跳",),
-    "fall": ("落到{ground}上", "掉到{ground}上"),
-    "drive": ("{at}{to}行驶", "{at}{to}开动"),
-    "walk": ("{at}{to}行走", "{at}{to}走动"),
-    "hop": ("{at}{to}蹦跳", "{at}{to}跳跃"),
-    "fly": ("在{ground}上空{to}飞行", "在{ground}上空{to}飞翔"),
-    "rise": ("从{ground}上升空", "从{ground}上升起"),
-    "spin": ("{at}{to}旋转", "{at}{to}转动"),
-    "grow": ("{at}变大", "{at}长大"),
-    "shrink": ("{at}变小", "{at}缩小"),
-    "slide": ("{at}{to}滑行", "{at}{to}滑动"),
-    "pass": ("{at}{to}从{other}后面经过", "{at}{to}从{other}后面穿过"),
-    "knock": ("{at}{to}撞开{other}", "{at}{to}撞走{other}"),
-    "chase": ("{at}{to}追赶{other}", "{at}{to}追逐{other}"),
-}
 DIRECTIONS_ZH: dict[str, tuple[str, ...]] = {
     "left": ("向左", "往左"),
     "right": ("向右", "往右"),
@@ -251,29 +190,29 @@ def _phrase(noun: Noun, count: int, size: str, draws: _Draws, slot: str) -> str:
 
 
 def _english(truth: Mapping[str, Any], form: str, draws: _Draws) -> str:
-    verb, count = truth["verb"], truth["count"]
+    verb, count = VERBS[truth["verb"]], truth["count"]
     number = 0 if count == 1 else 1
 
     subject = _phrase(NOUNS[truth["noun"]], count, draws.named_size(truth["size"], form), draws, "noun")
-    action = draws.pick("verb", VERBS[verb])[number]
+    action = draws.pick("verb", verb.english)[number]
     if truth["other"]:
         action = action.format(other=_phrase(NOUNS[truth["other"]], 1, "", draws, "other"))
     direction = draws.pick("direction", DIRECTIONS[truth["direction"]])
     ground = draws.pick("ground", GROUND_WORDS[truth["ground"]])
     sky = draws.pick("sky", SKY_WORDS[truth["sky"]])
-    on_ground = f"{PREPOSITIONS.get(verb, 'on')} {ground}"
+    on_ground = f"{verb.preposition} {ground}"
     order = draws.value["order"]
 
     if form == "short":
-        if draws.value["drop_b"] < 0.15 and verb != "spin":
+        if draws.value["drop_b"] < 0.15 and verb.kind != "turning":
             direction = ""
         setting = on_ground if order < 0.25 else sky if order < 0.45 else ""
         return _join([subject, action, direction, setting])
 
     tail = draws.pick("tail", TAILS[truth["tail"]])[number] if truth["tail"] else ""
-    if verb == "rise" and order < 0.6:
+    if verb.is_into_sky and order < 0.6:
         phrases = [subject, action, f"into the {INTO_SKY[truth['sky']]} sky", on_ground, tail]
-    elif verb != "rise" and order < 0.15:
+    elif not verb.is_into_sky and order < 0.15:
         phrases = [f"{sky},", subject, action, direction, on_ground, tail]
     else:
         phrases = [subject, action, direction, on_ground, sky, tail]
@@ -284,7 +223,7 @@ def _english(truth: Mapping[str, Any], form: str, draws: _Draws) -> str:
     if form == "medium":
         return sentence if truth["camera"] == "still" else f"{sentence}, {camera}"
 
-    detail = draws.pick("detail", DETAILS[verb]) if count == 1 else ""
+    detail = draws.pick("detail", verb.details) if count == 1 else ""
     scene = f"The scene is {ground} {sky}."
     style = draws.pick("style", STYLES)
     return _join([f"{_capital(sentence)}.", detail, scene, f"{_capital(camera)}.", style])
@@ -308,7 +247,7 @@ def _chinese(truth: Mapping[str, Any], form: str, draws: _Draws) -> str:
     ground = draws.pick("ground", GROUND_WORDS_ZH[truth["ground"]])
     sky = draws.pick("sky", SKY_WORDS_ZH[truth["sky"]])
     order = draws.value["order"]
-    action = draws.pick("verb", VERBS_ZH[truth["verb"]]).format(
+    action = draws.pick("verb", VERBS[truth["verb"]].chinese).format(
         at="" if form == "short" and order >= 0.25 else f"在{ground}上",
         ground=ground,
         to=draws.pick("direction", DIRECTIONS_ZH[truth["direction"]]),
@@ -332,13 +271,15 @@ def words_of(nouns: list[str]) -> tuple[str, ...]:
     A Chinese caption is a sequence of the Chinese words and of the marks `，` and `。`.
     """
     english: list[str] = [FIXED, CAMERA_STOPS, *STYLES, *INTO_SKY.values(), *COUNTS.values()]
-    for pairs in (VERBS, TAILS):
-        english += [text for pair in _flat(pairs) for text in pair]
-    for table in (DIRECTIONS, GROUND_WORDS, SKY_WORDS, SIZES, CAMERAS, DETAILS):
+    english += [text for verb in VERBS.values() for pair in verb.english for text in pair]
+    english += [text for pair in _flat(TAILS) for text in pair]
+    for table in (DIRECTIONS, GROUND_WORDS, SKY_WORDS, SIZES, CAMERAS):
         english += _flat(table)
+    english += [text for verb in VERBS.values() for text in verb.details]
 
     chinese: list[str] = [*FIXED_ZH, CAMERA_STOPS_ZH, *STYLES_ZH, *COUNTS_ZH.values()]
-    for table_zh in (VERBS_ZH, DIRECTIONS_ZH, GROUND_WORDS_ZH, SKY_WORDS_ZH, SIZES_ZH, CAMERAS_ZH, TAILS_ZH):
+    chinese += [text for verb in VERBS.values() for text in verb.chinese]
+    for table_zh in (DIRECTIONS_ZH, GROUND_WORDS_ZH, SKY_WORDS_ZH, SIZES_ZH, CAMERAS_ZH, TAILS_ZH):
         chinese += _flat(table_zh)
 
     for name in nouns:
@@ -373,7 +314,7 @@ def optional_phrases(language: str) -> dict[str, tuple[str, ...]]:
 
 
 def _english_phrases() -> dict[str, list[str]]:
-    prepositions = dict.fromkeys((*PREPOSITIONS.values(), "on"))
+    prepositions = {verb.preposition for verb in VERBS.values()}
     cameras = [f", {text.format(it=it)}" for text in _flat(CAMERAS) for it in ("it", "them")]
     return {
         "ground": [f"{preposition} {text}" for preposition in prepositions for text in _flat(GROUND_WORDS)],

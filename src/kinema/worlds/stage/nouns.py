@@ -1,7 +1,8 @@
 """The nouns of the stage: their words, sprites and abilities.
 
 A row holds the noun's name (also its first English word), its sprite in the atlas, the Chinese measure word
-and word, the side that its sprite faces, its traits, and further English words. Traits determine the verbs:
+and word, the side that its sprite faces, its traits, and further English words. Traits determine the verbs
+(`verbs.py`):
 
     round    rolls and bounces
     wheels   drives
@@ -58,29 +59,6 @@ class Noun:
             if trait in self.traits:
                 return verb
         return None
-
-    @property
-    def verbs(self) -> tuple[str, ...]:
-        """The verbs of which it can be the subject."""
-        has = self.traits.__contains__
-        is_able = {
-            "roll": has("round"),
-            "bounce": has("round"),
-            "fall": not has("rooted"),
-            "drive": has("wheels"),
-            "walk": has("legs"),
-            "hop": has("hops"),
-            "fly": has("flies"),
-            "rise": has("flies") or has("floats"),
-            "spin": True,
-            "grow": True,
-            "shrink": True,
-            "slide": not {"rooted", "legs", "wheels", "floats", "flies"} & self.traits,
-            "pass": self.locomotion in ("drive", "roll", "walk", "hop"),
-            "knock": self.locomotion in ("drive", "roll") or (has("heavy") and has("legs")),
-            "chase": self.locomotion in ("drive", "walk", "hop", "fly"),
-        }
-        return tuple(verb for verb, can in is_able.items() if can)
 
 
 def _row(

@@ -8,6 +8,7 @@ from typing import Any
 
 from kinema.worlds.stage import grammar
 from kinema.worlds.stage.nouns import NOUNS
+from kinema.worlds.stage.verbs import VERBS
 
 CAPTION_SLOTS = ("noun", "verb", "direction", "ground", "sky")
 """The slots that every medium and detailed caption names."""
@@ -73,7 +74,7 @@ def _english() -> CaptionPatterns:
     }
     slots: Mapping[str, Mapping[str, Iterable[str]]] = {
         "noun": nouns,
-        "verb": {name: [form for forms in words for form in forms] for name, words in grammar.VERBS.items()},
+        "verb": {name: [form for forms in verb.english for form in forms] for name, verb in VERBS.items()},
         "direction": {name: grammar.DIRECTIONS[name] for name in NAMED_DIRECTIONS},
         "ground": grammar.GROUND_WORDS,
         "sky": skies,
@@ -87,7 +88,7 @@ def _english() -> CaptionPatterns:
 def _chinese() -> CaptionPatterns:
     slots: Mapping[str, Mapping[str, Iterable[str]]] = {
         "noun": {name: [noun.chinese] for name, noun in NOUNS.items()},
-        "verb": grammar.VERBS_ZH,
+        "verb": {name: verb.chinese for name, verb in VERBS.items()},
         "direction": {name: grammar.DIRECTIONS_ZH[name] for name in NAMED_DIRECTIONS},
         "ground": grammar.GROUND_WORDS_ZH,
         "sky": grammar.SKY_WORDS_ZH,

@@ -11,19 +11,6 @@ from kinema.worlds.stage.physics import Path
 from kinema.worlds.stage.scenery import Scenery
 from kinema.worlds.stage.sprites import sprite
 
-HORIZONTAL = ("roll", "bounce", "drive", "walk", "hop", "fly", "slide")
-PAIRED = ("pass", "knock", "chase")
-STILL_CAMERAS = ("still", "pan_left", "pan_right", "zoom_in", "zoom_out")
-CAMERAS_OF = {
-    **{
-        verb: (*STILL_CAMERAS, "follow")
-        for verb in ("roll", "bounce", "drive", "walk", "hop", "fly", "chase")
-    },
-    **{verb: STILL_CAMERAS for verb in ("fall", "rise", "spin")},
-    **{verb: ("still", "pan_left", "pan_right") for verb in ("grow", "shrink")},
-    **{verb: ("still", "zoom_in", "zoom_out") for verb in ("slide", "pass")},
-    "knock": ("still",),
-}
 ZOOM_FAR, ZOOM_NEAR, ZOOM_DURATION = 0.8, 1.12, 2.2
 ZOOM_LEVEL = 0.62
 PAN_DURATION = 3.0

@@ -6,8 +6,9 @@ import numpy as np
 
 from kinema.worlds.stage import physics
 from kinema.worlds.stage.render import ScreenTrack, front_order, is_mirrored, on_screen
-from kinema.worlds.stage.scene import RISE_DURATION, Actor, Motion, Scene
+from kinema.worlds.stage.scene import Actor, Motion, Scene
 from kinema.worlds.stage.sprites import place_sprite, sprite
+from kinema.worlds.stage.verbs import VERBS
 
 MASK_CELLS = 24
 """Resolution of the masks that measure occlusion; it does not depend on the frame size."""
@@ -156,11 +157,5 @@ def _tail(scene: Scene, motions: list[Motion], contacts: list[dict[str, Any]], e
     """What follows in a long clip when the motion of the verb is over; None if nothing does."""
     if any(contact["kind"] == "edge" for contact in contacts):
         return "turns_back"
-    actor = scene.actors[0]
-    if scene.verb == "bounce" and physics.impact_times(actor.height, actor.restitution)[-1] + 0.5 < end:
-        return "rolls_on"
-    if scene.verb == "rise" and end > RISE_DURATION + 0.5:
-        return "hovers"
-    if scene.verb == "slide" and actor.path[-1].start + 0.5 < end:
-        return "stops"
-    return None
+    verb = VERBS[scene.verb]
+    return verb.tail if verb.end(scene.actors[0]) + 0.5 < end else None

@@ -17,26 +17,14 @@ from kinema.worlds.stage.nouns import NOUNS
 from kinema.worlds.stage.parse import NAMED_DIRECTIONS
 from kinema.worlds.stage.render import render
 from kinema.worlds.stage.sampling import sample_scene
-from kinema.worlds.stage.scene import CAMERAS_OF, HORIZONTAL, PAIRED, Action, Scene, move
+from kinema.worlds.stage.scene import Action, Scene, move
 from kinema.worlds.stage.scenery import GROUNDS, SKIES, sample_scenery
 from kinema.worlds.stage.truth import truth_of
+from kinema.worlds.stage.verbs import VERBS, VERBS_OF
 
 CAMERAS = ("still", "pan_left", "pan_right", "zoom_in", "zoom_out", "follow")
-VERBS = tuple(grammar.VERBS)
-UNDIRECTED = ("fall", "rise", "grow", "shrink")
-RESIZING = ("grow", "shrink")
 OPPOSITES = (("left", "right"), ("clockwise", "counterclockwise"))
-VERB_WEIGHT = {
-    "spin": 0.3,
-    "grow": 0.25,
-    "shrink": 0.2,
-    "slide": 0.5,
-    "fall": 0.6,
-    "pass": 0.7,
-    "knock": 0.7,
-    "chase": 0.7,
-}
-"""Weights below the default of 2, for verbs that are not natural for a particular kind of noun."""
+PAIRED = tuple(name for name, verb in VERBS.items() if verb.kind == "paired")
 CAMERA_WEIGHT = {"still": 4.0, "follow": 1.5}
 COUNT_WEIGHT = {1: 0.7, 2: 0.18, 3: 0.12}
 SIZE_WEIGHT = {"small": 0.25, "regular": 0.5, "large": 0.25}
@@ -75,7 +63,7 @@ class StageConfig:
                 raise ConfigError(f"nouns={self.nouns} is out of range: use 1 to {len(NOUNS)}")
         else:
             _check_names(self.nouns, NOUNS, "noun")
-        _check_names(self.verbs, grammar.VERBS, "verb")
+        _check_names(self.verbs, VERBS, "verb")
         _check_names(self.grounds, GROUNDS, "ground")
         _check_names(self.skies, SKIES, "sky")
         _check_names(self.cameras, dict.fromkeys(CAMERAS), "camera")
@@ -115,7 +103,7 @@ class StageWorld:
         self.config = config = config or StageConfig()
         self.split = config.split
         self._nouns = config.noun_names
-        self._verbs = config.verbs or VERBS
+        self._verbs = config.verbs or tuple(VERBS)
         self._grounds = config.grounds or tuple(GROUNDS)
         self._skies = config.skies or tuple(SKIES)
         self._cameras = config.cameras or CAMERAS
@@ -280,18 +268,9 @@ class StageWorld:
 
     def _partners_of(self, noun: str, verb: str) -> tuple[str, ...]:
         """The nouns that can be the object of a paired verb."""
-        subject = NOUNS[noun]
-        partners = []
-        for name in self._nouns:
-            other = NOUNS[name]
-            can_be_partner = {
-                "pass": "big" in other.traits,
-                "knock": other.mass <= subject.mass and "rooted" not in other.traits,
-                "chase": other.locomotion == subject.locomotion,
-            }
-            if name != noun and can_be_partner[verb]:
-                partners.append(name)
-        return tuple(partners)
+        can_be_partner = VERBS[verb].partner
+        others = (name for name in self._nouns if name != noun)
+        return tuple(name for name in others if can_be_partner(NOUNS[noun], NOUNS[name]))
 
     def _partners_on(self, noun: str, verb: str, ground: str) -> tuple[str, ...]:
         """The partners that the split allows on that ground. Only the training split excludes any."""
@@ -304,7 +283,7 @@ class StageWorld:
         """The grounds on which the split allows a noun to do a verb, for every possible (noun, verb)."""
         allowed = {}
         for noun in self._nouns:
-            for verb in NOUNS[noun].verbs:
+            for verb in VERBS_OF[noun]:
                 if self._is_possible(noun, verb):
                     grounds = self._grounds_in_split(noun, verb)
                     if grounds:
@@ -313,7 +292,7 @@ class StageWorld:
 
     def _is_possible(self, noun: str, verb: str) -> bool:
         """Whether the configuration has the verb, a camera for it and, for a paired verb, a partner."""
-        if verb not in self._verbs or not set(CAMERAS_OF[verb]) & set(self._cameras):
+        if verb not in self._verbs or not set(VERBS[verb].cameras) & set(self._cameras):
             return False
         return verb not in PAIRED or (self.config.max_objects > 1 and bool(self._partners[noun, verb]))
 
@@ -334,15 +313,18 @@ class StageWorld:
     def _scene(self, seed: int, aspect: float) -> Scene:
         rng = random.Random(seed)
         noun = rng.choice(self._subjects)
-        verb = _weighted_choice(self._verbs_of[noun], VERB_WEIGHT, 2.0, rng)
+        verbs = self._verbs_of[noun]
+        verb = rng.choices(verbs, [VERBS[name].weight for name in verbs])[0]
         ground = rng.choice(self._grounds_of[noun, verb])
         other = rng.choice(self._partners_on(noun, verb, ground)) if verb in PAIRED else None
         sky = rng.choice(self._skies)
 
         counts = range(1, 1 + (1 if other else self.config.max_objects))
         count = rng.choices(counts, [COUNT_WEIGHT[c] for c in counts])[0]
-        size = "regular" if verb in RESIZING else _weighted_choice(list(SIZE_WEIGHT), SIZE_WEIGHT, 0.0, rng)
-        cameras = [camera for camera in CAMERAS_OF[verb] if camera in self._cameras]
+        size = (
+            "regular" if VERBS[verb].resizes else _weighted_choice(list(SIZE_WEIGHT), SIZE_WEIGHT, 0.0, rng)
+        )
+        cameras = [camera for camera in VERBS[verb].cameras if camera in self._cameras]
         camera = _weighted_choice(cameras, CAMERA_WEIGHT, 0.7, rng)
 
         scenery = sample_scenery(ground, sky, aspect, random.Random(f"{seed}|scenery"))
@@ -354,7 +336,7 @@ class StageWorld:
 
     def _foil_nouns(self, truth: Mapping[str, Any]) -> list[str]:
         verb, partner = truth["verb"], truth["other"]
-        nouns = [noun for noun in self._nouns if verb in NOUNS[noun].verbs]
+        nouns = [noun for noun in self._nouns if verb in VERBS_OF[noun]]
         return [noun for noun in nouns if partner is None or partner in self._partners[noun, verb]]
 
     def _foil_verbs(self, truth: Mapping[str, Any]) -> list[str]:
@@ -362,13 +344,12 @@ class StageWorld:
             return []
         noun, partner = truth["noun"], truth["other"]
         # Verbs that take the same slots: the sentence keeps its direction, its partner and its camera.
-        groups = (HORIZONTAL, PAIRED, UNDIRECTED)
-        similar = next((group for group in groups if truth["verb"] in group), ())
-        verbs = [verb for verb in self._verbs if verb in similar and verb in NOUNS[noun].verbs]
+        kind = VERBS[truth["verb"]].kind
+        verbs = [verb for verb in self._verbs if VERBS[verb].kind == kind and verb in VERBS_OF[noun]]
         return [
             verb
             for verb in verbs
-            if truth["camera"] in CAMERAS_OF[verb]
+            if truth["camera"] in VERBS[verb].cameras
             and (partner is None or partner in self._partners[noun, verb])
         ]
 
@@ -376,7 +357,7 @@ class StageWorld:
         return next((list(pair) for pair in OPPOSITES if truth["direction"] in pair), [])
 
     def _foil_sizes(self, truth: Mapping[str, Any]) -> list[str]:
-        return [] if truth["verb"] in RESIZING else ["small", "large"]
+        return [] if VERBS[truth["verb"]].resizes else ["small", "large"]
 
     def _foil_counts(self, truth: Mapping[str, Any]) -> list[int]:
         return list(range(1, 1 + (1 if truth["other"] else self.config.max_objects)))
@@ -385,7 +366,7 @@ class StageWorld:
         if truth["camera_stops"]:
             return []
         return [
-            camera for camera in CAMERAS_OF[truth["verb"]] if camera in self._cameras and camera != "still"
+            camera for camera in VERBS[truth["verb"]].cameras if camera in self._cameras and camera != "still"
         ]
 
 
