@@ -341,11 +341,10 @@ class DiT(nn.Module):
         back. Raises `ValueError` when `lf` is no multiple of the patch.
         """
         given = prepared if isinstance(prepared, Prepared) else self._embed(prepared)
-        conditioning, b = given.conditioning, len(latents)
-        if t.ndim == 1:
-            t = t.view(b, 1, 1, 1, 1).expand(b, 1, *latents.shape[2:])
-        first_frames = [first_frame] * b if isinstance(first_frame, int) else first_frame
-        return torch.stack(self._predict(list(latents), list(t), conditioning.split(), first_frames, given))
+        times = t if t.ndim == 1 else list(t)
+        first_frames = [first_frame] * len(latents) if isinstance(first_frame, int) else first_frame
+        clips, conditioning = list(latents), given.conditioning.split()
+        return torch.stack(self._predict(clips, times, conditioning, first_frames, given))
 
     def predict_packed(
         self,
@@ -365,7 +364,7 @@ class DiT(nn.Module):
     def _predict(
         self,
         clips: Sequence[Tensor],
-        t: Sequence[Tensor],
+        t: Tensor | Sequence[Tensor],
         conditioning: Sequence[Conditioning],
         first_frames: Sequence[int],
         prepared: Prepared,
@@ -380,14 +379,15 @@ class DiT(nn.Module):
             if lf % pt:
                 raise ValueError(f"{lf} latent frames are not a multiple of {pt}, the length of a patch")
             pads = (0, -lw % pw, 0, -lh % ph, 0, 0)
-            x, time = (F.pad(each[None], pads, mode="replicate") for each in (x, time))
+            x = F.pad(x[None], pads, mode="replicate")
 
             grids.append((lf, x.shape[3], x.shape[4]))
             tokens.append(patchify(x, self.patch))
             coordinates.append(grid_coordinates(*grids[-1], self.patch, first, x.device))
-            times.append(time[0])
+            if not isinstance(t, Tensor):
+                times.append(F.pad(time[None], pads, mode="replicate")[0])
 
-        table = TimeTable.of(times, conditioning, self.patch)
+        table = TimeTable.of(t if isinstance(t, Tensor) else times, grids, conditioning, self.patch)
         lengths = tuple(len(each) for each in tokens)
         out = self(torch.cat(tokens), torch.cat(coordinates), table, prepared, lengths).split(lengths)
         return [

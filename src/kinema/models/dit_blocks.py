@@ -105,39 +105,49 @@ class TimeTable:
 
     @classmethod
     def of(
-        cls, t: Sequence[Float[Tensor, "1 _lf _lh _lw"]], conditioning: Sequence[Conditioning], patch: Patch
+        cls,
+        t: Float[Tensor, " b"] | Sequence[Float[Tensor, "1 _lf _lh _lw"]],
+        grids: Sequence[tuple[int, int, int]],
+        conditioning: Sequence[Conditioning],
+        patch: Patch,
     ) -> "TimeTable":
-        """The table of the tokens of several clips, from the time of each latent.
+        """The table of the tokens of several clips of `grids` = (lf, lh, lw) latents.
 
-        A patch takes the largest time of its latents and the mean vector of its frames.
+        `t` is a time for each clip, or for each latent: then a patch takes the largest time of its latents.
+        A patch takes the mean vector of its frames.
         """
         pt, ph, pw = patch
-        pattern = "1 (lf pt) (lh ph) (lw pw) -> lf (lh lw)"
-        per_token = [reduce(each, pattern, "max", pt=pt, ph=ph, pw=pw) for each in t]
-        times = torch.cat([each.flatten() for each in per_token])
-        rows = [row for own in conditioning if (row := _vector_rows(own, pt)) is not None]
-        if not rows:
-            return cls(*times.unique(return_inverse=True))
-
+        rows = [_vector_rows(own, pt) for own in conditioning]
         starts = accumulate((len(own) for own in rows[:-1]), initial=0)
         row_index = torch.cat(
             [
-                torch.arange(start, start + len(own), device=times.device)[:, None].expand_as(each).flatten()
-                for start, own, each in zip(starts, rows, per_token, strict=True)
+                torch.arange(start, start + len(own), device=own.device)[:, None]
+                .expand(lf // pt, (lh // ph) * (lw // pw))
+                .flatten()
+                for start, own, (lf, lh, lw) in zip(starts, rows, grids, strict=True)
             ]
         )
+        vectors = torch.cat(rows) if rows[0].shape[1] else None
+        if isinstance(t, Tensor):
+            return cls(torch.cat([time.expand(len(own)) for time, own in zip(t, rows)]), row_index, vectors)
+
+        pattern = "1 (lf pt) (lh ph) (lw pw) -> (lf lh lw)"
+        times = torch.cat([reduce(each, pattern, "max", pt=pt, ph=ph, pw=pw) for each in t])
+        if vectors is None:
+            return cls(*times.unique(return_inverse=True))
         pairs, index = torch.stack([times, row_index.to(times)], 1).unique(dim=0, return_inverse=True)
-        return cls(pairs[:, 0], index, torch.cat(rows)[pairs[:, 1].long()])
+        return cls(pairs[:, 0], index, vectors[pairs[:, 1].long()])
 
 
-def _vector_rows(conditioning: Conditioning, pt: int) -> Float[Tensor, "m v"] | None:
+def _vector_rows(conditioning: Conditioning, pt: int) -> Float[Tensor, "m v"]:
     """The vector of a clip followed by those of its frames: one row for all tokens, or one for each `pt`
-    latent frames. None without vectors."""
+    latent frames. Without vectors its width is 0."""
     clip, frames = conditioning.clip_vectors, conditioning.frame_vectors
+    rows = conditioning.text.states.new_zeros(1, 0) if clip is None else clip
     if frames is None:
-        return None if clip is None else clip.float()
-    rows = reduce(frames[0].float(), "(lf pt) r -> lf r", "mean", pt=pt)
-    return rows if clip is None else torch.cat([clip.float().expand(len(rows), -1), rows], dim=1)
+        return rows.float()
+    frame_rows = reduce(frames[0], "(lf pt) r -> lf r", "mean", pt=pt)
+    return torch.cat([rows.expand(len(frame_rows), -1), frame_rows], dim=1).float()
 
 
 class SelfAttention(nn.Module):
