@@ -13,8 +13,9 @@ from kinema.errors import ConfigError
 
 
 def sweep(network, times, threshold, state=None, **options) -> list[Tensor]:
-    cached = with_cache(network, threshold, state if state is not None else CacheState(), **options)
-    return [cached(torch.zeros(3), t) for t in times]
+    states = [state if state is not None else CacheState()]
+    cached = with_cache(lambda x, t: network(x, t)[None], threshold, states, **options)
+    return [cached(torch.zeros(1, 3), t)[0] for t in times]
 
 
 def line(x: Tensor, t: Tensor) -> Tensor:
@@ -88,16 +89,32 @@ def test_a_cached_sampler_lands_near_the_full_one_with_fewer_calls():
         return x * (1 - t) * 0.25 / ((1 - t) ** 2 * 0.25 + t**2)
 
     noise, times, state = (
-        torch.randn(64, generator=torch.Generator().manual_seed(0)),
+        torch.randn(1, 64, generator=torch.Generator().manual_seed(0)),
         time_grid(50, top=0.999),
         CacheState(),
     )
     full = end("ddim", pull, noise, times, Linear())
-    found = end("ddim", with_cache(pull, 0.01, state, last=float(times[-2])), noise, times, Linear())
+    found = end("ddim", with_cache(pull, 0.01, [state], last=float(times[-2])), noise, times, Linear())
     assert state.num_computed < 30
     assert (found - full).abs().max() < 0.02 * full.abs().max()
 
 
+def test_each_clip_of_a_batch_has_the_forecasts_that_it_has_alone():
+    alone = [CacheState(), CacheState()]
+    expected = [sweep(network, TIMES, 0.01, state) for network, state in zip((line, curve), alone)]
+    states, calls = [CacheState(), CacheState()], []
+
+    def both(x: Tensor, t: Tensor) -> Tensor:
+        calls.append(float(t))
+        return torch.stack([line(x, t), curve(x, t)])
+
+    cached = with_cache(both, 0.01, states)
+    for t, *rows in zip(TIMES, *expected):
+        assert torch.equal(cached(torch.zeros(2, 3), t), torch.stack(rows))
+    assert [state.num_computed for state in states] == [state.num_computed for state in alone]
+    assert alone[0].num_computed < alone[1].num_computed <= len(calls) < 20
+
+
 def test_a_threshold_of_zero_is_refused():
     with pytest.raises(ConfigError, match="above 0"):
-        with_cache(line, 0.0, CacheState())
+        with_cache(line, 0.0, [CacheState()])

@@ -11,7 +11,6 @@ from tests.generation.recording import recorded, with_denoiser
 
 import kinema
 from kinema.errors import ConfigError, ModelError, OutputError, RequestError
-from kinema.generation import pipeline as module
 from kinema.generation.job import LATENTS, Job
 from kinema.generation.loading import load
 from kinema.generation.output.provenance import read_provenance
@@ -21,6 +20,7 @@ from kinema.generation.result import Result, Step
 from kinema.generation.sampling import denoiser
 from kinema.generation.sampling.denoiser import check_components
 from kinema.models.dit import DiT
+from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE
 
 FOX = Request("a red fox runs", seed=3)
@@ -44,7 +44,7 @@ def test_the_same_request_gives_the_same_bytes_and_another_seed_or_prompt_does_n
 
 @pytest.mark.portable
 def test_the_iterator_and_the_call_give_the_same_bytes(pipeline, precision):
-    *steps, result = pipeline.generate(FOX)
+    *steps, result = pipeline.stream(FOX)
     assert np.array_equal(result.video.frames, pipeline.run(FOX).video.frames)
     assert [(step.phase, step.index, step.total) for step in steps[:3]] == [
         ("sample", i, 3) for i in range(3)
@@ -127,7 +127,7 @@ def test_streaming_differs_from_decoding_the_whole_by_few_levels(pipeline, preci
     latents = pipeline.sample(plan)
     streamed = pipeline.decode(latents, plan).frames.astype(int)
     with torch.inference_mode():
-        whole = module.to_uint8(pipeline.vae.decode(pipeline.vae.denormalise(latents[None]))[0]).astype(int)
+        whole = to_uint8(pipeline.vae.decode(pipeline.vae.denormalise(latents[None]))[0]).astype(int)
     assert np.abs(whole - streamed).max() <= LEVELS[precision]
 
 
@@ -163,7 +163,7 @@ def test_a_job_is_refused_when_it_is_none_or_not_done_or_of_another_model(pipeli
 def test_a_job_folder_that_cannot_be_written_is_said_before_any_work(pipeline, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write"):
-        next(pipeline.generate(FOX, job=tmp_path / "file" / "job"))
+        next(pipeline.stream(FOX, job=tmp_path / "file" / "job"))
 
 
 def test_numbers_that_are_not_finite_stop_the_run_and_name_the_step(model_folder):
@@ -209,7 +209,7 @@ def test_closing_the_iterator_stops_the_sampler(model_folder):
     pipeline = load(model_folder)
     calls = []
     pipeline.denoiser.backbones["high"].head.register_forward_hook(lambda *_: calls.append(1))
-    events = pipeline.generate(dataclasses.replace(FOX, steps=50))
+    events = pipeline.stream(dataclasses.replace(FOX, steps=50))
     next(events)
     events.close()
     assert len(calls) == 1
@@ -253,7 +253,7 @@ def test_the_public_names(pipeline, model_folder):
     assert result.video.num_frames == 4
     assert isinstance(kinema.load(model_folder), Pipeline)
     assert kinema.Request is Request
-    assert isinstance(next(kinema.load(model_folder).generate(FOX)), Step)
+    assert isinstance(next(kinema.load(model_folder).stream(FOX)), Step)
     with pytest.raises(ConfigError, match="did you mean 'steps'"):
         kinema.generate("a red fox", stepss=3)
     with pytest.raises(AttributeError, match="no attribute 'videos'"):

@@ -37,7 +37,7 @@ def test_a_job_of_0_1_0_continues_with_the_frames_of_an_uninterrupted_run(job):
     pipeline = kinema.load(RELEASED / "model", device="cpu", precision="fp32")
     state = job.state(model_hash=pipeline.model_hash)
     assert state is not None
-    assert (state.window, state.sampler.next_step) == (1, 4)
+    assert (state.window, state.next_step) == (1, 4)
     assert not job.is_sampled
 
     steps = []

@@ -15,6 +15,7 @@ from kinema.generation.conditioning import tasks
 from kinema.generation.conditioning.encode import KeptFrame
 from kinema.generation.job import STATE, Job
 from kinema.generation.output.blend import MAX_BLENDED, compose
+from kinema.generation.output.decode import OVERVIEW_FRAMES
 from kinema.generation.output.quality import QualityMonitor, plot_quality, summary
 from kinema.generation.request import Request
 from kinema.generation.sampling.circular import circular_network, decode_loop, roll_offsets
@@ -44,7 +45,7 @@ def test_the_anchor_is_seen_by_later_windows_only(pipeline):
 def test_writing_gives_the_frames_of_running(pipeline, tmp_path):
     result = pipeline.write(LONG, tmp_path / "long.mkv")
     assert np.array_equal(Video.read(tmp_path / "long.mkv").frames, pipeline.run(LONG).video.frames)
-    assert result.video.num_frames == module.OVERVIEW_FRAMES
+    assert result.video.num_frames == OVERVIEW_FRAMES
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from kinema import config
 from kinema.checkpoints.adapters import LoRAFile
-from kinema.checkpoints.families.wan.model import Offload, is_wan
 from kinema.cli.options import given_fields
 from kinema.device import pick_device
 from kinema.errors import OutputError, RequestError
@@ -175,12 +174,12 @@ def _load_pipeline(arguments: argparse.Namespace, model: str, request: Request) 
     """The pipeline of `model` with the adapters of --lora, each of which is printed.
 
     The oracle also measures long videos when it knows the model's vocabulary. Raises `RequestError`, before
-    anything is loaded, when a Wan model needs more memory for `request` than is free.
+    anything is loaded, when the model needs more memory for `request` than is free.
     """
     loras = [LoRAFile.parse(text) for text in arguments.lora]
-    if is_wan(Path(model)) and not arguments.beyond_memory:
-        offload: Offload = arguments.offload or "text"
-        check_memory(Path(model), request, pick_device(arguments.device), arguments.precision, offload)
+    if not arguments.beyond_memory:
+        device = pick_device(arguments.device)
+        check_memory(model, request, device, arguments.precision, arguments.offload)
 
     pipeline = load(
         model,
@@ -237,7 +236,7 @@ def _finish(arguments: argparse.Namespace, result: Result) -> None:
         print(quality)
 
     plan = result.plan
-    files = [arguments.out, *write_artifacts(result, arguments.out, sheet=_sheet_file(arguments, plan))]
+    files = write_artifacts(result, arguments.out, sheet=_sheet_file(arguments, plan))
     has_similarity = result.similarity is not None and plan.request.prompt
     similarity = f"; CLIP similarity {result.similarity:.2f}" if has_similarity else ""
     print(

@@ -8,9 +8,10 @@ TeaCache, Liu et al. 2024, arXiv 2411.19108, and EasyCache, Zhou et al. 2025, ar
 the last residual; deviation: a forecast of order one of x0, so that nothing inside the network is touched).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from kinema.diffusion.canvas import Network
@@ -22,8 +23,8 @@ MAX_LEAP = 2.0
 
 @dataclass
 class CacheState:
-    """The state of a cache, updated in place. Resuming with a saved state gives the same estimates bit for
-    bit."""
+    """The state of the cache of one clip, updated in place. Resuming with a saved state gives the same
+    estimates bit for bit."""
 
     times: list[float] = field(default_factory=list)
     """Times of the computed estimates in `tensors`: at most two, the latest last."""
@@ -35,6 +36,27 @@ class CacheState:
     num_calls: int = 0
     num_computed: int = 0
 
+    def is_trusted(self, now: float, threshold: float) -> bool:
+        """Whether the forecast for the time `now` may replace the network."""
+        reach = _reach(self.times, now)
+        if reach is None or self.curvature is None or not self.curvature * reach <= threshold:
+            return False
+        return self.times[1] - now <= MAX_LEAP * (self.times[0] - self.times[1])
+
+    def forecast(self, now: float) -> Tensor:
+        """The line through the two estimates, at the time `now`."""
+        (before, latest), (earlier, later) = self.tensors, self.times
+        return latest + (latest - before) * ((now - later) / (later - earlier))
+
+    def add(self, now: float, estimate: Tensor) -> None:
+        """Keep a computed estimate, after its comparison with the forecast for the same time."""
+        self.num_computed += 1
+        reach = _reach(self.times, now)
+        if reach is not None:
+            error = (self.forecast(now) - estimate).abs().mean() / estimate.abs().mean().clamp_min(1e-12)
+            self.curvature = float(error) / reach
+        self.times, self.tensors = [*self.times, now][-2:], [*self.tensors, estimate][-2:]
+
     def next_canvas(self) -> "CacheState":
         """The initial state for another canvas, which keeps the counts."""
         return CacheState(num_calls=self.num_calls, num_computed=self.num_computed)
@@ -43,7 +65,7 @@ class CacheState:
 def with_cache(
     network: Network,
     threshold: float,
-    state: CacheState,
+    states: Sequence[CacheState],
     *,
     last: float = 0.0,
     regime: Callable[[float], int] = lambda t: 0,
@@ -51,31 +73,32 @@ def with_cache(
     """`network`, called only where the expected error of a forecast exceeds `threshold` (relative, mean
     absolute).
 
-    The time of a call is the largest of its tokens. At `last` and below the network is always called, since
-    its output there is the result. `regime` selects among several networks by time; a forecast does not cross
-    from one to another. Raises `ConfigError` for a threshold that is not positive.
+    Each clip of the batch has one of `states` and its own forecasts; the network runs for the whole batch if
+    one clip needs it. The time of a call is the largest of its tokens. At `last` and below the network is
+    always called, since its output there is the result. `regime` selects among several networks by time; a
+    forecast does not cross from one to another. Raises `ConfigError` for a threshold that is not positive.
     """
     if not threshold > 0:
         raise ConfigError(f"cache threshold {threshold} must be above 0")
 
     def cached(x: Tensor, t: Tensor) -> Tensor:
         now = float(t.max())
-        if state.num_calls and regime(now) != state.regime:
-            state.times, state.tensors, state.curvature = [], [], None
-        state.regime, state.num_calls = regime(now), state.num_calls + 1
-        reach = _reach(state.times, now)
-        is_trusted = (
-            reach is not None and state.curvature is not None and state.curvature * reach <= threshold
-        )
-        if is_trusted and now > last and _is_near(state.times, now):
-            return _forecast(state, now)
-        estimate = network(x, t)
-        state.num_computed += 1
-        if reach is not None:
-            error = (_forecast(state, now) - estimate).abs().mean() / estimate.abs().mean().clamp_min(1e-12)
-            state.curvature = float(error) / reach
-        state.times, state.tensors = [*state.times, now][-2:], [*state.tensors, estimate][-2:]
-        return estimate
+        for state in states:
+            if state.num_calls and regime(now) != state.regime:
+                state.times, state.tensors, state.curvature = [], [], None
+            state.regime, state.num_calls = regime(now), state.num_calls + 1
+
+        is_forecast = [now > last and state.is_trusted(now, threshold) for state in states]
+        if all(is_forecast):
+            return torch.cat([state.forecast(now) for state in states])
+
+        estimates = list(network(x, t).split(1))
+        for i, state in enumerate(states):
+            if is_forecast[i]:
+                estimates[i] = state.forecast(now)
+            else:
+                state.add(now, estimates[i])
+        return torch.cat(estimates)
 
     return cached
 
@@ -86,14 +109,3 @@ def _reach(times: list[float], now: float) -> float | None:
     if len(times) < 2 or not times[0] > times[1] > now:
         return None
     return (times[0] - now) * (times[1] - now)
-
-
-def _is_near(times: list[float], now: float) -> bool:
-    """Whether the line through `times` may be extrapolated to `now`."""
-    return times[1] - now <= MAX_LEAP * (times[0] - times[1])
-
-
-def _forecast(state: CacheState, now: float) -> Tensor:
-    """The line through the two estimates, at the time `now`."""
-    (before, latest), (earlier, later) = state.tensors, state.times
-    return latest + (latest - before) * ((now - later) / (later - earlier))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from kinema.checkpoints.manifest import Manifest
 from kinema.errors import RequestError
@@ -169,14 +170,21 @@ def fit_size(width: int, height: int, manifest: Manifest, beyond_trained: bool =
     """
     low, high, multiple = manifest.min_side, manifest.max_side, manifest.side_multiple
     if not beyond_trained and (min(width, height) < low or max(width, height) > high):
-        scale = min(high / max(width, height), max(1.0, low / min(width, height)))
-        nearest = [min(high, max(low, round(side * scale / multiple) * multiple)) for side in (width, height)]
+        nearest = nearest_size(width, height, manifest)
         raise RequestError(
             f"size {width}x{height} is outside what {manifest.name} was trained with, sides of {low} to "
             f"{high} pixels: "
             f"use {nearest[0]}x{nearest[1]}, or allow it with beyond_trained (--beyond-trained)"
         )
     return _round_up(width, multiple), _round_up(height, multiple)
+
+
+def nearest_size(width: int, height: int, manifest: Manifest) -> tuple[int, int]:
+    """The width and height in the trained range that are nearest in shape to `width` x `height`."""
+    low, high, multiple = manifest.min_side, manifest.max_side, manifest.side_multiple
+    scale = min(high / max(width, height), max(1.0, low / min(width, height)))
+    sides = [min(high, max(low, round(side * scale / multiple) * multiple)) for side in (width, height)]
+    return sides[0], sides[1]
 
 
 def fit_frames(
@@ -289,3 +297,33 @@ def _windows(
 
 def _round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
+
+
+def batch_key(plan: Plan) -> str:
+    """A hash that is equal for plans that can be generated as one batch (`Pipeline.run_many`)."""
+    return sha256(repr(batch_fields(plan)).encode()).hexdigest()[:16]
+
+
+def batch_fields(plan: Plan) -> dict[str, object]:
+    """What the plans of a batch have in common, by name. Prompts, seeds, guidance scales and the content of
+    clips may differ."""
+    request, layout = plan.request, plan.layout
+    clips = [
+        (clip.first, clip.stop, clip.latents, clip.condition.strength, clip.condition.is_limited)
+        for clip in layout.clips
+    ]
+    return {
+        "model": request.model,
+        "size": f"{plan.canvas_width}x{plan.canvas_height}",
+        "frames": plan.frames,
+        "steps": plan.steps,
+        "sampler": plan.sampler,
+        "shift": plan.shift,
+        "guidance": {0: "of the negative prompt alone", 1: "off"}.get(plan.guidance, "on"),
+        "guidance interval": request.guidance_interval,
+        "cache": request.cache,
+        "loop": request.loop,
+        "anchor": request.anchor,
+        "windows": (plan.window, plan.windows),
+        "clips": (layout.first, layout.canvas_frames, layout.is_free, clips),
+    }

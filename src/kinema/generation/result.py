@@ -1,4 +1,4 @@
-"""What a generation yields: a `Step` for each unit of work, and a `Result` at the end."""
+"""What a generation yields: a `Step` for each unit of work, and at the end a `Result`, or a `Failure`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,19 +7,21 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from kinema.errors import KinemaError
 from kinema.generation.output.provenance import metadata, provenance
 from kinema.generation.plan import Plan
 from kinema.prompts.reading import PromptReport
 from kinema.video import Video
 
 OnStep = Callable[["Step"], None]
+Phase = Literal["sample", "decode"]
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
     """One unit of work that was done: a step of the sampler, or a few decoded frames."""
 
-    phase: Literal["sample", "decode"]
+    phase: Phase
     index: int
     """The step, or frame of the canvas, that was finished. It counts from 0, so the phase ends with `total -
     1`."""
@@ -31,6 +33,8 @@ class Step:
     device, for previews."""
     num_computed: int | None = None
     """With a cache, the number of estimates that the network has computed so far, over all windows."""
+    item: int = 0
+    """The index of the request in its batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,10 @@ class Result:
     report: dict[str, Any] = field(default_factory=dict)
     """Quality in numbers (`QualityMonitor.report`), and as "cache" the number of computed estimates and of
     steps."""
+    path: Path | None = None
+    """The file that the whole video was written to."""
+    item: int = 0
+    """The index of the request in its batch."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -67,3 +75,11 @@ class Result:
         Raises the errors of `Video.save`.
         """
         return self.video.save(path, metadata=metadata(self.provenance))
+
+
+@dataclass(frozen=True, eq=False)
+class Failure:
+    """A request of a batch that failed, while the others go on."""
+
+    error: KinemaError
+    item: int

@@ -1,8 +1,8 @@
-"""The files that accompany a result: a contact sheet, and for a long video its quality report and plot."""
+"""The files of a result: the video, its contact sheet and notes, and for a long one its quality report."""
 
 from pathlib import Path
 
-from kinema.files import write_json
+from kinema.files import atomic_file, output_errors, write_json
 from kinema.generation.output.quality import plot_quality
 from kinema.generation.result import Result
 from kinema.video import contact_sheet, save_image
@@ -12,13 +12,15 @@ SHEET_METADATA = {"software": "kinema contact sheet"}
 
 
 def write_artifacts(result: Result, path: Path, *, sheet: Path | None = None) -> list[Path]:
-    """Write everything that accompanies the video at `path`, and return the files.
+    """Write a result to `path` with everything that accompanies it, and return the files, the video first.
 
-    `sheet` is the .png file of the contact sheet; None writes no sheet. A video of several windows has its
-    quality report beside it in `.drift.json`, plotted in `.drift.png`. Raises `OutputError` if a file cannot
-    be written.
+    A video that was written there while it was decoded is not written again. `sheet` is the .png file of the
+    contact sheet; None writes no sheet. A video of several windows has its quality report beside it in
+    `.drift.json`, plotted in `.drift.png`. How inputs were fitted, words that the model reads differently and
+    warnings are in `.notes.txt`, if there are any. Raises the errors of `Video.save`, and `OutputError` if a
+    file cannot be written.
     """
-    files = []
+    files = [path if result.path == path else result.save(path)]
     if sheet is not None:
         picture = contact_sheet([result.video], [result.plan.request.prompt or "without words"])
         files.append(save_image(sheet, picture, metadata=SHEET_METADATA))
@@ -28,4 +30,11 @@ def write_artifacts(result: Result, path: Path, *, sheet: Path | None = None) ->
         report = path.with_suffix(".drift.json")
         write_json(report, result.report)
         files.append(report)
+
+    lines = [*result.notes, *([result.prompt.text] if result.prompt.text else []), *result.warnings]
+    if lines:
+        notes = path.with_suffix(".notes.txt")
+        with atomic_file(notes) as partial, output_errors(notes):
+            partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        files.append(notes)
     return files

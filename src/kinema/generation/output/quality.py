@@ -13,6 +13,8 @@ import numpy as np
 from kinema.generation.conditioning.encode import KeptFrame
 from kinema.generation.conditioning.layout import frames_of
 from kinema.generation.plan import Plan
+from kinema.models.clip import CLIP
+from kinema.models.pixels import from_uint8
 from kinema.shapes import UInt8
 
 FrameMetric = Callable[[np.ndarray, str], float | str]
@@ -51,6 +53,12 @@ def neighbour_error(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]
 def sharpness(frame: UInt8[np.ndarray, "h w 3"]) -> float:
     """Variance of the Laplacian of the grey frame (Pech-Pacheco et al. 2000). It falls when a frame blurs."""
     return float(cv2.Laplacian(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
+
+
+def similarity(clip: CLIP, frames: UInt8[np.ndarray, "f h w 3"], prompt: str) -> float:
+    """The similarity of frames and a prompt by `clip`, -1 to 1."""
+    device = next(clip.parameters()).device
+    return float(clip.similarity(from_uint8([frames]).to(device), [prompt]).item())
 
 
 class QualityMonitor:

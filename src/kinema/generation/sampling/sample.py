@@ -60,10 +60,9 @@ def sample_windows(
     for index in range(states[0].window, num_windows(plan)):
         window = cut_window(plans, index, whole, latents)
         if window.canvas.first_time > 0:
-            x = window.canvas.clean
-            for item in _window_steps(denoiser, networks, plans, window, states):
-                x = item.step.x
-                yield item
+            yield from _window_steps(denoiser, networks, plans, window, states)
+            x = _joined([state.x for state in states], device)
+            assert x is not None, "a window has at least one step"
             latents = insert_sample(latents, window, window.canvas.finish(x))
         for state, row in zip(states, latents.split(1)):
             state.finish_window(row)
@@ -106,9 +105,7 @@ def _window_steps(
         network = with_cache(network, plan.request.cache, caches, last=float(times[-2]), regime=regime)
 
     memory = [torch.cat(rows).to(device) for rows in zip(*(state.memory for state in states))]
-    walk = Walk(
-        times, schedule, noise=partial(noise, STEP), first_step=states[0].next_step, memory=memory
-    )
+    walk = Walk(times, schedule, noise=partial(noise, STEP), first_step=states[0].next_step, memory=memory)
     denoise = with_canvas(network, canvas, schedule, start, native=denoiser.manifest.time_per_token)
     before, total = states[0].window * walk.num_steps, num_windows(plan) * walk.num_steps
     for step in lookup(SAMPLERS, plan.sampler, kind="sampler")(denoise, x, walk):
