@@ -49,7 +49,11 @@ def padded(network, tokenizer, texts, layer=None, crop=0):
 def test_states_are_those_of_transformers_without_the_padding(encoder):
     kind, folder, network, tokenizer = encoder
     source = text_source(str(folder))
-    assert (source.kind, source.text_width, source.max_length) == (kind, WIDTH, 512)
+    assert (source.kind, source.text_width, source.max_length) == (
+        kind,
+        WIDTH,
+        77 if kind == "clip_hf" else 512,
+    )
     text = source.open().encode_prompts(PROMPTS)
     wanted = padded(network, tokenizer, PROMPTS)
     assert text.lengths == tuple(map(len, wanted))

@@ -6,11 +6,12 @@ tokenizer is in the same folder or in `tokenizer` next to it, as diffusers' fold
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -59,14 +60,22 @@ class TextSource:
         return TEXT_ENCODERS[self.kind].load(Path(self.path), self.settings, device, keep)
 
 
+class EncoderSizes(NamedTuple):
+    """The sizes of a text encoder. `max_length` is the largest number of tokens that it takes."""
+
+    width: int
+    num_layers: int
+    max_length: int
+
+
 @dataclass(frozen=True)
 class TextEncoderEntry:
     """One kind of text encoder."""
 
     is_mine: Callable[[Mapping[str, Any]], bool]
     """Whether a config.json is of this kind."""
-    sizes: Callable[[Path], tuple[int, int]]
-    """Width and number of layers of an encoder in a folder. No weights are read."""
+    sizes: Callable[[Path], EncoderSizes]
+    """The sizes of an encoder in a folder. No weights are read."""
     load: Callable[[Path, TextSettings, torch.device, bool], TextEncoder]
     """The encoder in a folder, on a device; the last argument is whether its weights stay in memory."""
 
@@ -92,7 +101,8 @@ def text_source(text: str) -> TextSource:
 
     folder = Path(path)
     kind = kind_of(folder)
-    width, num_layers = TEXT_ENCODERS[kind].sizes(folder)
+    width, num_layers, max_length = TEXT_ENCODERS[kind].sizes(folder)
+    settings = replace(settings, max_length=min(settings.max_length, max_length))
     if not -num_layers - 1 <= settings.layer <= num_layers:
         raise ConfigError(
             f"{folder} has the layers 0 to {num_layers}, and -1 for the last: not {settings.layer}"
@@ -155,11 +165,16 @@ def load_text_encoder(model: Path, device: torch.device | None = None) -> TextEn
 
 
 def _load_clip(folder: Path, settings: TextSettings, device: torch.device, keep: bool) -> TextEncoder:
-    if settings != TextSettings():
+    if (settings.layer, settings.template) != (TextSettings.layer, TextSettings.template):
         raise ConfigError(
             f"{folder} is a CLIP of Kinema, which has no layers or templates: leave :SETTING out"
         )
     return load_clip(folder, device)
+
+
+def _clip_sizes(folder: Path) -> EncoderSizes:
+    config = read_json(folder / CONFIG)
+    return EncoderSizes(config["text_width"], config["text_layers"], config["max_length"])
 
 
 def _transformers(folder: Path) -> Any:
@@ -173,10 +188,11 @@ def _transformers(folder: Path) -> Any:
     return transformers
 
 
-def _sizes(folder: Path) -> tuple[int, int]:
+def _sizes(folder: Path) -> EncoderSizes:
     config = _transformers(folder).AutoConfig.from_pretrained(folder, local_files_only=True)
     text = config.get_text_config()
-    return int(text.hidden_size), int(text.num_hidden_layers)
+    max_length = getattr(text, "max_position_embeddings", sys.maxsize)  # T5 has relative positions
+    return EncoderSizes(int(text.hidden_size), int(text.num_hidden_layers), int(max_length))
 
 
 def _load_states(
@@ -186,7 +202,7 @@ def _load_states(
     return HiddenStates(
         partial(_network, class_name, folder, device),
         _tokens(folder, settings),
-        _sizes(folder)[0],
+        _sizes(folder).width,
         max_length=settings.max_length,
         layer=settings.layer,
         keep=keep,
@@ -242,7 +258,7 @@ def _states_entry(class_name: str, *model_types: str) -> TextEncoderEntry:
 TEXT_ENCODERS: dict[str, TextEncoderEntry] = {
     "clip": TextEncoderEntry(
         is_mine=lambda config: config.get("_class_name") == CLIP_CLASS,
-        sizes=lambda folder: (int(read_json(folder / CONFIG)["text_width"]), 1),
+        sizes=_clip_sizes,
         load=_load_clip,
     ),
     "t5": _states_entry("T5EncoderModel", "t5"),
