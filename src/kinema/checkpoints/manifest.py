@@ -75,6 +75,10 @@ class Manifest:
     """Whether given pictures enter in channels beside the latents, not as known latents."""
     vocabulary: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The world's words by kind: nouns, verbs, grounds, skies and so on."""
+    max_objects: int | None = None
+    """Objects of a video at most. None: not known."""
+    object_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Every English and Chinese name of each object in captions."""
     sha256: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every other file of the folder; written by `save_model`."""
     card: Mapping[str, Any] = field(default_factory=dict)

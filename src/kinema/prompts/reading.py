@@ -62,6 +62,10 @@ class PromptReport:
 
     uses: tuple[WordUse, ...]
     scripts: tuple[str, ...] = ()
+    objects: tuple[tuple[str, str], ...] = ()
+    """(object, words of the prompt for it), if the prompt names more objects than the model draws."""
+    max_objects: int = 0
+    """Objects that the model draws, if there are `objects`."""
 
     @property
     def replaced(self) -> tuple[tuple[str, str], ...]:
@@ -107,6 +111,9 @@ class PromptReport:
                 f"left out the last {len(self.cut)} words, from '{self.cut[0]}' on "
                 "(the prompt is longer than the model reads)"
             )
+        if self.objects:
+            named = ", ".join(name if name == word else f"{name} ('{word}')" for name, word in self.objects)
+            parts.append(f"the model draws {self.max_objects} of these {len(self.objects)} objects: {named}")
         if not self.num_read:
             parts.append("no word is left for the video to follow")
         return "; ".join(parts)
