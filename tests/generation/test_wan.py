@@ -1,5 +1,6 @@
 """Wan models against diffusers' pipelines: equal weights, noise and prompts give equal frames."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -7,17 +8,22 @@ import pytest
 import torch
 from tests.checkpoints.families.wan.wan_folders import KINDS, peer
 
+from kinema.checkpoints.families import FAMILIES
+from kinema.checkpoints.families.wan.family import WAN
 from kinema.checkpoints.families.wan.model import NEGATIVE_PROMPT
 from kinema.cli.main import main
 from kinema.errors import ConfigError, ModelError, RequestError
 from kinema.generation.conditioning.clips import ClipCondition
-from kinema.generation.conditioning.encode import KeptFrame
+from kinema.generation.conditioning.encode import KeptFrame, encode_conditions
 from kinema.generation.conditioning.tasks import pictures
 from kinema.generation.loading import load
 from kinema.generation.output.blend import compose
+from kinema.generation.plan import make_plan
 from kinema.generation.request import Request
+from kinema.generation.sampling.denoiser import GuidedRun
 from kinema.generation.sampling.noise import START, latent_noise
 from kinema.models.conditioning import TextStates
+from kinema.models.vae import VAE
 from kinema.video import Video, save_image
 
 PROMPT, NEGATIVE = "A red  fox runs in &amp; the snow", "blue ball"
@@ -80,7 +86,7 @@ def test_an_empty_negative_prompt_is_wans_own(folders):
 
 def test_the_text_encoder_is_let_go_of_and_prompts_are_remembered(folders):
     folder, _ = folders("2.1-t2v")
-    text, loads = load(folder, device="cpu", precision="fp32").wan.text, []
+    text, loads = load(folder, device="cpu", precision="fp32").text_encoder, []
     inner = text._load
     text._load = lru_cache(lambda: loads.append(1) or inner.__wrapped__())
     first = text.encode_prompts([PROMPT, NEGATIVE])
@@ -95,24 +101,22 @@ def test_the_text_encoder_is_let_go_of_and_prompts_are_remembered(folders):
 @pytest.mark.parametrize("kind", ["2.1-i2v", "2.2-t2v-a14b"])
 def test_offloaded_models_give_the_same_frames_bit_for_bit(folders, kind):
     folder, _ = folders(kind)
+    request = Request(PROMPT, width=48, height=32, frames=5, steps=2, beyond_trained=True)
+    task, inputs = pictures(request, first=Video(picture(0, 48, 32)[None], 16))
+    if kind == "2.2-t2v-a14b":
+        task, inputs = request, {}
     frames = []
     for offload in ("none", "text", "layers"):
         pipeline = load(folder, device="cpu", precision="fp32", offload=offload)
-        if pipeline.wan.takes_image:
-            pipeline = pipeline.with_images(picture(0, 48, 32))
-        frames.append(
-            pipeline.run(
-                Request(PROMPT, width=48, height=32, frames=5, steps=2, beyond_trained=True)
-            ).video.frames
-        )
-        assert pipeline.wan.text._load.cache_info().currsize == (offload == "none")
-        assert any(parameter.is_meta for parameter in pipeline.dit.parameters()) == (offload == "layers")
+        frames.append(pipeline.run(task, inputs=inputs).video.frames)
+        assert pipeline.text_encoder._load.cache_info().currsize == (offload == "none")
+        parameters = pipeline.denoiser.backbones["high"].parameters()
+        assert any(parameter.is_meta for parameter in parameters) == (offload == "layers")
     assert np.array_equal(frames[0], frames[1])
     assert np.array_equal(frames[0], frames[2])
 
 
 def test_too_little_memory_is_said_before_anything_is_loaded(folders, tmp_path, capsys, monkeypatch):
-    from kinema.generation import wan
     from kinema.generation.cost import check as memory
 
     folder, _ = folders("2.1-t2v")
@@ -131,7 +135,7 @@ def test_too_little_memory_is_said_before_anything_is_loaded(folders, tmp_path, 
     ]
     words += ["-o", str(tmp_path / "fox.mkv")]
     with monkeypatch.context() as patch:
-        patch.setattr(wan, "load_wan_model", lambda *args, **options: pytest.fail("it was loaded"))
+        patch.setitem(FAMILIES, "wan", replace(WAN, load=lambda *_: pytest.fail("it was loaded")))
         patch.setattr(memory, "free_memory_bytes", lambda device: 2**20)
         assert main(words) == 2
     said = capsys.readouterr().err
@@ -142,14 +146,14 @@ def test_too_little_memory_is_said_before_anything_is_loaded(folders, tmp_path, 
     assert main([*words, "--beyond-memory"]) == 0
 
 
-def test_offload_is_refused_for_a_model_that_is_not_of_the_family(model_folder):
-    with pytest.raises(ConfigError, match="applies to models of the Wan family"):
+def test_offload_is_refused_for_a_family_that_does_not_have_it(model_folder):
+    with pytest.raises(ConfigError, match=r"offload='layers' does not apply to .*: its family has none"):
         load(model_folder, device="cpu", offload="layers")
 
 
 def test_a_long_prompt_is_cut_as_the_tokenizer_cuts_it(folders):
     folder, theirs = folders("2.1-t2v")
-    text = load(folder, device="cpu", precision="fp32").wan.text
+    text = load(folder, device="cpu", precision="fp32").text_encoder
     prompt = "a red fox " * 300
     assert (
         text.tokens(prompt.strip())[0]
@@ -158,34 +162,39 @@ def test_a_long_prompt_is_cut_as_the_tokenizer_cuts_it(folders):
 
 
 def test_what_a_model_cannot_do_is_said(folders):
-    image = picture(0, 48, 32)
-    words, images, both = (
-        load(folders(kind)[0], device="cpu", precision="fp32") for kind in ("2.1-t2v", "2.1-i2v", "2.1-flf2v")
-    )
+    kinds = ("2.1-i2v", "2.1-flf2v")
+    images, both = (load(folders(kind)[0], device="cpu", precision="fp32") for kind in kinds)
     request = Request(PROMPT, width=48, height=32, frames=5, steps=2, beyond_trained=True)
-    with pytest.raises(RequestError, match="from prompts alone"):
-        words.with_images(image)
     with pytest.raises(RequestError, match="give the first frame"):
-        images.run(request)
+        images.plan(request)
+    task, _ = pictures(request, first=Video(picture(0, 48, 32)[None], 16))
     with pytest.raises(RequestError, match="give both"):
-        both.with_images(image)
-    with pytest.raises(RequestError, match="the image is 32x48 pixels; this video needs 48x32"):
-        images.with_images(picture(0, 32, 48)).run(request)
+        both.plan(task)
 
 
-def test_the_low_noise_expert_has_its_own_guidance_unless_one_is_asked_for(folders, monkeypatch):
-    folder, _ = folders("2.2-t2v-a14b")
-    pipeline = load(folder, device="cpu", precision="fp32")
+def test_the_low_noise_expert_has_its_own_guidance_unless_one_is_asked_for(folders):
+    denoiser = load(folders("2.2-t2v-a14b")[0], device="cpu", precision="fp32").denoiser
+    request = Request(PROMPT, width=48, height=32, frames=1, beyond_trained=True)
     scales = []
-    monkeypatch.setattr(
-        pipeline, "guided", lambda dit, texts, guidance, **rest: scales.append(guidance) or (lambda x, t: x)
-    )
     for guidance in (None, 6.0):
-        plan = pipeline.plan(
-            Request(PROMPT, width=48, height=32, frames=1, guidance=guidance, beyond_trained=True)
-        )
-        pipeline.network(plan)
+        plan = make_plan(replace(request, guidance=guidance), denoiser.manifest)
+        scales += [GuidedRun(denoiser, (plan,)).guidance(name) for name in ("high", "low")]
     assert scales == [4.0, 3.0, 6.0, 6.0]
+
+
+def test_the_first_picture_is_encoded_once(folders, monkeypatch):
+    pipeline, encoded = load(folders("2.1-i2v")[0], device="cpu", precision="fp32"), []
+    encode = VAE.stream_encode
+
+    def counted(*given, **more):
+        encoded.append(1)
+        return encode(*given, **more)
+
+    monkeypatch.setattr(VAE, "stream_encode", counted)
+    request = Request(PROMPT, width=48, height=32, frames=5, steps=2, beyond_trained=True)
+    task, inputs = pictures(request, first=Video(picture(0, 48, 32)[None], pipeline.manifest.fps))
+    pipeline.run(task, inputs=inputs)
+    assert encoded == [1]
 
 
 def test_a_missing_encoder_is_named(folders, tmp_path):
@@ -215,10 +224,17 @@ def test_pictures_of_a_request_are_shown_to_the_model_and_kept_bit_for_bit(folde
     stills = [Video(image[None], pipeline.manifest.fps) for image in shown]
     task, inputs = pictures(request, first=stills[0], last=stills[1] if len(stills) == 2 else None)
     frames = pipeline.run(task, inputs=inputs).video.frames
-    expected = pipeline.with_images(*shown).run(request).video.frames
+    expected = sampled(pipeline, task, inputs)
     assert not np.array_equal(expected[0], shown[0])
     kept = {frame: KeptFrame(image) for frame, image in zip((0, 4), shown)}
     assert np.array_equal(frames, np.stack(list(compose(expected, kept))))
+
+
+def sampled(pipeline, request, inputs):
+    """The frames of a request as the model draws them, without those that its pictures replace."""
+    plan = pipeline.plan(request)
+    conditions = encode_conditions(plan, inputs, pipeline.vae, pipeline.device)
+    return pipeline.decode(pipeline.sample(plan, conditions=conditions), plan).frames
 
 
 @pytest.mark.parametrize(
@@ -265,14 +281,16 @@ def test_frames_are_those_of_diffusers(folders, kind):
         "shift": shift,
         "seed": 5,
     }
-    images = {}
+    request = Request(PROMPT, NEGATIVE, beyond_trained=True, **options)
+    inputs, images = {}, {}
     if "i2v" in kind or "flf2v" in kind:
         first, last = picture(1, width, height), picture(2, width, height) if kind == "2.1-flf2v" else None
-        pipeline = pipeline.with_images(first, last)
+        stills = [None if image is None else Video(image[None], 16) for image in (first, last)]
+        request, inputs = pictures(request, first=stills[0], last=stills[1])
         images = {"image": Image.fromarray(first)} | (
             {} if last is None else {"last_image": Image.fromarray(last)}
         )
-    ours = pipeline.run(Request(PROMPT, NEGATIVE, beyond_trained=True, **options)).video.frames
+    ours = sampled(pipeline, request, inputs)
     noise = latent_noise(5, START, range(3), (pipeline.vae.config.z_dim, 4, 6)).unsqueeze(0)
     theirs.scheduler = type(theirs.scheduler).from_config(theirs.scheduler.config, flow_shift=shift)
     video = theirs(

@@ -1,14 +1,13 @@
 """Inspects, verifies and converts models."""
 
 import argparse
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinema.terminal import table
 
 if TYPE_CHECKING:
+    from kinema.checkpoints.families.base import ComponentFiles
     from kinema.checkpoints.manifest import Manifest
 
 
@@ -50,12 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def convert(source: Path, target: Path, layout: str) -> None:
-    """Writes a Wan model in another layout. Tensors are copied bit for bit."""
-    from kinema.checkpoints.families.wan.convert import convert as write
+    """Writes a model in another layout of its family. Tensors are copied bit for bit."""
+    from kinema.checkpoints.families import find_family
+    from kinema.errors import ModelError
 
-    files = write(source, target, layout)
-    num_tensors = sum(len(component) for component in files.parts.values())
-    size_bytes = sum(component.size_bytes for component in files.parts.values())
+    family, path = find_family(source)
+    if family.convert is None:
+        raise ModelError(f"{source} has the only layout of its family: convert models of the Wan family")
+    components = family.convert(path, target, layout).components.values()
+    num_tensors = sum(component.num_tensors for component in components)
+    size_bytes = sum(component.size_bytes for component in components)
     print(f"{target}: {num_tensors} tensors, {size_bytes / 1e6:.1f} MB in the layout {layout}")
 
 
@@ -70,54 +73,31 @@ def verify(model: str) -> None:
 
 def inspect(model: str) -> None:
     """Prints the abilities and the components of a model, without loading weights."""
-    from kinema.checkpoints import folders, manifest
-    from kinema.checkpoints.families.wan.model import is_wan
+    from kinema.checkpoints.families import find_family
+    from kinema.config import to_dict
 
-    if is_wan(Path(model)):
-        print(table(_wan_rows(Path(model)).items()))
-        return
-
-    folder = folders.resolve_model(model)
-    found = manifest.load_manifest(folder)
-    rows = {"model": f"{found.name}, {manifest.model_hash(folder)}", "licence": found.licence}
-    if found.card.get("notes"):
-        rows["notes"] = str(found.card["notes"])
-    rows |= _abilities(found)
-    rows |= {f"{name}/": line for name, line in _components(folder)}
-    rows |= {f"known {kind}": f"{len(words)}: {', '.join(words)}" for kind, words in found.vocabulary.items()}
-    rows |= dict(sorted(found.sha256.items()))
-    print(table(rows.items()))
-
-
-def _wan_rows(path: Path) -> dict[str, str]:
-    """The lines of `inspect` for a Wan model."""
-    from kinema.checkpoints.families.wan import model as wan_model
-    from kinema.files import file_fingerprint
-
-    files = wan_model.find_wan_files(path)
-    variant, manifest = wan_model.describe_wan(files, name=path.resolve().name)
-    config = files.backbones[0].config
+    family, path = find_family(model)
+    files = family.inspect(path)
+    manifest, backbone = files.sizes.manifest, files.sizes.backbone
     rows = {
-        "model": f"{manifest.name}, {file_fingerprint(path)}",
-        "kind": f"{variant}, in the layout {files.layout}",
+        "model": f"{manifest.name}, {family.fingerprint(path)}",
+        "kind": files.kind,
         "licence": manifest.licence,
-        **_abilities(manifest),
-        "backbone": (
-            f"d={config.d}, {config.num_layers} layers, {config.num_heads} heads, "
-            f"{config.in_channels} input channels"
-        ),
     }
-
-    num_parameters = 0
-    for name, component in files.parts.items():
-        types = {str(dtype).removeprefix("torch.") for dtype in component.dtypes.values()}
-        num_parameters += component.num_parameters
-        rows[f"{name}/"] = _component_line(component.num_parameters, component.size_bytes, types)
+    if manifest.card.get("notes"):
+        rows["notes"] = str(manifest.card["notes"])
+    rows |= _abilities(manifest)
+    rows["backbone"] = ", ".join(f"{name}={value}" for name, value in to_dict(backbone).items())
+    rows |= {f"{name}/": _component_line(component) for name, component in files.components.items()}
+    num_parameters = sum(component.num_parameters for component in files.components.values())
     rows["memory"] = (
         f"{2 * num_parameters / 2**30:.2f} GiB for all weights in bfloat16, "
         f"{4 * num_parameters / 2**30:.2f} GiB in float32"
     )
-    return rows
+    vocabulary = manifest.vocabulary.items()
+    rows |= {f"known {kind}": f"{len(words)}: {', '.join(words)}" for kind, words in vocabulary}
+    rows |= dict(sorted(manifest.sha256.items()))
+    print(table(rows.items()))
 
 
 def _abilities(manifest: "Manifest") -> dict[str, str]:
@@ -142,28 +122,9 @@ def _abilities(manifest: "Manifest") -> dict[str, str]:
     }
 
 
-def _components(folder: Path) -> Iterator[tuple[str, str]]:
-    """(name, line) of every subfolder with weights, read from the headers of the files."""
-    from kinema.checkpoints.tensors import opened
-
-    for component in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = sorted(component.glob("*.safetensors"))
-        if not files:
-            continue
-        num_parameters, kinds = 0, set()
-        for file in files:
-            with opened(file) as tensors:
-                for name in tensors.keys():  # noqa: SIM118  the file is no mapping
-                    tensor = tensors.get_slice(name)
-                    num_parameters += math.prod(tensor.get_shape())
-                    kinds.add(tensor.get_dtype())
-        size_bytes = sum(file.stat().st_size for file in files)
-        yield component.name, _component_line(num_parameters, size_bytes, kinds)
-
-
-def _component_line(num_parameters: int, size_bytes: int, types: set[str]) -> str:
+def _component_line(component: "ComponentFiles") -> str:
     """One line with the size of a component and its tensor types."""
     return (
-        f"{num_parameters / 1e6:.2f} million parameters, {size_bytes / 1e6:.1f} MB of "
-        f"{' and '.join(sorted(types))}"
+        f"{component.num_parameters / 1e6:.2f} million parameters, {component.size_bytes / 1e6:.1f} MB of "
+        f"{' and '.join(sorted(component.dtypes))}"
     )

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="wan-2.2-5b",
         metavar="NAME",
-        help="a published model by name, or a model folder or file",
+        help="a published model by name, shipped, or a model folder or file",
     )
     parser.add_argument(
         "--size", type=size, metavar="WxH", help="width and height in pixels (default: the model's)"
@@ -46,8 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--offload",
         choices=("none", "text", "layers"),
-        default="text",
-        help="as for 'kinema generate' (default: text)",
+        help="as for 'kinema generate'",
     )
     parser.add_argument(
         "--device-memory",

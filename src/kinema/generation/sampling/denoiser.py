@@ -196,12 +196,12 @@ class GuidedRun:
         return classifier_free(
             partial(estimate, prepared=conditional),
             partial(estimate, prepared=unconditional),
-            self._guidance(name),
+            self.guidance(name),
             interval=interval_of(self.plans[0]),
             pair=pair,
         )
 
-    def _guidance(self, name: Expert) -> float | Tensor:
+    def guidance(self, name: Expert) -> float | Tensor:
         """The scale of guidance of a backbone: one for all plans, or one for each."""
         manifest, own = self.denoiser.manifest, self.denoiser.rules.low_guidance
         scales = [

@@ -38,9 +38,9 @@ def test_frames_are_those_of_diffusers_own_modules(tmp_path, kind):
 
     theirs = video()
     wan = load_wan_model(tmp_path / kind, CPU)
-    pipe.transformer, pipe.vae = Transformer(wan.dit), Codec(wan.vae)
-    if wan.low_dit is not None:
-        pipe.transformer_2 = Transformer(wan.low_dit)
+    pipe.transformer, pipe.vae = Transformer(wan.backbones["high"]), Codec(wan.vae)
+    if "low" in wan.backbones:
+        pipe.transformer_2 = Transformer(wan.backbones["low"])
     ours = video()
     assert theirs.std() > 20 / 255
     assert np.abs(ours - theirs).max() <= 1 / 255

@@ -3,7 +3,7 @@ Wan family.
 
 pipe = WanPipeline.from_pretrained(DIR)
 wan = load_wan_model(DIR, device)
-pipe.transformer, pipe.vae = Transformer(wan.dit), Codec(wan.vae)
+pipe.transformer, pipe.vae = Transformer(wan.backbones["high"]), Codec(wan.vae)
 """
 
 from collections.abc import Iterator

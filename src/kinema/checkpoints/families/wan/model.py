@@ -12,14 +12,13 @@ import torch
 from torch import nn
 
 from kinema.checkpoints.components import with_weights
-from kinema.checkpoints.families.base import Expert, LoadedModel, SamplingRules
+from kinema.checkpoints.families.base import Expert, LoadedModel, Offload, SamplingRules
 from kinema.checkpoints.families.wan.files import (
     BackboneFiles,
     EncoderFiles,
     RenamedTensors,
     WanFiles,
     find_wan_files,
-    layout_of,
 )
 from kinema.checkpoints.families.wan.image_encoder import ImageEncoder
 from kinema.checkpoints.families.wan.umt5 import SubwordTokenizer, transformers_module, umt5_encoder
@@ -31,8 +30,6 @@ from kinema.models.vae import VAE, VAEConfig
 from kinema.nn.parameters import weight_dtypes
 from kinema.registry import lookup
 
-Offload = Literal["none", "text", "layers"]
-OFFLOADS: tuple[Offload, ...] = ("none", "text", "layers")
 EncoderKind = Literal["UMT5EncoderModel", "CLIPVisionModel"]
 HIGHEST_TIME, LAST_TIME = 1 - 1e-6, 1e-3
 """Limits of the times before 0 in Wan and diffusers: the log SNR of UniPC is infinite at 1."""
@@ -115,13 +112,13 @@ def wan_manifest(
     )
 
 
-def is_wan(path: Path) -> bool:
-    """Whether `path` is a model of the family, in any of its layouts."""
-    return path.exists() and layout_of(path) is not None
+def describe_wan(files: WanFiles, *, name: str | None = None) -> tuple[str, Manifest]:
+    """The variant and the manifest of a model in files, by default with the name of its folder or file.
 
-
-def describe_wan(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
-    """The variant and the manifest of a model in files. Raises `ModelError`."""
+    Raises `ModelError`.
+    """
+    path = files.path.resolve()
+    name = name or (path.name if path.is_dir() else path.stem)
     config = files.backbones[0].config
     variant = wan_variant(
         config, files.vae.config, num_experts=len(files.backbones), has_token_times=files.has_token_times
@@ -136,17 +133,14 @@ def describe_wan(files: WanFiles, *, name: str) -> tuple[str, Manifest]:
 
 
 def load_wan_model(
-    path: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, offload: Offload = "text"
+    path: Path, device: torch.device, dtype: torch.dtype = torch.float32, offload: Offload = "text"
 ) -> LoadedModel:
     """The model of the family at `path`, with matrices of `dtype`.
 
     Raises `ModelError` naming what is missing or wrong.
-
-    `offload` "none" keeps everything on the device; "text" loads the text encoder only while a prompt is
-    encoded; "layers" also streams the blocks of the backbone and of the text encoder (`StreamedBlocks`).
     """
     files = find_wan_files(path)
-    variant, manifest = describe_wan(files, name=path.resolve().name if path.is_dir() else path.stem)
+    variant, manifest = describe_wan(files)
     tokenizer = read_tokenizer(files.tokenizer)
 
     def backbone(part: BackboneFiles) -> DiT:
