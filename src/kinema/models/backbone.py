@@ -1,16 +1,18 @@
 """The interface of the network that predicts noisy latents, and the table of all such networks."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from kinema.config import from_dict
 from kinema.errors import ConfigError
-from kinema.models.conditioning import Conditioning
-from kinema.models.dit import DiT, DiTConfig
+from kinema.models.conditioning import Conditioning, TextStates
+from kinema.models.dit import DiT, DiTConfig, dit_example
 from kinema.models.patches import Patch
 from kinema.shapes import Float
 
@@ -89,6 +91,12 @@ FIXED_SIZES = ("in_channels", "out_channels", "text_dim", "text_length")
 """Sizes that the VAE and the text encoder of a model determine."""
 
 
+def text_only(config: Any, num_clips: int, num_tokens: int, num_frames: int) -> Conditioning:
+    """Prompts of `num_tokens` tokens, with states that are not initialised."""
+    lengths = (num_tokens,) * num_clips
+    return Conditioning(TextStates(torch.empty(sum(lengths), config.text_dim), lengths))
+
+
 @dataclass(frozen=True)
 class BackboneEntry:
     """One class of backbones.
@@ -102,6 +110,11 @@ class BackboneEntry:
     config: type[Any]
     network: type[nn.Module]
     """The class of the module, a `Backbone`. Its argument is `config`."""
+    depth: str | None = None
+    """The size that is the number of equal blocks: their cost is counted once."""
+    example: Callable[[Any, int, int, int], Conditioning] = text_only
+    """Conditioning of the usual shapes: of a configuration, for a number of clips, of tokens of a prompt and
+    of latent frames."""
 
     def build(self, sizes: Mapping[str, Any], **fixed: int) -> nn.Module:
         """A new network of these sizes. `fixed` are the values of `FIXED_SIZES`.
@@ -122,8 +135,30 @@ class BackboneEntry:
             if field.name not in FIXED_SIZES and getattr(config, field.name) != field.default
         }
 
+    def num_blocks(self, config: Any) -> int:
+        """The number of equal blocks; 1 if there are none."""
+        return 1 if self.depth is None else int(getattr(config, self.depth))
+
+    def with_blocks(self, config: Any, number: int) -> Any:
+        """The configuration with another number of equal blocks, if there are any."""
+        return config if self.depth is None else dataclasses.replace(config, **{self.depth: number})
+
 
 BACKBONES: dict[str, BackboneEntry] = {
-    "dit": BackboneEntry(("WanTransformer3DModel", "KinemaDiT"), DiTConfig, DiT)
+    "dit": BackboneEntry(
+        ("WanTransformer3DModel", "KinemaDiT"), DiTConfig, DiT, depth="num_layers", example=dit_example
+    )
 }
 """Every backbone by its name in recipes."""
+
+
+def entry_of(config: Any) -> BackboneEntry:
+    """The entry of the backbones with this configuration."""
+    return next(entry for entry in BACKBONES.values() if isinstance(config, entry.config))
+
+
+@lru_cache
+def without_weights(config: Any) -> nn.Module:
+    """The backbone of a configuration on the meta device."""
+    with torch.device("meta"):
+        return entry_of(config).network(config)

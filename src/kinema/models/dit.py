@@ -46,6 +46,8 @@ from kinema.shapes import Float, Int
 
 TIMESTEPS = 1000.0
 """The time embedding of Wan takes timestep = 1000 * t."""
+IMAGE_TOKENS = 257
+"""Hidden states of one image: a ViT with 16x16 patches and the class token."""
 
 
 POSITIVE_SIZES = (
@@ -394,6 +396,20 @@ class DiT(nn.Module):
             unpatchify(own, grid, self.patch)[0, ..., : clip.shape[2], : clip.shape[3]]
             for own, grid, clip in zip(out, grids, clips)
         ]
+
+
+def dit_example(config: DiTConfig, num_clips: int, num_tokens: int, num_frames: int) -> Conditioning:
+    """Conditioning of the usual shapes with values that are not initialised; see `BackboneEntry.example`."""
+
+    def states(length: int, width: int) -> TextStates:
+        return TextStates(torch.empty(num_clips * length, width), (length,) * num_clips)
+
+    return Conditioning(
+        states(num_tokens, config.text_dim),
+        states(config.image_positions or IMAGE_TOKENS, config.image_dim) if config.image_dim else None,
+        torch.empty(num_clips, config.vector_dim) if config.vector_dim else None,
+        torch.empty(num_clips, num_frames, config.frame_vector_dim) if config.frame_vector_dim else None,
+    )
 
 
 def apply_to_grid(dit: DiT, x: Tensor, t: Tensor, text: Any, first_frame: int | Sequence[int] = 0) -> Tensor:

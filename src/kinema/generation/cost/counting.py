@@ -3,9 +3,9 @@ contents.
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -14,70 +14,73 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from kinema.checkpoints.components import with_weights
 from kinema.generation.sampling.picture_channels import PIECE_FRAMES
-from kinema.models.conditioning import TextStates
-from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.models.backbone import Backbone, entry_of
 from kinema.models.vae import VAE, VAEConfig
 from kinema.nn.causal_conv import FeatureCache
 
 PROMPT_TOKENS = 128
 """Assumed text tokens of a prompt; about the length of Wan's negative prompt."""
-IMAGE_TOKENS = 257
-"""Hidden states of one image: a ViT with 16x16 patches and the class token."""
+CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda q, k, v, *options, **more: sdpa_flop_count(q, k, v)
+    )
+}
+"""The FLOPs of an operator that PyTorch does not count."""
 
 
-def dit_flops(config: DiTConfig, tokens: int) -> float:
-    """FLOPs (two per multiply-add) of one forward pass of one clip; the keys and values of the text are
-    cached.
-    """
-    d, text = config.d, config.text_length + (0 if config.image_dim is None else IMAGE_TOKENS)
-    linear = (
-        2.0 * tokens * (6 * d * d + 2 * d * config.ffn_dim)
-    )  # q, k, v, o of self-attention, q and o of cross-attention, the MLP
-    attention = 4.0 * tokens * d * (tokens + text)
-    edges = 2.0 * tokens * d * (config.token_in + config.token_out)
-    return config.num_layers * (linear + attention) + edges
+@dataclass(frozen=True)
+class BackboneTrace:
+    """What one forward pass takes: operations per clip, and memory beside weights and text."""
+
+    flops: float
+    peak_bytes: int
+    prepared_bytes: int
+    """Memory of one prepared prompt of `PROMPT_TOKENS` tokens."""
 
 
-def keys_bytes(config: DiTConfig, dtype: torch.dtype) -> int:
-    """Memory of the cross-attention keys and values of one prompt of `PROMPT_TOKENS` tokens, and of an image
-    if the DiT takes one.
-    """
-    rows = PROMPT_TOKENS + (0 if config.image_dim is None else config.image_positions or IMAGE_TOKENS)
-    return 2 * config.num_layers * rows * config.d * dtype.itemsize
+def backbone_flops(config: Any, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> float:
+    """FLOPs (two per multiply-add) of one forward pass of one clip on a latent grid (lf, lh, lw), with a
+    prepared prompt."""
+    return _of_all_blocks(config, lambda config: _trace(config, grid, dtype, 1).flops)
+
+
+def backbone_peak_bytes(
+    config: Any, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32, batch: int = 1
+) -> int:
+    """Peak memory of one forward pass of `batch` clips, without weights and text."""
+    return _trace(entry_of(config).with_blocks(config, 1), grid, dtype, batch).peak_bytes
+
+
+def prepared_bytes(config: Any, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> int:
+    """Memory of one prepared prompt, and of an image if the backbone takes one."""
+    return int(_of_all_blocks(config, lambda config: _trace(config, grid, dtype, 1).prepared_bytes))
+
+
+def _of_all_blocks(config: Any, count: Callable[[Any], float]) -> float:
+    """`count` of a backbone whose blocks are equal, from its values for one and for two blocks."""
+    entry = entry_of(config)
+    one, two = (count(entry.with_blocks(config, number)) for number in (1, 2))
+    return one + (entry.num_blocks(config) - 1) * (two - one)
 
 
 @lru_cache
-def dit_peak_bytes(
-    config: DiTConfig, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32, batch: int = 1
-) -> int:
-    """Peak memory of one forward pass of `batch` clips on a latent grid (lf, lh, lw), without weights and
-    text.
-    """
+def _trace(config: Any, grid: tuple[int, int, int], dtype: torch.dtype, batch: int) -> BackboneTrace:
+    entry = entry_of(config)
     with _fake_tensors(), torch.no_grad():
-        dit = DiT(replace(config, num_layers=1))
-        dit = with_weights(dit, dit.state_dict(), None, dtype)
-        states = TextStates(torch.empty(batch * 8, config.text_dim, dtype=dtype), (8,) * batch)
-        images = (
-            None
-            if config.image_dim is None
-            else TextStates(
-                torch.empty(batch * IMAGE_TOKENS, config.image_dim, dtype=dtype), (IMAGE_TOKENS,) * batch
-            )
-        )
-        if config.image_positions is not None:
-            images = TextStates(
-                torch.empty(batch * config.image_positions, config.image_dim or 1),
-                (config.image_positions,) * batch,
-            )
-        text = dit.prepare_text(states, images)
-        x, t = torch.empty(batch, config.in_channels, *grid), torch.empty(batch)
-        with PeakMemory() as peak:
-            apply_to_grid(dit, x, t, text)
-    return peak.max_bytes
+        network = entry.network(config)
+        backbone = with_weights(network, network.state_dict(), None, dtype)
+        assert isinstance(backbone, Backbone), "a network of BACKBONES is a backbone"
+        conditioning = entry.example(config, batch, min(PROMPT_TOKENS, config.text_length), grid[0])
+        with PeakMemory(backbone.state_dict().values()) as kept:
+            prepared = backbone.prepare(conditioning)
+        x, t = torch.empty(batch, backbone.in_channels, *grid), torch.empty(batch)
+        with PeakMemory() as peak, FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+            backbone.predict(x, t, prepared)
+    return BackboneTrace(counter.get_total_flops() / batch, peak.max_bytes, kept.bytes // batch)
 
 
 def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2) -> tuple[float, int]:
@@ -133,12 +136,13 @@ def encode_cost(
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of the tensors created inside the context; `max_bytes` is the peak."""
+    """Counts the bytes of the tensors created inside the context; `max_bytes` is the peak. Views of `ignored`
+    tensors do not count."""
 
-    def __init__(self) -> None:
+    def __init__(self, ignored: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.bytes = self.max_bytes = 0
-        self._known: set[int] = set()
+        self._known = {tensor.untyped_storage()._cdata for tensor in ignored}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

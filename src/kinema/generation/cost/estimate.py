@@ -5,126 +5,30 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import torch
 
-from kinema.checkpoints.families.wan.files import EncoderFiles, WanFiles
-from kinema.checkpoints.families.wan.model import Offload
+from kinema.checkpoints.families.base import OFFLOADS, ModelSizes, Offload
 from kinema.diffusion.guidance import JOINT_TOKENS
 from kinema.errors import ConfigError
 from kinema.generation.cost.counting import (
     PROMPT_TOKENS,
+    backbone_flops,
+    backbone_peak_bytes,
     decode_cost,
-    dit_flops,
-    dit_peak_bytes,
     encode_cost,
-    keys_bytes,
+    prepared_bytes,
 )
-from kinema.models.dit import DiT, DiTConfig
-from kinema.models.vae import VAE, VAES, VAEConfig
+from kinema.models.backbone import Backbone, entry_of, without_weights
+from kinema.models.vae import VAE, VAEConfig
 from kinema.nn.parameters import weight_dtypes
 from kinema.registry import lookup
 
-IMAGE_ENCODER_PARAMETERS = 630_766_080
-"""Parameters of the image encoder of Wan 2.1, CLIP ViT-H/14 without its projection."""
 DTYPES = {2: torch.bfloat16, 4: torch.float32}
 """Weight dtype by bytes per weight."""
 LATENT_COPIES = 8
 """Copies of the latents in float32 during a run: canvas, noise, sample and the sampler's history."""
-
-
-@dataclass(frozen=True)
-class TextEncoderSizes:
-    """Sizes of a UMT5 encoder."""
-
-    num_parameters: int
-    embedding_parameters: int
-    """Parameters of the token embedding, which are part of `num_parameters`."""
-    mlp_width: int
-    num_heads: int
-    num_blocks: int
-
-    @classmethod
-    def of(cls, encoder: EncoderFiles) -> "TextEncoderSizes":
-        """The sizes of an encoder in files."""
-        config = encoder.config
-        embedding_parameters = config["vocab_size"] * config["d_model"]
-        copies = ("encoder.embed_tokens.weight", "spiece_model")
-        num_parameters = sum(
-            prod(shape) for name, shape in encoder.files.shapes.items() if name not in copies
-        )
-        return cls(
-            num_parameters, embedding_parameters, config["d_ff"], config["num_heads"], config["num_layers"]
-        )
-
-
-UMT5_XXL = TextEncoderSizes(5_680_910_336, 256_384 * 4096, 10_240, 64, 24)
-
-
-@dataclass(frozen=True)
-class ModelSizes:
-    """The sizes of a model that an estimate needs."""
-
-    dit: DiTConfig
-    vae: VAEConfig
-    variant: str
-    num_experts: int = 1
-    text: TextEncoderSizes = UMT5_XXL
-    image_encoder: int = 0
-    """Parameters of the image encoder, 0 if there is none."""
-
-    @classmethod
-    def of(cls, files: WanFiles, variant: str) -> "ModelSizes":
-        """The sizes of a model in files."""
-        image_encoder = 0 if files.images is None else files.images.files.num_parameters
-        backbone = files.backbones[0].config
-        return cls(
-            backbone,
-            files.vae.config,
-            variant,
-            len(files.backbones),
-            TextEncoderSizes.of(files.text),
-            image_encoder,
-        )
-
-
-def _wan(
-    d: int,
-    num_heads: int,
-    ffn_dim: int,
-    layers: int,
-    z: int = 16,
-    image_channels: int = 0,
-    image_dim: int | None = None,
-) -> DiTConfig:
-    return DiTConfig(
-        in_channels=z + image_channels,
-        out_channels=z,
-        d=d,
-        num_layers=layers,
-        num_heads=num_heads,
-        ffn_dim=ffn_dim,
-        text_dim=4096,
-        text_padding="zeros",
-        image_dim=image_dim,
-    )
-
-
-_14B = (5120, 40, 13824, 40)
-PUBLISHED_MODELS = {
-    "wan-2.1-1.3b": ModelSizes(_wan(1536, 12, 8960, 30), VAES["wan-2.1"], "wan-2.1-t2v"),
-    "wan-2.1-14b": ModelSizes(_wan(*_14B), VAES["wan-2.1"], "wan-2.1-t2v"),
-    "wan-2.1-i2v-14b": ModelSizes(
-        _wan(*_14B, image_channels=20, image_dim=1280),
-        VAES["wan-2.1"],
-        "wan-2.1-i2v",
-        image_encoder=IMAGE_ENCODER_PARAMETERS,
-    ),
-    "wan-2.2-t2v-a14b": ModelSizes(_wan(*_14B), VAES["wan-2.1"], "wan-2.2-t2v-a14b", 2),
-    "wan-2.2-i2v-a14b": ModelSizes(_wan(*_14B, image_channels=20), VAES["wan-2.1"], "wan-2.2-i2v-a14b", 2),
-    "wan-2.2-5b": ModelSizes(_wan(3072, 24, 14336, 30, z=48), VAES["wan-2.2"], "wan-2.2-ti2v-5b"),
-}
-"""The published models (Wan Team 2025, and the configurations of the Wan 2.2 code)."""
 
 
 @dataclass(frozen=True)
@@ -205,22 +109,26 @@ def estimate(sizes: ModelSizes, workload: Workload) -> Estimate:
     model cannot generate.
     """
     grid = _latent_grid(sizes, workload)
-    tokens = prod(grid) // prod(sizes.dit.patch)
+    backbone = _backbone(sizes)
+    tokens = prod(grid) // prod(backbone.patch)
     num_forwards = workload.steps * (2 if workload.guided else 1)
     weights = _weights_on_device(sizes, workload)
     latents = LATENT_COPIES * 4 * sizes.vae.z_dim * prod(grid)
 
     phases = [_text_phase(sizes, workload, weights.resting)]
-    if sizes.dit.in_channels != sizes.vae.z_dim:
+    if backbone.in_channels != sizes.vae.z_dim:
         flops, peak = encode_cost(sizes.vae, workload.width, workload.height, workload.frames)
         phases.append(Phase("image", flops, weights.resting, peak + 2 * latents))
 
     window = (min(grid[0], workload.window or grid[0]), *grid[1:])
-    is_joint = workload.guided and prod(window) // prod(sizes.dit.patch) <= JOINT_TOKENS
+    is_joint = workload.guided and prod(window) // prod(backbone.patch) <= JOINT_TOKENS
     dtype = DTYPES[workload.bytes_per_weight]
-    keys = (4 if workload.guided else 1) * sizes.num_experts * keys_bytes(sizes.dit, dtype)
-    activations = dit_peak_bytes(sizes.dit, window, dtype, 2 if is_joint else 1) + keys + latents
-    flops = dit_flops(sizes.dit, tokens) * num_forwards
+    num_prepared = (4 if workload.guided else 1) * sizes.num_experts
+    prepared = num_prepared * prepared_bytes(sizes.backbone, window, dtype)
+    activations = (
+        backbone_peak_bytes(sizes.backbone, window, dtype, 2 if is_joint else 1) + prepared + latents
+    )
+    flops = backbone_flops(sizes.backbone, grid, dtype) * num_forwards
     phases.append(Phase("sampling", flops, weights.sampling, activations))
 
     flops, peak = decode_cost(sizes.vae, grid)
@@ -232,7 +140,7 @@ def _latent_grid(sizes: ModelSizes, workload: Workload) -> tuple[int, int, int]:
     """Size (lf, lh, lw) of the latents. Raises `ConfigError`."""
     width, height, frames = workload.width, workload.height, workload.frames
     spatial, temporal = sizes.vae.spatial_factor, sizes.vae.temporal_factor
-    multiple = spatial * max(sizes.dit.patch[1:])
+    multiple = spatial * max(_backbone(sizes).patch[1:])
     if width % multiple or height % multiple:
         near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in (width, height))
         raise ConfigError(
@@ -259,7 +167,7 @@ def _text_phase(sizes: ModelSizes, workload: Workload, resting_bytes: int) -> Ph
     activations = (
         PROMPT_TOKENS
         * workload.bytes_per_weight
-        * (3 * text.num_heads * PROMPT_TOKENS + 3 * text.mlp_width + 4 * sizes.dit.text_dim)
+        * (3 * text.num_heads * PROMPT_TOKENS + 3 * text.mlp_width + 4 * _backbone(sizes).text_width)
     )
     flops = 2 * 2.0 * block_parameters * PROMPT_TOKENS
     weights = resting_bytes + workload.bytes_per_weight * loaded
@@ -275,51 +183,55 @@ class _DeviceWeights:
 
 
 def _weights_on_device(sizes: ModelSizes, workload: Workload) -> _DeviceWeights:
-    weights = _weights(sizes.dit, sizes.vae, workload.bytes_per_weight)
-    resident = weights.vae + workload.bytes_per_weight * sizes.image_encoder
-    resident += sizes.num_experts * weights.outside_blocks
+    entry, dtype = entry_of(sizes.backbone), DTYPES[workload.bytes_per_weight]
+    one, two = (_weight_bytes(entry.with_blocks(sizes.backbone, number), dtype) for number in (1, 2))
+    block = two - one
+    resident = _vae_bytes(sizes.vae) + workload.bytes_per_weight * sizes.image_encoder
+    resident += sizes.num_experts * (one - block)
     if workload.offload == "layers":  # the current block and the next one
-        return _DeviceWeights(resident, resident + 2 * weights.block)
+        return _DeviceWeights(resident, resident + 2 * block)
 
-    resident += sizes.num_experts * sizes.dit.num_layers * weights.block
+    resident += sizes.num_experts * entry.num_blocks(sizes.backbone) * block
     if workload.offload == "none":
         resident += workload.bytes_per_weight * sizes.text.num_parameters
     return _DeviceWeights(resident, resident)
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """Bytes of the backbone outside its blocks, of one block, and of the VAE."""
-
-    outside_blocks: int
-    block: int
-    vae: int
+def _backbone(sizes: ModelSizes) -> Backbone:
+    backbone = without_weights(sizes.backbone)
+    assert isinstance(backbone, Backbone), "a network of BACKBONES is a backbone"
+    return backbone
 
 
 @lru_cache
-def _weights(dit: DiTConfig, vae: VAEConfig, bytes_per_weight: int) -> _Weights:
+def _vae_bytes(config: VAEConfig) -> int:
     with torch.device("meta"):
-        backbone = DiT(replace(dit, num_layers=1))
-        vae_bytes = 4 * sum(parameter.numel() for parameter in VAE(vae).parameters())
-    dtypes = weight_dtypes(backbone, DTYPES[bytes_per_weight])
-    state = backbone.state_dict()
-    num_bytes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in state.items()}
-    block = sum(size for name, size in num_bytes.items() if name.startswith("blocks."))
-    return _Weights(sum(num_bytes.values()) - block, block, vae_bytes)
+        return 4 * sum(parameter.numel() for parameter in VAE(config).parameters())
+
+
+@lru_cache
+def _weight_bytes(config: Any, dtype: torch.dtype) -> int:
+    """Bytes of the weights of a backbone."""
+    backbone = without_weights(config)
+    dtypes = weight_dtypes(backbone, dtype)
+    return sum(tensor.numel() * dtypes[name].itemsize for name, tensor in backbone.state_dict().items())
 
 
 Option = tuple[str, Workload]
 """Command-line options, and the workload that they give."""
 
 
-def alternatives(sizes: ModelSizes, workload: Workload, memory_bytes: float) -> list[str]:
-    """Changes to `workload` that fit into `memory_bytes`, one line each.
+def alternatives(
+    sizes: ModelSizes, workload: Workload, memory_bytes: float, offloads: Sequence[Offload] = OFFLOADS
+) -> list[str]:
+    """Changes to `workload` that fit into `memory_bytes`, one line each. The model supports `offloads`.
 
     Every line changes one option. If none fits, offloading and a smaller size are combined.
     """
-    streamed = replace(workload, offload="layers")
+    can_stream = "layers" in offloads
+    streamed = replace(workload, offload="layers" if can_stream else workload.offload)
     options: list[Iterable[Option]] = []
-    if workload.offload != "layers":
+    if can_stream and workload.offload != "layers":
         options.append([("--offload layers", streamed)])
     if workload.bytes_per_weight != 2:
         options.append([("--precision bf16", replace(workload, bytes_per_weight=2))])
@@ -327,7 +239,7 @@ def alternatives(sizes: ModelSizes, workload: Workload, memory_bytes: float) -> 
     options.append(_shorter(sizes, workload, "--frames {0.frames}"))
 
     fitting = [_first_that_fits(sizes, each, memory_bytes) for each in options]
-    if not any(fitting):
+    if can_stream and not any(fitting):
         combined = _smaller(sizes, streamed, "--offload layers --size {0.width}x{0.height}")
         fitting = [_first_that_fits(sizes, combined, memory_bytes)]
     return [line for line in fitting if line]
@@ -342,7 +254,7 @@ def _first_that_fits(sizes: ModelSizes, options: Iterable[Option], memory_bytes:
 
 
 def _smaller(sizes: ModelSizes, workload: Workload, text: str) -> Iterator[Option]:
-    multiple = sizes.vae.spatial_factor * max(sizes.dit.patch[1:])
+    multiple = sizes.vae.spatial_factor * max(_backbone(sizes).patch[1:])
     for share in (Fraction(3, 4), Fraction(1, 2), Fraction(3, 8), Fraction(1, 4)):
         width, height = (
             max(multiple, int(side * share) // multiple * multiple)
