@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from kinema.checkpoints.captioner import CaptionerRunner
 from kinema.checkpoints.manifest import load_card
 from kinema.checkpoints.shipped import SHIPPED, shipped_captioner
-from kinema.checkpoints.captioner import CaptionerRunner
 from kinema.data.world_clips import draw_clips
 from kinema.evaluation.alignment import ALL_SLOTS
 from kinema.evaluation.captions import caption_accuracies
@@ -55,7 +55,7 @@ def main() -> None:
         written = runner.captioner.write(
             together, [form] * len(clips), temperature=arguments.temperature, generator=generator
         )
-        columns[form] = caption_accuracies([one.text for one in written], truths)
+        columns[form] = caption_accuracies(world, [one.text for one in written], truths)
         least = min(written, key=lambda one: one.confidence)
         print(
             f"{form}: {written[0].text}\n  least confident ({least.confidence:.2f}): {least.text}", flush=True

@@ -1,13 +1,16 @@
 """kinema caption: files in, captions out, one line for what cannot be captioned."""
 
 import json
+from functools import partial
 
 import pytest
 
 from kinema.cli.main import main
+from kinema.evaluation.captions import caption_grades
 from kinema.video import Video, save_image
 from kinema.worlds.stage import StageConfig, StageWorld
-from kinema.worlds.stage.parse import grade_caption
+
+grades_of = partial(caption_grades, StageWorld())
 
 NOUNS = ("penguin", "rocket", "car")
 
@@ -34,7 +37,7 @@ def test_captions_say_what_is_true(clips, capsys):
     assert main(["caption", *(str(file) for file, _ in clips), "--json"]) == 0
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["path"] for one in said] == [str(file) for file, _ in clips]
-    verdicts = [grade_caption(one["caption"], truth) for one, (_, truth) in zip(said, clips)]
+    verdicts = [grades_of(one["caption"], truth) for one, (_, truth) in zip(said, clips)]
     assert all(verdict["noun"] and verdict["ground"] and verdict["sky"] for verdict in verdicts), said
     assert all(0 < one["confidence"] <= 1 and one["seconds"] == pytest.approx(2.125) for one in said)
 
@@ -48,7 +51,7 @@ def test_styles_and_languages(clips, capsys):
             captions[style, language] = capsys.readouterr().out.strip()
     assert len(captions["short", "en"]) < len(captions["medium", "en"]) < len(captions["detailed", "en"])
     assert all(text.isascii() == (language == "en") for (_, language), text in captions.items())
-    assert grade_caption(captions["detailed", "zh"], truth)["noun"]
+    assert grades_of(captions["detailed", "zh"], truth)["noun"]
     assert captions["detailed", "en"].endswith(".")
 
 

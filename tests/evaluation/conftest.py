@@ -10,7 +10,7 @@ from kinema.checkpoints.components import load_clip, load_dit, load_vae, save_co
 from kinema.checkpoints.folders import save_model
 from kinema.checkpoints.manifest import load_manifest
 from kinema.config import to_dict
-from kinema.models.oracle import SLOTS, Oracle, OracleConfig, Reading
+from kinema.models.oracle import Oracle, OracleConfig, Reading
 from kinema.worlds.stage import StageConfig, StageWorld
 
 STAGE = StageConfig(
@@ -64,6 +64,6 @@ def read_truth():
     def read(truth) -> Reading:
         tracks = truth["objects"][0]["tracks"]
         columns = {name: np.array(tracks[name])[:, None] for name in ("x", "y", "size", "visible")}
-        return Reading({slot: str(truth[slot]) for slot in SLOTS}, **columns)
+        return Reading({slot: str(truth[slot]) for slot in StageWorld(STAGE).slots}, **columns)
 
     return read

@@ -36,8 +36,8 @@ from kinema.evaluation.timeline_cases import (
 from kinema.evaluation.trust import noun_in
 from kinema.generation.conditioning.tasks import TaskRequest
 from kinema.generation.loading import load
-from kinema.generation.request import Request
-from kinema.models.oracle import SLOTS, Reading
+from kinema.generation.pipeline import Pipeline
+from kinema.models.oracle import Reading
 
 SIZE: dict[str, Any] = {"width": 48, "height": 32}
 QUICK = TimelineConfig(cases=2, long_seconds=4, steps=1, **SIZE)
@@ -68,7 +68,8 @@ class TruthReader:
     def read(self, clips, fps):
         tracks = self.truth["objects"][0]["tracks"]
         columns = {name: np.array(tracks[name])[:, None] for name in ("x", "y", "size", "visible")}
-        return [Reading({slot: str(self.truth[slot]) for slot in SLOTS}, **columns) for _ in clips]
+        answers = {slot: str(self.truth[slot]) for slot in self.config.slots}
+        return [Reading(answers, **columns) for _ in clips]
 
 
 @pytest.fixture
@@ -195,8 +196,10 @@ def test_cases_that_are_there_are_not_made_again(evaluated, pipeline, untrained_
     out, report = evaluated
     gone = out / "clips" / "backward-0001.mkv"
     gone.unlink()
-    made, run = [], pipeline.run
-    monkeypatch.setattr(pipeline, "run", lambda request, **rest: made.append(request) or run(request, **rest))
+    made, run = [], Pipeline.run
+    monkeypatch.setattr(
+        Pipeline, "run", lambda self, request, **rest: made.append(request) or run(self, request, **rest)
+    )
     assert evaluate_timeline(pipeline, QUICK, out, oracle_folder=untrained_oracle) == report
     assert len(made) == 1
     assert made[0].conditions[0].at_s == NEW / 8

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from kinema.checkpoints.components import load_component, save_component
 from kinema.errors import ConfigError, RequestError
 from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, ClipFeatures, clip_features
-from kinema.models.oracle import SLOTS, Oracle, OracleConfig
+from kinema.models.oracle import Oracle, OracleConfig
 from kinema.worlds import CAPTION_KEYS
 from kinema.worlds.stage import StageConfig, StageWorld
 
@@ -111,7 +111,7 @@ def test_a_captioner_comes_back_from_its_folder(tmp_path):
 
 
 def test_short_clips_are_looked_at_more_often_and_pictures_not_at_all():
-    slots = {name: ("one", "two") for name in SLOTS}
+    slots = {name: ("one", "two") for name in ("noun", "verb")}
     oracle = Oracle(OracleConfig(slots, width=8, short_side_px=32)).eval()
     frames = np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), dtype=np.uint8)
     assert clip_features(oracle, frames, 8.0, max_frames=9).frames.shape == (1, 9, 38)

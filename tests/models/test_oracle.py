@@ -6,12 +6,12 @@ import torch
 
 from kinema.checkpoints.components import load_component, save_component
 from kinema.errors import ConfigError, RequestError
-from kinema.models.oracle import HEAT_STRIDE, SLOTS, Oracle, OracleConfig, expectation, heat_target
+from kinema.models.oracle import HEAT_STRIDE, Oracle, OracleConfig, expectation, heat_target
 
 
 def oracle(**sizes) -> Oracle:
     torch.manual_seed(0)
-    slots = {name: ("one", "two", "three") for name in SLOTS}
+    slots = {name: ("one", "two", "three") for name in ("noun", "size", "ground", "colour")}
     return Oracle(OracleConfig(slots, width=8, short_side_px=32, **sizes)).eval()
 
 
@@ -71,6 +71,6 @@ def test_an_oracle_comes_back_from_its_folder(tmp_path):
     assert torch.equal(back(video).logits["noun"], network(video).logits["noun"])
 
 
-def test_slots_must_be_all_of_them():
-    with pytest.raises(ConfigError, match="needed are noun, count"):
-        OracleConfig({"noun": ("duck",)})
+def test_an_oracle_needs_slots():
+    with pytest.raises(ConfigError, match="take them from the slots of a world"):
+        Oracle(OracleConfig())

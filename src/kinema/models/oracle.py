@@ -20,8 +20,8 @@ from kinema.models.pixels import from_uint8
 from kinema.nn.parameters import use_muon
 from kinema.shapes import Float
 
-SLOTS = ("noun", "count", "verb", "direction", "ground", "sky", "size", "camera")
 FROM_OBJECT, FROM_SCENE = ("noun", "size"), ("ground", "sky")
+"""Slots that the object alone or the rest of the image answers. The event answers all others."""
 MIN_FRAMES = 5
 """Frames that are needed to read motion."""
 HEAT_STRIDE = 4
@@ -30,7 +30,7 @@ HEAT_STRIDE = 4
 
 @dataclass(frozen=True)
 class OracleConfig:
-    """Sizes of an oracle. Raises `ConfigError` for sizes that do not fit together and for unknown slots."""
+    """Sizes of an oracle. Raises `ConfigError` for sizes that do not fit together."""
 
     slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The possible answers by slot. A recipe leaves them to the world."""
@@ -52,8 +52,6 @@ class OracleConfig:
                 f"width={self.width} must be a multiple of 8, short_side_px={self.short_side_px} at least 16 "
                 f"and fps={self.fps:g} positive"
             )
-        if self.slots and set(self.slots) != set(SLOTS):
-            raise ConfigError(f"slots are {', '.join(sorted(self.slots))}; needed are {', '.join(SLOTS)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +113,7 @@ class Oracle(nn.Module):
         super().__init__()
         if not config.slots:
             raise ConfigError(
-                "an oracle needs the possible answers of every slot: take them from the vocabulary of a world"
+                "an oracle needs the possible answers of every slot: take them from the slots of a world"
             )
         self.config = config
         w, tracks = config.width, config.num_tracks
@@ -137,8 +135,8 @@ class Oracle(nn.Module):
         self.event_block = use_muon(nn.Linear(2 * deep, deep))
         self.heads = nn.ModuleDict(
             {
-                name: nn.Linear(deep + (tracks if name in FROM_OBJECT else 0), len(config.slots[name]))
-                for name in SLOTS
+                name: nn.Linear(deep + (tracks if name in FROM_OBJECT else 0), len(answers))
+                for name, answers in config.slots.items()
             }
         )
 
@@ -206,7 +204,9 @@ class Oracle(nn.Module):
     ) -> dict[str, Tensor]:
         """Logits of every slot, from the features that its answer depends on."""
         sources = (
-            dict.fromkeys(SLOTS, event) | dict.fromkeys(FROM_OBJECT, thing) | dict.fromkeys(FROM_SCENE, scene)
+            dict.fromkeys(self.heads, event)
+            | dict.fromkeys(FROM_OBJECT, thing)
+            | dict.fromkeys(FROM_SCENE, scene)
         )
         return {name: head(sources[name]) for name, head in self.heads.items()}
 

@@ -6,7 +6,16 @@ from typing import Any, NamedTuple
 
 from kinema.config import from_dict, merge, to_dict
 from kinema.registry import lookup
-from kinema.worlds.base import CAPTION_KEYS, Clip, HasObjectMasks, Split, World, check_slots
+from kinema.worlds.base import (
+    CAPTION_KEYS,
+    Clip,
+    HasObjectMasks,
+    HasObjectNames,
+    ReadsCaptions,
+    Split,
+    World,
+    check_slots,
+)
 from kinema.worlds.stage.world import StageConfig, StageWorld
 
 __all__ = [
@@ -14,6 +23,8 @@ __all__ = [
     "WORLDS",
     "Clip",
     "HasObjectMasks",
+    "HasObjectNames",
+    "ReadsCaptions",
     "Split",
     "World",
     "WorldConfig",

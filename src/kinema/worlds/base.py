@@ -82,13 +82,32 @@ class World(Protocol):
 
 
 @runtime_checkable
-class HasObjectMasks(Protocol):
+class ReadsCaptions(World, Protocol):
+    """A world that reads slots from captions."""
+
+    def read_caption(self, caption: str) -> dict[str, str | None]:
+        """The value that a caption names of each slot of a medium caption; None where it names none."""
+        ...
+
+
+@runtime_checkable
+class HasObjectMasks(World, Protocol):
     """A world that knows where its clips show objects."""
 
     def object_mask(
         self, clip: Clip, *, height: int, width: int, num_frames: int, fps: float = 8.0
     ) -> np.ndarray:
         """Where a clip of this world shows objects or their shadows, bool (f, h, w)."""
+        ...
+
+
+@runtime_checkable
+class HasObjectNames(World, Protocol):
+    """A world whose captions name objects."""
+
+    @property
+    def object_names(self) -> Mapping[str, tuple[str, ...]]:
+        """Every English and Chinese name of each object in captions, by the object's usual name."""
         ...
 
 

@@ -4,6 +4,7 @@ file.
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from kinema.data.curation.caption_checks import caption_fault, choose_captions
 from kinema.data.curation.recipe import CaptionSettings
 from kinema.data.dataset import Dataset
 from kinema.errors import ConfigError, EndpointError
+from kinema.evaluation.captions import caption_grades
 from kinema.video import save_image
 from kinema.worlds.stage import StageConfig, StageWorld
-from kinema.worlds.stage.parse import grade_caption
+
+grades_of = partial(caption_grades, StageWorld())
 
 BY_MODEL = ("captions.writer=model", "captions.forms=['medium']")
 
@@ -94,7 +97,7 @@ def test_the_captioner_writes_what_is_true_and_a_rerun_writes_nothing(stage_film
     built(place, out, *BY_MODEL, "captions.share=0.0", "filters.min_sharpness=0")
     found = logs(out)
     for name, truth in truths.items():
-        verdict = grade_caption(found[name]["written"]["medium"], truth)
+        verdict = grades_of(found[name]["written"]["medium"], truth)
         assert [slot for slot in ("noun", "sky", "ground") if not verdict[slot]] == [], found[name]
     assert found["1.mkv"]["captions"] == {"original": "my own words for it"}
     assert found["1.mkv"]["used"] == "original"

@@ -1,10 +1,15 @@
 """What a caption says is read back from its words."""
 
+from functools import partial
+
 import pytest
 
+from kinema.evaluation.captions import caption_grades
 from kinema.worlds.stage import StageConfig, StageWorld
 from kinema.worlds.stage.nouns import NOUNS
-from kinema.worlds.stage.parse import CAPTION_SLOTS, grade_caption, parse_caption
+from kinema.worlds.stage.parse import CAPTION_SLOTS, parse_caption
+
+grades_of = partial(caption_grades, StageWorld())
 
 FULL = ("medium", "detailed", "medium_zh", "detailed_zh")
 
@@ -14,7 +19,7 @@ def test_every_caption_of_the_whole_world_is_read_as_it_was_meant():
     for seed in range(150):
         clip = world.clip(seed, height=8, width=8, num_frames=1)
         for form in FULL:
-            assert all(grade_caption(clip.captions[form], clip.truth).values()), clip.captions[form]
+            assert all(grades_of(clip.captions[form], clip.truth).values()), clip.captions[form]
 
 
 def test_a_foil_is_wrong_in_its_slot_and_in_no_other():
@@ -25,9 +30,9 @@ def test_a_foil_is_wrong_in_its_slot_and_in_no_other():
         caption, slot = world.foil(clip, seed)
         if slot in CAPTION_SLOTS:
             seen.add(slot)
-            assert {name for name, right in grade_caption(caption, clip.truth).items() if not right} == {
-                slot
-            }, caption
+            assert {name for name, right in grades_of(caption, clip.truth).items() if not right} == {slot}, (
+                caption
+            )
     assert seen == set(CAPTION_SLOTS)
 
 
@@ -54,5 +59,6 @@ def test_what_is_not_said_is_none(caption, expected):
 
 def test_a_direction_where_there_is_none_is_wrong():
     truth = {"noun": "rocket", "verb": "rise", "direction": "up", "ground": "snow", "sky": "night"}
-    assert all(grade_caption("a rocket rises on a snowy plain at night", truth).values())
-    assert not grade_caption("a rocket rises to the left on a snowy plain at night", truth)["direction"]
+    truth |= {"count": 1, "size": "regular", "camera": "still"}
+    assert all(grades_of("a rocket rises on a snowy plain at night", truth).values())
+    assert not grades_of("a rocket rises to the left on a snowy plain at night", truth)["direction"]

@@ -35,25 +35,9 @@ from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, ClipFe
 from kinema.models.oracle import MIN_FRAMES, Oracle
 from kinema.training.task import BenchmarkBatch, Recipe, check_periods
 from kinema.video import Video, contact_sheet, save_image
-from kinema.worlds import CAPTION_KEYS, Split, WorldConfig, make_world
+from kinema.worlds import CAPTION_KEYS, ReadsCaptions, Split, WorldConfig, make_world
 
 log = logging.getLogger(__name__)
-
-CAPTION_FACTS = (
-    "seed",
-    "noun",
-    "other",
-    "verb",
-    "direction",
-    "count",
-    "size",
-    "ground",
-    "sky",
-    "camera",
-    "camera_stops",
-    "tail",
-)
-"""The facts of a clip that its captions are written from."""
 
 MEASURED_SPLITS: tuple[Split, ...] = ("held_out", "train")
 MEASURED_FORMS = ("medium", "medium_zh")
@@ -129,6 +113,10 @@ class CaptionerTask:
     def __init__(self, recipe: CaptionerRecipe):
         self.recipe = recipe
         self.world = make_world(recipe.world)
+        if not isinstance(self.world, ReadsCaptions):
+            raise ConfigError(
+                f"the world '{self.world.name}' cannot read captions, by which a captioner is measured"
+            )
         self.oracle = load_component(
             shipped_oracle() if recipe.oracle == SHIPPED else Path(recipe.oracle), Oracle
         )
@@ -205,7 +193,10 @@ class CaptionerTask:
             if degraded.any():
                 video[degraded] = degrade(video[degraded], torch_rng("captioner-degrade", first))
             out = self.oracle(video.to(next(self.oracle.parameters()).device))
-            truths = [{name: clip.truth[name] for name in CAPTION_FACTS} for clip in clips]
+            truths = [  # captions are written from the scalars of a truth, not from its tracks
+                {name: value for name, value in clip.truth.items() if not isinstance(value, (list, dict))}
+                for clip in clips
+            ]
             tensors = {"frames": out.frames.cpu().contiguous(), "wholes": out.wholes.cpu().contiguous()}
             with atomic_file(path) as partial, output_errors(path):
                 save_file(tensors, partial, metadata={"truths": json.dumps(truths)})
@@ -294,6 +285,7 @@ class CaptionerTask:
         scores = {}
         for split in MEASURED_SPLITS:
             world = self.world.in_split(split)
+            assert isinstance(world, ReadsCaptions), "checked when the task was made"
             clips = draw_clips(
                 world,
                 f"captioner-{split}-measured",
@@ -310,7 +302,7 @@ class CaptionerTask:
             )
             for key in MEASURED_FORMS:
                 captions = [written.text for written in model.write(together, [key] * len(clips))]
-                shares = caption_accuracies(captions, [clip.truth for clip in clips])
+                shares = caption_accuracies(world, captions, [clip.truth for clip in clips])
                 scores[f"{split} {key}"] = {slot: round(share, 4) for slot, share in shares.items()}
         return scores
 

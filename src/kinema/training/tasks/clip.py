@@ -102,7 +102,7 @@ class CLIPAndReader(nn.Module):
     def read(
         self, pooled: Float[Tensor, "b d"], truth: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of the heads, and metrics with the accuracies of verb and direction.
+        """The loss of the heads, and metrics with the accuracies of slots of several values.
 
         The loss is the mean cross-entropy of the slots plus the position error in frames where the subject is
         visible.
@@ -117,8 +117,9 @@ class CLIPAndReader(nn.Module):
         error = (errors * visible).sum() / visible.sum().clamp(min=1)
 
         accuracies = {
-            name: (logits[name].argmax(dim=1) == truth[f"slot_{name}"]).float().mean()
-            for name in ("verb", "direction")
+            name: (found.argmax(dim=1) == truth[f"slot_{name}"]).float().mean()
+            for name, found in logits.items()
+            if found.shape[1] > 1
         }
         metrics = {"slots": entropy.detach(), "position": error.detach(), **accuracies}
         return entropy + POSITION_WEIGHT * error, metrics

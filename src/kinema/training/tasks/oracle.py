@@ -23,7 +23,7 @@ from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import draw_clips, to_tensor
 from kinema.errors import ConfigError
 from kinema.files import atomic_file, content_key, output_errors, write_json
-from kinema.models.oracle import SLOTS, Oracle, OracleConfig, OracleOutput, heat_target
+from kinema.models.oracle import Oracle, OracleConfig, OracleOutput, heat_target
 from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE
 from kinema.training.task import BenchmarkBatch, Recipe
@@ -105,7 +105,7 @@ def targets(clips: Sequence[Clip], config: OracleConfig) -> dict[str, Tensor]:
     """
     out = {
         f"slot_{name}": torch.tensor([config.slots[name].index(str(clip.truth[name])) for clip in clips])
-        for name in SLOTS
+        for name in config.slots
     }
     rows: dict[str, list[np.ndarray]] = {"positions": [], "log_sizes": [], "visible": []}
     for clip in clips:
@@ -255,7 +255,9 @@ class OracleTask:
         assert isinstance(model, Oracle), "the oracle task trains an Oracle"
         weights, video = self.recipe.loss, batch["video"]
         out = model(video)
-        entropies = {name: F.cross_entropy(out.logits[name].float(), batch[f"slot_{name}"]) for name in SLOTS}
+        entropies = {
+            name: F.cross_entropy(found.float(), batch[f"slot_{name}"]) for name, found in out.logits.items()
+        }
 
         visible = (batch["visible"] > MIN_VISIBLE_SHARE).float()
         share = visible / visible.sum().clamp(min=1)
@@ -274,8 +276,9 @@ class OracleTask:
         ]
         loss = slots + sum(weight * value for weight, value in tracks) + weights.visible * visibility
         accuracies = {
-            name: (out.logits[name].argmax(dim=1) == batch[f"slot_{name}"]).float().mean()
-            for name in ("noun", "verb", "direction", "size")
+            name: (logits.argmax(dim=1) == batch[f"slot_{name}"]).float().mean()
+            for name, logits in out.logits.items()
+            if logits.shape[1] > 1
         }
         return loss, {
             "slots": slots.detach(),
@@ -307,8 +310,8 @@ class OracleTask:
             values: dict[str, list[float]] = {}
             for batch in batches:
                 out: OracleOutput = model(batch["video"].to(device))
-                for name in SLOTS:
-                    answers = out.logits[name].argmax(dim=1).cpu()
+                for name, logits in out.logits.items():
+                    answers = logits.argmax(dim=1).cpu()
                     values.setdefault(name, []).extend((answers == batch[f"slot_{name}"]).float().tolist())
                 is_visible = batch["visible"] > MIN_VISIBLE_SHARE
                 errors = (out.positions.cpu() - batch["positions"]).norm(dim=-1)[is_visible]
@@ -324,7 +327,7 @@ class OracleTask:
         videos = [Video(to_uint8(clip), self.config.fps) for clip in batch["video"]]
         readings = model.read([video.frames for video in videos], self.config.fps)
         titles = [
-            " ".join(reading.answers[name] for name in ("noun", "verb", "direction", "ground", "sky", "size"))
+            " ".join(reading.answers[name] for name, values in self.config.slots.items() if len(values) > 1)
             for reading in readings
         ]
         save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))

@@ -14,7 +14,7 @@ from kinema.registry import lookup
 from kinema.worlds.base import Clip, Split
 from kinema.worlds.stage import grammar
 from kinema.worlds.stage.nouns import NOUNS
-from kinema.worlds.stage.parse import NAMED_DIRECTIONS
+from kinema.worlds.stage.parse import NAMED_DIRECTIONS, parse_caption
 from kinema.worlds.stage.render import render
 from kinema.worlds.stage.sampling import sample_scene
 from kinema.worlds.stage.scene import Action, Scene, move
@@ -231,6 +231,14 @@ class StageWorld:
             "sizes": tuple(grammar.SIZES),
         }
 
+    @property
+    def object_names(self) -> dict[str, tuple[str, ...]]:
+        """Singular, plural and Chinese names of each noun."""
+        nouns = [NOUNS[name] for name in self._nouns]
+        return {
+            noun.name: (*noun.words, *map(grammar.plural, noun.words), noun.chinese) for noun in nouns
+        }
+
     @cached_property
     def slots(self) -> dict[str, tuple[str, ...]]:
         """The values of every slot of the truth."""
@@ -258,6 +266,10 @@ class StageWorld:
         """
         is_named = truth["direction"] in NAMED_DIRECTIONS
         return {slot: str(truth[slot]) for slot in self.slots if slot != "direction" or is_named}
+
+    def read_caption(self, caption: str) -> dict[str, str | None]:
+        """The values of `CAPTION_SLOTS` that an English or Chinese caption names."""
+        return parse_caption(caption)
 
     def in_split(self, split: Split) -> "StageWorld":
         """The stage with these settings and the combinations of `split`."""
