@@ -1,6 +1,7 @@
 """Folders of tiny text encoders with random weights, in the layout of transformers."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +35,9 @@ def save_text_encoder_folder(folder: Path, kind: str):
 
     template = {"llm": "<s> $A", "clip_hf": "<s> $A </s>"}.get(kind, "$A </s>")
     tokenizer = words_tokenizer(template)
-    size, sizes = len(tokenizer), {"num_attention_heads": 2, "num_hidden_layers": 3, "hidden_size": WIDTH}
+    size = len(tokenizer)
+    sizes: dict[str, Any] = {"num_attention_heads": 2, "num_hidden_layers": 3, "hidden_size": WIDTH}
+    model: Any
     torch.manual_seed(0)
     if kind in ("t5", "umt5"):
         config, network = {
@@ -43,8 +46,7 @@ def save_text_encoder_folder(folder: Path, kind: str):
         }[kind]
         model = network(config(vocab_size=size, d_model=WIDTH, d_kv=8, d_ff=32, num_layers=3, num_heads=2))
     elif kind == "clip_hf":
-        config = hf.CLIPTextConfig(vocab_size=size, intermediate_size=32, max_position_embeddings=77, **sizes)
-        model = hf.CLIPTextModel(config)
+        model = hf.CLIPTextModel(hf.CLIPTextConfig(vocab_size=size, intermediate_size=32, **sizes))
     else:
         model = hf.LlamaForCausalLM(
             hf.LlamaConfig(vocab_size=size, intermediate_size=32, num_key_value_heads=1, **sizes)

@@ -125,7 +125,8 @@ class BPETokenizer:
         from tokenizers import Tokenizer
 
         content = read_json(path)
-        words, max_length = content.get("words"), content.get("max_length")
+        words: Any = content.get("words")
+        max_length = content.get("max_length")
         are_words = isinstance(words, list) and all(isinstance(word, str) for word in words)
         if content.get("format") != FORMAT or not are_words or type(max_length) is not int:
             raise ModelError(

@@ -26,7 +26,7 @@ def check_captions(
     Raises `DataError` if the share of unknown occurrences is above `max_unknown`; `data` names the data set
     and `advice` is what else to do in the message.
     """
-    unknown: Counter[str] = Counter()
+    unknown: Counter[tuple[str, str | None]] = Counter()
     scripts: set[str] = set()
     num_words = 0
     for caption in islice(captions, CHECKED_CAPTIONS):
