@@ -32,7 +32,9 @@ from kinema.data.packing import PackConfig, Packing
 from kinema.data.seeds import torch_rng
 from kinema.training import load_task
 from kinema.training.optimizer import build_optimizers
-from kinema.training.tasks.dit_on_dataset import DatasetDiTTask
+from kinema.training.tasks.diffusion.loss import LatentGroup
+from kinema.training.tasks.diffusion.sources import DatasetLatents
+from kinema.training.tasks.diffusion.task import DiffusionTask
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dit_finetune.toml"
 SIDES, FRAMES = (4, 6, 8, 12), (1, 3, 4, 5)
@@ -79,16 +81,17 @@ def write_dataset(folder: Path, count: int) -> None:
     (folder / CARD).write_text(json.dumps(card))
 
 
-def part_of(folder: Path, *settings: str) -> DatasetDiTTask:
+def part_of(folder: Path, *settings: str) -> DiffusionTask:
     """The task that trains on the data set: the shipped model's sizes unless `settings` say others."""
     fixed = [f"dataset={folder}", "vae=shipped", "clip=shipped", f"pack.tokens={TOKENS}", "run.device=cpu"]
     task = load_task(RECIPE, assignments=[*fixed, *settings])
-    assert isinstance(task, DatasetDiTTask)
+    assert isinstance(task, DiffusionTask)
+    assert isinstance(task.source, DatasetLatents)
     return task
 
 
 def seconds_of(
-    task: DatasetDiTTask, batch: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]
+    task: DiffusionTask, batch: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]
 ) -> float:
     """Processor seconds of one training step."""
     begun = time.process_time()
@@ -140,7 +143,7 @@ def memory(folder: Path, num_batches: int) -> None:
             at.append(step)
             resident.append(int(said["VmRSS"].split()[0]) / 1024)
             own.append(int(said["RssAnon"].split()[0]) / 1024)
-    epochs = num_batches / len(task.packing.epoch(0))
+    epochs = num_batches / len(task.source.packing.epoch(0))
     for name, values in (("resident memory", resident), ("of it not files that are mapped", own)):
         slope = np.polyfit(at, values, 1)[0] * 1000
         print(
@@ -169,16 +172,16 @@ def compare(folder: Path, num_batches: int) -> None:
     """
     task = part_of(folder, "model.num_layers=4", "model.d=128", "model.num_heads=2", "model.ffn_dim=512")
     optimizers = build_optimizers(task.model, task.recipe.optimizer)
-    tokens, shapes = task.packing.tokens, task.shapes
+    tokens, shapes = task.source.packing.tokens, task.source.shapes
     buckets = Packing(tokens.tolist(), shapes, PackConfig(TOKENS, "bucket"), 0).epoch(0)
     full = {shape: TOKENS // (shape[0] * shape[1] * shape[2] // 4) for shape in set(shapes)}
     whole = [batch for batch in buckets if len(batch) == full[shapes[batch[0]]]]
     dropped = 1 - sum(map(len, whole)) / len(tokens)
-    order = list(itertools.chain(*task.packing.epoch(0)))
+    order = list(itertools.chain(*task.source.packing.epoch(0)))
     np.random.default_rng(0).shuffle(order)
     eights = [order[first : first + 8] for first in range(0, len(order), 8)]
     ways = {
-        "packed": task.packing.epoch(0),
+        "packed": task.source.packing.epoch(0),
         f"padded, up to {TOKENS} tokens": list(padded(order, tokens)),
         "padded, 8 clips": eights,
     }
@@ -201,9 +204,10 @@ def compare(folder: Path, num_batches: int) -> None:
             longest = shapes[max(indices, key=lambda i: tokens[i])]
             sizes = [longest if name.startswith("padded") else shapes[i] for i in indices]
             batch = {
-                "clips": [torch.randn(24, *size, generator=torch_rng(number)) for size in sizes],
-                "captions": [next(iter(task.dataset.captions(i).values())) for i in indices],
-                "first_frames": [0] * len(indices),
+                "groups": [
+                    LatentGroup(torch.randn(1, 24, *size, generator=torch_rng(number))) for size in sizes
+                ],
+                "captions": [next(iter(task.source.dataset.captions(i).values())) for i in indices],
                 "step": number,
             }
             took = seconds_of(task, batch, optimizers)

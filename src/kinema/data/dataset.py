@@ -203,6 +203,14 @@ class Dataset:
         """The captions of a kept clip by form."""
         return dict(json.loads(self.kept["captions"][index].as_py()))
 
+    def check_captions(self, needed_by: str) -> None:
+        """Raise `DataError` if no clip has a caption, which `needed_by` reads."""
+        if not any(self.captions(index) for index in range(len(self))):
+            raise DataError(
+                f"no clip of {self.folder} has a caption, and {needed_by} needs some: put text files beside "
+                "the videos or set captions.writer, and build the data set again"
+            )
+
     def latents(self, index: int) -> Tensor:
         """Normalised latents of a kept clip, float16 (z, lf, lh, lw). Raises `DataError` naming a damaged
         shard.
@@ -246,6 +254,14 @@ class Dataset:
             return parquet().read_table(path, memory_map=True)
         except (OSError, ValueError) as error:
             raise DataError(f"{path} is missing or damaged ({error}): build the data set again") from error
+
+
+def open_dataset(folder: str | Path) -> Dataset:
+    """The data set in a folder. Raises `DataError` if there is none or it has no clips."""
+    dataset = Dataset(Path(folder))
+    if not len(dataset):
+        raise DataError(f"{folder} has no clips to train on: kinema data report {folder} lists the reasons")
+    return dataset
 
 
 def group_by_source(clips: Iterable[ClipRow], size: int) -> Iterator[tuple[str, list[ClipRow]]]:

@@ -3,7 +3,8 @@
 Training needs few packages: torch, numpy, einops, safetensors, Pillow and OpenCV.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ from kinema.errors import ConfigError
 from kinema.registry import lookup
 from kinema.training.loop import benchmark, train
 from kinema.training.renamed_keys import with_current_keys
-from kinema.training.task import TrainingTask, freeze
+from kinema.training.task import Recipe, TrainingTask, freeze
 from kinema.training.tasks.captioner import CaptionerRecipe, CaptionerTask
 from kinema.training.tasks.clip import CLIPRecipe, CLIPTask
 from kinema.training.tasks.decoder import DecoderRecipe, DecoderTask
-from kinema.training.tasks.dit import DiTRecipe, DiTTask
-from kinema.training.tasks.dit_on_dataset import DatasetDiTTask, dit_sizes
+from kinema.training.tasks.diffusion.recipe import DiffusionRecipe, LoRARecipe, WanRecipe
+from kinema.training.tasks.diffusion.starts import Adapter, NewModel, backbone_sizes
+from kinema.training.tasks.diffusion.task import DiffusionTask
+from kinema.training.tasks.diffusion.wan import WanStart
 from kinema.training.tasks.expander import ExpanderRecipe, ExpanderTask
-from kinema.training.tasks.lora import DatasetLoRATask, LoRARecipe, LoRATask
 from kinema.training.tasks.oracle import OracleRecipe, OracleTask
 from kinema.training.tasks.vae import VAERecipe, VAETask
-from kinema.training.tasks.wan import WanRecipe, WanTask
+
+log = logging.getLogger(__name__)
 
 __all__ = ["TRAINING_TASKS", "benchmark", "load_task", "plan_lines", "train"]
 
@@ -30,9 +33,9 @@ TRAINING_TASKS: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     "vae": (VAERecipe, VAETask),
     "decoder": (DecoderRecipe, DecoderTask),
     "clip": (CLIPRecipe, CLIPTask),
-    "dit": (DiTRecipe, lambda recipe: DatasetDiTTask(recipe) if recipe.dataset else DiTTask(recipe)),
-    "lora": (LoRARecipe, lambda recipe: DatasetLoRATask(recipe) if recipe.dataset else LoRATask(recipe)),
-    "wan": (WanRecipe, WanTask),
+    "dit": (DiffusionRecipe, lambda recipe: DiffusionTask(recipe, NewModel)),
+    "lora": (LoRARecipe, lambda recipe: DiffusionTask(recipe, Adapter)),
+    "wan": (WanRecipe, lambda recipe: DiffusionTask(recipe, WanStart)),
     "oracle": (OracleRecipe, OracleTask),
     "captioner": (CaptionerRecipe, CaptionerTask),
     "expander": (ExpanderRecipe, ExpanderTask),
@@ -48,8 +51,8 @@ def load_task(
     `assignments` are settings such as "optimizer.lr=3e-4" that replace the recipe's; `steps` replaces
     run.steps. Raises `ConfigError` for an invalid recipe, and `UnknownName` for a task that does not exist.
     """
-    tables = with_current_keys(read_toml(recipe))
-    tables = merge(tables, with_current_keys(override({}, assignments)))
+    given = with_current_keys(override({}, assignments))
+    tables = merge(with_current_keys(read_toml(recipe)), given)
     if steps is not None:
         tables = override(tables, [f"run.steps={steps}"])
 
@@ -59,11 +62,14 @@ def load_task(
     recipe_type, make_task = lookup(TRAINING_TASKS, name, kind="training task")
 
     if init_from is not None and name == "dit" and tables.get("dataset"):
-        tables = merge(tables, {"model": dit_sizes(init_from)})  # a fine-tuned model keeps its sizes
+        if "model" in given:
+            raise ConfigError("a fine-tuned model keeps its sizes: leave out model or --init-from")
+        tables["model"] = backbone_sizes(init_from)
     try:
-        config = from_dict(recipe_type, tables)
+        config: Recipe = from_dict(recipe_type, tables)
     except ConfigError as error:
         raise ConfigError(f"{recipe}: {error}") from None
+    _check_used(config, tables, given)
 
     task: TrainingTask = make_task(config)
     if init_from is not None:
@@ -71,6 +77,26 @@ def load_task(
     if config.frozen is not None:
         freeze(task.model, config.frozen)
     return task
+
+
+def _check_used(config: Recipe, tables: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Log the settings of a recipe that its run does not read. Raises `ConfigError` for one that was set for
+    this run.
+    """
+    unread: dict[str, list[str]] = {}
+    for name, run in config.unused_settings().items():
+        if _holds(given, name):
+            raise ConfigError(f"{name} does not apply to {run}: leave it out")
+        if _holds(tables, name):
+            unread.setdefault(run, []).append(name)
+    for run, names in unread.items():
+        log.info("not read by %s: %s", run, ", ".join(names))
+
+
+def _holds(tables: Mapping[str, Any], name: str) -> bool:
+    """Whether tables have the dotted key `name`."""
+    first, _, rest = name.partition(".")
+    return first in tables and (not rest or _holds(tables[first], rest))
 
 
 def _load_weights(task: TrainingTask, folder: Path, recipe: Path) -> None:

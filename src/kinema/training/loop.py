@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kinema.config import to_dict
+from kinema.config import from_dict, to_dict
 from kinema.data.seeds import Batch, batches, torch_rng
 from kinema.device import autocast, describe_device, peak_memory_bytes, pick_device, synchronize
-from kinema.errors import KinemaError, OutputError, TrainingError
+from kinema.errors import ConfigError, KinemaError, OutputError, TrainingError
 from kinema.training import checkpoint
 from kinema.training.ema import EMA
 from kinema.training.optimizer import build_optimizers
@@ -60,7 +60,7 @@ def train(task: TrainingTask, out: Path) -> bool:
     optimizers = build_optimizers(model, optimizer_config)
     ema = EMA(model, run.ema_decay)
     recipe = to_dict(task.recipe)
-    done = _resume(out, recipe, model, ema, optimizers)
+    done = _resume(out, task, recipe, model, ema, optimizers)
 
     params = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     consecutive = 0
@@ -108,6 +108,7 @@ def train(task: TrainingTask, out: Path) -> bool:
 
 def _resume(
     out: Path,
+    task: TrainingTask,
     recipe: dict[str, Any],
     model: nn.Module,
     ema: EMA,
@@ -120,7 +121,7 @@ def _resume(
 
     state = checkpoint.read_state(found)
     assert state is not None, "latest() returns whole checkpoints only"
-    _check_same_recipe(found, with_current_keys(state["recipe"]), recipe)
+    _check_same_recipe(found, _completed(found, state["recipe"], type(task.recipe)), recipe)
     checkpoint.load(found, model, ema.model, list(optimizers))
     log.info("continuing at step %d of %d", state["step"], recipe["run"]["steps"])
     return _Counters(state["step"], state["bad_steps"], state["seconds"])
@@ -239,6 +240,20 @@ CHANGEABLE_SETTINGS = (
     "run.device",
 )
 """Settings that may differ when a run is continued: they do not change the result of a step."""
+
+
+def _completed(path: Path, recipe: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """The recipe of a checkpoint with the settings that its version did not have, at their defaults.
+
+    Raises `TrainingError` for a recipe that this version does not read.
+    """
+    try:
+        return to_dict(from_dict(kind, with_current_keys(recipe)))
+    except ConfigError as error:
+        raise TrainingError(
+            f"{path} was trained by another version of Kinema, whose recipe is not read here ({error}): use "
+            "another --out, or --init-from to start from its weights"
+        ) from error
 
 
 def _check_same_recipe(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> None:

@@ -111,9 +111,11 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.op
     taken = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
 
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
-    ]
+    optimizers: list[torch.optim.Optimizer] = []
+    if rest:  # an adapter has matrices only
+        optimizers.append(
+            torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+        )
     if matrices:
         optimizers.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
     for optimizer in optimizers:

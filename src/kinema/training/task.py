@@ -60,6 +60,10 @@ class Recipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     frozen: tuple[str, ...] | None = None
 
+    def unused_settings(self) -> dict[str, str]:
+        """Dotted names of the settings that this run does not read, each with the kind of run."""
+        return {}
+
 
 class BenchmarkBatch(NamedTuple):
     """Random data for one kind of step. `num_tokens` counts tokens or latent positions."""

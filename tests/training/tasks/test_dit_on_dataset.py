@@ -2,21 +2,30 @@
 run goes on.
 """
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tests.data.curation.films import film, shot
 
+from kinema.checkpoints.components import load_vae, save_component
 from kinema.checkpoints.folders import save_model
 from kinema.checkpoints.manifest import load_manifest
 from kinema.cli.main import main
 from kinema.config import from_dict, override
 from kinema.data.curation.build import build
 from kinema.data.curation.recipe import DataRecipe
-from kinema.errors import DataError
+from kinema.data.dataset import ClipRow, Dataset, parquet, to_table
+from kinema.device import CPU
+from kinema.errors import ConfigError, DataError, KinemaError
 from kinema.models.conditioning import TextStates
 from kinema.models.dit import DiT, DiTConfig, apply_to_grid, apply_to_grids
+from kinema.models.pixels import from_uint8
+from kinema.models.vae import VAE, VAEConfig
+from kinema.models.vae_conditioning import encode_conditioning
 from kinema.training import load_task, train
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "dit_tiny.toml"
@@ -38,8 +47,7 @@ def dataset(tmp_path_factory, model_folder) -> Path:
     """Clips of three sizes and two lengths, and a picture's worth of one frame, of the tiny VAE brought to
     std one.
     """
-    from kinema.checkpoints.components import load_clip, load_dit, load_vae
-    from kinema.models.vae import VAE, VAEConfig
+    from kinema.checkpoints.components import load_clip, load_dit
 
     folder = tmp_path_factory.mktemp("dataset")
     vae = load_vae(model_folder)
@@ -142,9 +150,63 @@ def test_a_stopped_run_goes_on_bit_for_bit(dataset, tmp_path):
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
-def test_a_data_set_of_another_vae_is_refused(dataset, model_folder):
-    with pytest.raises(DataError, match="build the data set again"):
-        part_of(dataset, f"vae={model_folder}")
+def test_a_data_set_of_another_vae_is_encoded_again_from_its_pixels(dataset, tmp_path):
+    made = load_vae(dataset.parent / "model")
+    other = VAE(replace(made.config, latents_mean=(0.0,) * 6))
+    other.load_state_dict(made.state_dict())
+    save_component(tmp_path / "vae", other)
+    task = part_of(dataset, f"vae={tmp_path / 'vae'}")
+    task.prepare(tmp_path / "run", CPU)
+    data = Dataset(dataset)
+    video = from_uint8([data.pixels(task.source.packing.batch(0)[0]).numpy()])
+    expected = encode_conditioning(other, video, starts_canvas=True)[0]
+    latents = task.batch(0)["groups"][0].latents[0]
+    torch.testing.assert_close(latents, expected[:, -latents.shape[1] :], atol=4e-3, rtol=2e-3)
+    assert len(list((tmp_path / "cache").glob("latents-*/*.safetensors"))) == 1
+
+
+def test_a_data_set_of_another_vae_without_pixels_is_refused(dataset, model_folder, tmp_path):
+    shutil.copytree(dataset, tmp_path / "data")
+    card = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(card | {"pixels": {}}))
+    with pytest.raises(DataError, match=r"holds no pixels.*build the data set again"):
+        part_of(dataset, f"vae={model_folder}", f"dataset={tmp_path / 'data'}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("periods=[{until=1.0, batch=2, latent_frames=1}]", "periods does not apply to a run on a data set"),
+        ("data.num_clips=4", "data does not apply to a run on a data set"),
+        ("backbone=unet", "unknown backbone 'unet'"),
+        ("model.depth=4", "unknown key in .model. 'depth'"),
+    ],
+)
+def test_a_setting_that_does_not_apply_is_refused(dataset, setting, message):
+    with pytest.raises(KinemaError, match=message):
+        part_of(dataset, setting)
+
+
+def test_a_data_set_without_clips_or_captions_is_refused(dataset, tmp_path):
+    for name, column, value, message in (
+        ("empty", "verdict", "dropped", "has no clips to train on"),
+        ("silent", "captions", "{}", "has a caption, and a text-to-video model needs some"),
+    ):
+        shutil.copytree(dataset, tmp_path / name)
+        table = next((tmp_path / name).glob("clips-*.parquet"))
+        rows = [row | {column: value} for row in parquet().read_table(table).to_pylist()]
+        parquet().write_table(to_table([ClipRow(**row) for row in rows], ClipRow), table)
+        with pytest.raises(DataError, match=message):
+            part_of(dataset, f"dataset={tmp_path / name}")
+
+
+def test_a_text_encoder_of_another_width_than_the_weights_is_refused(dataset, model_folder):
+    with pytest.raises(ConfigError, match="takes text states of width"):
+        load_task(
+            RECIPE.with_name("dit_finetune_tiny.toml"),
+            assignments=[f"dataset={dataset}", f"vae={dataset.parent / 'model'}", "max_unknown=1"],
+            init_from=model_folder,
+        )
 
 
 def test_the_command_takes_a_data_set_and_says_what_is_wrong_with_it(dataset, tmp_path, capsys):

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from kinema.checkpoints.adapters import LoRAFile, LoRALinear
 from kinema.checkpoints.components import load_dit
 from kinema.checkpoints.manifest import load_card
 from kinema.checkpoints.shipped import shipped_model
+from kinema.errors import ConfigError
 from kinema.generation.loading import load
 from kinema.models.dit import DiT
 from kinema.training import load_task, train
@@ -42,3 +44,18 @@ def test_an_adapter_is_trained_written_and_applied(tmp_path):
         if not torch.equal(tensor, base.state_dict()[name])
     ]
     assert len(changed) == 10 * base.config.num_layers
+
+
+def test_muon_trains_the_matrices_of_an_adapter(tmp_path):
+    settings = [*QUICK, "periods=[{until=1.0, batch=2, latent_frames=1}]", "optimizer.name=muon"]
+    task = load_task(RECIPE, assignments=settings)
+    assert train(task, tmp_path / "run")
+    assert any(module.up.abs().max() > 0 for module in task.model.modules() if isinstance(module, LoRALinear))
+
+
+def test_settings_that_the_base_determines_are_refused():
+    for setting in ("vae=shipped", "model.d=24", "pack.tokens=64"):
+        with pytest.raises(ConfigError, match="does not apply to a run on"):
+            load_task(RECIPE, assignments=[setting])
+    with pytest.raises(ConfigError, match="was trained with 'velocity'"):
+        load_task(RECIPE, assignments=["diffusion.prediction=noise"])

@@ -12,6 +12,7 @@ from kinema.models.clip import CLIP
 from kinema.models.vae import VAE
 from kinema.training import TRAINING_TASKS, load_task, plan_lines, train
 from kinema.training.canvas_mix import CANVAS_TASKS
+from kinema.training.tasks.diffusion.loss import draw_canvases
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 QUICK = ("run.steps=2", "run.save_every=2", "run.sample_every=2", "run.log_every=1")
@@ -111,19 +112,23 @@ def test_weights_of_a_released_model_start_a_new_run(components, tmp_path):
     assert all(torch.equal(value, released[name]) for name, value in task.model.state_dict().items())
 
 
+def canvases(task, group, seed):
+    draw, generator = task.start.draw_times, torch.Generator().manual_seed(seed)
+    return draw_canvases(group, task.recipe.mix, draw, (1, 2, 2), generator)
+
+
 @pytest.mark.parametrize("canvas_task", CANVAS_TASKS)
 def test_the_loss_ignores_what_is_known(components, tmp_path, canvas_task):
     task = dit(components, "mix.windows=0", "mix.tasks={" + f"{canvas_task}=1.0" + "}")
     task.prepare(tmp_path / "run", torch.device("cpu"))
-    generator = torch.Generator().manual_seed(0)
-    batch = task.batch(1)
-    known, clean, t, _ = task._draw_canvases(batch, generator, (1, 2, 2))
+    group = task.batch(1)["groups"][0]
+    known, clean, t, _ = canvases(task, group, 0)
     assert not known.flatten(1).all(dim=1).any(), "something is left to learn in every clip"
     assert known.flatten(1).any(dim=1).all() == (
         canvas_task not in ("text", "noise_per_frame", "some_frames")
     )
     assert ((t > 0) & (t <= 1)).all()
-    assert torch.equal(clean[~known.expand_as(clean)], batch["latents"][~known.expand_as(clean)])
+    assert torch.equal(clean[~known.expand_as(clean)], group.latents[~known.expand_as(clean)])
 
 
 def test_windows_are_the_ends_of_longer_clips_and_pose_tasks_of_their_own(components, tmp_path):
@@ -139,21 +144,18 @@ def test_windows_are_the_ends_of_longer_clips_and_pose_tasks_of_their_own(compon
     task.prepare(tmp_path / "run", torch.device("cpu"))
     kinds = set()
     for step in range(8):
-        batch = task.batch(step)
-        shown, known = (
-            batch["latents"],
-            task._draw_canvases(batch, torch.Generator().manual_seed(step), (1, 2, 2))[0],
-        )
+        group = task.batch(step)["groups"][0]
+        shown, known = group.latents, canvases(task, group, step).known
         starts = [i for i in range(2) if torch.equal(shown[0, :, :], find(task, shown[0])[:, i : i + 3])]
         kinds.add(
-            (tuple(starts), batch["first_frame"] > 0, bool(known[:, :, -1].all()), bool(known[:, :, 0].any()))
+            (tuple(starts), group.first_frame > 0, bool(known[:, :, -1].all()), bool(known[:, :, 0].any()))
         )
     assert kinds == {((0,), False, False, False), ((1,), True, True, False)}
 
 
 def find(task, latents):
     """The clip of the cache that these latents were cut out of."""
-    clips = task.cached["clips", 0].latents.float()
+    clips = task.source.cached["clips", 0].latents.float()
     return next(clip for clip in clips if any(torch.equal(clip[:, i : i + 3], latents) for i in range(2)))
 
 
@@ -188,7 +190,7 @@ def test_batches_do_not_depend_on_workers_or_order(components, tmp_path):
     backwards = {step: task.batch(step) for step in (1, 0)}
     for step in (0, 1):
         again = task.batch(step)
-        assert torch.equal(again["latents"], backwards[step]["latents"])
+        assert torch.equal(again["groups"][0].latents, backwards[step]["groups"][0].latents)
         assert again["captions"] == backwards[step]["captions"]
 
 

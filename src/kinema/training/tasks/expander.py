@@ -82,9 +82,7 @@ class ExpanderTask:
         self.recipe = recipe
         self.world = make_world(recipe.world)
         # `an` is `a` before a vowel, which is spelling: see `kinema.models.expander.join_tokens`.
-        words = tuple(
-            sorted({piece for word in self.world.words for piece in pieces(word)} - {"an"})
-        )
+        words = tuple(sorted({piece for word in self.world.words for piece in pieces(word)} - {"an"}))
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         self.model = Expander(dataclasses.replace(recipe.model, words=words))
         self.truths: list[Mapping[str, Any]] = []
