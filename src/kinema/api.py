@@ -50,7 +50,7 @@ def generate(
     request, pipeline = _start(prompt, {"model": model, **options})
     if expand:
         request = _expanded(request, expander, "text")
-    return run_with_progress(pipeline, request)
+    return _run(pipeline, request)
 
 
 def extend(
@@ -71,7 +71,7 @@ def extend(
         request = _with_clip_prompt(request, [given], at_end=direction != "backward")
 
     task = tasks.extend(request, given.video, seconds=seconds, direction=direction, fps=fps, fit=fit)
-    return run_with_progress(pipeline, *task)
+    return _run(pipeline, *task)
 
 
 def connect(
@@ -91,9 +91,7 @@ def connect(
         request = _with_clip_prompt(request, clips)
 
     before, after = (clip.video for clip in clips)
-    return run_with_progress(
-        pipeline, *tasks.connect(request, before, after, seconds=seconds, fps=fps, fit=fit)
-    )
+    return _run(pipeline, *tasks.connect(request, before, after, seconds=seconds, fps=fps, fit=fit))
 
 
 def loop(
@@ -107,7 +105,7 @@ def loop(
         request = _with_clip_prompt(request, [given])
 
     task = tasks.loop(request, None if given is None else given.video, fps=fps, fit=fit)
-    return run_with_progress(pipeline, *task)
+    return _run(pipeline, *task)
 
 
 def edit(
@@ -147,7 +145,7 @@ def edit(
         fps=fps,
         fit=fit,
     )
-    return run_with_progress(pipeline, *task)
+    return _run(pipeline, *task)
 
 
 def animate(
@@ -176,23 +174,26 @@ def animate(
         keyframes=[(at_s, read_input(picture, fps).video) for at_s, picture in keyframes],
         fit=fit,
     )
-    return run_with_progress(pipeline, *task)
+    return _run(pipeline, *task)
 
 
 def storyboard(shots: Sequence[Shot], *, fit: Fit = "crop", **options: Any) -> Result:
     """One video from timed prompts, pictures and clips."""
     request, pipeline = _start(None, options)
     task = tasks.storyboard(request, shots, fps=pipeline.manifest.fps, fit=fit)
-    return run_with_progress(pipeline, *task)
+    return _run(pipeline, *task)
 
 
-def run_with_progress(pipeline: Pipeline, request: Request, inputs: Inputs | None = None) -> Result:
+def _run(pipeline: Pipeline, request: Request, inputs: Inputs | None = None) -> Result:
     """The result of `Pipeline.run`, with a progress bar in a terminal. Words that the model reads differently
-    are logged before."""
+    are logged before, and which of too many objects the video shows, after."""
     if notice := pipeline.read_prompt(request.prompt).text if request.prompt else "":
         log.warning("%s", notice)
     with progress_bar() as on_step:
-        return pipeline.run(request, inputs=inputs, on_step=on_step)
+        result = pipeline.run(request, inputs=inputs, on_step=on_step)
+    if result.object_line:
+        log.warning("%s", result.object_line)
+    return result
 
 
 def _start(prompt: str | None, options: dict[str, Any]) -> tuple[Request, Pipeline]:

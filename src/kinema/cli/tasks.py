@@ -228,8 +228,9 @@ def _progress(arguments: argparse.Namespace, pipeline: Pipeline) -> AbstractCont
 
 def _finish(arguments: argparse.Namespace, result: Result) -> None:
     """Write the files that accompany the video, and print what was made."""
-    for warning in result.warnings:
-        print(warning)
+    for line in (*result.warnings, result.object_line):
+        if line:
+            print(line)
     if cached := result.report.get("cache"):
         print(f"{cached['computed']} estimates computed for {cached['steps']} steps")
     if quality := summary(result.report):

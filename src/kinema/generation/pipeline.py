@@ -26,7 +26,7 @@ from kinema.generation.job import SamplingState
 from kinema.generation.output.blend import compose
 from kinema.generation.output.decode import Decoder, FrameSink
 from kinema.generation.output.provenance import provenance
-from kinema.generation.output.quality import FrameMetric, QualityMonitor, similarity
+from kinema.generation.output.quality import FrameMetric, QualityMonitor, shown_object, similarity
 from kinema.generation.plan import Plan, make_plan
 from kinema.generation.request import Request
 from kinema.generation.result import Failure, OnStep, Result, Step
@@ -257,11 +257,11 @@ class Pipeline:
     def _finish(self, run: ItemRun, warnings: Sequence[str]) -> Result:
         """The result of a run that is complete."""
         plan, video, clip = run.plan, run.sink.video, self.text_encoder
-        is_clip = isinstance(clip, CLIP)
+        report, is_clip = self.read_prompt(plan.request.prompt), isinstance(clip, CLIP)
         return Result(
             video,
             plan,
-            self.read_prompt(plan.request.prompt),
+            report,
             self.manifest.name,
             self.model_hash,
             similarity(clip, video.frames, plan.request.prompt) if is_clip else None,
@@ -271,6 +271,7 @@ class Pipeline:
             run.monitor.report | ({"cache": run.cache_counts} if run.cache_counts else {}),
             run.item.path,
             run.index,
+            shown_object(clip, video.frames, [name for name, _ in report.objects]) if is_clip else None,
         )
 
     def _provenance(self, plan: Plan) -> dict[str, Any]:

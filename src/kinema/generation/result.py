@@ -62,6 +62,16 @@ class Result:
     """The file that the whole video was written to."""
     item: int = 0
     """The index of the request in its batch."""
+    shown_object: str | None = None
+    """The object of `prompt.objects` that the video is most like, by the model's own CLIP."""
+
+    @property
+    def object_line(self) -> str:
+        """One line that states which of the objects of the prompt is shown; empty if all can be."""
+        if self.shown_object is None:
+            return ""
+        names = ", ".join(name for name, _ in self.prompt.objects)
+        return f"of {names} the video is most like {self.shown_object}, by the model's CLIP"
 
     @property
     def provenance(self) -> dict[str, Any]:

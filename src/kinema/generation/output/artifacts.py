@@ -31,8 +31,8 @@ def write_artifacts(result: Result, path: Path, *, sheet: Path | None = None) ->
         write_json(report, result.report)
         files.append(report)
 
-    lines = [*result.notes, *([result.prompt.text] if result.prompt.text else []), *result.warnings]
-    if lines:
+    given = (*result.notes, result.prompt.text, result.object_line, *result.warnings)
+    if lines := [line for line in given if line]:
         notes = path.with_suffix(".notes.txt")
         with atomic_file(notes) as partial, output_errors(notes):
             partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

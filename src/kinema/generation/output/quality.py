@@ -61,6 +61,11 @@ def similarity(clip: CLIP, frames: UInt8[np.ndarray, "f h w 3"], prompt: str) ->
     return float(clip.similarity(from_uint8([frames]).to(device), [prompt]).item())
 
 
+def shown_object(clip: CLIP, frames: UInt8[np.ndarray, "f h w 3"], objects: Sequence[str]) -> str | None:
+    """The object that frames are most like by a CLIP. None without objects."""
+    return max(objects, key=lambda name: similarity(clip, frames, name), default=None)
+
+
 class QualityMonitor:
     """Measures a result while its frames stream through `over`."""
 
