@@ -4,6 +4,7 @@ import os
 
 import pytest
 from tests.serve.postgres import DEMAND, Cluster, binaries
+from tests.serve.running import Running
 
 from kinema.serve.store.database import Database, sqlite_url
 
@@ -30,3 +31,11 @@ def database(url):
     database = Database(url)
     yield database
     database.close()
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory):
+    """A server with one worker."""
+    server = Running(tmp_path_factory.mktemp("server") / "data", "--precision", "fp32", "--rate", "100000")
+    yield server
+    assert server.stop() == 0

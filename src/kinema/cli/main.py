@@ -31,6 +31,8 @@ VERBS = {
     "worlds": ("kinema.cli.worlds", "list and preview the procedural worlds"),
     "data": ("kinema.cli.data", "build and inspect data sets of real videos"),
     "models": ("kinema.cli.models", "inspect, verify and convert models"),
+    "serve": ("kinema.cli.serve", "start the server: videos API, jobs and page"),
+    "worker": ("kinema.cli.worker", "run the jobs of a server on more devices"),
     "doctor": ("kinema.cli.doctor", "check the installation"),
 }
 

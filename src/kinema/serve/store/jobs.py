@@ -104,7 +104,7 @@ class SqlStore:
             if first is None:
                 return []
             rows = [first]
-            if limit > 1 and first.batch_key:
+            if limit > 1 and first.batch_key and first.token == 0:  # one that has a state runs alone
                 rows += connection.execute(self._like(first, limit - 1)).all()
 
             values = {
@@ -176,6 +176,7 @@ class SqlStore:
                 videos.c.status == QUEUED,
                 videos.c.model == first.model,
                 videos.c.batch_key == first.batch_key,
+                videos.c.token == 0,
                 videos.c.id != first.id,
             )
             .order_by(videos.c.priority, videos.c.created, videos.c.id)

@@ -139,6 +139,25 @@ def depth(database: Database) -> dict[tuple[str, int], int]:
         return {(row.status, row.priority): row.jobs for row in rows}
 
 
+def ended_within(database: Database, seconds: float) -> list[tuple[str, int, float, int]]:
+    """For each outcome of the last `seconds`: how many jobs, their mean time, and how often a worker was
+    lost."""
+    recent = (videos.c.completed > database.now() - seconds, videos.c.started.is_not(None))
+    mean_s = func.avg(videos.c.completed - videos.c.started)
+    with database.read() as connection:
+        rows = connection.execute(
+            select(
+                videos.c.status,
+                func.count().label("jobs"),
+                mean_s.label("mean"),
+                func.sum(videos.c.attempt).label("attempts"),
+            )
+            .where(*recent, videos.c.status != DELETED)
+            .group_by(videos.c.status)
+        ).all()
+    return [(row.status, row.jobs, float(row.mean), max(0, int(row.attempts) - row.jobs)) for row in rows]
+
+
 def oldest_s(database: Database) -> float:
     """Seconds for which the oldest queued job has waited; 0 without one."""
     with database.read() as connection:
