@@ -140,7 +140,7 @@ def _latent_grid(sizes: ModelSizes, workload: Workload) -> tuple[int, int, int]:
     """Size (lf, lh, lw) of the latents. Raises `ConfigError`."""
     width, height, frames = workload.width, workload.height, workload.frames
     spatial, temporal = sizes.vae.spatial_factor, sizes.vae.temporal_factor
-    multiple = spatial * max(_backbone(sizes).patch[1:])
+    multiple = sizes.manifest.side_multiple
     if width % multiple or height % multiple:
         near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in (width, height))
         raise ConfigError(
@@ -254,7 +254,7 @@ def _first_that_fits(sizes: ModelSizes, options: Iterable[Option], memory_bytes:
 
 
 def _smaller(sizes: ModelSizes, workload: Workload, text: str) -> Iterator[Option]:
-    multiple = sizes.vae.spatial_factor * max(_backbone(sizes).patch[1:])
+    multiple = sizes.manifest.side_multiple
     for share in (Fraction(3, 4), Fraction(1, 2), Fraction(3, 8), Fraction(1, 4)):
         width, height = (
             max(multiple, int(side * share) // multiple * multiple)
