@@ -22,8 +22,8 @@ from torch import Tensor
 from kinema.checkpoints.components import with_weights
 from kinema.checkpoints.key_maps import dit_diffusers_config, dit_to_diffusers
 from kinema.device import describe_device, pick_device, synchronize
-from kinema.models.conditioning import TextStates
-from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.models.conditioning import Conditioning, TextStates
+from kinema.models.dit import DiT, DiTConfig
 
 WAN_13B = DiTConfig(d=1536, num_layers=30, num_heads=12, ffn_dim=8960, text_dim=4096, text_padding="zeros")
 TINY = DiTConfig(d=96, num_layers=2, num_heads=2, ffn_dim=192, text_dim=32, text_padding="zeros")
@@ -85,8 +85,8 @@ def main() -> None:
     x = torch.randn(1, config.in_channels, *case.grid, device=device, dtype=case.dtype)
     t = torch.tensor([0.5], device=device)
     words = torch.randn(120, config.text_dim, device=device, dtype=case.dtype)
-    text = dit.prepare_text(TextStates(words, (120,)))
-    ways: dict[str, Callable[[], Tensor]] = {"ours, eager": lambda: apply_to_grid(dit, x, t, text)}
+    text = dit.prepare(Conditioning(TextStates(words, (120,))))
+    ways: dict[str, Callable[[], Tensor]] = {"ours, eager": lambda: dit.predict(x, t, text)}
     if importlib.util.find_spec("diffusers"):
         from diffusers import WanTransformer3DModel
 

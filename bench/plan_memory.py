@@ -11,9 +11,9 @@ import sys
 import torch
 
 from kinema.device import CPU, peak_memory_bytes
-from kinema.generation.cost.counting import decode_cost, dit_peak_bytes, encode_cost
-from kinema.models.conditioning import TextStates
-from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.generation.cost.counting import decode_cost, backbone_peak_bytes, encode_cost
+from kinema.models.conditioning import Conditioning, TextStates
+from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE, VAEConfig
 
 DIT = DiTConfig(
@@ -59,12 +59,12 @@ def measure(name: str) -> None:
     # Each network runs once on a small input before the measurement, so that libraries hold their buffers.
     kind, grid, how = CASES[name]
     if isinstance(how, int):
-        planned = dit_peak_bytes(DIT, grid, batch=how)
+        planned = backbone_peak_bytes(DIT, grid, batch=how)
         dit = DiT(DIT)
-        text = dit.prepare_text(TextStates(torch.randn(8 * how, 64), (8,) * how))
-        apply_to_grid(dit, torch.randn(how, 16, 1, 4, 4), torch.rand(how), text)
+        text = dit.prepare(Conditioning(TextStates(torch.randn(8 * how, 64), (8,) * how)))
+        dit.predict(torch.randn(how, 16, 1, 4, 4), torch.rand(how), text)
         before = resident_bytes()
-        apply_to_grid(dit, torch.randn(how, 16, *grid), torch.rand(how), text)
+        dit.predict(torch.randn(how, 16, *grid), torch.rand(how), text)
     elif kind == "decode":
         planned = decode_cost(how, grid)[1]
         vae = VAE(how)

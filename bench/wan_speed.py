@@ -32,8 +32,8 @@ from torch import Tensor
 
 from kinema.checkpoints.key_maps import dit_diffusers_config, dit_to_diffusers, vae_diffusers_config
 from kinema.device import CPU, Precision, autocast, has_fast_bf16
-from kinema.models.conditioning import TextStates
-from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.models.conditioning import Conditioning, TextStates
+from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE, VAEConfig
 
 DIT = DiTConfig(d=768, num_layers=4, num_heads=6, ffn_dim=3072, text_dim=512, text_padding="zeros")
@@ -120,7 +120,7 @@ def backbone(pairs: int, forms: list[str]) -> None:
     half, compiled = copy.deepcopy(peer).bfloat16(), torch.compile(peer)
     states = torch.randn(40, 512)
     padded = torch.nn.functional.pad(states, (0, 0, 0, 472)).unsqueeze(0)
-    text = dit.prepare_text(TextStates(states, (40,)))
+    text = dit.prepare(Conditioning(TextStates(states, (40,))))
     t = torch.tensor([0.5])
     for lf, lh, lw in ((5, 16, 16), (5, 32, 32)):
         x = torch.randn(1, 16, lf, lh, lw)
@@ -128,7 +128,7 @@ def backbone(pairs: int, forms: list[str]) -> None:
 
         def ours(precision: Precision, x: Tensor = x) -> Tensor:
             with autocast(CPU, precision):
-                return apply_to_grid(dit, x, t, text)
+                return dit.predict(x, t, text)
 
         def theirs(model: torch.nn.Module, dtype: torch.dtype = torch.float32, x: Tensor = x) -> Tensor:
             return model(x.to(dtype), 1000 * t, padded.to(dtype), return_dict=False)[0]

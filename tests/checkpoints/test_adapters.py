@@ -5,8 +5,8 @@ from safetensors.torch import save_file
 from kinema.checkpoints.adapters import LoRAFile, add_lora, lora_state, merge_lora, read_lora, save_lora
 from kinema.checkpoints.key_maps import dit_keys
 from kinema.errors import ConfigError, ModelError
-from kinema.models.conditioning import TextStates
-from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.models.conditioning import Conditioning, TextStates
+from kinema.models.dit import DiT, DiTConfig
 
 TINY = DiTConfig(
     in_channels=4, out_channels=4, d=48, num_layers=2, num_heads=4, ffn_dim=80, text_dim=20, freq_dim=32
@@ -35,7 +35,7 @@ def network():
 def answer(dit):
     generator = torch.Generator().manual_seed(1)
     x, states = torch.randn(1, 4, 2, 4, 4, generator=generator), torch.randn(3, 20, generator=generator)
-    return apply_to_grid(dit, x, torch.tensor([0.4]), TextStates(states, (3,)))
+    return dit.predict(x, torch.tensor([0.4]), Conditioning(TextStates(states, (3,))))
 
 
 def pairs(rank=3):

@@ -7,8 +7,8 @@ from kinema.checkpoints.adapters import Adapter, merge_lora
 from kinema.checkpoints.components import with_weights
 from kinema.checkpoints.offload import with_streamed_blocks
 from kinema.device import CPU
-from kinema.models.conditioning import TextStates
-from kinema.models.dit import DiT, DiTConfig, apply_to_grid
+from kinema.models.conditioning import Conditioning, TextStates
+from kinema.models.dit import DiT, DiTConfig
 from kinema.nn.parameters import weight_dtypes
 
 TINY = DiTConfig(
@@ -50,7 +50,7 @@ def answer(dit):
     generator = torch.Generator().manual_seed(1)
     x, states = torch.randn(1, 4, 2, 4, 4, generator=generator), torch.randn(3, 20, generator=generator)
     with torch.inference_mode():
-        return apply_to_grid(dit, x, torch.tensor([0.4]), dit.prepare_text(TextStates(states, (3,))))
+        return dit.predict(x, torch.tensor([0.4]), dit.prepare(Conditioning(TextStates(states, (3,)))))
 
 
 def test_streamed_blocks_give_the_same_numbers_bit_for_bit(networks):

@@ -11,17 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinema.checkpoints.key_maps import dit_keys
+from kinema.checkpoints.components import format_of
 from kinema.checkpoints.offload import StreamedBlocks
 from kinema.checkpoints.tensors import MAX_LISTED, TensorFiles
 from kinema.errors import ConfigError, ModelError
-from kinema.models.dit import DiT, DiTConfig
+
+M = TypeVar("M", bound=nn.Module)
 
 PREFIXES = (
     "base_model.model.",
@@ -82,24 +84,39 @@ class Adapter:
         return (self.alpha / len(self.down)) * (self.up.float() @ self.down.float())
 
 
-def layer_names(config: DiTConfig) -> dict[str, str]:
+def linear_layers(backbone: nn.Module) -> dict[str, "nn.Linear | LoRALinear"]:
+    """The linear layers of a backbone by their names."""
+    adapted = {name for name, module in backbone.named_modules() if isinstance(module, LoRALinear)}
+    return {
+        name: module
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Linear | LoRALinear) and name.rpartition(".")[0] not in adapted
+    }
+
+
+def layer_names(backbone: nn.Module) -> dict[str, str]:
     """Our name of every linear layer of a backbone, by each name that files use for it."""
     names: dict[str, str] = {}
-    for layout in ("diffusers", "wan"):
-        for ours, theirs in dit_keys(config, layout).items():
-            if ours.endswith(".weight") and "norm" not in ours:
-                layer, other = ours.removesuffix(".weight"), theirs.removesuffix(".weight")
-                names |= {other: layer, other.replace(".", "_"): layer}
+    for layout in format_of(type(backbone)).layouts(backbone):
+        for layer in linear_layers(backbone):
+            other = _name_in(layout, layer)
+            names |= {other: layer, other.replace(".", "_"): layer}
     return names
 
 
-def read_lora(file: Path, dit: DiT) -> dict[str, Adapter]:
-    """The adapters in a file by our names of the layers of `dit`.
+def _name_in(layout: Mapping[str, str], layer: str) -> str:
+    """The name of a layer in a layout of tensors; layers that it lacks keep their name."""
+    weight = f"{layer}.weight"
+    return layout.get(weight, weight).removesuffix(".weight")
+
+
+def read_lora(file: Path, backbone: nn.Module) -> dict[str, Adapter]:
+    """The adapters in a file by our names of the layers of `backbone`.
 
     Raises `ModelError` that lists unknown layers, incomplete pairs, and shapes of another backbone.
     """
     files = TensorFiles([file])
-    names = layer_names(dit.config)
+    names, layers = layer_names(backbone), linear_layers(backbone)
     found: dict[str, dict[str, Tensor]] = {}
     strange = []
     for name in files:
@@ -111,7 +128,7 @@ def read_lora(file: Path, dit: DiT) -> dict[str, Adapter]:
             found.setdefault(layer, {})[SUFFIXES[suffix]] = files[name]
     adapters = {}
     for layer, parts in found.items():
-        weight = _linear(dit, layer).weight
+        weight = layers[layer].weight
         if "down" not in parts or "up" not in parts:
             strange.append(f"{layer} has no {'down' if 'down' not in parts else 'up'} matrix")
             continue
@@ -147,23 +164,21 @@ def _layer(name: str, names: Mapping[str, str]) -> str | None:
     return names.get(name)
 
 
-def _linear(dit: DiT, layer: str) -> nn.Linear:
-    module = dit.get_submodule(layer)
-    assert isinstance(module, nn.Linear), f"{layer} is a linear layer"
-    return module
-
-
 @torch.no_grad()
-def merge_lora(dit: DiT, adapters: Mapping[str, Adapter], scale: float = 1.0) -> None:
-    """Add adapters to the matrices of `dit`, each sum rounded once.
+def merge_lora(backbone: nn.Module, adapters: Mapping[str, Adapter], scale: float = 1.0) -> None:
+    """Add adapters to the matrices of `backbone`, each sum rounded once.
 
     `-scale` removes them again, up to rounding.
     """
+    layers = linear_layers(backbone)
+    streamed = {name: part for name, part in backbone.named_modules() if isinstance(part, StreamedBlocks)}
     for layer, adapter in adapters.items():
-        if isinstance(dit.blocks, StreamedBlocks) and layer.startswith("blocks."):
-            dit.blocks.change(f"{layer.removeprefix('blocks.')}.weight", partial(_merged, adapter, scale))
+        blocks = next((name for name in streamed if layer.startswith(f"{name}.")), None)
+        if blocks is not None:
+            tensor = f"{layer.removeprefix(f'{blocks}.')}.weight"
+            streamed[blocks].change(tensor, partial(_merged, adapter, scale))
         else:
-            weight = _linear(dit, layer).weight
+            weight = layers[layer].weight
             weight.copy_(_merged(adapter, scale, weight))
 
 
@@ -202,50 +217,49 @@ class LoRALinear(nn.Module):
         return self.base(x) + (self.scale * added).to(self.base.weight.dtype)
 
 
-def add_lora(dit: DiT, rank: int, alpha: float, targets: Sequence[str] = TARGETS) -> DiT:
-    """`dit` itself, frozen, with a trained pair at every linear layer of its blocks whose name ends with one
-    of `targets`.
+def add_lora(backbone: M, rank: int, alpha: float, targets: Sequence[str] = TARGETS) -> M:
+    """`backbone` itself, frozen, with a trained pair at every linear layer whose name ends with one of
+    `targets`. If the backbone has blocks, only their layers are adapted.
 
     Its own parameters are marked `is_released`: checkpoints leave out what is reloaded from the released
     model. Raises `ConfigError` for an invalid rank or alpha, or a target that matches no layer.
     """
     if rank < 1 or alpha <= 0:
         raise ConfigError(f"rank={rank} and alpha={alpha:g} of an adapter must be positive")
-    dit.requires_grad_(False)
-    for parameter in dit.parameters():
+    backbone.requires_grad_(False)
+    for parameter in backbone.parameters():
         parameter.is_released = True  # type: ignore[attr-defined]
-    layers = [
-        name
-        for name, module in dit.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith("blocks.")
-    ]
+
+    layers = linear_layers(backbone)
+    inside = {name: layer for name, layer in layers.items() if name.startswith("blocks.")}
+    layers = inside or layers
     if idle := [target for target in targets if not any(name.endswith(target) for name in layers)]:
-        known = sorted({name.split(".", 2)[2] for name in layers})
+        known = sorted({re.sub(r"^blocks\.\d+\.", "", name) for name in layers})
         raise ConfigError(
             f"no layer ends with {', '.join(map(repr, idle))}: the layers of a block are {', '.join(known)}"
         )
-    for name in layers:
-        if name.endswith(tuple(targets)):
-            parent, _, leaf = name.rpartition(".")
-            setattr(dit.get_submodule(parent), leaf, LoRALinear(_linear(dit, name), rank, alpha))
-    return dit
+
+    for name, layer in layers.items():
+        if name.endswith(tuple(targets)) and isinstance(layer, nn.Linear):
+            backbone.set_submodule(name, LoRALinear(layer, rank, alpha))
+    return backbone
 
 
-def lora_state(dit: DiT) -> dict[str, Tensor]:
-    """The adapters of `dit` under diffusers' names, `transformer.LAYER.lora_A.weight`.
+def lora_state(backbone: nn.Module) -> dict[str, Tensor]:
+    """The adapters of `backbone` under the names of its first layout, `transformer.LAYER.lora_A.weight`.
 
     The second matrix includes the scale, so that readers need no alpha, which diffusers would ignore.
     """
-    theirs = {ours: name for ours, name in dit_keys(dit.config, "diffusers").items()}
+    layout = format_of(type(backbone)).layouts(backbone)[0]
     state = {}
-    for name, module in dit.named_modules():
+    for name, module in linear_layers(backbone).items():
         if isinstance(module, LoRALinear):
-            layer = "transformer." + theirs[f"{name}.weight"].removesuffix(".weight")
+            layer = f"transformer.{_name_in(layout, name)}"
             state[f"{layer}.lora_A.weight"] = module.down.detach().cpu().contiguous()
             state[f"{layer}.lora_B.weight"] = (module.scale * module.up.detach()).cpu().contiguous()
     return state
 
 
-def save_lora(file: Path, dit: DiT) -> None:
-    """Write the adapters of `dit` in diffusers' naming."""
-    save_file(lora_state(dit), file, metadata={"format": "pt"})
+def save_lora(file: Path, backbone: nn.Module) -> None:
+    """Write the adapters of `backbone`; see `lora_state`."""
+    save_file(lora_state(backbone), file, metadata={"format": "pt"})

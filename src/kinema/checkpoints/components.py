@@ -4,7 +4,7 @@ Every tensor and shape is checked when a component is read. Tensors are loaded a
 they are stored.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kinema.checkpoints.key_maps import (
     dit_diffusers_config,
     dit_from_diffusers,
+    dit_keys,
     dit_to_diffusers,
     vae_config_from_diffusers,
     vae_diffusers_config,
@@ -63,6 +64,9 @@ class ComponentFormat:
     to_file: Callable[[Any, State], State] = lambda module, state: state
     """From the names and shapes of our state dict to those of the file."""
     from_file: Callable[[Any, State], State] = lambda module, state: state
+    layouts: Callable[[Any], Sequence[Mapping[str, str]]] = lambda module: ({},)
+    """From the network to the names of its tensors in published layouts, by ours. Names that are absent are
+    the same."""
 
 
 def _dit_config(dit: DiT) -> dict[str, Any]:
@@ -111,9 +115,10 @@ COMPONENTS: dict[type[nn.Module], ComponentFormat] = {
         BACKBONE_FOLDER,
         DIFFUSERS_WEIGHTS,
         config=_dit_config,
-        build=lambda values, folder: DiT(dit_config_from_diffusers(values)),
+        build=lambda values, folder: BACKBONES["dit"].network(dit_config_from_diffusers(values)),
         to_file=lambda dit, state: dit_to_diffusers(state, dit.config),
         from_file=lambda dit, state: dit_from_diffusers(state, dit.config),
+        layouts=lambda dit: (dit_keys(dit.config, "diffusers"), dit_keys(dit.config, "wan")),
     ),
     VAE: ComponentFormat(
         "vae",

@@ -16,7 +16,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ from kinema.models.dit_blocks import (
     cat_pairs,
     with_padding,
 )
-from kinema.models.patches import Patch, grid_coordinates, patchify, unpatchify
+from kinema.models.patches import grid_coordinates, patchify, unpatchify
 from kinema.nn.attention import Segments
 from kinema.nn.embeddings import sinusoid
 from kinema.nn.mlp import MLP
@@ -159,6 +159,8 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
+        self.in_channels, self.out_channels = config.in_channels, config.out_channels
+        self.text_width, self.patch = config.text_dim, config.patch
         d = config.d
         self.patch_embedding = nn.Linear(config.token_in, d)
         self.text_embedding = MLP(config.text_dim, d, d)
@@ -209,26 +211,6 @@ class DiT(nn.Module):
             nn.init.zeros_(self.condition_embedding.project.weight)
         nn.init.zeros_(self.head.projection.weight)
 
-    @property
-    def in_channels(self) -> int:
-        """Channels of the latents and of `Conditioning.channels` together."""
-        return self.config.in_channels
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the prediction."""
-        return self.config.out_channels
-
-    @property
-    def text_width(self) -> int:
-        """Width of the text states."""
-        return self.config.text_dim
-
-    @property
-    def patch(self) -> Patch:
-        """Latents along (lf, lh, lw) per token."""
-        return self.config.patch
-
     def prepare(self, conditioning: Conditioning) -> Prepared:
         """The keys and values of all blocks. Those of a clip do not depend on the other clips.
 
@@ -243,10 +225,6 @@ class DiT(nn.Module):
         )
         attended = tuple(Attended.cat(parts) for parts in zip(*(clip.attended for clip in clips)))
         return Prepared(conditioning, attended, keys_values)
-
-    def prepare_text(self, text: TextStates, images: TextStates | None = None) -> Prepared:
-        """`prepare`."""
-        return self.prepare(Conditioning(text, images))
 
     def _embed(self, conditioning: Conditioning) -> Prepared:
         """Text and images in the width of the blocks. Raises `RequestError` as `prepare` does."""
@@ -410,18 +388,3 @@ def dit_example(config: DiTConfig, num_clips: int, num_tokens: int, num_frames: 
         torch.empty(num_clips, config.vector_dim) if config.vector_dim else None,
         torch.empty(num_clips, num_frames, config.frame_vector_dim) if config.frame_vector_dim else None,
     )
-
-
-def apply_to_grid(dit: DiT, x: Tensor, t: Tensor, text: Any, first_frame: int | Sequence[int] = 0) -> Tensor:
-    """`DiT.predict`."""
-    return dit.predict(x, t, Conditioning(text) if isinstance(text, TextStates) else text, first_frame)
-
-
-def apply_to_grids(
-    dit: DiT, clips: Sequence[Tensor], t: Sequence[Tensor], text: TextStates, first_frames: Sequence[int]
-) -> list[Tensor]:
-    """`DiT.predict_packed`."""
-    return dit.predict_packed(clips, t, Conditioning(text).split(), first_frames)
-
-
-PreparedText = Prepared

@@ -21,8 +21,8 @@ from kinema.data.curation.recipe import DataRecipe
 from kinema.data.dataset import ClipRow, Dataset, parquet, to_table
 from kinema.device import CPU
 from kinema.errors import ConfigError, DataError, KinemaError
-from kinema.models.conditioning import TextStates
-from kinema.models.dit import DiT, DiTConfig, apply_to_grid, apply_to_grids
+from kinema.models.conditioning import Conditioning, TextStates
+from kinema.models.dit import DiT, DiTConfig
 from kinema.models.pixels import from_uint8
 from kinema.models.vae import VAE, VAEConfig
 from kinema.models.vae_conditioning import encode_conditioning
@@ -100,12 +100,12 @@ def test_packed_clips_have_the_gradients_of_separate_ones():
     times = [torch.rand(1, *size) for size in SIZES]
     text = TextStates(torch.randn(9, 8), (2, 3, 0, 4))
     firsts = [0, 0, 4, 0]
-    packed = apply_to_grids(dit, clips, times, text, firsts)
+    packed = dit.predict_packed(clips, times, Conditioning(text).split(), firsts)
     sum(out.square().sum() for out in packed).backward()
     together = {name: p.grad.clone() for name, p in dit.named_parameters()}
     dit.zero_grad()
     for clip, t, states, first, out in zip(clips, times, text.split(), firsts, packed):
-        alone = apply_to_grid(dit, clip[None], t[None], states, first)[0]
+        alone = dit.predict(clip[None], t[None], Conditioning(states), first)[0]
         assert torch.allclose(alone, out, atol=1e-5)
         alone.square().sum().backward()
     for name, p in dit.named_parameters():

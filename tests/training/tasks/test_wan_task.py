@@ -20,8 +20,8 @@ from kinema.errors import ConfigError
 from kinema.generation.loading import load
 from kinema.generation.request import Request
 from kinema.generation.sampling.noise import START, latent_noise
-from kinema.models.conditioning import TextStates
-from kinema.models.dit import DiT, DiTConfig, apply_to_grids
+from kinema.models.conditioning import Conditioning, TextStates
+from kinema.models.dit import DiT, DiTConfig
 from kinema.training import load_task, plan_lines, train
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -253,6 +253,6 @@ def test_recomputing_gives_the_same_gradients():
     for activation_checkpointing in (False, True):
         dit.activation_checkpointing = activation_checkpointing
         dit.zero_grad()
-        apply_to_grids(dit, clips, times, text, [0])[0].square().sum().backward()
+        dit.predict_packed(clips, times, Conditioning(text).split(), [0])[0].square().sum().backward()
         gradients.append({name: parameter.grad.clone() for name, parameter in dit.named_parameters()})
     assert all(torch.equal(gradient, gradients[1][name]) for name, gradient in gradients[0].items())
