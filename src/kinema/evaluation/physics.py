@@ -274,10 +274,10 @@ def check_law(
 ) -> LawResult | None:
     """The result of the law that governs the prompt's verb.
 
-    None for a verb without a law, for several objects or a moving camera, and for a collision if the oracle
-    tracks one object.
+    None for a verb without a law, for several objects, for a camera that moves or is not named, and for a
+    collision if the oracle tracks one object.
     """
-    if truth["camera"] != "still" or truth["count"] != 1:
+    if truth.get("camera") != "still" or truth["count"] != 1:
         return None
     times = np.arange(len(frames)) / fps
     x, y, size = (values[:, 0] for values in (reading.x, reading.y, reading.size))
