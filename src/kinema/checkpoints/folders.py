@@ -75,6 +75,8 @@ def save_model(
             "transformer": ["diffusers" if backbone_class == DIFFUSERS_CLASS else "kinema", backbone_class],
             "vae": ["diffusers", WAN_VAE] if vae.config.subpixel is None else ["kinema", KINEMA_VAE],
         }
+        if not isinstance(text, CLIP):
+            del index["tokenizer"]
         write_json(partial / INDEX, index)
 
         hashes = {name: sha256_of(partial / name) for name in files_below(partial)}

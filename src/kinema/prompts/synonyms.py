@@ -44,6 +44,7 @@ def substitute(
     return None
 
 
+@functools.lru_cache(maxsize=2**14)
 def correct_spelling(word: str, known: tuple[str, ...]) -> str | None:
     """The known word that `word` probably misspells, or None.
 

@@ -13,7 +13,7 @@ from kinema.models.conditioning import TextEncoder
 
 log = logging.getLogger(__name__)
 
-CHECKED_CAPTIONS = 5000
+CHECKED_CAPTIONS = 2000
 SHOWN_WORDS = 12
 """Unknown words in a message, the most frequent ones."""
 
