@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
+
+from torch import nn
 
 from kinema.checkpoints.adapters import LoRAFile, merge_lora, read_lora
 from kinema.checkpoints.families import find_family
@@ -62,7 +65,7 @@ def merge(lora: LoRAFile, model: LoadedModel) -> int:
     if lora.expert is not None and len(backbones) == 1:
         raise ModelError(f"{model.manifest.name} has one backbone: leave :{lora.expert} out")
 
-    chosen = [backbone for name, backbone in backbones.items() if lora.expert in (None, name)]
+    chosen = [cast(nn.Module, one) for name, one in backbones.items() if lora.expert in (None, name)]
     read = [read_lora(lora.path, backbone) for backbone in chosen]
     for backbone, adapters in zip(chosen, read):
         merge_lora(backbone, adapters, lora.scale)

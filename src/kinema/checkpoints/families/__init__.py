@@ -5,10 +5,10 @@ from pathlib import Path
 from kinema.checkpoints.families.base import Family
 from kinema.checkpoints.families.kinema import KINEMA
 from kinema.checkpoints.families.wan.family import WAN
+from kinema.checkpoints.folders import resolve_model
 from kinema.checkpoints.manifest import REQUIRED_FILES
-from kinema.checkpoints.shipped import SHIPPED, shipped_model
+from kinema.checkpoints.shipped import SHIPPED
 from kinema.errors import ModelError
-from kinema.registry import unknown
 
 FAMILIES: dict[str, Family] = {"kinema": KINEMA, "wan": WAN}
 """A new family of models is an entry here."""
@@ -19,15 +19,12 @@ def find_family(model: str | Path) -> tuple[Family, Path]:
 
     Raises `ModelError` for a path that is no model of any family.
     """
-    path = shipped_model() if model == SHIPPED else Path(model)
+    is_file = model != SHIPPED and Path(model).is_file()
+    path = Path(model) if is_file else resolve_model(model)
     for family in FAMILIES.values():
-        if path.exists() and family.is_mine(path):
+        if family.is_mine(path):
             return family, path
-    if path.exists():
-        raise ModelError(
-            f"{path} is not a model folder of a known family ({', '.join(FAMILIES)}): a model of Kinema has "
-            f"{REQUIRED_FILES}"
-        )
     raise ModelError(
-        f"{unknown('model', str(model), [SHIPPED])}; or give the path of a model folder: {REQUIRED_FILES}"
+        f"{path} is not a model folder of a known family ({', '.join(FAMILIES)}): a model of Kinema has "
+        f"{REQUIRED_FILES}"
     )
