@@ -19,7 +19,7 @@ from typing import Any
 from kinema import config
 from kinema.checkpoints.shipped import SHIPPED
 from kinema.generation.conditioning import tasks
-from kinema.generation.conditioning.clips import ClipSource, InputClip, Inputs, read_input
+from kinema.generation.conditioning.clips import ClipSource, Inputs, read_input
 from kinema.generation.conditioning.prompt import with_clip_prompt, with_expanded_prompt
 from kinema.generation.conditioning.tasks import Direction, Shot
 from kinema.generation.loading import cached_pipeline
@@ -49,7 +49,7 @@ def generate(
     """
     request, pipeline = _start(prompt, {"model": model, **options})
     if expand:
-        request = _expanded(request, expander, "text")
+        request = with_expanded_prompt(request, expander, "text", log.warning)
     return _run(pipeline, request)
 
 
@@ -68,7 +68,7 @@ def extend(
     fps = pipeline.manifest.fps
     given = read_input(clip, fps)
     if prompt is None:
-        request = _with_clip_prompt(request, [given], at_end=direction != "backward")
+        request = with_clip_prompt(request, [given], log.warning, at_end=direction != "backward")
 
     task = tasks.extend(request, given.video, seconds=seconds, direction=direction, fps=fps, fit=fit)
     return _run(pipeline, *task)
@@ -88,7 +88,7 @@ def connect(
     fps = pipeline.manifest.fps
     clips = [read_input(first, fps), read_input(second, fps)]
     if prompt is None:
-        request = _with_clip_prompt(request, clips)
+        request = with_clip_prompt(request, clips, log.warning)
 
     before, after = (clip.video for clip in clips)
     return _run(pipeline, *tasks.connect(request, before, after, seconds=seconds, fps=fps, fit=fit))
@@ -102,7 +102,7 @@ def loop(
     fps = pipeline.manifest.fps
     given = None if clip is None else read_input(clip, fps)
     if prompt is None and given is not None:
-        request = _with_clip_prompt(request, [given])
+        request = with_clip_prompt(request, [given], log.warning)
 
     task = tasks.loop(request, None if given is None else given.video, fps=fps, fit=fit)
     return _run(pipeline, *task)
@@ -132,7 +132,7 @@ def edit(
     fps = pipeline.manifest.fps
     given = read_input(clip, fps)
     if expand:
-        request = _expanded(request, expander, "edit", given)
+        request = with_expanded_prompt(request, expander, "edit", log.warning, given)
 
     task = tasks.edit(
         request,
@@ -165,7 +165,8 @@ def animate(
     fps = pipeline.manifest.fps
     opening = None if first is None else read_input(first, fps)
     if expand:
-        request = _expanded(request, expander, "text" if opening is None else "image", opening)
+        kind: PromptKind = "text" if opening is None else "image"
+        request = with_expanded_prompt(request, expander, kind, log.warning, opening)
 
     task = tasks.pictures(
         request,
@@ -188,11 +189,11 @@ def _run(pipeline: Pipeline, request: Request, inputs: Inputs | None = None) -> 
     """The result of `Pipeline.run`, with a progress bar in a terminal. Words that the model reads differently
     are logged before, and which of too many objects the video shows, after."""
     if notice := pipeline.read_prompt(request.prompt).text if request.prompt else "":
-        log.warning("%s", notice)
+        log.warning(notice)
     with progress_bar() as on_step:
         result = pipeline.run(request, inputs=inputs, on_step=on_step)
     if result.object_line:
-        log.warning("%s", result.object_line)
+        log.warning(result.object_line)
     return result
 
 
@@ -202,18 +203,3 @@ def _start(prompt: str | None, options: dict[str, Any]) -> tuple[Request, Pipeli
     device = fields.pop("device", "auto")
     request = config.from_dict(Request, {**fields, "model": str(fields.get("model", SHIPPED))})
     return request, cached_pipeline(request.model, device=device)
-
-
-def _with_clip_prompt(request: Request, clips: Sequence[InputClip], *, at_end: bool = True) -> Request:
-    """The request with the prompt of its clips, which is logged as a warning, visible by default."""
-    request, line = with_clip_prompt(request, clips, at_end=at_end)
-    log.warning("%s", line)
-    return request
-
-
-def _expanded(request: Request, expander: str, kind: PromptKind, clip: InputClip | None = None) -> Request:
-    """The request with its prompt expanded. Both prompts are logged as warnings."""
-    request, lines = with_expanded_prompt(request, expander, kind, clip)
-    for line in lines:
-        log.warning("%s", line)
-    return request

@@ -3,7 +3,6 @@ imports torch."""
 
 import argparse
 import os
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from kinema.device import pick_device
 from kinema.errors import OutputError, RequestError
 from kinema.evaluation.trust import noun_metric
 from kinema.generation.conditioning import tasks
-from kinema.generation.conditioning.clips import InputClip, read_input
+from kinema.generation.conditioning.clips import read_input
 from kinema.generation.conditioning.encode import describe_inputs
 from kinema.generation.conditioning.prompt import with_clip_prompt, with_expanded_prompt
 from kinema.generation.conditioning.storyboard_file import read_storyboard
@@ -39,16 +38,18 @@ from kinema.video.video import ENDINGS
 def generate(arguments: argparse.Namespace) -> int:
     """A video of a prompt and of pictures."""
     request, fps = _start(arguments)
-    first = _read_input(arguments.image, fps) if arguments.image else None
-    request = _expand_prompt(arguments, request, "image" if first else "text", first)
+    first = read_input(arguments.image, fps, print) if arguments.image else None
+    if arguments.expand:
+        kind: PromptKind = "image" if first else "text"
+        request = with_expanded_prompt(request, arguments.expander_source, kind, print, first)
     if not (arguments.image or arguments.last_image or arguments.keyframe):
         return _run(arguments, TaskRequest(request, {}))
 
     task = tasks.pictures(
         request,
         first=first.video if first else None,
-        last=_read_input(arguments.last_image, fps).video if arguments.last_image else None,
-        keyframes=[(at_s, _read_input(file, fps).video) for at_s, file in arguments.keyframe],
+        last=read_input(arguments.last_image, fps, print).video if arguments.last_image else None,
+        keyframes=[(at_s, read_input(file, fps, print).video) for at_s, file in arguments.keyframe],
         fit=arguments.fit,
     )
     return _run(arguments, task)
@@ -57,9 +58,9 @@ def generate(arguments: argparse.Namespace) -> int:
 def extend(arguments: argparse.Namespace) -> int:
     """A clip with seconds added to it."""
     request, fps = _start(arguments)
-    clip, direction = _read_input(arguments.clip, fps), arguments.direction
+    clip, direction = read_input(arguments.clip, fps, print), arguments.direction
     if arguments.prompt is None:
-        request = _with_clip_prompt(request, [clip], at_end=direction != "backward")
+        request = with_clip_prompt(request, [clip], print, at_end=direction != "backward")
 
     task = tasks.extend(
         request, clip.video, seconds=arguments.added_s, direction=direction, fps=fps, fit=arguments.fit
@@ -70,9 +71,9 @@ def extend(arguments: argparse.Namespace) -> int:
 def connect(arguments: argparse.Namespace) -> int:
     """Two clips with a transition between them."""
     request, fps = _start(arguments)
-    clips = [_read_input(file, fps) for file in (arguments.first, arguments.second)]
+    clips = [read_input(file, fps, print) for file in (arguments.first, arguments.second)]
     if arguments.prompt is None:
-        request = _with_clip_prompt(request, clips)
+        request = with_clip_prompt(request, clips, print)
 
     first, second = (clip.video for clip in clips)
     task = tasks.connect(request, first, second, seconds=arguments.added_s, fps=fps, fit=arguments.fit)
@@ -87,9 +88,9 @@ def loop(arguments: argparse.Namespace) -> int:
         raise RequestError("a loop needs a prompt, or a clip that is given with --clip")
 
     request, fps = _start(arguments)
-    clip = None if arguments.clip is None else _read_input(arguments.clip, fps)
+    clip = None if arguments.clip is None else read_input(arguments.clip, fps, print)
     if arguments.prompt is None and clip is not None:
-        request = _with_clip_prompt(request, [clip])
+        request = with_clip_prompt(request, [clip], print)
     task = tasks.loop(request, None if clip is None else clip.video, fps=fps, fit=arguments.fit)
     return _run(arguments, task)
 
@@ -97,13 +98,16 @@ def loop(arguments: argparse.Namespace) -> int:
 def edit(arguments: argparse.Namespace) -> int:
     """An edited clip."""
     request, fps = _start(arguments)
-    clip = _read_input(arguments.clip, fps)
+    clip = read_input(arguments.clip, fps, print)
+    if arguments.expand:
+        request = with_expanded_prompt(request, arguments.expander_source, "edit", print, clip)
+
     task = tasks.edit(
-        _expand_prompt(arguments, request, "edit", clip),
+        request,
         clip.video,
         strength=arguments.strength,
         region=arguments.region,
-        mask=_read_input(arguments.mask, fps).video if arguments.mask else None,
+        mask=read_input(arguments.mask, fps, print).video if arguments.mask else None,
         start_s=arguments.start,
         end_s=arguments.end,
         fps=fps,
@@ -115,7 +119,7 @@ def edit(arguments: argparse.Namespace) -> int:
 def storyboard(arguments: argparse.Namespace) -> int:
     """The video of a storyboard file. Its settings replace the options, but for the length."""
     request, fps = _start(arguments)
-    settings, shots = read_storyboard(arguments.board, fps)
+    settings, shots = read_storyboard(arguments.board, fps, print)
     if request.seconds is not None or request.frames is not None:
         settings.pop("seconds", None)
     request = config.from_dict(Request, {"prompt": "", **given_fields(arguments), **settings})
@@ -191,33 +195,6 @@ def _load_pipeline(arguments: argparse.Namespace, model: str, request: Request) 
         on_note=print,
     )
     return pipeline.with_metrics(noun_metric(pipeline.manifest, pipeline.device))
-
-
-def _expand_prompt(
-    arguments: argparse.Namespace, request: Request, kind: PromptKind, clip: InputClip | None
-) -> Request:
-    """The request with its prompt expanded if --expand is given, which prints both prompts."""
-    if not arguments.expand:
-        return request
-
-    request, lines = with_expanded_prompt(request, arguments.expander_source, kind, clip)
-    print("\n".join(lines))
-    return request
-
-
-def _with_clip_prompt(request: Request, clips: Sequence[InputClip], *, at_end: bool = True) -> Request:
-    """The request with the prompt of its clips, which is printed."""
-    request, line = with_clip_prompt(request, clips, at_end=at_end)
-    print(line)
-    return request
-
-
-def _read_input(file: Path, fps: float) -> InputClip:
-    """The clip or picture in a file at the model's rate. Prints the file's own rate if it differs."""
-    clip = read_input(file, fps)
-    if clip.note:
-        print(clip.note)
-    return clip
 
 
 def _progress(arguments: argparse.Namespace, pipeline: Pipeline) -> AbstractContextManager[OnStep]:

@@ -8,7 +8,7 @@ sentence is put in front; where the result would contradict itself, the expansio
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from kinema.endpoint import Endpoint
 from kinema.errors import RequestError
@@ -76,7 +76,7 @@ class Expansion:
         return lines
 
     @property
-    def fields(self) -> dict[str, str]:
+    def fields(self) -> dict[str, Any]:
         """The fields of a request that the expansion sets."""
         return {"prompt": self.prompt, "original_prompt": self.original, "expander": self.expander}
 

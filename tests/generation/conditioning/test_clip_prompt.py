@@ -27,43 +27,44 @@ def saved(pipeline, request, path):
 @pytest.mark.parametrize("ending", [".mp4", ".webm", ".mkv", ".gif"])
 def test_the_prompt_in_the_metadata_is_taken_with_what_it_was_expanded_from(pipeline, tmp_path, ending):
     made = Request("a red fox runs on the grass", original_prompt="a fox", expander="by hand", **SMALL)
-    clip = read_input(saved(pipeline, made, tmp_path / f"clip{ending}"), 8.0)
-    found, line = with_clip_prompt(Request("", seed=4), [clip])
+    clip = read_input(saved(pipeline, made, tmp_path / f"clip{ending}"), 8.0, print)
+    lines = []
+    found = with_clip_prompt(Request("", seed=4), [clip], lines.append)
     assert found == Request(
         made.prompt, seed=4, original_prompt="a fox", expander="by hand", prompt_source="metadata"
     )
-    assert line == f"prompt of {clip.name}: a red fox runs on the grass"
+    assert lines == [f"prompt of {clip.name}: a red fox runs on the grass"]
 
 
 def test_of_timed_prompts_the_one_at_the_extended_end_is_taken(pipeline, tmp_path):
     made = Request("a fox runs", prompts=(TimedPrompt(0.5, "a ball rolls"),), **SMALL)
-    clip = read_input(saved(pipeline, made, tmp_path / "clip.mkv"), 8.0)
-    found = [with_clip_prompt(Request(""), [clip], at_end=at_end)[0].prompt for at_end in (True, False)]
+    clip = read_input(saved(pipeline, made, tmp_path / "clip.mkv"), 8.0, print)
+    found = [with_clip_prompt(Request(""), [clip], print, at_end=at_end).prompt for at_end in (True, False)]
     assert found == ["a ball rolls", "a fox runs"]
 
 
 def test_the_second_clips_prompt_is_taken_if_the_first_has_none(pipeline, tmp_path):
-    stored = read_input(saved(pipeline, Request("a fox runs", **SMALL), tmp_path / "clip.mkv"), 8.0)
+    stored = read_input(saved(pipeline, Request("a fox runs", **SMALL), tmp_path / "clip.mkv"), 8.0, print)
     foreign = InputClip(Video(smooth(9), 8.0))
-    assert with_clip_prompt(Request(""), [foreign, stored])[0].prompt == "a fox runs"
+    assert with_clip_prompt(Request(""), [foreign, stored], print).prompt == "a fox runs"
 
 
 def test_a_clip_without_metadata_is_captioned_at_the_extended_end():
     world = kinema.Video(smooth(40), 8.0)
     clip = InputClip(world, "foreign.mp4")
-    ends = {at_end: with_clip_prompt(Request(""), [clip], at_end=at_end) for at_end in (True, False)}
     for at_end, frames in ((True, world.frames[-20:]), (False, world.frames[:20])):
-        found, line = ends[at_end]
+        lines = []
+        found = with_clip_prompt(Request(""), [clip], lines.append, at_end=at_end)
         assert found.prompt
         assert found.prompt_source == "caption"
-        assert line.startswith(f"caption of foreign.mp4, as prompt: {found.prompt} (confidence 0.")
-        alone = with_clip_prompt(Request(""), [InputClip(Video(frames, 8.0))], at_end=at_end)[0]
+        assert lines[0].startswith(f"caption of foreign.mp4, as prompt: {found.prompt} (confidence 0.")
+        alone = with_clip_prompt(Request(""), [InputClip(Video(frames, 8.0))], print, at_end=at_end)
         assert alone.prompt == found.prompt
 
 
 def test_a_clip_too_short_for_a_caption_needs_a_prompt():
     with pytest.raises(RequestError, match=r"4 frames is too short for a caption: .* or a prompt"):
-        with_clip_prompt(Request(""), [InputClip(Video(smooth(4), 8.0))])
+        with_clip_prompt(Request(""), [InputClip(Video(smooth(4), 8.0))], print)
 
 
 def test_extend_connect_and_loop_carry_the_prompt_of_the_clip_and_an_empty_one_stays_empty(

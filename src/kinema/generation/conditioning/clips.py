@@ -5,7 +5,8 @@ A condition names its clip by a hash of the content, so that a request contains 
 The clips themselves are passed beside the request, as `Inputs`.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -17,10 +18,14 @@ from kinema.video import Video
 from kinema.video.reading import read_file
 from kinema.video.resize import Fit
 
+log = logging.getLogger(__name__)
+
 Inputs = Mapping[str, Video]
 """The clips and pictures of a request by `content_hash`."""
 ClipSource = str | Path | Video
 """A clip or picture, or its file."""
+Report = Callable[[str], object]
+"""Receives lines for the user."""
 
 MAX_SECONDS = 10_000.0
 
@@ -121,35 +126,26 @@ def find_input(inputs: Inputs, media: str) -> Video:
 
 @dataclass(frozen=True, eq=False)
 class InputClip:
-    """A clip or picture of a task at the model's rate, read once."""
+    """A clip or picture of a task at the model's rate, the name of its file, and the file's metadata."""
 
     video: Video
     name: str = "the clip"
-    """The file, for messages."""
-    source_fps: float = 0.0
-    """The file's own rate."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """The file's own metadata."""
-
-    @property
-    def note(self) -> str:
-        """One line if the clip was resampled, else empty."""
-        if self.video.num_frames == 1 or self.source_fps in (0.0, self.video.fps):
-            return ""
-        return f"{self.name}: {self.source_fps:.4g} fps, resampled to {self.video.fps:g} fps"
 
 
-def read_input(source: ClipSource, fps: float) -> InputClip:
+def read_input(source: ClipSource, fps: float, report: Report = log.info) -> InputClip:
     """The clip at `fps` (frames are repeated or dropped, never blended), or the picture. A `Video` is
     left unchanged.
 
-    Raises `VideoError` for a file that is not a video or picture.
+    `report` receives a line if the rate changes. Raises `VideoError` for a file that is not a video or
+    picture.
     """
     if isinstance(source, Video):
         return InputClip(source)
 
     content = read_file(Path(source), fps=fps)
-    video = Video(content.frames, content.fps)
     if content.is_still:
-        video = Video(content.frames[:1], content.source_fps)
-    return InputClip(video, str(source), content.source_fps, content.metadata)
+        return InputClip(Video(content.frames[:1], content.source_fps), str(source), content.metadata)
+    if content.source_fps != fps:
+        report(f"{source}: {content.source_fps:.4g} fps, resampled to {fps:g} fps")
+    return InputClip(Video(content.frames, fps), str(source), content.metadata)

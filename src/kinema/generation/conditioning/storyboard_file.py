@@ -18,7 +18,7 @@ import yaml
 
 from kinema.config import from_dict
 from kinema.errors import ConfigError, RequestError
-from kinema.generation.conditioning.clips import read_input
+from kinema.generation.conditioning.clips import Report, read_input
 from kinema.generation.conditioning.tasks import Shot
 
 
@@ -51,12 +51,12 @@ class StoryboardFile:
     """Further fields of the request."""
 
 
-def read_storyboard(path: Path, fps: float) -> tuple[dict[str, Any], list[Shot]]:
+def read_storyboard(path: Path, fps: float, report: Report) -> tuple[dict[str, Any], list[Shot]]:
     """The request fields that the storyboard at `path` sets, and its shots with their pictures and clips at
     `fps`.
 
     Raises `RequestError` for a file that is not a storyboard, with the reason, and `VideoError` for a clip
-    that cannot be read.
+    that cannot be read. `report` receives a line for a clip at another rate.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -70,16 +70,16 @@ def read_storyboard(path: Path, fps: float) -> tuple[dict[str, Any], list[Shot]]
     if not storyboard.shots:
         raise RequestError(f"{path} has no shots: list at least one")
 
-    shots = [_read_shot(entry, path.parent, fps) for entry in storyboard.shots]
+    shots = [_read_shot(entry, path.parent, fps, report) for entry in storyboard.shots]
     fields = dict(storyboard.fields)
     if storyboard.seconds is not None:
         fields["seconds"] = storyboard.seconds
     return fields, shots
 
 
-def _read_shot(entry: ShotEntry, folder: Path, fps: float) -> Shot:
+def _read_shot(entry: ShotEntry, folder: Path, fps: float, report: Report) -> Shot:
     file = entry.image or entry.clip
-    clip = None if file is None else read_input(folder / file, fps).video
+    clip = None if file is None else read_input(folder / file, fps, report).video
     if entry.image is not None and clip is not None and clip.num_frames != 1:
         raise RequestError(
             f"{entry.image} is a clip of {clip.num_frames} frames, not a picture: name it under 'clip'"
