@@ -61,7 +61,7 @@ def row(store, name):
     return videos.get(store.database, f"video_{name}", None)
 
 
-def wait(condition, seconds=60):
+def wait(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -33,6 +33,9 @@ VERBS = {
     "models": ("kinema.cli.models", "inspect, verify and convert models"),
     "serve": ("kinema.cli.serve", "start the server: videos API, jobs and page"),
     "worker": ("kinema.cli.worker", "run the jobs of a server on more devices"),
+    "keys": ("kinema.cli.keys", "create, list and revoke API keys of a server"),
+    "jobs": ("kinema.cli.jobs", "list, cancel and retry jobs of a server"),
+    "webhooks": ("kinema.cli.webhooks", "add, list and test webhooks of a server"),
     "doctor": ("kinema.cli.doctor", "check the installation"),
 }
 

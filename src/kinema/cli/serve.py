@@ -1,12 +1,15 @@
 """Starts the server: the Sora videos API, its jobs and workers, and a page in the browser."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kinema.serve.settings import Storage, WorkerSettings
+    from kinema.serve.store.database import Database
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -139,6 +142,19 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep", type=float, default=7.0, metavar="DAYS", help="how long results are kept")
     parser.add_argument("--no-preview", action="store_true", help="make no previews while jobs run")
+
+
+@contextmanager
+def database_of(arguments: argparse.Namespace) -> "Iterator[Database]":
+    """The open database of a server, whether or not the server runs."""
+    from kinema.serve.store.database import Database
+
+    arguments.data.mkdir(parents=True, exist_ok=True)
+    database = Database(storage_of(arguments).store_url)
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 def storage_of(arguments: argparse.Namespace) -> "Storage":

@@ -7,6 +7,7 @@ torch.
 
 import asyncio
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,8 @@ from kinema.generation.request import Request
 from kinema.serve.models import ServedModel
 from kinema.video import Video, save_image
 from kinema.video.scanning import read_header
+
+log = logging.getLogger(__name__)
 
 CONTAINERS = {"png", "jpeg", "webp", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 """Formats that are accepted, as their readers name them."""
@@ -148,11 +151,11 @@ async def check_apart(intake: Intake, model: ServedModel, out: Path) -> Checked:
         *(sys.executable, "-m", "kinema.serve.intake"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     try:
-        answer, _ = await asyncio.wait_for(child.communicate(text.encode()), DEADLINE_S)
+        answer, told = await asyncio.wait_for(child.communicate(text.encode()), DEADLINE_S)
     except TimeoutError:
         raise RequestError(f"the files took more than {DEADLINE_S:g} s to decode: use smaller ones") from None
     finally:
@@ -160,6 +163,7 @@ async def check_apart(intake: Intake, model: ServedModel, out: Path) -> Checked:
             child.kill()
             await child.wait()
     if child.returncode or not answer:
+        log.warning("files not decoded: %s", told[-500:].decode(errors="replace").strip().splitlines()[-1:])
         raise RequestError("the files could not be decoded within the memory of a request: use smaller ones")
     values = json.loads(answer)
     if "error" in values:
