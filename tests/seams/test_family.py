@@ -3,6 +3,7 @@ loaded, adapted, and used by the command line.
 """
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tests.checkpoints.families.wan.wan_folders import peer
 from tests.seams import toy_family
 from torch import nn
 
+import kinema
 from kinema.checkpoints.adapters import LoRAFile, LoRALinear, add_lora, save_lora
 from kinema.checkpoints.families import FAMILIES, find_family
 from kinema.cli.main import main
@@ -19,6 +21,7 @@ from kinema.generation.loading import load, manifest_of
 from kinema.generation.request import Request
 from kinema.video import Video
 
+SRC = Path(kinema.__file__).parent
 SIZES = {"kinema": "48x32", "wan": "48x32", "toy": "64x64"}
 
 
@@ -135,3 +138,11 @@ def test_a_folder_of_no_family_is_refused(tmp_path):
         load(tmp_path)
     with pytest.raises(ModelError, match="unknown model"):
         load(tmp_path / "none")
+
+
+def test_what_generates_names_no_family():
+    families = SRC / "checkpoints" / "families"
+    others = [file for file in SRC.rglob("*.py") if families not in file.parents]
+    assert [file for file in others if "is_wan" in file.read_text(encoding="utf-8")] == []
+    named = [file for file in others if "families.wan" in file.read_text(encoding="utf-8")]
+    assert named == [SRC / "training" / "tasks" / "diffusion" / "wan.py"]

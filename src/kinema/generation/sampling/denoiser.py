@@ -117,8 +117,8 @@ class Denoiser:
         with self.computing():
             pairs = zip(pictures, plans, strict=True)
             channels = [self.pictures.channels(own, plan, self.device) for own, plan in pairs]
-            states = [self.pictures.states(own) for own in pictures]
-        images = TextStates.cat([one for one in states if one is not None]) if any(states) else None
+            states = [given for own in pictures if (given := self.pictures.states(own)) is not None]
+        images = TextStates.cat(states) if states else None
         return GuidedRun(self, tuple(plans), torch.cat(channels), images)
 
     @contextmanager
@@ -238,6 +238,8 @@ def check_components(denoiser: Denoiser, vae: VAE) -> None:
                 f"the backbone's patches are {backbone.patch[0]} latent frames long, but a canvas may have "
                 "any number of them"
             )
+        if manifest.time_per_token and not backbone.time_per_token:
+            wrong.append("the manifest has one time per token, and the backbone one per clip")
     if manifest.side_multiple % vae.config.spatial_factor:
         wrong.append(
             f"sides are multiples of {manifest.side_multiple} pixels, but a latent of the VAE has "
