@@ -172,10 +172,18 @@ def toy(**settings) -> WorldConfig:
     return WorldConfig.from_table({"name": "toy", **settings})
 
 
-def test_a_world_without_slots_is_refused_where_they_are_read(tmp_path):
-    recipe = tmp_path / "oracle.toml"
-    recipe.write_text('task = "oracle"\n[world]\nname = "toy"\nhas_slots = false')
-    with pytest.raises(ConfigError, match="the world 'toy' has no slots, and an oracle reads them"):
+@pytest.mark.parametrize("network", ["oracle", "clip", "expander"])
+def test_a_world_without_slots_is_refused_where_they_are_read(network, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'task = "{network}"\n[world]\nname = "toy"\nhas_slots = false')
+    with pytest.raises(ConfigError, match=r"the world 'toy' has no slots, and an? \w+.* reads them"):
+        load_task(recipe)
+
+
+def test_a_slot_that_a_task_needs_is_named(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('task = "expander"\n[world]\nname = "toy"')
+    with pytest.raises(ConfigError, match="no slot ground and no slot sky"):
         load_task(recipe)
 
 

@@ -63,6 +63,14 @@ diffusion = { time_law = "uniform", time_shift = 2.0 }
     assert recipes[0] == recipes[1]
 
 
+def test_the_world_of_an_old_recipe_is_one_table():
+    old = {"world": "stage", "stage": {"nouns": 8}, "wide": {"max_objects": 3}}
+    stage = {"name": "stage"}
+    assert with_current_keys(old) == {"world": {**stage, "nouns": 8}, "wide": {**stage, "max_objects": 3}}
+    assert with_current_keys({"stage": {"nouns": 8}, "world": {"name": "toy"}})["world"]["name"] == "stage"
+    assert with_current_keys({"world": "stage"}) == {"world": stage}
+
+
 def test_an_old_recipe_wins_over_the_current_one_that_it_starts_from():
     mixed = {"periods": [1], "stages": [2], "diffusion": {"timestep_shift": 1.0, "time_shift": 3.0}}
     assert with_current_keys(mixed) == {"periods": [2], "diffusion": {"timestep_shift": 3.0}}

@@ -26,7 +26,7 @@ from kinema.errors import ConfigError
 from kinema.models.expander import PROMPT_KINDS, SPECIAL, UNKNOWN, Expander, ExpanderConfig
 from kinema.prompts.segment import pieces
 from kinema.training.task import BenchmarkBatch, Recipe
-from kinema.worlds import WorldConfig, make_world
+from kinema.worlds import WorldConfig, check_slots, make_world
 from kinema.worlds.stage import grammar
 
 IN_PICTURE = ("ground", "sky", "size")
@@ -81,6 +81,7 @@ class ExpanderTask:
     def __init__(self, recipe: ExpanderRecipe):
         self.recipe = recipe
         self.world = make_world(recipe.world)
+        check_slots(self.world, "an expander", IN_PICTURE)
         # `an` is `a` before a vowel, which is spelling: see `kinema.models.expander.join_tokens`.
         words = tuple(sorted({piece for word in self.world.words for piece in pieces(word)} - {"an"}))
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
