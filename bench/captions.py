@@ -19,7 +19,7 @@ from kinema.data.world_clips import draw_clips
 from kinema.evaluation.alignment import ALL_SLOTS
 from kinema.evaluation.captions import caption_accuracies
 from kinema.models.captioner import ClipFeatures, clip_features
-from kinema.worlds import WorldConfig, make_world, with_world_table
+from kinema.worlds import ReadsCaptions, WorldConfig, make_world, with_world_table
 from kinema.worlds.stage.parse import CAPTION_SLOTS, NAMED_DIRECTIONS
 
 FORMS = ("medium", "detailed", "medium_zh", "detailed_zh")
@@ -39,6 +39,7 @@ def main() -> None:
     card = load_card(shipped_captioner() if arguments.model == SHIPPED else Path(arguments.model))
     trained = WorldConfig.from_table(with_world_table(card["recipe"])["world"])
     world = make_world(trained).in_split(arguments.split)
+    assert isinstance(world, ReadsCaptions)
     clips = draw_clips(world, f"captions-{arguments.split}", range(arguments.clips), **SHOWN)
     truths = [clip.truth for clip in clips]
     most = runner.captioner.config.num_frames

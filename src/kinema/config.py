@@ -168,7 +168,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         if isinstance(value, kind):  # type: ignore[arg-type]
             return value
         if isinstance(value, Mapping):
-            read = getattr(kind, "from_table", functools.partial(from_dict, kind))
+            read = getattr(kind, "from_table", functools.partial(from_dict, kind))  # type: ignore[arg-type]
             return read(value, where)
     elif origin is tuple and isinstance(value, (list, tuple)):
         return _tuple(options, value, where)

@@ -74,7 +74,8 @@ class CausalLMExpander:
             raise ModelError(
                 f"{folder} cannot be loaded as a causal language model: {' '.join(str(error).split())[:300]}"
             ) from error
-        self.name, self.words = f"{folder.name} (transformers)", ()
+        self.name = f"{folder.name} (transformers)"
+        self.words: tuple[str, ...] = ()
 
     def propose(
         self, prompt: str, kind: PromptKind, *, picture: bytes | None, missing: Sequence[Omission], seed: int

@@ -105,7 +105,8 @@ class ChatExpander:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.name, self.words = f"{endpoint.model} (endpoint)", ()
+        self.name = f"{endpoint.model} (endpoint)"
+        self.words: tuple[str, ...] = ()
 
     def propose(
         self, prompt: str, kind: PromptKind, *, picture: bytes | None, missing: Sequence[Omission], seed: int
