@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinema.checkpoints.components import load_component, load_dit, load_vae
+from kinema.checkpoints.components import load_backbone, load_component, load_vae
 from kinema.checkpoints.manifest import load_card, load_manifest, verify_hashes
 from kinema.errors import ConfigError, KinemaError
 from kinema.models.clip import CLIP
@@ -58,7 +58,7 @@ def dit(components: Path, *settings: str):
 def test_an_exported_vae_has_latents_of_mean_zero_and_std_one(components):
     vae = load_component(components / "vae" / "export", VAE)
     task = load_task(RECIPES / "vae_tiny.toml", assignments=[*QUICK, "data.size=32", "data.stats_clips=2"])
-    latents = vae.normalise(vae.encode(task._held_out(2)).mean)
+    latents = vae.normalise(vae.encode(task.crops.measured(2)).mean)
     assert latents.mean(dim=(0, 2, 3, 4)).abs().max() < 1e-3
     assert (latents.std(dim=(0, 2, 3, 4)) - 1).abs().max() < 1e-3
     assert load_card(components / "vae" / "export")["psnr_held_out_db"] > 0
@@ -74,7 +74,7 @@ def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns(components,
     )
     train(task, tmp_path / "vae")
     before, after = load_component(begun, VAE), load_component(tmp_path / "vae" / "export", VAE)
-    video = task._held_out(1)
+    video = task.crops.measured(1)
     assert torch.equal(before.normalise(before.encode(video).mean), after.normalise(after.encode(video).mean))
     assert not torch.equal(before.decoder.conv_out.weight, after.decoder.conv_out.weight)
 
@@ -100,7 +100,7 @@ def test_an_exported_dit_is_a_whole_model(components, tmp_path):
     manifest = load_manifest(folder)
     assert manifest.fps == 8
     assert "rocket" in manifest.vocabulary["nouns"]
-    assert load_dit(folder).config.in_channels == load_vae(folder).config.z_dim
+    assert load_backbone(folder).config.in_channels == load_vae(folder).config.z_dim
     assert (tmp_path / "dit" / "samples" / "00000002.png").exists()
 
 
@@ -108,7 +108,7 @@ def test_weights_of_a_released_model_start_a_new_run(components, tmp_path):
     train(dit(components), tmp_path / "dit")
     task = dit(components)
     task.init_from(tmp_path / "dit" / "export")
-    released = load_dit(tmp_path / "dit" / "export").state_dict()
+    released = load_backbone(tmp_path / "dit" / "export").state_dict()
     assert all(torch.equal(value, released[name]) for name, value in task.model.state_dict().items())
 
 

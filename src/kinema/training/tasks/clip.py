@@ -1,11 +1,12 @@
-"""Trains CLIP on clips and captions of a world. Every clip has a foil: a caption that is wrong in one
-slot."""
+"""Trains CLIP on clips and captions of a world or of a data set. Every clip has a foil: a caption that is
+wrong in one slot, or another clip's.
+"""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +15,19 @@ from torch import Tensor, nn
 
 from kinema.checkpoints.components import load_component, save_component
 from kinema.checkpoints.folders import resolve_model
-from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
-from kinema.data.world_clips import CaptionMix, draw_clips, to_tensor
+from kinema.data.seeds import Batch, derive_seed, torch_rng
+from kinema.data.world_clips import CaptionMix
 from kinema.errors import ConfigError
-from kinema.evaluation.vae_clip_metrics import GROUP_SIZE, CaptionedClips, clip_scores
 from kinema.files import write_json
 from kinema.models.clip import CLIP, CLIPConfig, clip_loss, foil_loss
-from kinema.models.oracle import OracleConfig
 from kinema.models.pixels import to_uint8
+from kinema.prompts.bpe_tokenizer import BPETokenizer
+from kinema.prompts.reading import Tokenizer
 from kinema.prompts.word_tokenizer import WordTokenizer
 from kinema.shapes import Float
 from kinema.training.task import BenchmarkBatch, Recipe
-from kinema.training.tasks.oracle import MIN_VISIBLE_SHARE, targets
+from kinema.training.tasks.caption_pairs import CaptionPairs, DatasetPairs, WorldPairs
+from kinema.training.tasks.oracle import MIN_VISIBLE_SHARE
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import WorldConfig, make_world
 
@@ -67,9 +69,15 @@ class CLIPData:
 
 @dataclass(frozen=True)
 class CLIPRecipe(Recipe):
-    """All settings of a CLIP run."""
+    """All settings of a CLIP run. With `dataset` it trains on a data set instead of a world.
+
+    `tokenizer` "closed" has one id for each word of the captions, and "bpe" reads any text; see
+    `kinema.prompts`. None is "closed" for a world and "bpe" for a data set.
+    """
 
     task: str = "clip"
+    dataset: str | None = None
+    tokenizer: Literal["closed", "bpe"] | None = None
     world: WorldConfig = field(default_factory=WorldConfig)
     model: CLIPConfig = field(default_factory=CLIPConfig)
     data: CLIPData = field(default_factory=CLIPData)
@@ -83,6 +91,19 @@ class CLIPRecipe(Recipe):
     foil_loss: float = 0.0
     """Weight of preferring the caption to its foil, however similar they are. See
     `kinema.models.clip.foil_loss`."""
+
+    def make_tokenizer(self, texts: Sequence[str]) -> Tokenizer:
+        """The tokenizer of a CLIP that is trained on captions with the words of `texts`."""
+        kind = self.tokenizer or ("closed" if self.dataset is None else "bpe")
+        if kind == "closed":
+            return WordTokenizer(texts, max_length=self.model.max_length)
+        return BPETokenizer.train(texts, max_length=self.model.max_length)
+
+    def unused_settings(self) -> dict[str, str]:
+        """The settings that this run does not read, each with the reason."""
+        if self.dataset is None:
+            return {}
+        return dict.fromkeys(("world", "data.duration_s", "data.paired", "slot_loss"), "a run on a data set")
 
 
 class CLIPAndReader(nn.Module):
@@ -130,46 +151,20 @@ class CLIPTask:
 
     def __init__(self, recipe: CLIPRecipe):
         self.recipe = recipe
-        self.world = make_world(recipe.world)
-        tokenizer = WordTokenizer(self.world.words, max_length=recipe.model.max_length)
+        self.pairs: CaptionPairs = (
+            WorldPairs(recipe, make_world(recipe.world)) if recipe.dataset is None else DatasetPairs(recipe)
+        )
+        tokenizer = recipe.make_tokenizer(self.pairs.texts())
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
-        self.slots = dict(self.world.slots) if recipe.slot_loss else {}
         clip = CLIP(dataclasses.replace(recipe.model, vocabulary_size=len(tokenizer)), tokenizer)
-        self.model = CLIPAndReader(clip, self.slots)
+        self.model = CLIPAndReader(clip, self.pairs.slots)
 
     def prepare(self, out: Path, device: torch.device) -> None:
-        """Nothing to prepare: clips are drawn when they are needed."""
-
-    def _draw(self, split: str, indices: list[int], num_frames: int, captions: CaptionMix) -> Batch:
-        """The clips of these indices, a drawn caption and the medium caption of each, foils and truths."""
-        data, size = self.recipe.data, self.recipe.model.video_size
-        fps = (data.num_frames - 1) / data.duration_s
-        clips = draw_clips(
-            self.world, split, indices, height=size, width=size, num_frames=num_frames, fps=fps
-        )
-        rngs = [numpy_rng(split, "caption", i) for i in indices]
-        return {
-            "video": to_tensor(clips),
-            "captions": [captions.draw(clip.captions, rng) for clip, rng in zip(clips, rngs)],
-            "matched": [clip.captions["medium"] for clip in clips],
-            "foils": [
-                self.world.foil(clip, derive_seed(split, "foil", i)) for clip, i in zip(clips, indices)
-            ],
-            "truth": targets(clips, OracleConfig(self.slots)) if self.slots else {},
-        }
+        """Nothing to prepare: clips are drawn or read when they are needed."""
 
     def batch(self, step: int) -> Batch:
-        """Clips with a caption each, and a foil each with the name of its wrong slot."""
-        rng = numpy_rng(self.recipe.run.seed, "batch", step)
-        num_frames = 1 if rng.random() < self.recipe.data.image_share else self.recipe.data.num_frames
-        indices = [int(i) for i in rng.integers(2**40, size=self.recipe.data.batch)]
-        batch = self._draw("clip", indices, num_frames, self.recipe.data.captions)
-        is_paired = rng.random(len(indices)) < self.recipe.data.paired
-        batch["captions"] = [
-            matched if pair else drawn
-            for pair, matched, drawn in zip(is_paired, batch["matched"], batch["captions"])
-        ]
-        return batch
+        """Clips with captions and foils; see `CaptionPairs`."""
+        return self.pairs.batch(step)
 
     def loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator
@@ -193,44 +188,32 @@ class CLIPTask:
             foil = foil_loss(clip.video.embed(pooled), matched, foil_embeds)
             loss, metrics = loss + self.recipe.foil_loss * foil, metrics | {"foil_loss": foil.detach()}
 
-        if not self.slots or not foils:
+        if not self.pairs.slots or not foils:
             return loss, metrics
         truth = {name: value.to(video.device) for name, value in batch["truth"].items()}
         slot_loss, slot_metrics = model.read(pooled, truth)
         return loss + self.recipe.slot_loss * slot_loss, metrics | slot_metrics
 
-    def measure(self, model: CLIP) -> dict[str, float]:
-        """Retrieval and foil accuracies on held-out clips. See `vae_clip_metrics.clip_scores`."""
-        return clip_scores(model, self._held_out_groups())
-
-    def _held_out_groups(self) -> Iterator[CaptionedClips]:
-        data = self.recipe.data
-        for start in range(0, data.held_out_clips, GROUP_SIZE):
-            indices = list(range(start, start + GROUP_SIZE))
-            batch = self._draw("clip-held-out", indices, data.num_frames, CaptionMix(dropped=0.0))
-            yield CaptionedClips(batch["video"], batch["matched"], batch["foils"])
-
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """Write a contact sheet of held-out clips, each with the best matching caption of the sheet, and the
-        scores as JSON."""
+        """Write a contact sheet of clips, each with the best matching caption of the sheet, and the scores as
+        JSON."""
         assert isinstance(model, CLIPAndReader), "the CLIP task trains CLIPAndReader"
-        batch = self._draw(
-            "clip-held-out", list(range(8)), self.recipe.data.num_frames, CaptionMix(dropped=0.0)
-        )
-
+        batch = self.pairs.shown()
         best = model.clip.similarity(batch["video"].to(device), batch["matched"]).argmax(dim=1).tolist()
         titles = [
             f"{'right' if i == found else 'wrong'}: {batch['matched'][found]}" for i, found in enumerate(best)
         ]
         videos = [Video(to_uint8(clip), 8.0) for clip in batch["video"]]
         save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
-        write_json(path.with_suffix(".json"), self.measure(model.clip))
+        write_json(path.with_suffix(".json"), self.pairs.scores(model.clip))
 
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """Write the CLIP with its tokenizer, and its accuracies on held-out clips."""
+        """Write the CLIP with its tokenizer, and its accuracies."""
         assert isinstance(model, CLIPAndReader), "the CLIP task trains CLIPAndReader"
-        save_component(folder, model.clip, card={**training, "held_out": self.measure(model.clip)})
+        save_component(
+            folder, model.clip, card={**training, self.pairs.measured_on: self.pairs.scores(model.clip)}
+        )
 
     def init_from(self, folder: Path) -> None:
         """Load the weights of a released CLIP with the same vocabulary."""
@@ -241,14 +224,7 @@ class CLIPTask:
         data, model = self.recipe.data, self.recipe.model
         shape = (data.batch, 3, data.num_frames, model.video_size, model.video_size)
         video = torch.rand(shape, generator=torch_rng("plan")) * 2 - 1
-        clips = draw_clips(self.world, "plan", range(data.batch), height=16, width=16, num_frames=1)
-        batch = {
-            "video": video,
-            "captions": [clip.captions["medium"] for clip in clips],
-            "matched": [clip.captions["medium"] for clip in clips],
-            "foils": [self.world.foil(clip, i) for i, clip in enumerate(clips)],
-            "truth": targets(clips, OracleConfig(self.slots)) if self.slots else {},
-        }
+        batch = {"video": video, **self.pairs.planned()}
         tokens = data.batch * data.num_frames * (model.video_size // model.patch) ** 2
         name = f"{data.batch} clips {model.video_size}x{model.video_size}x{data.num_frames}"
         return [BenchmarkBatch(name, batch, tokens)]

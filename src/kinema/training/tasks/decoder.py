@@ -23,7 +23,7 @@ from kinema.data.latents import Shape
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import draw_clips, to_tensor
 from kinema.errors import ConfigError
-from kinema.models.pixels import psnr, to_uint8
+from kinema.models.pixels import psnr
 from kinema.models.subpixel_decoder import SubpixelConfig
 from kinema.models.vae import VAE
 from kinema.shapes import Float
@@ -35,7 +35,7 @@ from kinema.training.adversarial import (
     perceptual_gradient,
 )
 from kinema.training.task import BenchmarkBatch, Recipe
-from kinema.video import Video, contact_sheet, save_image
+from kinema.training.tasks.vae import save_reconstructions
 from kinema.worlds import HasObjectMasks, WorldConfig, make_world
 
 MASK_MARGIN = 3
@@ -276,12 +276,7 @@ class DecoderTask:
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
         """Held-out clips above what the VAE makes of them."""
         assert isinstance(model, VAEAndPairDiscriminator), "the decoder task trains VAEAndPairDiscriminator"
-        videos, titles = [], []
-        for clip in self._held_out(6):
-            back = model.vae.decode(model.vae.encode(clip[None].to(device)).mean)[0]
-            videos += [Video(to_uint8(clip), 8.0), Video(to_uint8(back), 8.0)]
-            titles += ["held-out clip", f"reconstructed, {psnr(back.cpu().clamp(-1, 1), clip).item():.1f} dB"]
-        save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
+        save_reconstructions(model.vae, self._held_out(6), "held-out clip", path, device)
 
     @torch.no_grad()
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:

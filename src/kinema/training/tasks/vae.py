@@ -1,4 +1,4 @@
-"""Trains the VAE on images and short crops of a world, with reconstruction losses and KL.
+"""Trains the VAE on images and short crops of a world or of a data set, with reconstruction losses and KL.
 
 The mean and std of the latents are measured at the end.
 """
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from kinema.checkpoints.components import load_component, save_component
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
-from kinema.data.world_clips import draw_clips, to_tensor
 from kinema.errors import ConfigError
 from kinema.models.pixels import psnr, to_uint8
 from kinema.models.vae import VAE, VAEConfig
@@ -26,17 +25,18 @@ from kinema.training.losses import (
     gradient_difference,
 )
 from kinema.training.task import BenchmarkBatch, Recipe
+from kinema.training.tasks.pixel_sources import Crops, DatasetCrops, WorldCrops
 from kinema.video import Video, contact_sheet, save_image
 from kinema.worlds import WorldConfig, make_world
 
 
 @dataclass(frozen=True)
 class VAEData:
-    """Side lengths in pixels of frames and of their crops, frames per clip (4k+1), batch sizes, and the share
-    of image steps.
+    """Side lengths in pixels of a world's frames and of the crops, frames per clip (4k+1), batch sizes, and
+    the share of image steps.
 
-    `stats_clips` held-out clips measure the latents and the PSNR. Raises `ConfigError` for values out of
-    range.
+    `stats_clips` clips measure the latents and the PSNR: held-out clips of a world, or the first clips of a
+    data set. Raises `ConfigError` for values out of range.
     """
 
     size: int = 128
@@ -51,22 +51,24 @@ class VAEData:
         for name in ("size", "crop", "num_frames", "clip_batch", "image_batch", "stats_clips"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} is out of range: use 1 or more")
-        if self.crop > self.size or not 0 <= self.image_share <= 1:
-            raise ConfigError(
-                f"crop = {self.crop} must be at most size = {self.size}, "
-                f"and image_share = {self.image_share} a share from 0 to 1"
-            )
+        if not 0 <= self.image_share <= 1:
+            raise ConfigError(f"image_share = {self.image_share} is a share: use 0 to 1")
 
 
 @dataclass(frozen=True)
 class VAERecipe(Recipe):
-    """All settings of a VAE run."""
+    """All settings of a VAE run. With `dataset` it trains on the pixels of a data set instead of a world."""
 
     task: str = "vae"
+    dataset: str | None = None
     world: WorldConfig = field(default_factory=WorldConfig)
     model: VAEConfig = field(default_factory=VAEConfig)
     data: VAEData = field(default_factory=VAEData)
     loss: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+
+    def unused_settings(self) -> dict[str, str]:
+        """The settings that this run does not read, each with the reason."""
+        return {} if self.dataset is None else dict.fromkeys(("world", "data.size"), "a run on a data set")
 
 
 class VAEAndDiscriminator(nn.Module):
@@ -86,13 +88,19 @@ class VAETask:
     def __init__(self, recipe: VAERecipe):
         self.recipe = recipe
         data, factor, stride = recipe.data, recipe.model.spatial_factor, recipe.model.temporal_factor
-        if data.size % factor or data.crop % factor or (data.num_frames - 1) % stride:
+        size = data.size if recipe.dataset is None else data.crop
+        if size % factor or data.crop % factor or (data.num_frames - 1) % stride:
             raise ConfigError(
-                f"size = {data.size}, crop = {data.crop}, num_frames = {data.num_frames} do not fit the VAE: "
+                f"size = {size}, crop = {data.crop}, num_frames = {data.num_frames} do not fit the VAE: "
                 f"use multiples of {factor} pixels and {stride}k+1 frames"
             )
 
-        self.world = make_world(recipe.world)
+        crops = {"crop": data.crop, "num_frames": data.num_frames}
+        self.crops: Crops = (
+            WorldCrops(make_world(recipe.world), size=data.size, **crops)
+            if recipe.dataset is None
+            else DatasetCrops(recipe.dataset, **crops, factors=(factor, stride))
+        )
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
         discriminator = Discriminator(recipe.loss.discriminator_dim) if recipe.loss.adversarial else None
         self.model = VAEAndDiscriminator(VAE(recipe.model), discriminator)
@@ -102,24 +110,11 @@ class VAETask:
         """Nothing to prepare: clips are drawn when they are needed."""
 
     def batch(self, step: int) -> Batch:
-        """{"video": (b, 3, f, h, w), "step"}: crops of single frames or of clips.
-
-        Many small crops show more of the world than few whole frames.
-        """
+        """{"video": (b, 3, f, h, w), "step"}: crops of single frames or of clips."""
         data, rng = self.recipe.data, numpy_rng(self.recipe.run.seed, "batch", step)
         is_image = bool(rng.random() < data.image_share)
         count = data.image_batch if is_image else data.clip_batch
-        indices = [int(i) for i in rng.integers(2**40, size=count)]
-
-        num_frames = 1 if is_image else data.num_frames
-        video = to_tensor(
-            draw_clips(self.world, "vae", indices, height=data.size, width=data.size, num_frames=num_frames)
-        )
-
-        if data.crop < data.size:
-            corners = rng.integers(data.size - data.crop + 1, size=(count, 2))
-            crops = [clip[:, :, y : y + data.crop, x : x + data.crop] for clip, (y, x) in zip(video, corners)]
-            video = torch.stack(crops)
+        video = self.crops.draw(rng, count, 1 if is_image else data.num_frames)
         return {"video": video, "step": step}
 
     def loss(
@@ -149,41 +144,23 @@ class VAETask:
             metrics |= {"generator": generator_loss.detach(), "discriminator": discriminator_loss.detach()}
         return loss, metrics
 
-    def _held_out(self, count: int) -> Float[Tensor, "b 3 f h w"]:
-        """Whole clips that training does not use."""
-        data = self.recipe.data
-        return to_tensor(
-            draw_clips(
-                self.world,
-                "vae-held-out",
-                range(count),
-                height=data.size,
-                width=data.size,
-                num_frames=data.num_frames,
-            )
-        )
-
     @torch.no_grad()
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """Write a contact sheet of held-out clips, each above its reconstruction."""
+        """Write a contact sheet of clips, each above its reconstruction."""
         assert isinstance(model, VAEAndDiscriminator), "the VAE task trains VAEAndDiscriminator"
-        videos, titles = [], []
-        for clip in self._held_out(4):
-            back = model.vae.decode(model.vae.encode(clip[None].to(device)).mean)[0]
-            videos += [Video(to_uint8(clip), 8.0), Video(to_uint8(back), 8.0)]
-            titles += ["held-out clip", f"reconstructed, {psnr(back.cpu().clamp(-1, 1), clip).item():.1f} dB"]
-        save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
+        title = f"{self.crops.measured_on.replace('_', '-')} clip"
+        save_reconstructions(model.vae, self.crops.measured(4), title, path, device)
 
     @torch.no_grad()
     def export(self, model: nn.Module, folder: Path, device: torch.device, training: dict[str, Any]) -> None:
-        """Write the VAE, with the mean and std of each latent channel and the PSNR on held-out clips.
+        """Write the VAE, with the mean and std of each latent channel and the PSNR of `Crops.measured`.
 
         A frozen encoder keeps the mean and std of the weights that the run started from, because a DiT was
         trained on its latents.
         """
         assert isinstance(model, VAEAndDiscriminator), "the VAE task trains VAEAndDiscriminator"
         latents, scores = [], []
-        for clip in self._held_out(self.recipe.data.stats_clips).split(8):
+        for clip in self.crops.measured(self.recipe.data.stats_clips).split(8):
             z = model.vae.encode(clip.to(device)).mean
             back = model.vae.decode(z).clamp(-1, 1)
             scores += [psnr(b, a).item() for a, b in zip(clip.to(device), back)]
@@ -198,7 +175,7 @@ class VAETask:
         measured = VAE(config)
         measured.load_state_dict(model.vae.state_dict())
         psnr_db = round(sum(scores) / len(scores), 2)
-        save_component(folder, measured, card={**training, "psnr_held_out_db": psnr_db})
+        save_component(folder, measured, card={**training, f"psnr_{self.crops.measured_on}_db": psnr_db})
 
     def init_from(self, folder: Path) -> None:
         """Load the VAE weights of a released folder."""
@@ -221,6 +198,19 @@ class VAETask:
             num_positions = count * latent_frames * (data.crop // self.recipe.model.spatial_factor) ** 2
             rows.append(BenchmarkBatch(name, {"video": video, "step": step}, num_positions))
         return rows
+
+
+@torch.no_grad()
+def save_reconstructions(
+    vae: VAE, clips: Float[Tensor, "b 3 f h w"], title: str, path: Path, device: torch.device
+) -> None:
+    """Write a contact sheet of clips, each above its reconstruction with the PSNR."""
+    videos, titles = [], []
+    for clip in clips:
+        back = vae.decode(vae.encode(clip[None].to(device)).mean)[0]
+        videos += [Video(to_uint8(clip), 8.0), Video(to_uint8(back), 8.0)]
+        titles += [title, f"reconstructed, {psnr(back.cpu().clamp(-1, 1), clip).item():.1f} dB"]
+    save_image(path, contact_sheet(videos, titles, columns=1, frames_per_video=5))
 
 
 def _mean_and_std(latents: Float[Tensor, "b z lf lh lw"]) -> tuple[tuple[float, ...], tuple[float, ...]]:

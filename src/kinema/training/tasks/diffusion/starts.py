@@ -21,7 +21,6 @@ from kinema.errors import ConfigError
 from kinema.files import atomic_folder, write_json
 from kinema.models.clip import CLIP
 from kinema.models.conditioning import TextEncoder
-from kinema.models.dit import DiT
 from kinema.models.vae import VAE
 from kinema.training.tasks.diffusion.recipe import DiffusionRecipe, LoRARecipe
 from kinema.training.tasks.diffusion.text import frozen_text, prepared_text
@@ -143,7 +142,7 @@ class Adapter:
         self.recipe = replace(recipe, vae=recipe.base, clip=recipe.base, model=backbone_sizes(base))
 
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
-        self.model = add_lora(cast(DiT, backbone), recipe.rank, recipe.alpha, recipe.targets)
+        self.model = add_lora(cast(nn.Module, backbone), recipe.rank, recipe.alpha, recipe.targets)
         if recipe.matrices == "bf16":
             for module in self.model.modules():
                 if isinstance(module, LoRALinear):
@@ -185,15 +184,13 @@ def backbone_sizes(folder: Path) -> dict[str, Any]:
 def write_adapter(folder: Path, model: nn.Module, recipe: LoRARecipe, training: dict[str, Any]) -> None:
     """Write the adapter of a backbone with diffusers' tensor names, and its card."""
     with atomic_folder(folder, LORA) as partial:
-        save_lora(partial / LORA, cast(DiT, model))
+        save_lora(partial / LORA, model)
         write_json(partial / CARD, {"base": recipe.base, "rank": recipe.rank, **training})
 
 
 def take_adapter(model: nn.Module, folder: Path) -> None:
     """Initialise the adapter of a backbone from an exported one of the same rank and targets."""
-    with torch.device("meta"):
-        layers = DiT(cast(DiT, model).config)
-    adapters = read_lora(folder / LORA, layers)
+    adapters = read_lora(folder / LORA, model)
     for name, module in model.named_modules():
         if isinstance(module, LoRALinear):
             module.take(adapters[name])

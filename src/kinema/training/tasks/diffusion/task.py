@@ -95,6 +95,7 @@ class DiffusionTask:
             steps=recipe.defaults.steps,
             guidance=recipe.defaults.guidance,
             shift=recipe.defaults.shift,
+            time_per_token=self.backbone.time_per_token,
             **self.source.manifest_fields(),
         )
 

@@ -35,8 +35,9 @@ from kinema.data.text_states import TextCache
 from kinema.device import CPU, pick_device, uses_bf16
 from kinema.errors import ConfigError, TrainingError
 from kinema.files import file_fingerprint, write_json
+from kinema.models.backbone import BACKBONES
 from kinema.models.conditioning import TextEncoder
-from kinema.models.dit import TIMESTEPS, DiT
+from kinema.models.dit import TIMESTEPS
 from kinema.models.vae import VAE
 from kinema.training.tasks.diffusion.recipe import WanRecipe
 from kinema.training.tasks.diffusion.starts import take_adapter, write_adapter
@@ -71,7 +72,7 @@ class WanStart:
         self.recipe = replace(recipe, vae=recipe.base, model=sizes)
 
         with torch.device("meta"):
-            vae, dit = VAE(self.files.vae.config), DiT(self.backbone.config)
+            vae, dit = VAE(self.files.vae.config), BACKBONES["dit"].network(self.backbone.config)
         self.vae = with_weights(vae, self.files.vae.state, None, torch.float32).requires_grad_(False)
         wants_bf16 = uses_bf16(pick_device(recipe.run.device), recipe.matrices)
         dtype = torch.bfloat16 if recipe.rank and wants_bf16 else torch.float32
