@@ -9,7 +9,7 @@ import torch
 from tests.checkpoints.text_encoder_folders import save_text_encoder_folder
 from tests.seams import toy_text_encoder
 
-from kinema.checkpoints.components import load_clip, load_dit, save_component
+from kinema.checkpoints.components import load_backbone, load_clip, save_component
 from kinema.checkpoints.folders import resolve_model
 from kinema.checkpoints.manifest import verify_hashes
 from kinema.checkpoints.text_encoders import load_text_encoder, text_source
@@ -106,7 +106,7 @@ def test_a_backbone_is_trained_on_it_and_the_model_finds_it(encoder, home, monke
 
     model = out / "export"
     verify_hashes(model)
-    assert load_dit(model).text_width == opened(kind, folder).text_width
+    assert load_backbone(model).text_width == opened(kind, folder).text_width
     assert type(load_text_encoder(model)) is type(opened(kind, folder))
     assert (model / "text_encoder" / "model.safetensors").exists() == (kind in ("clip", "bpe"))
     result = load(model, device="cpu").run(Request("a red fox runs", seed=1, steps=2, frames=5))

@@ -177,20 +177,20 @@ def _clip_sizes(folder: Path) -> EncoderSizes:
     return EncoderSizes(config["text_width"], config["text_layers"], config["max_length"])
 
 
-def _transformers(folder: Path) -> Any:
-    """The transformers package. Raises `ConfigError` with the install command if it is missing."""
+def transformers_module(user: str) -> Any:
+    """The transformers package. Raises `ConfigError` with the install command if it is missing; `user` is the
+    beginning of its line.
+    """
     try:
         import transformers
     except ImportError:
-        raise ConfigError(
-            f"the text encoder {folder} needs transformers: pip install 'kinema[wan]'"
-        ) from None
+        raise ConfigError(f"{user} transformers: pip install 'kinema[wan]'") from None
     return transformers
 
 
 def _sizes(folder: Path) -> EncoderSizes:
-    config = _transformers(folder).AutoConfig.from_pretrained(folder, local_files_only=True)
-    text = config.get_text_config()
+    auto = transformers_module(f"the text encoder {folder} needs").AutoConfig
+    text = auto.from_pretrained(folder, local_files_only=True).get_text_config()
     max_length = getattr(text, "max_position_embeddings", sys.maxsize)  # T5 has relative positions
     return EncoderSizes(int(text.hidden_size), int(text.num_hidden_layers), int(max_length))
 
@@ -211,9 +211,10 @@ def _load_states(
 
 def _network(class_name: str, folder: Path, device: torch.device) -> nn.Module:
     """Raises `ModelError` for a folder that cannot be loaded or lacks tensors."""
+    transformers = transformers_module(f"the text encoder {folder} needs")
     dtype = torch.bfloat16 if uses_bf16(device, "auto") else torch.float32
     try:
-        network, report = getattr(_transformers(folder), class_name).from_pretrained(
+        network, report = getattr(transformers, class_name).from_pretrained(
             folder, local_files_only=True, dtype=dtype, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -227,8 +228,9 @@ def _network(class_name: str, folder: Path, device: torch.device) -> nn.Module:
 def _tokens(folder: Path, settings: TextSettings) -> Callable[[str], tuple[list[int], int]]:
     """A function from a prompt to the tokens of its template and the number of tokens before the prompt."""
     home = folder if (folder / "tokenizer_config.json").is_file() else folder.parent / "tokenizer"
+    auto = transformers_module(f"the text encoder {folder} needs").AutoTokenizer
     try:
-        tokenizer = _transformers(folder).AutoTokenizer.from_pretrained(home, local_files_only=True)
+        tokenizer = auto.from_pretrained(home, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"{folder} has no tokenizer that can be loaded: {' '.join(str(error).split())[:300]}"

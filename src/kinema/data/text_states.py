@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
 
 from kinema.data.shard_cache import Shard, ShardCache
 from kinema.device import CPU
@@ -21,6 +20,8 @@ from kinema.prompts.reading import PromptReport, read_as_written
 log = logging.getLogger(__name__)
 
 SHARD_CAPTIONS = 256
+POOLED = ".pooled"
+"""Added to the key of a caption: the key of its pooled vector."""
 
 
 class TextCache:
@@ -46,6 +47,11 @@ class TextCache:
             states = encoder.encode_prompts(chunk).split()
             tensors = {_key(caption): each.states.bfloat16().cpu() for caption, each in zip(chunk, states)}
             name = _key("".join(sorted(tensors)))
+            tensors |= {
+                _key(caption) + POOLED: each.pooled.bfloat16().cpu()
+                for caption, each in zip(chunk, states)
+                if each.pooled is not None
+            }
             self.shards.put(name, Shard(tensors))
             self._where |= dict.fromkeys(tensors, name)
 
@@ -53,20 +59,23 @@ class TextCache:
         """The states of captions in float32. Raises `TrainingError` for one without states or with a damaged
         shard.
         """
-        return TextStates.cat([TextStates(state, (len(state),)) for state in map(self._read, prompts)])
+        return TextStates.cat([self._read(prompt) for prompt in prompts])
 
     def read_prompt(self, prompt: str) -> PromptReport:
         """Each word is read as it is: the encoders whose states are stored know texts of every kind."""
         return read_as_written(prompt)
 
-    def _read(self, caption: str) -> Tensor:
+    def _read(self, caption: str) -> TextStates:
         key = _key(caption)
         if key not in self._where:
             raise TrainingError(
                 f"the caption '{caption[:40]}' has not been encoded: start the run again, which encodes "
                 "missing captions"
             )
-        return self.shards.read(self._where[key], [key]).tensors[key].to(self.device, torch.float32)
+        keys = [name for name in (key, key + POOLED) if name in self._where]
+        tensors = self.shards.read(self._where[key], keys).tensors
+        states, *pooled = (tensors[name].to(self.device, torch.float32) for name in keys)
+        return TextStates(states, (len(states),), *pooled)
 
 
 def _key(caption: str) -> str:

@@ -9,7 +9,7 @@ section 2.2, for bytes as the alphabet.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,6 @@ class BPETokenizer:
         """At most `max_length` ids from `<bos>` to `<eos>`; only these two for an empty text."""
         ids = self.bpe.encode(text, add_special_tokens=False).ids[: self.max_length - 2]
         return [SPECIAL.index("<bos>"), *ids, SPECIAL.index("<eos>")]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The tokens of `ids` without special tokens, joined without spaces."""
-        from tokenizers.decoders import ByteLevel
-
-        return str(ByteLevel().decode([self.bpe.id_to_token(i) for i in ids if i >= len(SPECIAL)]))
 
     def explain(self, text: str) -> tuple[WordUse, ...]:
         """How every word of `text` is read, in order. Words past `max_length` are left out."""

@@ -5,7 +5,7 @@ outside it is read as the nearest known word, and `explain` reports it, instead 
 meaning to the model.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +87,6 @@ class WordTokenizer:
         """
         ids = [self._ids[word] for use in self.explain(text) if use.used for word in use.used.split()]
         return [self._ids[BOS], *ids, self._ids[EOS]]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The words of `ids` without special tokens: Chinese words joined, others separated by spaces."""
-        text = ""
-        for token in (self.tokens[i] for i in ids):
-            if token in SPECIAL:
-                continue
-            joins = not text or (is_chinese(token) and is_chinese(text[-1]))
-            text += token if joins else f" {token}"
-        return text
 
     def explain(self, text: str) -> tuple[WordUse, ...]:
         """How every word of `text` is read, in order. Words past `max_length` are left out."""

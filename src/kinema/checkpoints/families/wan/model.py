@@ -21,10 +21,12 @@ from kinema.checkpoints.families.wan.files import (
     find_wan_files,
 )
 from kinema.checkpoints.families.wan.image_encoder import ImageEncoder
-from kinema.checkpoints.families.wan.umt5 import SubwordTokenizer, transformers_module, umt5_encoder
+from kinema.checkpoints.families.wan.umt5 import SubwordTokenizer, umt5_encoder
 from kinema.checkpoints.manifest import Manifest, load_manifest
 from kinema.checkpoints.offload import with_streamed_blocks
+from kinema.checkpoints.text_encoders import transformers_module
 from kinema.errors import ModelError
+from kinema.models.backbone import BACKBONES
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE, VAEConfig
 from kinema.nn.parameters import weight_dtypes
@@ -145,7 +147,7 @@ def load_wan_model(
 
     def backbone(part: BackboneFiles) -> DiT:
         with torch.device("meta"):
-            dit = DiT(part.config)
+            dit = BACKBONES["dit"].network(part.config)
         if offload != "layers":
             return with_weights(dit, part.state, device, dtype)
         dtypes = weight_dtypes(dit, dtype)
@@ -167,7 +169,9 @@ def load_wan_model(
         max_length=dits[0].config.text_length,
         keep=offload == "none",
     )
-    images = files.images and ImageEncoder(load_encoder(files.images, "CLIPVisionModel", device, dtype))
+    images = None
+    if files.images is not None:
+        images = ImageEncoder(load_encoder(files.images, "CLIPVisionModel", device, dtype))
     return LoadedModel(
         manifest,
         dict(zip(get_args(Expert), dits)),
@@ -211,7 +215,7 @@ def load_encoder(
 
     The blocks of its list `blocks` are streamed.
     """
-    transformers = transformers_module()
+    transformers = transformers_module("models of the Wan family need, for their text encoder,")
     config = getattr(transformers, kind).config_class.from_dict(part.config)
     with torch.device("meta"):
         module: nn.Module = getattr(transformers, kind)(config)
@@ -249,7 +253,6 @@ def load_encoder(
 
 def read_tokenizer(file: Path) -> SubwordTokenizer:
     """The tokenizer of a tokenizer.json. Raises `ModelError` naming the file."""
-    transformers_module()  # tokenizers comes with it
     from tokenizers import Tokenizer
 
     if not file.is_file():

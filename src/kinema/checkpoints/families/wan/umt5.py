@@ -7,7 +7,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from kinema.errors import ConfigError
 from kinema.models.text_encoders import HiddenStates
 
 
@@ -51,14 +50,3 @@ def clean(prompt: str) -> str:
     else:
         prompt = ftfy.fix_text(prompt)
     return re.sub(r"\s+", " ", html.unescape(html.unescape(prompt))).strip()
-
-
-def transformers_module() -> Any:
-    """The transformers package. Raises `ConfigError` with the install command if it is missing."""
-    try:
-        import transformers
-    except ImportError:
-        raise ConfigError(
-            "models of the Wan family need transformers for their text encoder: pip install 'kinema[wan]'"
-        ) from None
-    return transformers
