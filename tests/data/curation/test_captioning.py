@@ -78,7 +78,7 @@ def stage_films(tmp_path) -> tuple[Path, dict]:
         film(place / f"{seed}.mkv", clip.frames, fps=clip.fps)
         truths[f"{seed}.mkv"] = clip.truth
     (place / "1.txt").write_text("my own words for it")
-    save_image(place / "picture.png", world.image(9, height=128, width=128).frames[0])
+    save_image(place / "picture.png", world.clip(9, height=128, width=128, num_frames=1).frames[0])
     return place, truths
 
 

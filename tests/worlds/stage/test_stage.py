@@ -73,8 +73,8 @@ def test_a_longer_clip_begins_with_the_shorter_one(seed):
 
 
 def test_a_picture_is_one_frame_at_some_time_of_the_motion():
-    starts = [WORLD.image(seed, height=16, width=16).truth["start_time"] for seed in range(40)]
-    assert WORLD.image(0, height=16, width=24).frames.shape == (1, 16, 24, 3)
+    starts = [WORLD.clip(seed, height=16, width=16, num_frames=1).truth["start_time"] for seed in range(40)]
+    assert WORLD.clip(0, height=16, width=24, num_frames=1).frames.shape == (1, 16, 24, 3)
     assert 0.5 < np.mean(starts) < 1.5
     assert max(starts) <= 2.0
 

@@ -1,7 +1,9 @@
 """How the actors of each verb move, and when the motion is over. In stage units and seconds."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,15 +14,13 @@ from kinema.worlds.stage.scene import Actor, Scene
 SIZE_FACTOR = {"small": 0.82, "regular": 1.0, "large": 1.2}
 PASS_TIME = 2.0
 
-
-def on_ground(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
-    """The actor on the ground."""
-    return replace(actor, vertical="ground")
+Motion = Callable[[Actor, float, random.Random], Actor]
+"""The motion of an actor apart from its path. At the height of the second argument it touches the top."""
 
 
-def roll(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
-    """The actor on the ground, turning as it goes."""
-    return replace(actor, vertical="ground", rolls=True)
+def with_fields(**fields: Any) -> Motion:
+    """The motion that these fields of the actor describe."""
+    return lambda actor, ceiling, rng: replace(actor, **fields)
 
 
 def bounce(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
@@ -36,11 +36,6 @@ def fall(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
     is_round = "round" in NOUNS[actor.noun].traits
     restitution = rng.uniform(0.4, 0.5) if is_round else rng.uniform(0.15, 0.25)
     return replace(actor, vertical="fall", height=height, restitution=restitution)
-
-
-def walk(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
-    """The actor swaying on the ground."""
-    return replace(actor, vertical="walk")
 
 
 def hop(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
@@ -64,16 +59,6 @@ def spin(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
     circle = 0.5 * float(np.hypot(width, tall))
     height = max(0.0, circle * 0.94 - tall / 2)
     return replace(actor, vertical="spin", height=height, spin=actor.sense * rng.uniform(110, 160))
-
-
-def grow(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
-    """The actor becoming bigger."""
-    return replace(actor, vertical="ground", growth=(0.5, 1.12))
-
-
-def shrink(actor: Actor, ceiling: float, rng: random.Random) -> Actor:
-    """The actor becoming smaller."""
-    return replace(actor, vertical="ground", growth=(1.12, 0.5))
 
 
 def bounce_end(actor: Actor) -> float:

@@ -15,8 +15,6 @@ PANS, ZOOMS = ("still", "pan_left", "pan_right"), ("still", "zoom_in", "zoom_out
 STILL_CAMERAS = (*PANS, *ZOOMS[1:])
 ALL_CAMERAS = (*STILL_CAMERAS, "follow")
 
-Motion = Callable[[Actor, float, random.Random], Actor]
-"""The motion of an actor apart from its path. At the height of the second argument it touches the top."""
 Pair = Callable[[Scene, float, float, float, random.Random], Scene]
 """A scene of two actors, from the direction (+1 right), the unit of size and the margin."""
 
@@ -38,7 +36,7 @@ class Verb:
     """Singular and plural; the usual words first."""
     chinese: tuple[str, ...]
     details: tuple[str, ...]
-    motion: Motion = motions.on_ground
+    motion: motions.Motion = lambda actor, ceiling, rng: actor
     pair: Pair | None = None
     partner: Callable[[Noun, Noun], bool] = lambda subject, other: False
     """Whether the second noun can be the object of a paired verb."""
@@ -67,7 +65,7 @@ VERBS: dict[str, Verb] = {
     "roll": Verb(
         "moving",
         _has("round"),
-        motion=motions.roll,
+        motion=motions.with_fields(rolls=True),
         cameras=ALL_CAMERAS,
         english=(("rolls", "roll"), ("rolls along", "roll along")),
         chinese=("{at}{to}滚动", "{at}{to}滚去"),
@@ -110,7 +108,7 @@ VERBS: dict[str, Verb] = {
     "walk": Verb(
         "moving",
         _has("legs"),
-        motion=motions.walk,
+        motion=motions.with_fields(vertical="walk"),
         cameras=ALL_CAMERAS,
         english=(("walks", "walk"), ("strolls", "stroll")),
         chinese=("{at}{to}行走", "{at}{to}走动"),
@@ -163,7 +161,7 @@ VERBS: dict[str, Verb] = {
     "grow": Verb(
         "standing",
         lambda noun: True,
-        motion=motions.grow,
+        motion=motions.with_fields(growth=(0.5, 1.12)),
         cameras=PANS,
         english=(("grows bigger", "grow bigger"), ("grows larger", "grow larger")),
         chinese=("{at}变大", "{at}长大"),
@@ -175,7 +173,7 @@ VERBS: dict[str, Verb] = {
     "shrink": Verb(
         "standing",
         lambda noun: True,
-        motion=motions.shrink,
+        motion=motions.with_fields(growth=(1.12, 0.5)),
         cameras=PANS,
         english=(("shrinks", "shrink"), ("gets smaller", "get smaller")),
         chinese=("{at}变小", "{at}缩小"),

@@ -182,10 +182,6 @@ class StageWorld:
         motions = [move(actor, scene.camera, times) for actor in scene.actors]
         return scene, motions, truth_of(scene, motions, times, seed, fps)
 
-    def image(self, seed: int, *, height: int, width: int) -> Clip:
-        """The clip of `seed` with one frame."""
-        return self.clip(seed, height=height, width=width, num_frames=1)
-
     def caption(
         self, truth: Mapping[str, Any], form: str, language: str = "en", rng: random.Random | None = None
     ) -> str:
@@ -199,10 +195,9 @@ class StageWorld:
             truth, form, language, rng or random.Random(f"{truth['seed']}|{form}|{language}")
         )
 
-    def foil(self, clip: Clip, seed: int, form: str = "medium") -> tuple[str, str]:
-        """A caption that is wrong in one slot and otherwise equal to the clip's, and the name of that slot.
+    def foil(self, clip: Clip, seed: int) -> tuple[str, str]:
+        """A medium caption that is wrong in one slot and otherwise equal to the clip's, and that slot's name.
 
-        The slot and its wrong value do not depend on `form`; a short caption may omit them.
         Raises `ConfigError` if no slot has another value on this stage.
         """
         rng = random.Random(seed)
@@ -216,7 +211,7 @@ class StageWorld:
             )
 
         slot = rng.choice(list(options))
-        return self.caption({**truth, slot: rng.choice(options[slot])}, form), slot
+        return self.caption({**truth, slot: rng.choice(options[slot])}, "medium"), slot
 
     @cached_property
     def vocabulary(self) -> dict[str, tuple[str, ...]]:
@@ -235,9 +230,7 @@ class StageWorld:
     def object_names(self) -> dict[str, tuple[str, ...]]:
         """Singular, plural and Chinese names of each noun."""
         nouns = [NOUNS[name] for name in self._nouns]
-        return {
-            noun.name: (*noun.words, *map(grammar.plural, noun.words), noun.chinese) for noun in nouns
-        }
+        return {noun.name: (*noun.words, *map(grammar.plural, noun.words), noun.chinese) for noun in nouns}
 
     @cached_property
     def slots(self) -> dict[str, tuple[str, ...]]:
