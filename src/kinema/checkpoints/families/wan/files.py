@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from kinema.checkpoints.components import dit_config_from_diffusers
@@ -38,7 +37,8 @@ from kinema.checkpoints.manifest import CONFIG, DIFFUSERS_WEIGHTS, INDEX, MANIFE
 from kinema.checkpoints.tensors import TensorFiles, component_files
 from kinema.errors import KinemaError, ModelError
 from kinema.files import read_json
-from kinema.models.dit import DiT, DiTConfig
+from kinema.models.backbone import without_weights
+from kinema.models.dit import DiTConfig
 from kinema.models.vae import VAEConfig
 
 WanLayout = Literal["kinema", "diffusers", "wan", "comfy"]
@@ -322,8 +322,8 @@ def _backbone(
     files: TensorFiles, config: DiTConfig, naming: Literal["diffusers", "wan"], what: str
 ) -> BackboneFiles:
     names = dit_keys(config, naming)
-    with torch.device("meta"):
-        shapes = {names[name]: tuple(tensor.shape) for name, tensor in DiT(config).state_dict().items()}
+    state = without_weights(config).state_dict()
+    shapes = {names[name]: tuple(tensor.shape) for name, tensor in state.items()}
     shapes[names[PATCH_WEIGHT]] = (config.d, config.in_channels, *config.patch)
     files.account(shapes, what)
     return BackboneFiles(

@@ -147,7 +147,7 @@ def load_wan_model(
 
     def backbone(part: BackboneFiles) -> DiT:
         with torch.device("meta"):
-            dit = BACKBONES["dit"].network(part.config)
+            dit = cast(DiT, BACKBONES["dit"].network(part.config))
         if offload != "layers":
             return with_weights(dit, part.state, device, dtype)
         dtypes = weight_dtypes(dit, dtype)
