@@ -1,4 +1,5 @@
 # make demo   a video from words, in demo/
+# make serve  the server, with its page, at http://127.0.0.1:8000
 # make test   style, types and tests, a few of them also for other instruction sets and one thread
 # make lint   style and types alone
 # make clean  remove what these wrote, but not the environment in .venv
@@ -12,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 NUMERIC_TESTS := tests/nn tests/models tests/generation tests/training
 
-.PHONY: help demo test lint clean
+.PHONY: help demo serve test lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +21,9 @@ help:
 
 demo: .venv/.installed
 	$(BIN)/kinema generate "a rocket rises into the night sky over a snowy plain" -o demo/rocket.mp4
+
+serve: .venv/.installed
+	$(BIN)/kinema serve
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from kinema.serve.blobs import Blobs
 from kinema.serve.settings import Storage, WorkerSettings
@@ -135,7 +136,9 @@ def test_sigterm_saves_and_gives_back_within_a_step(settings, store, start):
     stop(first)
     found = row(store, "one")
     assert (found.status, found.attempt, found.token) == ("queued", 0, 1)
-    assert state_of(settings, "one").is_file()
+    with safe_open(state_of(settings, "one"), framework="pt") as state:
+        saved = json.loads(state.metadata()["counts"])["next_step"]
+    assert saved >= found.step  # the state of the very last step
     store.cancel("video_one", "ann")
 
 
@@ -146,6 +149,7 @@ def test_a_running_job_is_cancelled_at_its_next_step(settings, store, start):
     assert store.cancel("video_one", "ann")
     found = ended(store, "one")
     assert (found.status, found.error_code) == ("failed", "cancelled")
+    wait(lambda: not list(settings.storage.work_folder.glob("video_*")))
     add(store, "two")
     assert ended(store, "two").status == "completed"
     stop(worker)

@@ -180,7 +180,12 @@ class Pipeline:
                 for index, (item, plan) in enumerate(zip(given, plans))
             ]
             with _memory_errors(plans):
-                yield from self._sample(runs)
+                try:
+                    yield from self._sample(runs)
+                except GeneratorExit:  # closed after a step, from which the jobs continue
+                    for run in runs:
+                        run.save_state()
+                    raise
                 yield from self._decode([run for run in runs if not run.is_failed])
 
     def _sample(self, runs: Sequence[ItemRun]) -> Iterator[Step | Failure]:

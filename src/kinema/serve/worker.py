@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -134,7 +135,7 @@ class JobWorker:
                 run.handle(event)
                 if run.is_over:
                     break
-        run.release()
+        run.close()
 
     def _item(self, folder: WorkFolder, pipeline: Pipeline) -> BatchItem:
         """The job as the pipeline takes it: continued from an earlier claim, or from the start."""
@@ -182,6 +183,8 @@ class _Run:
         self.worker, self.pipeline, self.beat = worker, pipeline, beat
         self.claims, self.folders = claims, folders
         self.open = {claim.id for claim in claims}
+        self.ended = list[WorkFolder]()
+        self.left = list[Path]()
         self.start_s = self.previewed_s = time.monotonic()
         self.preview_cost_s = 0.0
 
@@ -218,7 +221,7 @@ class _Run:
             case "lost":
                 log.warning("job lost", extra={"job": claim.id})
                 self.open.discard(claim.id)
-                shutil.rmtree(folder.path, ignore_errors=True)
+                self.left.append(folder.path)
             case _ if step.x0 is not None and self.worker.settings.previews:
                 self._preview(step.x0, claim)
 
@@ -237,10 +240,17 @@ class _Run:
     def _end(self, claim: Claim, folder: WorkFolder, outcome: Outcome) -> None:
         self.open.discard(claim.id)
         if self.worker._finish(claim, self.beat, outcome):
-            folder.remove()
+            self.ended.append(folder)
+        else:
+            self.left.append(folder.path)
 
-    def release(self) -> None:
-        """Give back the jobs that have not ended. Their saved state stays for a successor."""
+    def close(self) -> None:
+        """Delete the folders of jobs that have ended, and give back the others, whose saved state stays for a
+        successor."""
+        for folder in self.ended:
+            folder.remove()
+        for path in self.left:
+            shutil.rmtree(path, ignore_errors=True)
         for claim, folder in zip(self.claims, self.folders):
             if claim.id in self.open:
                 folder.push()
