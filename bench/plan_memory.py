@@ -11,7 +11,7 @@ import sys
 import torch
 
 from kinema.device import CPU, peak_memory_bytes
-from kinema.generation.cost.counting import decode_cost, backbone_peak_bytes, encode_cost
+from kinema.generation.cost.counting import backbone_peak_bytes, decode_cost, encode_cost
 from kinema.models.conditioning import Conditioning, TextStates
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE, VAEConfig

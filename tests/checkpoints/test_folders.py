@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kinema.checkpoints.components import load_clip, load_component, load_dit, load_vae, save_component
+from kinema.checkpoints.components import load_backbone, load_clip, load_component, load_vae, save_component
 from kinema.checkpoints.folders import resolve_model, save_model
 from kinema.checkpoints.manifest import Manifest, load_card, load_manifest, model_hash, verify_hashes
 from kinema.checkpoints.shipped import shipped_model
@@ -15,7 +15,7 @@ from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE, VAEConfig
 from kinema.prompts.word_tokenizer import WordTokenizer
 
-LOADERS = {"transformer": load_dit, "vae": load_vae, "text_encoder": load_clip}
+LOADERS = {"transformer": load_backbone, "vae": load_vae, "text_encoder": load_clip}
 
 
 def tiny_parts():
@@ -195,7 +195,7 @@ def test_a_truncated_file_is_named(folder, kept):
     file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(ModelError, match=rf"{file.name} is truncated or damaged"):
-        load_dit(folder)
+        load_backbone(folder)
 
 
 @pytest.mark.parametrize("part", LOADERS)
@@ -227,17 +227,17 @@ def test_shards_are_read_as_one_file_and_a_missing_shard_is_named(folder, parts)
     (weights.parent / f"{weights.name}.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": shards})
     )
-    assert_equal(load_dit(folder), parts[0])
+    assert_equal(load_backbone(folder), parts[0])
     save_file({name: state[name] for name in state}, weights.parent / "shard-1.safetensors")
     with pytest.raises(ModelError, match="in two files"):
-        load_dit(folder)
+        load_backbone(folder)
     (weights.parent / "shard-1.safetensors").unlink()
     with pytest.raises(ModelError, match=r"shard-1.safetensors is missing"):
-        load_dit(folder)
+        load_backbone(folder)
     for wrong in ({}, {"weight_map": [1]}, {"weight_map": {"a": 1}}):
         (weights.parent / f"{weights.name}.index.json").write_text(json.dumps(wrong))
         with pytest.raises(ModelError, match=r"index.json has no weight_map"):
-            load_dit(folder)
+            load_backbone(folder)
 
 
 def edit_json(file, **changes):
@@ -247,7 +247,7 @@ def edit_json(file, **changes):
 def test_a_config_that_this_code_cannot_follow_is_an_error(folder):
     edit_json(folder / "transformer" / "config.json", qk_norm=None)
     with pytest.raises(ModelError, match=r"config.json: qk_norm = None is not supported"):
-        load_dit(folder)
+        load_backbone(folder)
     edit_json(folder / "text_encoder" / "config.json", text_widht=3)
     with pytest.raises(ModelError, match="did you mean 'text_width'"):
         load_clip(folder)
@@ -256,7 +256,7 @@ def test_a_config_that_this_code_cannot_follow_is_an_error(folder):
         load_clip(folder)
     edit_json(folder / "transformer" / "config.json", qk_norm="rms_norm_across_heads", _kinema="zeros")
     with pytest.raises(ModelError, match=r"transformer.config.json: "):
-        load_dit(folder)
+        load_backbone(folder)
     edit_json(folder / "vae" / "config.json", latents_mean=["a"])
     with pytest.raises(ModelError, match=r"config.json: latents_mean\[0\] = 'a' is not of type float"):
         load_vae(folder)
@@ -267,7 +267,7 @@ def test_a_stock_wan_config_reads_text_as_wan_does(folder):
     values = json.loads(file.read_text())
     del values["_kinema"]
     file.write_text(json.dumps(values))
-    config = load_dit(folder).config
+    config = load_backbone(folder).config
     assert (config.text_padding, config.text_length) == ("zeros", 512)
 
 

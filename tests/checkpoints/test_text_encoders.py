@@ -125,6 +125,18 @@ def test_a_model_folder_names_its_encoder_and_finds_it_elsewhere(encoder, tmp_pa
         find_text_encoder(model)
 
 
+def test_a_tokenizer_may_be_in_the_folder_next_to_the_encoder(llm, tmp_path):
+    shutil.copytree(llm[0], tmp_path / "text_encoder")
+    (tmp_path / "tokenizer").mkdir()
+    for file in (tmp_path / "text_encoder").glob("tokenizer*"):
+        file.rename(tmp_path / "tokenizer" / file.name)
+    states = [
+        text_source(str(folder)).open().encode_prompts(PROMPTS).states
+        for folder in (llm[0], tmp_path / "text_encoder")
+    ]
+    assert torch.equal(*states)
+
+
 def test_a_folder_without_a_tensor_is_an_error(llm, tmp_path):
     from safetensors.torch import load_file, save_file
 

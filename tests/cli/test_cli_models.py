@@ -1,6 +1,6 @@
 import shutil
 
-from kinema.checkpoints.components import load_dit
+from kinema.checkpoints.components import load_backbone
 from kinema.checkpoints.manifest import model_hash
 from kinema.cli.main import main
 
@@ -13,7 +13,7 @@ def test_inspect_tells_what_a_model_is(model_folder, capsys):
     assert rows["licence"] == "Apache-2.0"
     assert rows["sizes"] == "width and height 32 to 128 pixels in steps of 16; default 48x32"
     assert rows["lengths"] == "1 to 17 frames, up to 2.12 s at 8 fps; default 9 frames"
-    num_parameters = sum(p.numel() for p in load_dit(model_folder).parameters())
+    num_parameters = sum(p.numel() for p in load_backbone(model_folder).parameters())
     assert rows["transformer/"].startswith(f"{num_parameters / 1e6:.2f} million parameters")
     assert {"vae/", "text_encoder/"} <= set(rows)
     assert "transformer/config.json" in rows

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from kinema.checkpoints.adapters import LoRALinear, add_lora, save_lora
-from kinema.checkpoints.components import load_dit
+from kinema.checkpoints.components import load_backbone
 from kinema.cli.main import main
 from kinema.models.dit import DiT
 from kinema.video import Video, VideoWriter
@@ -288,7 +288,7 @@ def test_options_that_contradict_each_other_are_refused(kinema, words, capsys):
 
 
 def test_an_adapter_is_applied_by_every_verb_and_a_job_needs_it_again(kinema, model_folder, files, capsys):
-    dit = add_lora(load_dit(model_folder), 2, 2.0, ("to_q", "mlp.expand"))
+    dit = add_lora(load_backbone(model_folder), 2, 2.0, ("to_q", "mlp.expand"))
     for module in dit.modules():
         if isinstance(module, LoRALinear):
             torch.nn.init.normal_(module.up)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinema.checkpoints.components import load_clip, load_dit, load_vae, save_component
+from kinema.checkpoints.components import load_backbone, load_clip, load_vae, save_component
 from kinema.checkpoints.folders import save_model
 from kinema.checkpoints.manifest import load_manifest
 from kinema.config import to_dict
@@ -38,7 +38,7 @@ def stage_model(model_folder, tmp_path_factory):
     )
     save_model(
         folder,
-        load_dit(model_folder),
+        load_backbone(model_folder),
         load_vae(model_folder),
         load_clip(model_folder),
         manifest,

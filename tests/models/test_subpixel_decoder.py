@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import kinema
-from kinema.checkpoints.components import load_clip, load_component, load_dit, load_vae, save_component
+from kinema.checkpoints.components import load_backbone, load_clip, load_component, load_vae, save_component
 from kinema.checkpoints.folders import save_model
 from kinema.checkpoints.key_maps import KINEMA_VAE, vae_config_from_diffusers, vae_diffusers_config
 from kinema.checkpoints.manifest import load_manifest, verify_hashes
@@ -125,7 +125,7 @@ def test_the_cost_of_decoding_is_counted():
 
 
 def test_a_model_with_it_loads_and_generates(model_folder, tmp_path):
-    dit, clip, manifest = load_dit(model_folder), load_clip(model_folder), load_manifest(model_folder)
+    dit, clip, manifest = load_backbone(model_folder), load_clip(model_folder), load_manifest(model_folder)
     kept = load_vae(model_folder).config
     torch.manual_seed(0)
     save_model(tmp_path / "model", dit, VAE(replace(kept, subpixel=SMALL)), clip, manifest)

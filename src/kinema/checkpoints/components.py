@@ -274,11 +274,6 @@ def load_backbone(folder: Path, device: torch.device | None = None) -> Backbone:
     return backbone
 
 
-def load_dit(folder: Path, device: torch.device | None = None) -> DiT:
-    """The DiT of a model folder; see `load_component`."""
-    return load_component(folder, DiT, device=device)
-
-
 def load_vae(folder: Path, device: torch.device | None = None) -> VAE:
     """The VAE of a model folder; see `load_component`."""
     return load_component(folder, VAE, device=device)

@@ -47,7 +47,7 @@ def dataset(tmp_path_factory, model_folder) -> Path:
     """Clips of three sizes and two lengths, and a picture's worth of one frame, of the tiny VAE brought to
     std one.
     """
-    from kinema.checkpoints.components import load_clip, load_dit
+    from kinema.checkpoints.components import load_backbone, load_clip
 
     folder = tmp_path_factory.mktemp("dataset")
     vae = load_vae(model_folder)
@@ -57,7 +57,7 @@ def dataset(tmp_path_factory, model_folder) -> Path:
     scaled.load_state_dict(vae.state_dict())
     save_model(
         folder / "model",
-        load_dit(model_folder),
+        load_backbone(model_folder),
         scaled,
         load_clip(model_folder),
         load_manifest(model_folder),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kinema.checkpoints.adapters import LoRAFile, LoRALinear
-from kinema.checkpoints.components import load_dit
+from kinema.checkpoints.components import load_backbone
 from kinema.checkpoints.manifest import load_card
 from kinema.checkpoints.shipped import shipped_model
 from kinema.errors import ConfigError
@@ -29,7 +29,7 @@ QUICK = (
 def test_an_adapter_is_trained_written_and_applied(tmp_path):
     task = load_task(RECIPE, assignments=[*QUICK, "periods=[{until=1.0, batch=2, latent_frames=1}]"])
     assert isinstance(task.model, DiT)
-    base = load_dit(shipped_model())
+    base = load_backbone(shipped_model())
     frozen = {name: tensor.clone() for name, tensor in task.model.state_dict().items() if ".base." in name}
     assert train(task, tmp_path / "run")
     assert all(torch.equal(task.model.state_dict()[name], tensor) for name, tensor in frozen.items())

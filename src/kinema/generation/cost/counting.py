@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from kinema.checkpoints.components import with_weights
+from kinema.device import CPU, Precision, autocast
 from kinema.generation.sampling.picture_channels import PIECE_FRAMES
 from kinema.models.backbone import Backbone, entry_of
 from kinema.models.vae import VAE, VAEConfig
@@ -70,7 +71,8 @@ def _of_all_blocks(config: Any, count: Callable[[Any], float]) -> float:
 @lru_cache
 def _trace(config: Any, grid: tuple[int, int, int], dtype: torch.dtype, batch: int) -> BackboneTrace:
     entry = entry_of(config)
-    with _fake_tensors(), torch.no_grad():
+    precision: Precision = "fp32" if dtype == torch.float32 else "bf16"
+    with _fake_tensors(), torch.no_grad(), autocast(CPU, precision):
         network = entry.network(config)
         backbone = with_weights(network, network.state_dict(), None, dtype)
         assert isinstance(backbone, Backbone), "a network of BACKBONES is a backbone"

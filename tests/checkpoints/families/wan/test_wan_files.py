@@ -297,9 +297,9 @@ def test_a_file_that_was_changed_after_it_was_written_is_named_by_its_hash(folde
 
 def test_an_adapter_of_another_model_is_refused_and_listed(folders, tmp_path, capsys):
     from kinema.checkpoints.adapters import add_lora, save_lora
-    from kinema.checkpoints.components import load_dit
+    from kinema.checkpoints.components import load_backbone
 
-    save_lora(tmp_path / "other.safetensors", add_lora(load_dit(folders("2.1-i2v")), 2, 2.0))
+    save_lora(tmp_path / "other.safetensors", add_lora(load_backbone(folders("2.1-i2v")), 2, 2.0))
     words = [
         "generate",
         "a red fox",
