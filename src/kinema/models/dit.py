@@ -241,7 +241,7 @@ class DiT(nn.Module):
 
         pads = self.config.text_padding == "zeros"
         padded = with_padding(text, length) if pads else Attended(text.states, text.lengths)
-        attended = (replace(padded, rows=self.text_embedding(padded.rows)),)
+        attended: tuple[Attended, ...] = (replace(padded, rows=self.text_embedding(padded.rows)),)
         if images is not None and self.image_embedding is not None:
             attended += (Attended(self.image_embedding(images), images.lengths),)
         return Prepared(conditioning, attended)
