@@ -10,7 +10,7 @@ processes disturb less) are printed with the load of the machine, and the larges
 import argparse
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 
 import numpy as np
@@ -24,7 +24,7 @@ from kinema.generation.result import Result, Step
 PROMPTS = ("a penguin walks", "a rocket rises into the night sky", "a red car drives", "a balloon rises")
 
 
-def timed(events: Iterator) -> tuple[np.ndarray, list[np.ndarray]]:
+def timed(events: Generator) -> tuple[np.ndarray, list[np.ndarray]]:
     """Seconds (wall, CPU) of sampling, of decoding and of both, and the frames of all results."""
     start, frames = now(), []
     sampled = start
@@ -45,8 +45,10 @@ def now() -> np.ndarray:
 
 def single(pipeline: Pipeline, requests: list[Request]) -> tuple[np.ndarray, list[np.ndarray]]:
     """The requests one by one."""
-    runs = [timed(pipeline.stream(request)) for request in requests]
-    return sum(seconds for seconds, _ in runs), [frames for _, videos in runs for frames in videos]
+    runs = [timed(pipeline.stream_many([request])) for request in requests]
+    return np.sum([seconds for seconds, _ in runs], axis=0), [
+        frames for _, videos in runs for frames in videos
+    ]
 
 
 def main() -> None:

@@ -261,22 +261,23 @@ class Pipeline:
 
     def _finish(self, run: ItemRun, warnings: Sequence[str]) -> Result:
         """The result of a run that is complete."""
-        plan, video, clip = run.plan, run.sink.video, self.text_encoder
-        report, is_clip = self.read_prompt(plan.request.prompt), isinstance(clip, CLIP)
+        plan, video = run.plan, run.sink.video
+        report = self.read_prompt(plan.request.prompt)
+        clip = self.text_encoder if isinstance(self.text_encoder, CLIP) else None
         return Result(
             video,
             plan,
             report,
             self.manifest.name,
             self.model_hash,
-            similarity(clip, video.frames, plan.request.prompt) if is_clip else None,
+            None if clip is None else similarity(clip, video.frames, plan.request.prompt),
             time.perf_counter() - run.start_s,
             tuple(run.notes),
             tuple(warnings),
             run.monitor.report | ({"cache": run.cache_counts} if run.cache_counts else {}),
             run.item.path,
             run.index,
-            shown_object(clip, video.frames, [name for name, _ in report.objects]) if is_clip else None,
+            None if clip is None else shown_object(clip, video.frames, [name for name, _ in report.objects]),
         )
 
     def _provenance(self, plan: Plan) -> dict[str, Any]:

@@ -319,7 +319,7 @@ def batch_fields(plan: Plan) -> dict[str, object]:
         "steps": plan.steps,
         "sampler": plan.sampler,
         "shift": plan.shift,
-        "guidance": {0: "of the negative prompt alone", 1: "off"}.get(plan.guidance, "on"),
+        "guidance": {0.0: "of the negative prompt alone", 1.0: "off"}.get(plan.guidance, "on"),
         "guidance interval": request.guidance_interval,
         "cache": request.cache,
         "loop": request.loop,
