@@ -1,5 +1,6 @@
 import argparse
 import errno
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,7 +9,9 @@ import pytest
 
 from kinema.cli import main as command
 from kinema.cli.arguments import positive, size
+from kinema.config import options_of
 from kinema.errors import RequestError
+from kinema.generation.request import Request
 
 
 @pytest.fixture
@@ -158,3 +161,23 @@ def test_what_is_no_size_is_an_error_that_shows_one(text):
 def test_what_is_no_count_is_an_error(text):
     with pytest.raises(argparse.ArgumentTypeError, match="above zero"):
         positive(text)
+
+
+@pytest.mark.parametrize("name", [name for name in options_of(Request) if name not in ("width", "height")])
+def test_every_option_of_a_request_is_a_flag_with_its_help(name, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["generate", "--help"])
+    option = options_of(Request)[name][1]
+    words = capsys.readouterr().out.split()
+    assert "--" + (option.flag or name).replace("_", "-") in words
+    assert " ".join(option.help.split()) in " ".join(words)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, option) in options_of(Request).items() if option.limits])
+def test_a_value_outside_the_limits_of_a_field_is_refused_with_them(name):
+    low, high = options_of(Request)[name][1].limits
+    for value in (low - 1, 2 * high):
+        with pytest.raises(
+            RequestError, match=re.escape(f"{name}={value} is out of range: use {low} to {high}")
+        ):
+            Request("a fox", **{name: value})

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 from tests.video.frames import smooth
@@ -88,3 +89,18 @@ def test_extend_connect_and_loop_carry_the_prompt_of_the_clip_and_an_empty_one_s
 def test_the_prompt_source_survives_json():
     request = replace(Request("a fox"), prompt_source="caption")
     assert Request.from_json(request.to_json()) == request
+
+
+def test_a_file_is_opened_once_and_a_still_of_any_container_is_one_frame(tmp_path, monkeypatch):
+    opened = []
+    real = av.open
+    monkeypatch.setattr(av, "open", lambda *a, **b: opened.append(a) or real(*a, **b))
+    clip = Video(smooth(6), 24.0).save(tmp_path / "clip.mp4")
+    still = Video(smooth(1), 2.0).save(tmp_path / "still.mp4")
+    opened.clear()
+
+    lines = []
+    read = [read_input(file, 8.0, lines.append).video for file in (clip, still)]
+    assert [(video.num_frames, video.fps) for video in read] == [(2, 8.0), (1, 2.0)]
+    assert lines == [f"{clip}: 24 fps, resampled to 8 fps"]
+    assert len(opened) == 2
