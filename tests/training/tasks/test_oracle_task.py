@@ -79,7 +79,7 @@ def test_the_loss_is_zero_for_tracks_that_are_the_truth():
 
 
 def test_an_oracle_must_be_trained_on_everything():
-    with pytest.raises(ConfigError, match=r"use stage\.split = 'all'"):
+    with pytest.raises(ConfigError, match=r"use world\.split = 'all'"):
         tiny("world.split=train")
 
 
