@@ -111,6 +111,30 @@ class HasObjectNames(World, Protocol):
         ...
 
 
+@runtime_checkable
+class HasPromptPairs(World, Protocol):
+    """A world that writes prompts as users do, with their expansions."""
+
+    def prompt_pair(
+        self, truth: Mapping[str, Any], kind: str, language: str, rng: random.Random
+    ) -> tuple[str, str]:
+        """A prompt of a truth and its expansion, which has the words of the prompt in the same order.
+
+        `kind` is one of `kinema.models.expander.PROMPT_KINDS`.
+        """
+        ...
+
+    def subject_prompt(
+        self, truth: Mapping[str, Any], language: str, rng: random.Random, *, with_verb: bool
+    ) -> str:
+        """A prompt of a truth that names the subject alone, or the subject and what it does."""
+        ...
+
+    def is_complete(self, text: str, language: str) -> bool:
+        """Whether a text names once each what an expansion has to name."""
+        ...
+
+
 def check_slots(world: World, needed_by: str, names: Sequence[str] = ()) -> None:
     """Raise `ConfigError` if the world has no slots, or not those of `names`, which `needed_by` reads."""
     if not world.slots:
