@@ -47,7 +47,7 @@ class Api:
 
 
 def ask(apis: list[Api], method: str, path: str, body: dict | None = None, key: str = "") -> dict:
-    """The reply of any API process that answers; a POST has an idempotency key, so that it can be repeated."""
+    """The reply of any API process that answers. A POST has an idempotency key and can be repeated."""
     import urllib.error
     import urllib.request
 
@@ -179,12 +179,14 @@ def report(arguments, database, rows, states, lost_s, killed, seconds, data) -> 
         f"{completed} of {len(rows)} jobs completed in {seconds:.0f} s on {arguments.store}, kills: {killed}"
     )
     print(
-        f"claims {claims}, most attempts {max(row.attempt for row in rows)}, video files {len(files)}, events {events}"
+        f"claims {claims}, most attempts {max(row.attempt for row in rows)}, "
+        f"video files {len(files)}, events {events}"
     )
     if lost_s:
         lost_s = sorted(lost_s)
         print(
-            f"takeover after a kill: median {lost_s[len(lost_s) // 2]:.1f} s, longest {lost_s[-1]:.1f} s (lease 3 s)"
+            f"takeover after a kill: median {lost_s[len(lost_s) // 2]:.1f} s, "
+            f"longest {lost_s[-1]:.1f} s (lease 3 s)"
         )
     is_right = completed == len(rows) == arguments.jobs
     print("every job was completed exactly once" if is_right else f"WRONG: {set(states)}")

@@ -141,6 +141,13 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, default=4, metavar="N", help="most jobs that are generated together"
     )
     parser.add_argument("--keep", type=float, default=7.0, metavar="DAYS", help="how long results are kept")
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        nargs=2,
+        metavar=("CHAIN", "KEY"),
+        help="sign results with a certificate chain and its key, PEM files (C2PA)",
+    )
     parser.add_argument("--no-preview", action="store_true", help="make no previews while jobs run")
 
 
@@ -178,6 +185,8 @@ def workers_of(arguments: argparse.Namespace) -> "list[WorkerSettings]":
         batch_size=arguments.batch,
         keep_s=arguments.keep * 86_400,
         previews=not arguments.no_preview,
+        sign_certificate=str(arguments.sign[0]) if arguments.sign else "",
+        sign_key=str(arguments.sign[1]) if arguments.sign else "",
     )
     return [replace(settings, device=device) for device in arguments.device or ["auto"]]
 
@@ -209,6 +218,7 @@ def run(arguments: argparse.Namespace) -> int:
         policy=arguments.policy,
         lease_s=arguments.lease,
         needs_keys=arguments.host not in LOOPBACK,
+        signs=bool(arguments.sign),
     )
     workers = [] if arguments.no_worker else workers_of(arguments)
     return serve(settings, workers, drain_wait_s=arguments.drain)
