@@ -77,10 +77,14 @@ def _trace(config: Any, grid: tuple[int, int, int], dtype: torch.dtype, batch: i
         backbone = with_weights(network, network.state_dict(), None, dtype)
         assert isinstance(backbone, Backbone), "a network of BACKBONES is a backbone"
         conditioning = entry.example(config, batch, min(PROMPT_TOKENS, config.text_length), grid[0])
-        with PeakMemory(backbone.state_dict().values()) as kept:
+        weights = list(network.state_dict().values())
+        with PeakMemory(weights) as kept:
             prepared = backbone.prepare(conditioning)
         x, t = torch.empty(batch, backbone.in_channels, *grid), torch.empty(batch)
-        with PeakMemory() as peak, FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        with (
+            PeakMemory(weights) as peak,
+            FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter,
+        ):
             backbone.predict(x, t, prepared)
     return BackboneTrace(counter.get_total_flops() / batch, peak.max_bytes, kept.bytes // batch)
 
