@@ -64,8 +64,8 @@ def build(intake: Intake, clips: Mapping[str, Video], fps: float) -> TaskRequest
     params = dict(intake.params)
     match intake.kind:
         case "picture":  # the first picture of a clip, as the library keeps it
-            first = next(iter(clips.values()))
-            return tasks.pictures(replace(request, prompt="-"), first=Video(first.frames[:1], 1.0))
+            picture = Video(next(iter(clips.values())).frames[:1], 1.0)
+            return tasks.pictures(replace(request, prompt="-"), first=picture)
         case "generate" if not clips:
             return TaskRequest(request, {})
         case "generate":

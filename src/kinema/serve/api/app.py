@@ -91,7 +91,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in (*BODIES, errors.ErrorReply):
+        models: tuple[type[BaseModel], ...] = (*BODIES, errors.ErrorReply)
+        for model in models:
             schema = model.model_json_schema(ref_template=REF)
             schemas |= schema.pop("$defs", {})
             schemas[model.__name__] = schema
