@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from kinema.checkpoints.captioner import CaptionerRunner
 from kinema.checkpoints.components import load_clip
 from kinema.checkpoints.folders import resolve_model
 from kinema.config import from_dict
 from kinema.data.curation.caption_checks import CaptionCandidate
-from kinema.checkpoints.captioner import CaptionerRunner
 from kinema.data.curation.engine import one_thread
 from kinema.data.curation.recipe import CaptionSettings
 from kinema.data.curation.steps.clip_frames import Span, clip_frames
