@@ -271,6 +271,11 @@ def test_a_stock_wan_config_reads_text_as_wan_does(folder):
     assert (config.text_padding, config.text_length) == ("zeros", 512)
 
 
+def test_a_field_that_does_not_change_results_may_have_any_value(folder, parts):
+    edit_json(folder / "transformer" / "config.json", rope_max_seq_len=32)
+    assert_equal(load_backbone(folder), parts[0])
+
+
 def test_an_older_model_is_replaced_and_anything_else_is_left_alone(tmp_path, parts, folder):
     (folder / "stray").write_text("x")
     save_model(folder, *parts, tiny_manifest())
