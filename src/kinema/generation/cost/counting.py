@@ -89,6 +89,44 @@ def _trace(config: Any, grid: tuple[int, int, int], dtype: torch.dtype, batch: i
     return BackboneTrace(counter.get_total_flops() / batch, peak.max_bytes, kept.bytes // batch)
 
 
+def training_bytes(config: Any, grid: tuple[int, int, int], *, activation_checkpointing: bool) -> float:
+    """Peak memory of a training step in bfloat16 for one clip on a latent grid (lf, lh, lw): activations that
+    the gradient needs, and the working memory of one block with its gradients. Weights do not count."""
+    entry = entry_of(config)
+    one, two = (
+        _training_trace(entry.with_blocks(config, number), grid, activation_checkpointing)
+        for number in (1, 2)
+    )
+    return one.peak_bytes + (entry.num_blocks(config) - 1) * (two.kept_bytes - one.kept_bytes)
+
+
+@dataclass(frozen=True)
+class TrainingTrace:
+    """Memory of a training step beside weights: what is kept for the gradient, and the peak."""
+
+    kept_bytes: int
+    peak_bytes: int
+
+
+@lru_cache
+def _training_trace(
+    config: Any, grid: tuple[int, int, int], activation_checkpointing: bool
+) -> TrainingTrace:
+    entry = entry_of(config)
+    with _fake_tensors(), autocast(CPU, "bf16"):
+        network = entry.network(config)
+        backbone = with_weights(network, network.state_dict(), None, torch.bfloat16).requires_grad_(True)
+        assert isinstance(backbone, Backbone), "a network of BACKBONES is a backbone"
+        backbone.activation_checkpointing = activation_checkpointing  # type: ignore[assignment]
+        conditioning = entry.example(config, 1, min(PROMPT_TOKENS, config.text_length), grid[0])
+        x, t = torch.empty(1, backbone.in_channels, *grid), torch.empty(1)
+        with PeakMemory(backbone.state_dict().values()) as peak:
+            prediction = backbone.predict(x, t, conditioning)
+            kept = peak.bytes
+            prediction.float().square().mean().backward()
+    return TrainingTrace(kept, peak.max_bytes)
+
+
 def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2) -> tuple[float, int]:
     """FLOPs and peak memory of streaming decoding, without weights and the resulting uint8 frames.
 
