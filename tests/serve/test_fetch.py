@@ -106,7 +106,7 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch):
 
     monkeypatch.setattr(fetch.socket, "getaddrinfo", getaddrinfo)
     monkeypatch.setattr(fetch.socket, "create_connection", connect)
-    with pytest.raises(FetchError, match="no answer from rebind.example"):
+    with pytest.raises(FetchError, match=r"no answer from rebind.example"):
         send("GET", "https://rebind.example/x")
     assert (asked, connected) == (["rebind.example"], [("93.184.216.34", 443)])
 
