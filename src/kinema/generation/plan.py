@@ -105,11 +105,10 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
     canvas_width, canvas_height = fit_size(width, height, manifest, request.beyond_trained)
     fit_frames(frames, manifest, request.beyond_trained, temporal_factor=temporal_factor)
 
-    steps = manifest.steps if request.steps is None else request.steps
-    sampler = manifest.sampler if request.sampler is None else request.sampler
-    shift = manifest.shift if request.shift is None else request.shift
-    guidance = _guidance(request, manifest)
     window = _window(request, manifest)
+    values = {name: getattr(request, name) for name in ("steps", "sampler", "shift")}
+    values = {name: getattr(manifest, name) if given is None else given for name, given in values.items()}
+    values |= {"guidance": _guidance(request, manifest), "width": width, "height": height, "frames": frames}
 
     for condition in request.conditions:
         _check_condition(condition, width, height, frames, manifest.fps)
@@ -119,18 +118,7 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
             f"which has {frames / manifest.fps:g} s: use an earlier time, or a longer result"
         )
 
-    filled = replace(
-        request,
-        width=width,
-        height=height,
-        frames=frames,
-        seconds=None,
-        steps=steps,
-        sampler=sampler,
-        guidance=guidance,
-        shift=shift,
-        window=window,
-    )
+    filled = replace(request, seconds=None, window=window, **values)
     lay_out = make_shown_layout if manifest.pictures_in_channels else make_layout
     if request.loop:
         lay_out = make_loop_layout
@@ -138,20 +126,14 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
     num_latents = max(2, latent_of(_round_up(window - 1, temporal_factor), temporal_factor) + 1)
     return Plan(
         filled,
-        width,
-        height,
-        frames,
-        manifest.fps,
-        steps,
-        sampler,
-        guidance,
-        shift,
-        canvas_width,
-        canvas_height,
-        layout,
-        _windows(filled, layout, num_latents, manifest.fps, temporal_factor),
-        num_latents,
-        temporal_factor,
+        fps=manifest.fps,
+        canvas_width=canvas_width,
+        canvas_height=canvas_height,
+        layout=layout,
+        windows=_windows(filled, layout, num_latents, manifest.fps, temporal_factor),
+        window=num_latents,
+        temporal_factor=temporal_factor,
+        **values,
     )
 
 
