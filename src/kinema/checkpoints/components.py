@@ -65,8 +65,7 @@ class ComponentFormat:
     """From the names and shapes of our state dict to those of the file."""
     from_file: Callable[[Any, State], State] = lambda module, state: state
     layouts: Callable[[Any], Sequence[Mapping[str, str]]] = lambda module: ({},)
-    """From the network to the names of its tensors in published layouts, by ours. Names that are absent are
-    the same."""
+    """From the network to its tensors' names in published layouts, by ours; absent names are the same."""
 
 
 def _dit_config(dit: DiT) -> dict[str, Any]:

@@ -278,9 +278,7 @@ VAE_BLOCK = {
 
 
 def vae_original_name(name: str, *, num_res_blocks: int, residual: bool) -> str:
-    """The original name of the VAE tensor `name`, which is our name and diffusers'; arguments as in
-    `VAEConfig`.
-    """
+    """The original name of the VAE tensor `name` (ours and diffusers'); arguments as in `VAEConfig`."""
     side, _, rest = name.partition(".")
     if side in ("quant_conv", "post_quant_conv"):
         return VAE_PARTS[f"{side}."] + rest

@@ -80,8 +80,7 @@ class Canvas:
 
     @property
     def first_time(self) -> float:
-        """The highest `start` of a token, where sampling can begin (`time_grid(start=...)`). 0: all is
-        known."""
+        """The highest `start` of a token, where sampling can begin (`time_grid(start=...)`). 0: all known."""
         return float(self.start.max())
 
     def at(self, t: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:

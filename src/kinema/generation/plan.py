@@ -19,8 +19,7 @@ from kinema.generation.request import Request
 from kinema.generation.sampling.sliding_windows import Window, sliding_windows
 
 HISTORY_SHARE = 0.5
-"""Maximum share of a window that is history: a model of five latent frames generates three and is given
-two."""
+"""Maximum share of a window that is history: a model of five latent frames generates three, given two."""
 CLIP_GUIDANCE = 0.7
 """Default guidance for continuing clips, as a share of the model's default. The clips determine the
 appearance, and guidance pulls new content away from it; with too little guidance new content moves too little
@@ -45,8 +44,7 @@ class Plan:
     layout: CanvasLayout
     """Positions of the request's clips on the canvas."""
     windows: tuple[Window, ...]
-    """The windows that generate the canvas, in order. Empty for a loop, whose latents are sampled
-    together."""
+    """The windows that generate the canvas, in order. Empty for a loop, which is sampled as a whole."""
     window: int = 1
     """Latent frames per window."""
     temporal_factor: int = 4
@@ -228,8 +226,7 @@ def _guidance(request: Request, manifest: Manifest) -> float:
 
 
 def _window(request: Request, manifest: Manifest) -> int:
-    """Frames per window. Raises `RequestError` for more than the trained length, unless the request allows
-    it."""
+    """Frames per window. Raises `RequestError` for more than the trained length, unless that is allowed."""
     longest = manifest.max_frames
     window = longest if request.window is None else request.window
     if window > longest and not request.beyond_trained:
@@ -287,8 +284,7 @@ def batch_key(plan: Plan) -> str:
 
 
 def batch_fields(plan: Plan) -> dict[str, object]:
-    """What the plans of a batch have in common, by name. Prompts, seeds, guidance scales and the content of
-    clips may differ."""
+    """What the plans of a batch share, by name. Prompts, seeds, guidance scales and clips may differ."""
     request, layout = plan.request, plan.layout
     clips = [
         (clip.first, clip.stop, clip.latents, clip.condition.strength, clip.condition.is_limited)

@@ -49,9 +49,7 @@ def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def from_container(tags: Mapping[str, str]) -> dict[str, str]:
-    """The metadata among the `tags` of a video container: keys in lower case, those of the container itself
-    left out.
-    """
+    """The metadata among the `tags` of a container, keys in lower case, without those of the container."""
     return {key.lower(): value for key, value in tags.items() if key.lower() not in CONTAINER_KEYS}
 
 

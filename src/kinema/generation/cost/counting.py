@@ -1,6 +1,4 @@
-"""Operations and memory of networks, counted by running them on fake tensors, which have shapes but no
-contents.
-"""
+"""Operations and memory of networks, counted by running them on fake tensors: shapes without contents."""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -44,8 +42,7 @@ class BackboneTrace:
 
 
 def backbone_flops(config: Any, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> float:
-    """FLOPs (two per multiply-add) of one forward pass of one clip on a latent grid (lf, lh, lw), with a
-    prepared prompt."""
+    """FLOPs (2 per multiply-add) of a forward pass on a latent grid (lf, lh, lw), with a prepared prompt."""
     return _of_all_blocks(config, lambda config: _trace(config, grid, dtype, 1).flops)
 
 
@@ -163,9 +160,7 @@ def _decoded(config: VAEConfig, pieces: tuple[int, ...], lh: int, lw: int) -> tu
 def encode_cost(
     config: VAEConfig, width: int, height: int, frames: int, at_once: int = PIECE_FRAMES
 ) -> tuple[float, int]:
-    """FLOPs and peak memory of streaming encoding, without weights; the FLOPs of a long video are
-    extrapolated.
-    """
+    """FLOPs and peak memory of streaming encoding, without weights; extrapolated for a long video."""
     shown = min(frames, 1 + config.temporal_factor + 2 * at_once)
     with _fake_tensors(), torch.no_grad():
         vae = VAE(config)
@@ -180,8 +175,7 @@ def encode_cost(
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of the tensors created inside the context; `max_bytes` is the peak. Views of `ignored`
-    tensors do not count."""
+    """Counts bytes of tensors created in it; `max_bytes` is the peak. Views of `ignored` do not count."""
 
     def __init__(self, ignored: Iterable[Tensor] = ()) -> None:
         super().__init__()

@@ -55,9 +55,7 @@ TEXT_WEIGHTS = "model.safetensors"
 
 
 class RenamedTensors(Mapping[str, Tensor]):
-    """Tensors under other names: `names` maps ours to theirs, `change` reshapes the tensors of some of our
-    names.
-    """
+    """Tensors under other names: `names` maps ours to theirs, `change` reshapes some of them."""
 
     def __init__(
         self,
