@@ -179,8 +179,7 @@ def fit_frames(
     if not beyond_trained and frames < shortest:
         raise RequestError(
             f"{frames} frames ({frames / manifest.fps:.2f} s) are fewer than {manifest.name} was trained "
-            "with: "
-            f"use frames={shortest} ({shortest / manifest.fps:.2f} s), or allow it with beyond_trained "
+            f"with: use frames={shortest} ({shortest / manifest.fps:.2f} s), or allow it with beyond_trained "
             "(--beyond-trained)"
         )
     return _round_up(frames - 1, temporal_factor) + 1
@@ -242,9 +241,8 @@ def _check_condition(condition: ClipCondition, width: int, height: int, frames: 
     first, stop = frame_span(condition, frames, fps)
     if first < 0 or stop > frames:
         raise RequestError(
-            f"a clip from {first / fps:g} to {stop / fps:g} s does not fit into a result of "
-            f"{frames / fps:g} s "
-            f"({frames} frames): use a longer result, or less of the clip"
+            f"a clip from {first / fps:g} to {stop / fps:g} s does not fit into a result of {frames / fps:g} "
+            f"s ({frames} frames): use a longer result, or less of the clip"
         )
 
     if condition.region is not None:

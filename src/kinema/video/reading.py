@@ -29,9 +29,8 @@ logger = logging.getLogger(__name__)
 # Not in the list: playlists (hls, dash, concat), which open other files and addresses, and tty, which renders
 # any text as video.
 DEMUXERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,live_flv,asf,ogg,h264,hevc,obu,av1,ivf,m4v,mpegvideo,mjpeg,"
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,live_flv,asf,ogg,h264,hevc,obu,av1,ivf,m4v,mpegvideo,mjpeg,"
-    "mxf,gxf,nut,rm,dv,yuv4mpegpipe,wtv,swf,avif"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,live_flv,asf,ogg,h264,hevc,obu,av1,ivf,m4v,"
+    "mpegvideo,mjpeg,mxf,gxf,nut,rm,dv,yuv4mpegpipe,wtv,swf,avif"
 )
 MAX_DECLARED_FPS = (
     240  # a higher "rate" is usually the clock of a browser's recording; the rate is measured instead

@@ -95,9 +95,8 @@ class TimedPrompt:
     def __post_init__(self) -> None:
         if not 0 < self.at_s <= MAX_SECONDS:
             raise RequestError(
-                f"a prompt at {self.at_s} s is out of range: the first prompt starts at 0, later ones "
-                "above 0 "
-                f"up to {MAX_SECONDS:g} seconds"
+                f"a prompt at {self.at_s} s is out of range: the first prompt starts at 0, later ones above "
+                f"0 up to {MAX_SECONDS:g} seconds"
             )
         if not self.prompt.strip():
             raise RequestError(

@@ -222,8 +222,7 @@ def _mask(plan: Plan, clip: PlacedClip, inputs: Inputs, size: tuple[int, int]) -
     if (video.height, video.width) not in (tuple(size), (plan.height, plan.width)):
         raise RequestError(
             f"the mask has {video.width}x{video.height} pixels: it must have the size of the clip "
-            f"({size[1]}x{size[0]}) "
-            f"or of the result ({plan.width}x{plan.height})"
+            f"({size[1]}x{size[0]}) or of the result ({plan.width}x{plan.height})"
         )
 
     frames = _mask_frames(plan, clip, video)
