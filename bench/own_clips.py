@@ -111,6 +111,7 @@ def measure(folder: Path) -> None:
         (folder / "clips" / f"{index:02d}.txt").write_text(text)
 
     small = ("--set", "clips.area=4096", "--set", "dedup.max_bits=-1", "--set", "licence=CC0")
+    small += ("--set", "filters.min_motion=0")
     seconds = {"data build": run("data", "build", folder / "clips", "-o", folder / "ds", *small)}
     for name in ("vae", "clip"):
         seconds[name] = train(name, folder)

@@ -1,6 +1,6 @@
 """Kills workers and API processes with SIGKILL while 100 jobs run, and counts what that costs.
 
-    python bench/serve_kills.py --store sqlite|postgres --jobs 100 --kills 20 [--apis 2] [--workers 3]
+    python bench/serve_kills.py --store sqlite|postgres [--jobs 100] [--kills 20] [--every 6]
 
 Every job must be completed exactly once. Printed: kills, claims, attempts, and the time from a kill to the
 takeover. Postgres runs in a temporary folder.
@@ -24,7 +24,7 @@ from kinema.serve.store.database import Database
 from kinema.serve.store.tables import deliveries
 from kinema.serve.supervisor import start_worker
 
-FIELDS = {"prompt": "a red car drives on a road", "size": "96x96", "frames": 5, "steps": 8}
+FIELDS = {"prompt": "a red car drives on a road", "size": "128x128", "frames": 17}
 
 
 class Api:
@@ -47,7 +47,7 @@ class Api:
 
 
 def ask(apis: list[Api], method: str, path: str, body: dict | None = None, key: str = "") -> dict:
-    """The reply of any API process that answers; a POST has an idempotency key, so that it can be repeated."""
+    """The reply of any API process that answers. A POST has an idempotency key and can be repeated."""
     import urllib.error
     import urllib.request
 
@@ -75,6 +75,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--apis", type=int, default=2, help="with SQLite there is one")
     parser.add_argument("--every", type=float, default=6.0, help="mean seconds between two kills")
+    parser.add_argument("--steps", type=int, default=16, help="sampler steps of a job")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -114,7 +115,7 @@ def run(arguments: argparse.Namespace, data: Path, store: str) -> int:
     start_s, lost_s, killed = time.monotonic(), list[float](), {"worker": 0, "api": 0}
     try:
         ids = [
-            ask(apis, "POST", "/v1/videos", FIELDS | {"seed": i}, f"job-{i}")["id"]
+            ask(apis, "POST", "/v1/videos", FIELDS | {"seed": i, "steps": arguments.steps}, f"job-{i}")["id"]
             for i in range(arguments.jobs)
         ]
         print(f"{len(ids)} jobs stored in {time.monotonic() - start_s:.1f} s", flush=True)
@@ -179,12 +180,14 @@ def report(arguments, database, rows, states, lost_s, killed, seconds, data) -> 
         f"{completed} of {len(rows)} jobs completed in {seconds:.0f} s on {arguments.store}, kills: {killed}"
     )
     print(
-        f"claims {claims}, most attempts {max(row.attempt for row in rows)}, video files {len(files)}, events {events}"
+        f"claims {claims}, most attempts {max(row.attempt for row in rows)}, "
+        f"video files {len(files)}, events {events}"
     )
     if lost_s:
         lost_s = sorted(lost_s)
         print(
-            f"takeover after a kill: median {lost_s[len(lost_s) // 2]:.1f} s, longest {lost_s[-1]:.1f} s (lease 3 s)"
+            f"takeover after a kill: median {lost_s[len(lost_s) // 2]:.1f} s, "
+            f"longest {lost_s[-1]:.1f} s (lease 3 s)"
         )
     is_right = completed == len(rows) == arguments.jobs
     print("every job was completed exactly once" if is_right else f"WRONG: {set(states)}")

@@ -65,7 +65,7 @@ def test_closing_the_iterator_cancels_the_job_which_continues_to_the_same_frames
 
     continued = []
     result = pipeline.continue_job(job.folder, on_step=continued.append)
-    assert continued[0].index == 4
+    assert continued[0].index == 5
     assert np.array_equal(result.video.frames, pipeline.run(FOX).video.frames)
 
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from tests.checkpoints.families.wan.wan_folders import KINDS, peer
+from tests.checkpoints.families.wan.wan_folders import KINDS, saved_peers
 
 from kinema.checkpoints.families import FAMILIES
 from kinema.checkpoints.families.wan.family import WAN
@@ -31,19 +31,7 @@ PROMPT, NEGATIVE = "A red  fox runs in &amp; the snow", "blue ball"
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Each kind's folder and diffusers' pipeline of it."""
-    made = {}
-
-    def get(kind):
-        if kind not in made:
-            folder = tmp_path_factory.mktemp("wan") / kind
-            pipeline = peer(kind)
-            pipeline.save_pretrained(folder, safe_serialization=True)
-            pipeline.set_progress_bar_config(disable=True)
-            made[kind] = folder, pipeline
-        return made[kind]
-
-    return get
+    return saved_peers(tmp_path_factory)
 
 
 def test_the_command_line_generates(folders, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """All operations as the official Python client sends them."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -117,8 +118,6 @@ def test_the_models_are_listed(client):
 
 
 def test_batches(client, running):
-    import json
-
     lines = [
         {
             "custom_id": "a",
@@ -146,7 +145,8 @@ def test_events_are_read_by_the_client(client):
     secret = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQ="
     from datetime import UTC, datetime
 
-    body = '{"id": "evt_1", "object": "event", "created_at": 1, "type": "video.completed", "data": {"id": "video_1"}}'
+    event = {"id": "evt_1", "object": "event", "created_at": 1, "type": "video.completed"}
+    body = json.dumps({**event, "data": {"id": "video_1"}})
     now = datetime.now(UTC)
     headers = {
         "webhook-id": "evt_1",

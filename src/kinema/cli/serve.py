@@ -38,6 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="nearest",
         help="sizes and lengths that a model does not support: use the nearest and report it, or reject",
     )
+    _add_edge_options(parser)
+    parser.add_argument(
+        "--redirect", action="store_true", help="answer downloads with signed addresses of the bucket"
+    )
+    parser.add_argument(
+        "--drain",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds between 'not ready' and the end on SIGTERM",
+    )
+
+
+def _add_edge_options(parser: argparse.ArgumentParser) -> None:
+    """What callers may do."""
     parser.add_argument("--max-seconds", type=float, default=120.0, metavar="S", help="longest video")
     parser.add_argument("--max-upload", type=int, default=200, metavar="MiB", help="largest request body")
     parser.add_argument(
@@ -76,16 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="off",
         metavar="WHICH",
         help="moderation of prompts: off, words:FILE, or the address of a /v1/moderations endpoint",
-    )
-    parser.add_argument(
-        "--redirect", action="store_true", help="answer downloads with signed addresses of the bucket"
-    )
-    parser.add_argument(
-        "--drain",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="seconds between 'not ready' and the end on SIGTERM",
     )
 
 
@@ -141,6 +146,13 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, default=4, metavar="N", help="most jobs that are generated together"
     )
     parser.add_argument("--keep", type=float, default=7.0, metavar="DAYS", help="how long results are kept")
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        nargs=2,
+        metavar=("CHAIN", "KEY"),
+        help="sign results with a certificate chain and its key, PEM files (C2PA)",
+    )
     parser.add_argument("--no-preview", action="store_true", help="make no previews while jobs run")
 
 
@@ -178,6 +190,8 @@ def workers_of(arguments: argparse.Namespace) -> "list[WorkerSettings]":
         batch_size=arguments.batch,
         keep_s=arguments.keep * 86_400,
         previews=not arguments.no_preview,
+        sign_certificate=str(arguments.sign[0]) if arguments.sign else "",
+        sign_key=str(arguments.sign[1]) if arguments.sign else "",
     )
     return [replace(settings, device=device) for device in arguments.device or ["auto"]]
 
@@ -209,6 +223,7 @@ def run(arguments: argparse.Namespace) -> int:
         policy=arguments.policy,
         lease_s=arguments.lease,
         needs_keys=arguments.host not in LOOPBACK,
+        signs=bool(arguments.sign),
     )
     workers = [] if arguments.no_worker else workers_of(arguments)
     return serve(settings, workers, drain_wait_s=arguments.drain)

@@ -37,6 +37,7 @@ from kinema.serve.lease import Heartbeat
 from kinema.serve.log import log_json
 from kinema.serve.results import preview, publish
 from kinema.serve.settings import WorkerSettings
+from kinema.serve.signing import Signer
 from kinema.serve.store.base import Claim, Done, Failed, Outcome, Released, Worker
 from kinema.serve.store.database import Database
 from kinema.serve.store.jobs import CANCELLED, SqlStore
@@ -64,6 +65,8 @@ class JobWorker:
         name = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
         self.worker = Worker(name, host, settings.device, tuple(settings.models))
         self.stopping = threading.Event()
+        files = settings.sign_certificate, settings.sign_key
+        self.signer = Signer.of_files(*map(Path, files)) if all(files) else None
         self.pipeline = lru_cache(maxsize=1)(self._load)
 
     def _load(self, model: str) -> Pipeline:
@@ -203,6 +206,9 @@ class _Run:
                 self._step(event, claim, folder)
             case Result():
                 self.beat.update(claim.id)
+                if self.worker.signer is not None:
+                    is_edited = bool(event.plan.request.conditions)
+                    self.worker.signer.sign(folder.video, title=claim.id, is_edited=is_edited)
                 result = publish(event, folder.video, claim, self.worker.blobs)
                 self._end(claim, folder, Done(result, self.worker.settings.keep_s))
             case Failure():

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.checkpoints.families.wan.wan_folders import peer
+from tests.checkpoints.families.wan.wan_folders import saved_peers
 
 from kinema.checkpoints.adapters import LoRAFile, LoRALinear
 from kinema.checkpoints.components import load_vae
@@ -32,15 +33,12 @@ SHAPES = [(2, 4, 6), (1, 4, 4), (3, 4, 4)]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A diffusers folder of each kind, its pipeline, and a data set of latents as its VAE would make them."""
-    made = {}
+    saved = saved_peers(tmp_path_factory)
 
+    @cache
     def get(kind):
-        if kind not in made:
-            folder = tmp_path_factory.mktemp("wan") / kind
-            pipeline = peer(kind)
-            pipeline.save_pretrained(folder, safe_serialization=True)
-            made[kind] = folder, pipeline, write_dataset(folder.with_name("data"), folder)
-        return made[kind]
+        folder, pipeline = saved(kind)
+        return folder, pipeline, write_dataset(folder.with_name("data"), folder)
 
     return get
 

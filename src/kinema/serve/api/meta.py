@@ -82,7 +82,7 @@ class PromptReading(BaseModel):
     """How a model reads a prompt."""
 
     text: str
-    replaced: list[tuple[str, str]] = []
+    replaced: list[list[str]] = []
     unknown: list[str] = []
     num_read: int | None = None
 
@@ -151,7 +151,7 @@ async def read_prompt(request: Request, caller: Reader) -> PromptReading:
     report = model.read_prompt(str(body.get("prompt", ""))[:2000])
     if report is None:
         return PromptReading(text="")
-    replaced = [*report.replaced]
+    replaced = [[*pair] for pair in report.replaced]
     return PromptReading(
         text=report.text, replaced=replaced, unknown=[*report.unknown], num_read=report.num_read
     )
@@ -211,7 +211,7 @@ class Figures:
         self.seconds = Counter(
             "kinema_http_request_seconds", "Time to the end of replies", ["route"], registry=self.registry
         )
-        self.registry.register(self)  # type: ignore[arg-type]
+        self.registry.register(self)
 
     def collect(self) -> Iterable[Any]:
         """The figures of the store."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
 
 from kinema.serve.api import requests, views
 from kinema.serve.api.bodies import read_body
@@ -125,7 +126,7 @@ async def create_sync(request: Request, caller: Writer) -> Response:
         await asyncio.sleep(SYNC_POLL_S)
 
 
-@router.get("/videos", response_model_exclude_none=True)
+@router.get("/videos", response_model=VideoList)
 async def list_videos(
     request: Request,
     caller: Reader,
@@ -133,7 +134,7 @@ async def list_videos(
     before: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=0, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
-) -> VideoList:
+) -> JSONResponse:
     """The caller's videos, the newest first, or with order=asc the oldest."""
     server = server_of(request)
     if after is not None and before is not None:
@@ -147,12 +148,10 @@ async def list_videos(
         limit=limit,
         newest_first=order == "desc",
     )
-    data = [views.video(row) for row in found.rows]
-    ids = [video.id for video in data]
-    has_more = found.has_more and limit > 0
-    return VideoList(
-        data=data, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=has_more
-    )
+    data = [views.video(row).model_dump(exclude_none=True) for row in found.rows]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    page = {"object": "list", "data": data, "first_id": first, "last_id": last}
+    return JSONResponse(page | {"has_more": found.has_more and limit > 0})
 
 
 @router.get("/videos/{id}", response_model_exclude_none=True)

@@ -6,18 +6,16 @@ that a step only runs the language model. Captions are written from the truth ag
 """
 
 import dataclasses
-import json
 import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kinema.checkpoints.components import load_component, save_component
@@ -27,10 +25,10 @@ from kinema.config import to_dict
 from kinema.data.augment import degrade
 from kinema.data.latents import Shape, choose_by_share
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
+from kinema.data.shard_cache import Shard, ShardCache
 from kinema.data.world_clips import CaptionMix, draw_clips, to_tensor
 from kinema.errors import ConfigError
 from kinema.evaluation.captions import caption_accuracies
-from kinema.files import atomic_file, content_key, output_errors
 from kinema.models.captioner import END, PAD, Captioner, CaptionerConfig, ClipFeatures, clip_features
 from kinema.models.oracle import MIN_FRAMES, Oracle
 from kinema.training.task import BenchmarkBatch, Recipe, check_periods
@@ -161,50 +159,39 @@ class CaptionerTask:
             data.degraded,
             data.shard_clips,
         ]
-        folder = out / f"seen-{content_key(identity)[:16]}"
-        found: dict[int, list[tuple[ClipFeatures, list[dict[str, Any]]]]] = {}
+        cache = ShardCache(out, identity, "seen")
+        found: dict[int, list[Shard]] = {}
         for first in range(0, data.num_clips, data.shard_clips):
-            shard = self._shard(folder, first)
-            found.setdefault(shard[0].frames.shape[1], []).append(shard)
+            shard = cache.get(f"{first:06d}", partial(self._features, first))
+            found.setdefault(shard.tensors["frames"].shape[1], []).append(shard)
         for length, shards in found.items():
-            together = ClipFeatures(
-                torch.cat([seen.frames for seen, _ in shards]), torch.cat([seen.wholes for seen, _ in shards])
+            frames, wholes = (
+                torch.cat([shard.tensors[name] for shard in shards]) for name in ("frames", "wholes")
             )
-            self.seen[length] = together, [truth for _, truths in shards for truth in truths]
+            truths = [truth for shard in shards for truth in shard.values["truths"]]
+            self.seen[length] = ClipFeatures(frames, wholes), truths
 
     @torch.no_grad()
-    def _shard(self, folder: Path, first: int) -> tuple[ClipFeatures, list[dict[str, Any]]]:
+    def _features(self, first: int) -> Shard:
         """The oracle's features of clips of one shape and length, and the truths of the clips."""
-        data, path = self.recipe.data, folder / f"{first:06d}.safetensors"
-        if not path.exists():
-            rng = numpy_rng("captioner-shard", first)
-            shape = data.shapes[choose_by_share([shape.share for shape in data.shapes], float(rng.random()))]
-            length = int(rng.choice(data.lengths))
-            sizes = {"height": shape.height, "width": shape.width, "num_frames": length}
-            clips = draw_clips(
-                self.world,
-                "captioner",
-                range(first, first + data.shard_clips),
-                **sizes,
-                fps=self.oracle.config.fps,
-            )
-            video = self.oracle.prepare(to_tensor(clips))
-            degraded = torch.from_numpy(rng.random(len(video)) < data.degraded)
-            if degraded.any():
-                video[degraded] = degrade(video[degraded], torch_rng("captioner-degrade", first))
-            out = self.oracle(video.to(next(self.oracle.parameters()).device))
-            truths = [  # captions are written from the scalars of a truth, not from its tracks
-                {name: value for name, value in clip.truth.items() if not isinstance(value, (list, dict))}
-                for clip in clips
-            ]
-            tensors = {"frames": out.frames.cpu().contiguous(), "wholes": out.wholes.cpu().contiguous()}
-            with atomic_file(path) as partial, output_errors(path):
-                save_file(tensors, partial, metadata={"truths": json.dumps(truths)})
-            log.info("%s: features of %d clips", path.name, len(clips))
-        with safe_open(path, "pt") as file:
-            return ClipFeatures(file.get_tensor("frames"), file.get_tensor("wholes")), json.loads(
-                file.metadata()["truths"]
-            )
+        data, rng = self.recipe.data, numpy_rng("captioner-shard", first)
+        shape = data.shapes[choose_by_share([shape.share for shape in data.shapes], float(rng.random()))]
+        length = int(rng.choice(data.lengths))
+        sizes = {"height": shape.height, "width": shape.width, "num_frames": length}
+        indices = range(first, first + data.shard_clips)
+        clips = draw_clips(self.world, "captioner", indices, **sizes, fps=self.oracle.config.fps)
+
+        video = self.oracle.prepare(to_tensor(clips))
+        degraded = torch.from_numpy(rng.random(len(video)) < data.degraded)
+        if degraded.any():
+            video[degraded] = degrade(video[degraded], torch_rng("captioner-degrade", first))
+        out = self.oracle(video.to(next(self.oracle.parameters()).device))
+        truths = [  # captions are written from the scalars of a truth, not from its tracks
+            {name: value for name, value in clip.truth.items() if not isinstance(value, (list, dict))}
+            for clip in clips
+        ]
+        log.info("features of %d clips", len(clips))
+        return Shard({"frames": out.frames.cpu(), "wholes": out.wholes.cpu()}, {"truths": truths})
 
     def batch(self, step: int) -> Batch:
         """Features of clips of one length, and a caption of each after the id of its form: {"frames",

@@ -4,13 +4,13 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kinema.checkpoints.components import load_component, save_component
@@ -20,9 +20,10 @@ from kinema.config import to_dict
 from kinema.data.augment import degrade
 from kinema.data.latents import Shape, choose_by_share
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
+from kinema.data.shard_cache import Shard, ShardCache
 from kinema.data.world_clips import draw_clips, to_tensor
 from kinema.errors import ConfigError
-from kinema.files import atomic_file, content_key, output_errors, write_json
+from kinema.files import write_json
 from kinema.models.oracle import Oracle, OracleConfig, OracleOutput, heat_target
 from kinema.models.pixels import to_uint8
 from kinema.models.vae import VAE
@@ -173,26 +174,23 @@ class OracleTask:
             to_dict(data.shapes[0]),
             data.num_frames,
         ]
-        folder = out / f"round_trips-{content_key(identity)[:16]}"
+        cache = ShardCache(out, identity, "round_trips")
         for split, count in counts.items():
-            shards = [
-                self._round_trips(folder, vae, split, i, min(SHARD_CLIPS, count - i))
-                for i in range(0, count, SHARD_CLIPS)
-            ]
+            shards = []
+            for first in range(0, count, SHARD_CLIPS):
+                num = min(SHARD_CLIPS, count - first)
+                make = partial(self._round_trips, vae, split, first, num)
+                tensors = cache.get(f"{split}-{first:05d}-{num}", make).tensors
+                shards.append({OLD_TARGETS.get(name, name): value for name, value in tensors.items()})
             if shards:
                 self.round_trips[split] = {
                     name: torch.cat([shard[name] for shard in shards]) for name in shards[0]
                 }
 
     @torch.no_grad()
-    def _round_trips(self, folder: Path, vae: VAE, split: str, first: int, count: int) -> Batch:
+    def _round_trips(self, vae: VAE, split: str, first: int, count: int) -> Shard:
         """`count` clips encoded and decoded by the VAE at 8 fps, thinned to the oracle's rate, with their
         targets."""
-        path = folder / f"{split}-{first:05d}-{count}.safetensors"
-        if path.exists():
-            shard = load_file(path)
-            return {OLD_TARGETS.get(name, name): value for name, value in shard.items()}
-
         stride = round(ROUND_TRIP_FPS / self.config.fps)
         num_frames = (self.recipe.data.num_frames - 1) * stride + 1
         num_frames += -(num_frames - 1) % vae.config.temporal_factor
@@ -215,10 +213,8 @@ class OracleTask:
         shard = targets(clips, self.config)
         shard |= {name: shard[name][:, kept] for name in ("positions", "log_sizes", "visible")}
         shard["video"] = torch.cat(video).mul(127.5).add(127.5).round().to(torch.uint8)
-        with atomic_file(path) as partial, output_errors(path):
-            save_file({name: value.contiguous() for name, value in shard.items()}, partial)
-        log.info("%s: %d clips encoded and decoded", path.name, count)
-        return shard
+        log.info("%d clips encoded and decoded", count)
+        return Shard(shard)
 
     def _render(self, split: str, indices: Sequence[int], shape: Shape) -> Batch:
         """Fresh clips of these indices and their targets."""

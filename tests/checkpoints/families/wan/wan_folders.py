@@ -1,5 +1,7 @@
 """Folders of the Wan family with tiny random weights, written by diffusers and transformers themselves."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -142,3 +144,16 @@ def peer(kind, **sizes):
     else:
         parts |= {"image_encoder": None, "image_processor": None}
     return diffusers.WanImageToVideoPipeline(**parts, **options)
+
+
+def saved_peers(tmp_path_factory):
+    """A function from a kind to its folder and diffusers' pipeline of it, each made once."""
+
+    @cache
+    def saved(kind):
+        folder, pipeline = tmp_path_factory.mktemp("wan") / kind, peer(kind)
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        pipeline.set_progress_bar_config(disable=True)
+        return folder, pipeline
+
+    return saved
