@@ -89,7 +89,7 @@ def measure_following(model: str, expander: PromptExpander, count: int, steps: i
 
     for index, sample in enumerate(draw_samples(world, "held_out", count, clip_format)):
         has_verb = index % 2 == 1
-        slots = ("noun", "count", "size", *(["verb"] if has_verb else []))
+        slots = ["noun"] + ["verb"] * has_verb + ["size"] * (sample.truth["size"] != "regular")
         short = world.subject_prompt(sample.truth, "en", random.Random(index), with_verb=has_verb)
         prompts = {"as written": short, "expanded": expand(short, expander, seed=sample.seed).prompt}
         for name, prompt in prompts.items():
