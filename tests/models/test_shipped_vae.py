@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kinema.checkpoints.components import load_vae, save_component
+from kinema.checkpoints.key_maps import vae_diffusers_config
 from kinema.checkpoints.shipped import shipped_model
 from kinema.checkpoints.tensors import vae_hash, weights_hash
 from kinema.errors import ConfigError
@@ -13,6 +14,7 @@ from kinema.models.vae import VAE, VAEConfig
 from kinema.nn.causal_conv import FeatureCache
 
 HASH_0_1_0 = "55c7af2e2623ef63"
+WAN = {"subpixel": None, "latents_hash": None}
 ENCODER_0_1_0 = ("73eabfe07e19e4b6", "b668063a6cb96d36")
 
 
@@ -39,6 +41,19 @@ def test_data_sets_and_caches_of_0_1_0_stay_valid(vae: VAE, tmp_path):
 def test_wans_decoder_has_no_hash_of_others():
     with pytest.raises(ConfigError, match="latents_hash belongs to a subpixel decoder"):
         VAEConfig(latents_hash=HASH_0_1_0)
+
+
+@torch.no_grad()
+def test_the_encoder_is_that_of_diffusers_and_the_decoder_is_not(vae: VAE):
+    diffusers = pytest.importorskip("diffusers")
+    peer = diffusers.AutoencoderKLWan.from_config(vae_diffusers_config(replace(vae.config, **WAN))).eval()
+    for part in ("encoder", "quant_conv"):
+        getattr(peer, part).load_state_dict(getattr(vae, part).state_dict(), strict=True)
+    assert peer.decoder.state_dict().keys() != vae.decoder.state_dict().keys()
+
+    video = torch.rand(1, 3, 5, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    ours, theirs = vae.encode(video).mean, peer.encode(video).latent_dist.mean
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("lf", "lh", "lw", "at_once"), [(5, 2, 3, 1), (4, 3, 1, 2), (7, 1, 2, 3)])

@@ -1,4 +1,4 @@
-"""Model folders, in diffusers' layout, so that a DiT and the VAE also load in diffusers:
+"""Model folders, in diffusers' layout, so that a DiT and a VAE of Wan's shape also load in diffusers:
 
     model_index.json   kinema.json
     transformer/   config.json  diffusion_pytorch_model.safetensors
