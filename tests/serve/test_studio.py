@@ -6,9 +6,12 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from urllib.parse import urlsplit
 
 import pytest
+from tests.serve.running import Running
 
 from kinema.cli import edit
 
@@ -20,6 +23,12 @@ pytestmark = pytest.mark.skipif(
     reason=f"Chromium is not installed (apt-get install chromium); {DEMAND}=1 makes this an error",
 )
 CAR = "a red car drives on a road"
+UNNAMED = """
+[...document.querySelectorAll("button, a, input, select, textarea, [role=slider]")]
+  .filter((e) => !(e.ariaLabel || e.textContent?.trim() || e.labels?.length || e.hidden))
+  .map((e) => e.outerHTML)
+"""
+"""Controls that a screen reader has no name for."""
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +124,10 @@ def test_takes_are_generated_and_shown_side_by_side(page, running):
     group.locator('article[data-status="completed"]').nth(1).wait_for()
     assert group.get_by_text("Seed 8").is_visible()
     group.get_by_role("button", name="Play together").click()
-    page.wait_for_function(
-        "[...document.querySelectorAll('.takes video')].every((clip) => clip.readyState >= 2)"
-    )
+    for clip in group.locator("video").all():
+        running.wait_for(
+            lambda clip=clip: clip.evaluate("clip => clip.readyState >= 2 && clip.currentTime > 0")
+        )
 
 
 def test_a_job_is_watched_survives_a_reload_and_is_cancelled(page, running):
@@ -283,10 +293,7 @@ def test_views_fit_and_every_control_has_a_name(page, clips, width):
         page.goto(f"/#/{view}")
         page.locator("main h1").first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        unnamed = page.evaluate(
-            """[...document.querySelectorAll("button, a, input, select, textarea, [role=slider]")].filter((e) =>
-            !(e.ariaLabel || e.textContent?.trim() || e.labels?.length || e.hidden)).map((e) => e.outerHTML)"""
-        )
+        unnamed = page.evaluate(UNNAMED)
         assert unnamed == []
 
 
@@ -300,3 +307,25 @@ def test_colours_follow_the_system_and_the_button(page):
     assert dark != light
     page.reload()
     assert page.evaluate(ground) == light
+
+
+def test_a_server_with_keys_asks_for_one(browser, tmp_path):
+    data = tmp_path / "data"
+    command = [sys.executable, "-m", "kinema", "keys", "create", "ann", "--data", str(data)]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    key = made.split()[-1]
+    server = Running(data, "--host", "0.0.0.0", "--allow-host", "127.0.0.1", "--no-worker")
+    context = browser.new_context(base_url=server.url)
+    try:
+        page = context.new_page()
+        page.goto("/")
+        page.get_by_label("API key").fill("kin_wrong")
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_text("Incorrect API key").wait_for()
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_text("No videos yet").wait_for()
+        assert page.evaluate("document.cookie") == ""
+    finally:
+        context.close()
+        assert server.stop() == 0

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kinema.errors import OutputError, TrainingError
-from kinema.files import atomic_folder, sha256_of, write_json
+from kinema.files import atomic_folder, read_json, sha256_of, write_json
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,16 @@ def load(path: Path, model: nn.Module, ema: nn.Module, optimizers: list[torch.op
         raise TrainingError(
             f"{path} does not fit the model of the recipe: {str(error).splitlines()[0]}"
         ) from error
+
+
+def fork(path: Path, folder: Path, recipe: dict[str, Any]) -> None:
+    """Copy a checkpoint into the run folder of another recipe, which continues from it.
+
+    Raises `OutputError` if it cannot be written.
+    """
+    with atomic_folder(folder / path.name, STATE) as partial:
+        shutil.copytree(path, partial, dirs_exist_ok=True)
+        write_json(partial / STATE, {**read_json(path / STATE), "recipe": recipe})
 
 
 def _plain(model: nn.Module) -> dict[str, Tensor]:

@@ -38,12 +38,21 @@ class World(Protocol):
     """The dataclass of its settings."""
     split: Split
     """The combinations of its clips: "train" leaves out what "held_out" holds; "all" has both."""
-    slots: Mapping[str, tuple[str, ...]]
-    """The values of every slot that captions and truth name. Empty: the world cannot be read or scored."""
-    vocabulary: Mapping[str, tuple[str, ...]]
-    """What the world can show, by kind, as the manifest of a model lists it."""
-    words: tuple[str, ...]
-    """Every English and Chinese word of the captions."""
+
+    @property
+    def slots(self) -> Mapping[str, tuple[str, ...]]:
+        """The values of every slot that captions and truth name. An empty one cannot be scored."""
+        ...
+
+    @property
+    def vocabulary(self) -> Mapping[str, tuple[str, ...]]:
+        """What the world can show, by kind, as the manifest of a model lists it."""
+        ...
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Every English and Chinese word of the captions."""
+        ...
 
     def clip(self, seed: int, *, height: int, width: int, num_frames: int, fps: float = 8.0) -> Clip:
         """The clip of `seed`."""
