@@ -23,8 +23,10 @@ from kinema.worlds import HasPromptPairs
 from kinema.worlds.stage.grammar import article, plural
 from kinema.worlds.stage.nouns import NOUNS
 
-NEWCOMER = ("a car", "a horse runs", "a penguin at night", "a cat", "a dog in the rain", "balloon", "a star")
-NEWCOMER += ("two elephants on the moon", "a rocket", "a ball bounces")
+NEWCOMER = (
+    "a car|a horse runs|a penguin at night|a cat|a dog in the rain|balloon|a star|a rocket|a ball bounces"
+)
+NEWCOMER += "|two elephants on the moon"
 MIN_ADDED = 4
 UNKNOWN = ("quokka", "zeppelin", "samovar", "Ada Lovelace", "kinkajou", "theremin", "Rotkäppchen")
 UNKNOWN_ZH = ("水豚", "飞艇", "麒麟", "古筝")
@@ -61,7 +63,7 @@ def draw_prompt(rng: random.Random, is_chinese: bool) -> tuple[str, list[str]]:
 def measure_added(expander: PromptExpander) -> None:
     """Print the expansions of the prompts of newcomers, and how many gain words."""
     gains = []
-    for index, prompt in enumerate(NEWCOMER):
+    for index, prompt in enumerate(NEWCOMER.split("|")):
         made = expand(prompt, expander, seed=index).prompt
         gains.append(len(made.split()) - len(prompt.split()))
         print(f"  {prompt} -> {made}")
