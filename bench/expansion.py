@@ -29,11 +29,10 @@ NEWCOMER = (
 NEWCOMER += "|two elephants on the moon"
 MIN_ADDED = 4
 UNKNOWN = ("quokka", "zeppelin", "samovar", "Ada Lovelace", "kinkajou", "theremin", "Rotkäppchen")
-UNKNOWN_ZH = ("水豚", "飞艇", "麒麟", "古筝")
+UNKNOWN_ZH, COUNTS_ZH = ("水豚", "飞艇", "麒麟", "古筝"), ("一只", "两只", "三只", "7只")
 VERBS = ("runs", "walks", "rolls", "flies", "jumps", "dances", "drives to the left", "bounces")
 VERBS_ZH = ("奔跑", "向左行走", "飞行", "跳舞", "滚动")
 COUNTS = ("", "", "two ", "three ", "7 ", "12 ")
-COUNTS_ZH = ("一只", "两只", "三只", "7只")
 ENDS = (
     "",
     "",
@@ -98,8 +97,8 @@ def measure_following(model: str, expander: PromptExpander, count: int, steps: i
             clip = pipeline.run(Request(prompt, seed=sample.seed, steps=steps)).video
             (reading,) = oracle.read([clip.frames], plan.fps)
             shares[name] += grade_reading(reading, sample.asked, slots).values()
-    for name, grades in shares.items():
-        print(f"{name}: {np.mean(grades):.1%} of {len(grades)} named slots of {count} clips")
+    for name, found in shares.items():
+        print(f"{name}: {np.mean(found):.1%} of {len(found)} named slots of {count} clips")
 
 
 def main() -> None:
@@ -111,8 +110,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    expander = load_expander(arguments.expander)
-    measure_added(expander)
+    measure_added(expander := load_expander(arguments.expander))
     measure_kept(expander, arguments.prompts)
     if arguments.clips:
         measure_following(arguments.model, expander, arguments.clips, arguments.steps)
