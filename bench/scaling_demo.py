@@ -18,14 +18,14 @@ from kinema.training import load_task
 RECIPE = Path(__file__).parents[1] / "recipes" / "dit_tiny.toml"
 SETTINGS = [
     "optimizer.name=adamw",
-    "optimizer.lr=4e-3",
+    "optimizer.lr=2e-3",
     "run.precision=fp32",
     "model.patch=[1,1,1]",
     "data.num_frames=17",
     "data.shapes=[{height=96,width=96}]",
     "periods=[{until=1.0,batch=32,latent_frames=5}]",
 ]
-LADDER = Ladder(budgets=(1e11, 3e11, 1e12, 3e12), clips=20_000)
+LADDER = Ladder()
 WIDTH, FLOPS = 160, 1.2e13
 
 

@@ -29,6 +29,12 @@ class BaseInstallation(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = BaseInstallation
 """
 SMALL = ["--steps", "1", "--no-sheet", "--size", "48x32"]
+CELLS = ["widths=[48]", "budgets=[1e9]", "clips=40", "batch=8", "min_steps=2", "seeds=1", "held_out=8"]
+LADDER = [
+    "--set",
+    "model.patch=[1,1,1]",
+    *(word for cell in [*CELLS, "lr_factors=[1.0]"] for word in ("--set-ladder", cell)),
+]
 WORDS = {
     "generate": [
         ["a red fox", "-o", "a.mkv", "--frames", "17", "--model", "{model}", "--job", "job", *SMALL]
@@ -43,6 +49,7 @@ WORDS = {
     "train": [
         ["{recipe}", "--out", "run", "--steps", "1", "--set", "data.size=32", "--set", "data.stats_clips=2"],
     ],
+    "scaling": [["sweep", "{dit}", "-o", "ladder", *LADDER], ["report", "ladder"]],
     "evaluate": [["{model}", "--prompts", "1"]],
     "caption": [["a.mkv"]],
     "worlds": [["list"], ["preview", "stage", "-o", "world.mkv"]],
@@ -112,6 +119,7 @@ def test_no_verb_needs_an_extra(base_install, model_folder, tmp_path):
     board = "seconds: 1\nshots: [{at: 0, prompt: a fox}, {at: 0.5, prompt: a ball}]\n"
     (tmp_path / "board.yaml").write_text(board)
     places = {"model": str(model_folder), "recipe": str(ROOT / "recipes" / "vae_tiny.toml")}
+    places["dit"] = str(ROOT / "recipes" / "dit_tiny.toml")
     calls = [[verb, *(word.format(**places) for word in words)] for verb in VERBS for words in WORDS[verb]]
     script = f"""
 from kinema.cli.main import main

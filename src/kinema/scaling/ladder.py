@@ -45,10 +45,10 @@ class Ladder:
     widths: tuple[int, ...] = (48, 64, 96, 128)
     width_per_layer: int = 16
     head_dim: int = 16
-    budgets: tuple[float, ...] = (1e11, 3e11, 1e12, 3e12)
-    batch: int = 32
-    clips: int = 20_000
-    min_steps: int = 40
+    budgets: tuple[float, ...] = (3e11, 6e11, 1.2e12, 3e12)
+    batch: int = 8
+    clips: int = 16_000
+    min_steps: int = 20
     cooldown: float = 0.2
     """Share of a run in which the learning rate falls to zero."""
     lr_factors: tuple[float, ...] = (0.5, 1.0, 2.0)
