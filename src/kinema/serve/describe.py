@@ -1,21 +1,26 @@
-"""Prints the manifest of a model of any family as JSON. A process of its own, because it imports torch."""
+"""Prints the manifest and temporal factor of a model of any family as JSON.
+
+A process of its own, because it imports torch.
+"""
 
 import json
 import sys
 
+from kinema.checkpoints.families import find_family
 from kinema.config import to_dict
 from kinema.errors import KinemaError
-from kinema.generation.loading import manifest_of
 
 
 def main() -> int:
     """The exit code; an error is the last line of standard error."""
     try:
-        manifest = manifest_of(sys.argv[1])
+        family, path = find_family(sys.argv[1])
+        sizes = family.inspect(path).sizes
     except KinemaError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps({"manifest": to_dict(manifest), "temporal_factor": 4}))
+    values = {"manifest": to_dict(sizes.manifest), "temporal_factor": sizes.vae.temporal_factor}
+    print(json.dumps(values))
     return 0
 
 

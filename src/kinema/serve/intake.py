@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from kinema.errors import KinemaError, RequestError, VideoError
 from kinema.generation.conditioning import tasks
 from kinema.generation.conditioning.clips import InputClip, read_input
 from kinema.generation.conditioning.tasks import Shot, TaskRequest
-from kinema.generation.output.provenance import provenance_in
+from kinema.generation.output.provenance import stored_prompt
 from kinema.generation.plan import nearest_size
 from kinema.generation.request import Request
 from kinema.serve.models import ServedModel
@@ -96,7 +96,10 @@ def check(intake: Intake, model: ServedModel, out: Path) -> Checked:
     """The request with every default filled in; its clips are written to `out`. Raises `KinemaError`."""
     clips = {role: read_upload(Path(file), model.manifest.fps) for role, file in intake.media.items()}
     if not intake.fields.get("prompt") and intake.kind != "storyboard":
-        intake = replace(intake, fields={**intake.fields, "prompt": _stored_prompt(clips.values())})
+        at_end = intake.params.get("direction") != "backward"
+        stored = [stored_prompt(clip.metadata, clip.name, at_end=at_end) for clip in clips.values()]
+        prompt = next((fields["prompt"] for fields in stored if fields.get("prompt")), "")
+        intake = replace(intake, fields={**intake.fields, "prompt": prompt})
     videos = {role: clip.video for role, clip in clips.items()}
     if intake.kind in KEEP_SIZE and videos and "width" not in intake.fields:
         size = _size_of(next(iter(videos.values())), model.manifest)
@@ -134,12 +137,6 @@ def _size_of(clip: Video, manifest: Manifest) -> dict[str, int]:
     if not manifest.min_side <= min(sides) or not max(sides) <= manifest.max_side:
         width, height = nearest_size(width, height, manifest)
     return {"width": width, "height": height}
-
-
-def _stored_prompt(clips: Iterable[InputClip]) -> str:
-    """The first prompt in the metadata of the clips, or ""."""
-    found = [provenance_in(clip.metadata, clip.name) for clip in clips]
-    return next((values["request"]["prompt"] for values in found if values), "")
 
 
 def write_clip(folder: Path, media: str, clip: Video) -> Path:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from kinema.checkpoints.captioner import CaptionerRunner
 from kinema.checkpoints.expanders import load_expander
 from kinema.errors import RequestError
 from kinema.generation.conditioning.clips import InputClip, Report
-from kinema.generation.output.provenance import provenance_in
+from kinema.generation.output.provenance import stored_prompt
 from kinema.generation.request import Request
 from kinema.prompts.expansion import PromptKind, expand
 from kinema.video import png_bytes
@@ -30,7 +29,7 @@ def with_clip_prompt(
     a clip that is too short for a caption.
     """
     for clip in clips:
-        stored = _stored_prompt(clip, at_end)
+        stored = stored_prompt(clip.metadata, clip.name, at_end=at_end)
         if stored.get("prompt", "").strip():
             report(f"prompt of {clip.name}: {stored['prompt']}")
             return replace(request, **stored, prompt_source="metadata")
@@ -58,15 +57,6 @@ def with_expanded_prompt(
     for line in expansion.lines:
         report(line)
     return replace(request, **expansion.fields)
-
-
-def _stored_prompt(clip: InputClip, at_end: bool) -> dict[str, Any]:
-    """The fields of a request that hold the prompt in the metadata of a clip, at its end or its start."""
-    stored = (provenance_in(clip.metadata, clip.name) or {}).get("request", {})
-    later = stored.get("prompts")
-    if later and at_end:
-        return {"prompt": later[-1]["prompt"]}
-    return {name: stored[name] for name in ("prompt", "original_prompt", "expander") if name in stored}
 
 
 @cache

@@ -53,6 +53,19 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
     return provenance_in(read_metadata(path), str(path))
 
 
+def stored_prompt(metadata: Mapping[str, str], file: str, *, at_end: bool = True) -> dict[str, Any]:
+    """The fields of a request that hold the prompt in the metadata of `file`; empty if it has none.
+
+    For a clip with timed prompts, it is the prompt at its end, or with `at_end` false at its start. Raises
+    `VideoError` as `read_provenance` does.
+    """
+    stored = (provenance_in(metadata, file) or {}).get("request", {})
+    later = stored.get("prompts")
+    if later and at_end:
+        return {"prompt": later[-1]["prompt"]}
+    return {name: stored[name] for name in ("prompt", "original_prompt", "expander") if name in stored}
+
+
 def provenance_in(metadata: Mapping[str, str], file: str) -> dict[str, Any] | None:
     """The values of `provenance` in the metadata of `file`; see `read_provenance`."""
     text = metadata.get(KEY)
