@@ -95,7 +95,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
         "--shard",
         type=positive,
         metavar="N",
-        help="GPUs that weights and optimizer are divided over (default: those of a node)",
+        help="GPUs that weights and optimizer are divided over (default: the GPUs of a node)",
     )
     group.add_argument(
         "--sequence", type=positive, metavar="N", help="GPUs that a clip is divided over (default: 1)"

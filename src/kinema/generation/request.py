@@ -21,8 +21,8 @@ PromptSource = Literal["metadata", "caption"]
 
 @dataclass(frozen=True)
 class Request:
-    """A video to generate. Fields that are None take the model's default. `Option`s are also flags of the
-    command line.
+    """A video to generate. Fields that are None take the model's default. A field with an
+    `Option` is also a flag of the command line.
 
     Raises `RequestError` for values that no model could accept.
     """

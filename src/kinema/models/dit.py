@@ -212,7 +212,7 @@ class DiT(nn.Module):
         nn.init.zeros_(self.head.projection.weight)
 
     def prepare(self, conditioning: Conditioning) -> Prepared:
-        """The keys and values of all blocks. Those of a clip do not depend on the other clips.
+        """The keys and values of all blocks. A clip's do not depend on the other clips.
 
         Raises `RequestError` for a prompt longer than `text_length`, for missing images and for images that
         the backbone does not take.

@@ -21,8 +21,8 @@ LONGEST_INTERVAL_S = 1.0
 
 
 class Heartbeat:
-    """Renews the leases of the jobs that a worker runs, writes their progress, and learns what became of
-    them. A context manager."""
+    """Renews the leases of the jobs that a worker runs, writes their progress, and receives
+    cancellations and lost leases. A context manager."""
 
     def __init__(
         self, store: Store, worker: Worker, claims: Sequence[Claim], *, lease_s: float, step_timeout_s: float

@@ -58,7 +58,7 @@ def cut_window(
     """Window `index` of the canvas `whole`, with the results of earlier windows in `latents` as its
     history.
 
-    `plans` are those of the clips of the batch, which have the same layout and windows.
+    `plans` has one plan per clip of the batch. All have the same layout and windows.
     """
     plan = plans[0]
     if plan.request.loop:

@@ -77,7 +77,7 @@ def dit_config_from_tensors(
 
 def vae_config_from_tensors(shapes: Mapping[str, tuple[int, ...]], what: str) -> VAEConfig:
     """The configuration of the VAE whose tensors, under the original names, have these shapes; the latent
-    statistics are those of the published VAE with as many channels. Raises `ModelError`.
+    statistics come from the published VAE with as many channels. Raises `ModelError`.
     """
     try:
         residual = any(name.startswith("encoder.downsamples.0.downsamples.") for name in shapes)
@@ -99,8 +99,8 @@ def vae_config_from_tensors(shapes: Mapping[str, tuple[int, ...]], what: str) ->
         published = next((VAES[name] for name in ("wan-2.1", "wan-2.2") if VAES[name].z_dim == z), None)
         if published is None:
             raise ModelError(
-                f"{what}: latents of {z} channels; those of the published VAEs have 16 or 48, and others' "
-                "statistics are not in it"
+                f"{what}: latents of {z} channels; a published VAE has 16 or 48, and the file has "
+                "no latent statistics"
             )
         return VAEConfig(
             base_dim=base,
