@@ -295,12 +295,8 @@ class DiT(nn.Module):
         x = self.patch_embedding(tokens.to(self.patch_embedding.weight.dtype)).float()
 
         for i, block in enumerate(cast(Iterable[DiTBlock], self.blocks)):
-            if given.keys_values is None:
-                keys_values = block.cross_attention.keys_values(given.attended)
-            else:
-                keys_values = given.keys_values[i]
-
-            arguments = (x, time_blocks, table.index, rotation, segments, keys_values, cross)
+            attended = given.attended if given.keys_values is None else given.keys_values[i]
+            arguments = (x, time_blocks, table.index, rotation, segments, attended, cross)
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
@@ -320,11 +316,10 @@ class DiT(nn.Module):
         Heights and widths that are no multiple of the patch are padded with their edge values and cropped
         back. Raises `ValueError` when `lf` is no multiple of the patch.
         """
-        given = prepared if isinstance(prepared, Prepared) else self._embed(prepared)
+        given = prepared.conditioning if isinstance(prepared, Prepared) else prepared
         times = t if t.ndim == 1 else list(t)
         first_frames = [first_frame] * len(latents) if isinstance(first_frame, int) else first_frame
-        clips, conditioning = list(latents), given.conditioning.split()
-        return torch.stack(self._predict(clips, times, conditioning, first_frames, given))
+        return torch.stack(self._predict(list(latents), times, given.split(), first_frames, prepared))
 
     def predict_packed(
         self,
@@ -339,7 +334,7 @@ class DiT(nn.Module):
         Clips do not attend to each other, so predictions and gradients equal those of one pass per clip.
         """
         attended = Conditioning.cat([Conditioning(own.text, own.images) for own in conditioning])
-        return self._predict(clips, t, conditioning, first_frames, self._embed(attended))
+        return self._predict(clips, t, conditioning, first_frames, attended)
 
     def _predict(
         self,
@@ -347,7 +342,7 @@ class DiT(nn.Module):
         t: Tensor | Sequence[Tensor],
         conditioning: Sequence[Conditioning],
         first_frames: Sequence[int],
-        prepared: Prepared,
+        prepared: Prepared | Conditioning,
     ) -> list[Tensor]:
         """The predictions for clips in one forward pass. `prepared` is what they attend to."""
         pt, ph, pw = self.patch
