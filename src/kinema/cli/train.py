@@ -11,7 +11,7 @@ from kinema.errors import ConfigError
 
 
 if TYPE_CHECKING:
-    from kinema.distributed import Ranks
+    from kinema.distributed.ranks import Ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     Of an error on several ranks only the first one is printed.
     """
-    from kinema.distributed import AnotherRankFailed, ParallelConfig, Ranks, one_report
+    from kinema.distributed.group import AnotherRankFailed, one_report
+    from kinema.distributed.ranks import ParallelConfig, Ranks
 
     ranks = Ranks.of(ParallelConfig())
     logging.basicConfig(level=logging.INFO if ranks.is_first else logging.ERROR, format="%(message)s")

@@ -1,6 +1,7 @@
 """The process group of a run: agreement between ranks, waiting for the first, and errors in one line."""
 
 import functools
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ ANSWER_S = 5.0
 """Time in which the ranks that live report to each other after a broken connection."""
 BROKEN = ("onnection", "timed out", "Timed out", "timeout", "Broken pipe", "ncclRemoteError", "NCCL error")
 """Parts of the messages of gloo and NCCL when a rank does not answer (PyTorch 2.13)."""
+
+
+NUMBERS = itertools.count()
+"""Numbers of the groups that a process opens one after the other."""
 
 
 class AnotherRankFailed(KinemaError):
@@ -97,10 +102,10 @@ def open_group(ranks: Ranks, device: torch.device, timeout_s: float) -> Iterator
         yield Group(ranks)
         return
 
-    backend = f"{CPU.type}:gloo"
+    backend = "gloo"
     if device.type != CPU.type:
-        backend += f",{device.type}:{dist.get_default_backend_for_device(device.type)}"
-    store = dist.PrefixStore("group", _store())
+        backend = f"{CPU.type}:gloo,{device.type}:{dist.get_default_backend_for_device(device.type)}"
+    store = dist.PrefixStore(f"group {next(NUMBERS)}", _store())
     dist.init_process_group(
         backend, store=store, rank=ranks.index, world_size=ranks.size, timeout=timedelta(seconds=timeout_s)
     )

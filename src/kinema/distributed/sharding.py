@@ -5,26 +5,50 @@ and plain data parallelism with shards of one rank (Zhao et al. 2023; HSDP is it
 """
 
 import copy
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from kinema.errors import ConfigError
+
 RELEASED = "is_released"
 """The mark of parameters that checkpoints leave out."""
 
 
-def parallelize(model: nn.Module, mesh: DeviceMesh | None) -> None:
+@runtime_checkable
+class SpreadsTokens(Protocol):
+    """A backbone whose tokens may be spread over ranks."""
+
+    def spread_over(self, group: dist.ProcessGroup) -> None:
+        """Spread the tokens of a forward pass over the ranks of `group`, which call it with the same clips.
+
+        Raises `ConfigError` for sizes that do not divide.
+        """
+
+
+def parallelize(
+    model: nn.Module, mesh: DeviceMesh | None, sequence: dist.ProcessGroup | None = None
+) -> None:
     """Shard a model in place over a mesh of ("replicate", "shard"): every block by itself, then the rest.
 
     The gradients are means over all ranks. The class of the model stays a subclass of its own. Without a mesh
-    nothing changes. The optimizers are made afterwards.
+    nothing changes. The optimizers are made afterwards. Raises `ConfigError` for a model whose tokens cannot
+    be spread over `sequence`.
     """
     if mesh is None:
         return
+    if sequence is not None:
+        if not isinstance(model, SpreadsTokens):
+            raise ConfigError(
+                f"parallel.sequence = {sequence.size()}, but {type(model).__name__} does not spread its "
+                "tokens: use parallel.sequence = 1"
+            )
+        model.spread_over(sequence)
     released = {name for name, p in model.named_parameters() if getattr(p, RELEASED, False)}
     for block in getattr(model, "blocks", ()):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kinema.distributed import Group, gathered, like
+from kinema.distributed.group import Group
+from kinema.distributed.sharding import gathered, like
 from kinema.errors import OutputError, TrainingError
 from kinema.files import atomic_folder, sha256_of, write_json
 

@@ -29,7 +29,9 @@ from kinema.device import (
     pick_device,
     synchronize,
 )
-from kinema.distributed import Group, Ranks, WholeModel, open_group, parallelize, whole
+from kinema.distributed.group import Group, open_group
+from kinema.distributed.ranks import Ranks
+from kinema.distributed.sharding import WholeModel, parallelize, whole
 from kinema.errors import ConfigError, KinemaError, OutputError, TrainingError
 from kinema.training import checkpoint
 from kinema.training.ema import EMA
@@ -86,8 +88,8 @@ def _train(task: TrainingTask, out: Path, device: torch.device, group: Group) ->
     model = task.model.to(device).train()
     ema = EMA(model, run.ema_decay)
     average = WholeModel(ema.model, group.mesh)
-    for each in (model, ema.model):
-        parallelize(each, group.mesh)
+    parallelize(model, group.mesh, group.sequence)
+    parallelize(ema.model, group.mesh)
     optimizers = build_optimizers(model, optimizer_config)
     recipe = to_dict(task.recipe)
     done = _resume(out, task, recipe, model, ema, optimizers, group)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kinema.data.seeds import Batch
 from kinema.device import Precision
-from kinema.distributed import ParallelConfig, Ranks
+from kinema.distributed.ranks import ParallelConfig, Ranks
 from kinema.errors import ConfigError
 from kinema.registry import unknown
 from kinema.training.optimizer import OptimizerConfig

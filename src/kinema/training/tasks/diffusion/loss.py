@@ -8,9 +8,9 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from kinema.distributed import Share
 from kinema.diffusion.objectives import Prediction, TimestepSampling, add_noise, draw_times, target
 from kinema.diffusion.schedules import SCHEDULES, Schedule
+from kinema.distributed.ranks import Share
 from kinema.models.backbone import Backbone
 from kinema.models.conditioning import Conditioning
 from kinema.models.patches import Patch

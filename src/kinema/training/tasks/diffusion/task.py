@@ -17,7 +17,7 @@ from kinema.checkpoints.manifest import Manifest
 from kinema.data.dataset import open_dataset
 from kinema.data.seeds import Batch, torch_rng
 from kinema.diffusion.samplers import SAMPLERS
-from kinema.distributed import Ranks, Share
+from kinema.distributed.ranks import Ranks, Share
 from kinema.errors import ConfigError, TrainingError
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
