@@ -141,5 +141,5 @@ function Shape({ draft, change, model, error }) {
 /** The draft that makes a video again. */
 export const draftOf = ({ prompt, size, kinema }) => ({
   prompt, size: "custom", custom: size, frames: String(kinema.frames), seed: String(kinema.seed), steps: String(kinema.steps),
-  guidance: String(kinema.guidance), loop: kinema.task === "loop",
+  guidance: String(Number(kinema.guidance.toFixed(2))), loop: kinema.task === "loop",
 });
