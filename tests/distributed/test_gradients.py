@@ -39,11 +39,20 @@ def gradients(ranks: Ranks, mesh=None, sequence=None, *, recompute=False) -> dic
     texts = Conditioning(TextStates(states, PROMPTS)).split()
 
     share = ranks.share([clip[0].numel() for clip in clips])
-    chosen = [[parts[i] for i in share.clips] for parts in (clips, times, texts)]
-    outputs = model.predict_packed(*chosen, [0] * len(share.clips))
-    loss = share.num_shares * sum(out.square().sum() for out in outputs) / sum(c.numel() for c in clips)
-    loss.backward()
-    return {name: whole(parameter.grad).contiguous() for name, parameter in model.named_parameters()}
+    own_clips, own_times, own_texts = (
+        [clips[i] for i in share.clips],
+        [times[i] for i in share.clips],
+        [texts[i] for i in share.clips],
+    )
+    outputs = model.predict_packed(own_clips, own_times, own_texts, [0] * len(share.clips))
+    squares = torch.stack([out.square().sum() for out in outputs]).sum()
+    (share.num_shares * squares / sum(clip.numel() for clip in clips)).backward()
+
+    found = {}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        found[name] = whole(parameter.grad).contiguous()
+    return found
 
 
 def write_gradients(folder):

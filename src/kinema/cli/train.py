@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from kinema.cli.arguments import positive
 from kinema.errors import ConfigError
 
-
 if TYPE_CHECKING:
     from kinema.distributed.ranks import Ranks
 

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from kinema.errors import KinemaError, TrainingError
 
 LONGEST_WAIT = timedelta(days=1)
 """How long ranks wait for the first one to write a sample, a checkpoint or the export."""
-ANSWER_S = 5.0
+ANSWER_S = 2.0
 """Time in which the ranks that live report to each other after a broken connection."""
 BROKEN = ("onnection", "timed out", "Timed out", "timeout", "Broken pipe", "ncclRemoteError", "NCCL error")
 """Parts of the messages of gloo and NCCL when a rank does not answer (PyTorch 2.13)."""
@@ -152,8 +153,8 @@ def _is_first_to_report(rank: int) -> bool:
 
 
 def _broken(ranks: Ranks, step: int, error: RuntimeError) -> str:
-    """Which ranks do not answer any more."""
-    store = _store()
+    """Which ranks do not answer any more. SIGTERM, which torchrun sends to the others at once, waits."""
+    before, store = signal.signal(signal.SIGTERM, signal.SIG_IGN), _store()
     try:
         store.set(f"alive {ranks.index}", "yes")
         deadline = time.monotonic() + ANSWER_S
@@ -163,9 +164,12 @@ def _broken(ranks: Ranks, step: int, error: RuntimeError) -> str:
                 break
             time.sleep(0.1)
     except RuntimeError:
-        silent = [0]
+        silent = []
+    finally:
+        signal.signal(signal.SIGTERM, before)
     who = ", ".join(f"rank {rank}" for rank in silent) or "a connection between the ranks"
+    cause = str(error).splitlines()[0].split("] ", 1)[-1].partition(". ")[0]
     return (
-        f"{who} failed at step {step + 1} ({str(error).splitlines()[0]}): the same command continues the "
-        "run after its last checkpoint"
+        f"{who} failed at step {step + 1} ({cause}): the same command continues the run after its last "
+        "checkpoint"
     )

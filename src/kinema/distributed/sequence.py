@@ -6,7 +6,7 @@ has all rows of some heads. Every other layer works on rows alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class Spread:
         if num_rows < size:
             raise RequestError(f"{num_rows} tokens cannot be spread over {size} ranks: use fewer")
         ends = [num_rows * rank // size for rank in range(size + 1)]
-        return cls(group, tuple(b - a for a, b in zip(ends, ends[1:])), group.rank())
+        return cls(group, tuple(b - a for a, b in pairwise(ends)), group.rank())
 
     def own(self, rows: Tensor) -> Tensor:
         """The rows of this rank."""
@@ -44,7 +44,7 @@ class Spread:
         first = sum(self.pieces[: self.index])
         last = first + self.pieces[self.index]
         ends = list(accumulate(lengths, initial=0))
-        return tuple(max(0, min(b, last) - max(a, first)) for a, b in zip(ends, ends[1:]))
+        return tuple(max(0, min(b, last) - max(a, first)) for a, b in pairwise(ends))
 
     def to_heads(self, x: Float[Tensor, "n k dh"]) -> Float[Tensor, "all_n own_k dh"]:
         """All rows of the heads of this rank, from its rows of all heads. The inverse of `to_rows`."""

@@ -1,7 +1,7 @@
 """Sharded models: FSDP2 on every block, tensors gathered to one rank, and whole tensors spread again.
 
-One mechanism serves all meshes. On a mesh (replicate, shard) FSDP2 is sharding with 1 copy, HSDP with several,
-and plain data parallelism with shards of one rank (Zhao et al. 2023; HSDP is its hybrid sharding).
+One mechanism serves all meshes. On a mesh (replicate, shard) FSDP2 is full sharding with one copy, hybrid
+sharding (HSDP) with several, and plain data parallelism with shards of one rank (Zhao et al. 2023).
 """
 
 import copy
@@ -31,9 +31,7 @@ class SpreadsTokens(Protocol):
         """
 
 
-def parallelize(
-    model: nn.Module, mesh: DeviceMesh | None, sequence: dist.ProcessGroup | None = None
-) -> None:
+def parallelize(model: nn.Module, mesh: DeviceMesh | None, sequence: dist.ProcessGroup | None = None) -> None:
     """Shard a model in place over a mesh of ("replicate", "shard"): every block by itself, then the rest.
 
     The gradients are means over all ranks. The class of the model stays a subclass of its own. Without a mesh

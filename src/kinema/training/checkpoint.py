@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `checkpoint-00001000/`: model.safetensors, ema.safetensors, optimizer.pt and, written
 last, state.json with the SHA-256 of the others. It is written next to its place and renamed. The latest one
-is found by scanning the run folder. It holds whole tensors, so that any number of ranks can write and read it.
+is found by scanning the run folder. It holds whole tensors, so any number of ranks can write and read it.
 """
 
 import json
@@ -109,7 +109,8 @@ def load(path: Path, model: nn.Module, ema: nn.Module, optimizers: list[torch.op
             saved, own = _plain(module), module.state_dict()
             released = {key: value for key, value in own.items() if key not in saved}
             tensors = load_file(path / f"{name}.safetensors")
-            module.load_state_dict(released | {key: like(value, own.get(key)) for key, value in tensors.items()})
+            spread = {key: like(value, own.get(key)) for key, value in tensors.items()}
+            module.load_state_dict(released | spread)
         states = torch.load(path / "optimizer.pt", weights_only=True)
         for optimizer, state in zip(optimizers, states, strict=True):
             optimizer.load_state_dict(_spread(state, optimizer))
