@@ -168,7 +168,7 @@ def test_a_missing_tensor_is_named(folder, part):
 @pytest.mark.parametrize("part", LOADERS)
 def test_an_unexpected_tensor_is_named(folder, part):
     file = rewrite(folder, part, lambda state: state.update(stray=torch.zeros(1)))
-    with pytest.raises(ModelError, match=rf"1 unexpected: stray \(in {file.name}\)"):
+    with pytest.raises(ModelError, match=rf"{file.name}: .*1 unexpected: stray"):
         LOADERS[part](folder)
 
 
@@ -186,7 +186,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(folder, part):
         state[name] = state[name].flatten()
 
     file = rewrite(folder, part, turn)
-    with pytest.raises(ModelError, match=rf"{names[0]} is \(\d+,\) in {file.name}, not \(\d+, \d+"):
+    with pytest.raises(ModelError, match=rf"{file.name}: .*{names[0]} is \(\d+,\), not \(\d+, \d+"):
         LOADERS[part](folder)
 
 
@@ -229,7 +229,7 @@ def test_shards_are_read_as_one_file_and_a_missing_shard_is_named(folder, parts)
     )
     assert_equal(load_backbone(folder), parts[0])
     save_file({name: state[name] for name in state}, weights.parent / "shard-1.safetensors")
-    with pytest.raises(ModelError, match="in two files"):
+    with pytest.raises(ModelError, match="and again in"):
         load_backbone(folder)
     (weights.parent / "shard-1.safetensors").unlink()
     with pytest.raises(ModelError, match=r"shard-1.safetensors is missing"):

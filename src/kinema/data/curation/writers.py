@@ -33,11 +33,9 @@ INSTRUCTIONS = (
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 QUESTIONS = {
     "short": "These are {n} frames of one clip, in order. Name the main subject and what it does, and "
-    "to which "
-    "side, in at most 15 words.",
+    "to which side, in at most 15 words.",
     "medium": "These are {n} frames of one clip, in order. In one sentence: the subject, what it does, "
-    "to which "
-    "side, where, in which light.",
+    "to which side, where, in which light.",
     "detailed": "These are {n} frames of one clip, in order. In three to six sentences: the subject and "
     "its looks, "
     "what it does and how it moves, the place, the light and the sky, what the camera does, and the style.",

@@ -42,7 +42,7 @@ const Empty = () => html`
   <div class="empty">
     <${Icon} name="film" />
     <h3>No videos yet</h3>
-    <p>Describe one on the left and press Generate. It is kept on this machine only.</p>
+    <p>Describe one and press Generate. Prompts and videos stay on your server.</p>
     <button type="button" class="button" onClick=${() => document.getElementById("prompt").focus()}>Write a prompt</button>
   </div>`;
 

@@ -3,7 +3,7 @@
 import { html, useEffect, useRef } from "./assets/htm-preact.js";
 import { Input } from "./ui.js";
 
-const BRUSH = 0.06; // radius as a share of the longer side
+const BRUSH = 0.08; // radius as a share of the longer side
 
 /** A canvas over the player. Coordinates are pixels of the clip. */
 export function Drawing({ clip, settings, change }) {
@@ -74,7 +74,7 @@ function paint(canvas, clip, { area, rectangle, strokes }) {
     context.fillRect(0, 0, clip.width, clip.height);
     context.clearRect(x, y, w, h);
     context.strokeStyle = accent;
-    context.lineWidth = clip.width / 120;
+    context.lineWidth = (2 * clip.width) / canvas.clientWidth;
     context.strokeRect(x, y, w, h);
   }
   if (area === "brush") strokes.forEach((stroke) => trace(context, stroke, accent));
@@ -85,8 +85,8 @@ function trace(context, { radius, points }, colour) {
   context.lineWidth = 2 * radius;
   context.lineCap = context.lineJoin = "round";
   context.beginPath();
-  points.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));
-  if (points.length === 1) context.lineTo(points[0][0] + 0.01, points[0][1]);
+  context.moveTo(points[0][0] - 0.01, points[0][1]); // a line without length would not be drawn
+  points.forEach(([x, y]) => context.lineTo(x, y));
   context.stroke();
 }
 

@@ -75,9 +75,8 @@ class _CaptionStep:
                 context.store.put(KIND, self.keys[clip_id], candidates)
             if result.get("error"):
                 raise EndpointError(
-                    f"{result['error']} (writer of captions: {self.settings.writer}; finished captions "
-                    "are kept, "
-                    "and the same command continues)"
+                    f"{result['error']} (writer of captions: {self.settings.writer}; finished captions are "
+                    "kept, and the same command continues)"
                 )
             if outcome.result is None:
                 for clip in group:
