@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -40,8 +41,10 @@ class Group:
     `step` is the step that an error names.
     """
 
-    def __init__(self, ranks: Ranks, mesh: DeviceMesh | None = None, waiting: Any = None) -> None:
-        self.ranks, self.mesh, self.waiting, self.step = ranks, mesh, waiting, 0
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks, self.step = ranks, 0
+        self.mesh: DeviceMesh | None = None
+        self.waiting: dist.ProcessGroup | None = None
 
     @functools.cached_property
     def sequence(self) -> Any:
@@ -106,15 +109,18 @@ def open_group(ranks: Ranks, device: torch.device, timeout_s: float) -> Iterator
     backend = "gloo"
     if device.type != CPU.type:
         backend = f"{CPU.type}:gloo,{device.type}:{dist.get_default_backend_for_device(device.type)}"
-    store = dist.PrefixStore(f"group {next(NUMBERS)}", _store())
-    dist.init_process_group(
-        backend, store=store, rank=ranks.index, world_size=ranks.size, timeout=timedelta(seconds=timeout_s)
-    )
-    mesh = init_device_mesh(
-        device.type, (ranks.replicate, ranks.shard), mesh_dim_names=("replicate", "shard")
-    )
-    group = Group(ranks, mesh, dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
+    group = Group(ranks)
     try:
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore(f"group {next(NUMBERS)}", _store()),
+            rank=ranks.index,
+            world_size=ranks.size,
+            timeout=timedelta(seconds=timeout_s),
+        )
+        sizes = (ranks.replicate, ranks.shard)
+        group.mesh = init_device_mesh(device.type, sizes, mesh_dim_names=("replicate", "shard"))
+        group.waiting = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         yield group
         group.wait()
     except RuntimeError as error:
@@ -138,9 +144,13 @@ def one_report(ranks: Ranks) -> Iterator[None]:
 
 @functools.cache
 def _store() -> dist.Store:
-    """The key-value store that torchrun hosts for its workers."""
+    """The key-value store that torchrun hosts for its workers.
+
+    It outlives them, so that each start of the workers has its own keys: gloo would connect to the addresses
+    of the workers before (PyTorch 2.13).
+    """
     store, _, _ = next(dist.rendezvous("env://"))
-    return store
+    return dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def _is_first_to_report(rank: int) -> bool:
