@@ -106,9 +106,7 @@ class TrainingTrace:
 
 
 @lru_cache
-def _training_trace(
-    config: Any, grid: tuple[int, int, int], activation_checkpointing: bool
-) -> TrainingTrace:
+def _training_trace(config: Any, grid: tuple[int, int, int], activation_checkpointing: bool) -> TrainingTrace:
     entry = entry_of(config)
     with _fake_tensors(), autocast(CPU, "bf16"):
         network = entry.network(config)
