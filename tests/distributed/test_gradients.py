@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.distributed.ranks import on_ranks
 from torch import nn
 
 from kinema.device import CPU
@@ -13,7 +14,6 @@ from kinema.distributed.ranks import Ranks
 from kinema.distributed.sharding import parallelize, whole
 from kinema.models.conditioning import Conditioning, TextStates
 from kinema.models.dit import DiT, DiTConfig
-from tests.distributed.ranks import on_ranks
 
 CONFIG = DiTConfig(
     in_channels=4, out_channels=4, d=48, num_layers=2, num_heads=4, ffn_dim=96, text_dim=8, freq_dim=16

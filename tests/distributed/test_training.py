@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.distributed.ranks import on_ranks, write_recipe
 
 from kinema.cli.main import main
-from tests.distributed.ranks import on_ranks, write_recipe
 
 
 @pytest.fixture(scope="module")
