@@ -1,14 +1,17 @@
-"""A contact sheet of sixteen prompts by the shipped model.
+"""A contact sheet of sixteen prompts, or of given ones, by the shipped model. Seeds are 0, 1, 2, ...
 
     python examples/sheet.py --out docs/images/sheet.png [--model DIR] [--steps N] [--prompts 16]
+    python examples/sheet.py --out newcomer.png --expand "a cat" "a dog in the rain"
 
-The picture in the README was made with this command.
+The pictures in the README and in docs/model.md were made with these commands.
 """
 
 import argparse
 from pathlib import Path
 
 import kinema
+from kinema.checkpoints.expanders import load_expander
+from kinema.prompts.expansion import expand
 from kinema.video import contact_sheet, save_image
 
 PROMPTS = (
@@ -39,13 +42,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images/sheet.png"))
     parser.add_argument("--model", default="shipped")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("given", nargs="*", metavar="PROMPT", help="prompts to use instead of the sixteen")
+    parser.add_argument("--expand", action="store_true", help="beside every prompt, its expansion")
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="use only the first N prompts")
     arguments = parser.parse_args()
     pipeline = kinema.load(arguments.model)
-    prompts = PROMPTS[: arguments.prompts]
+    rows = [[prompt] for prompt in arguments.given or PROMPTS[: arguments.prompts]]
+    if arguments.expand:
+        rows = [[row[0], expand(row[0], load_expander(), seed=seed).prompt] for seed, row in enumerate(rows)]
+    prompts = [prompt for row in rows for prompt in row]
     videos = [
         pipeline.run(kinema.Request(prompt, seed=seed, steps=arguments.steps)).video
-        for seed, prompt in enumerate(prompts)
+        for seed, row in enumerate(rows)
+        for prompt in row
     ]
     save_image(arguments.out, contact_sheet(videos, prompts, columns=2, frames_per_video=6))
     print(arguments.out)

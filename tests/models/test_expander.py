@@ -140,3 +140,9 @@ def test_a_folder_gives_the_same_expander(tmp_path):
 def test_sizes_that_do_not_divide_are_refused():
     with pytest.raises(ConfigError, match="multiple of heads"):
         ExpanderConfig(width=10, heads=4)
+
+
+def test_a_sentence_ends_in_an_edit_only():
+    for seed in range(20):
+        assert "." not in tiny(seed).expand("a quokka", seed=seed, top_p=1.0)
+    assert any("." in tiny(seed).expand("a quokka", kind="edit", seed=seed, top_p=1.0) for seed in range(20))

@@ -14,6 +14,7 @@ from kinema.checkpoints.families import base as families
 from kinema.checkpoints.manifest import Manifest
 from kinema.checkpoints.shipped import shipped_model
 from kinema.checkpoints.tensors import TensorFiles
+from kinema.config import from_dict
 from kinema.files import file_fingerprint
 from kinema.models.dit import DiT, DiTConfig
 from kinema.models.vae import VAE
@@ -50,7 +51,7 @@ def save(path: Path):
     """Write a model with random weights."""
     path.mkdir()
     sizes = {"in_channels": 24, "out_channels": 24, "d": 24, "num_layers": 1, "num_heads": 2, "text_dim": 12}
-    dit = DiT(DiTConfig(**sizes))
+    dit = DiT(from_dict(DiTConfig, sizes))
     torch.nn.init.normal_(dit.head.projection.weight, std=0.2)
     (path / INDEX).write_text(json.dumps(sizes))
     save_file(dit.state_dict(), path / WEIGHTS)

@@ -198,7 +198,11 @@ def vae_diffusers_config(config: VAEConfig) -> dict[str, Any]:
     With a subpixel decoder the class is `KINEMA_VAE`, which diffusers cannot build, and the sizes of the
     decoder are in the key "subpixel".
     """
-    own = {} if config.subpixel is None else {"_class_name": KINEMA_VAE, "subpixel": to_dict(config.subpixel)}
+    own: dict[str, Any] = {}
+    if config.subpixel is not None:
+        own = {"_class_name": KINEMA_VAE, "subpixel": to_dict(config.subpixel)}
+    if config.latents_hash is not None:
+        own["latents_hash"] = config.latents_hash
     return {
         "_class_name": WAN_VAE,
         "attn_scales": [],
@@ -240,7 +244,7 @@ def vae_config_from_diffusers(values: Mapping[str, Any]) -> VAEConfig:
     sizes["temporal_downsample"] = given["temperal_downsample"]
     sizes["patch_size"] = 1 if given["patch_size"] is None else given["patch_size"]
     sizes["residual"] = given["is_residual"]
-    sizes |= {"subpixel": given["subpixel"]} if "subpixel" in given else {}
+    sizes |= {key: given[key] for key in ("subpixel", "latents_hash") if key in given}
     config = from_dict(VAEConfig, sizes)
 
     expected = vae_diffusers_config(config)

@@ -272,9 +272,13 @@ def weights_hash(module: torch.nn.Module) -> str:
 
 
 def vae_hash(vae: VAE) -> str:
-    """16 hexadecimal digits that identify what normalised latents depend on: the VAE's weights and
-    configuration, including means and standard deviations.
+    """16 hexadecimal digits that identify the normalised latents of a VAE.
+
+    A decoder that was trained later does not change latents, so its VAE has the hash of the one before. That
+    is of all weights and the configuration, which has the means and standard deviations, as in version 0.1.0.
     """
+    if vae.config.latents_hash is not None:
+        return vae.config.latents_hash
     config = to_dict(vae.config)
     config["fold"] = config.pop("patch_size")  # the name in 0.1.0, whose latents stay valid
     return content_key([config, weights_hash(vae)])[:16]

@@ -28,6 +28,7 @@ COPY, UNKNOWN, END = "<copy>", "<unknown>", "<end>"
 COPY_ID = 0
 SPECIAL = (COPY, UNKNOWN, END, *(f"<{kind}>" for kind in PROMPT_KINDS))
 MARKS = (",", ".", "，", "。")
+COMMAS = (",", "，", ";", "；")
 SENTENCE_ENDS = (".", "。", "!", "！")
 TOKEN = re.compile(
     rf"(?P<space>\s*)(?P<text>[{CHINESE}]+|[^\W\d_{CHINESE}]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*|\S)"
@@ -108,7 +109,7 @@ class Expander(nn.Module):
             space, text = match["space"], match["text"]
             is_apart = bool(space) or not tokens or _is_chinese(text) or _is_chinese(tokens[-1].text)
             follows_preposition = _is_bound([token.text.casefold() for token in tokens[-2:]])
-            is_open = not closes and is_apart and not follows_preposition
+            is_open = not closes and (is_apart or text in COMMAS) and not follows_preposition
 
             if closes == text:
                 closes = ""
@@ -239,7 +240,7 @@ class Expander(nn.Module):
         may_end = not any(_is_negation(token.text) for token in _last_clause(tokens))
         source = self.source(kind, [token.reading for token in tokens])
         (states,) = self.encode([source])
-        banned = self._banned(may_add).to(states.device)
+        banned = self._banned(kind, may_add).to(states.device)
         generator = torch.Generator().manual_seed(seed)
 
         written: list[PromptToken] = []
@@ -266,13 +267,15 @@ class Expander(nn.Module):
             else:
                 return written, is_own
 
-    def _banned(self, may_add: Callable[[str], bool] | None) -> Float[Tensor, " m"]:
-        """Minus infinity for the words that `may_add` excludes, zero for all other tokens."""
+    def _banned(self, kind: str, may_add: Callable[[str], bool] | None) -> Float[Tensor, " m"]:
+        """Minus infinity for the words that `may_add` excludes and, except for an edit, for the ends of
+        sentences; zero for all other tokens.
+        """
         banned = torch.zeros(len(self.tokens))
-        if may_add is not None:
-            for index, word in enumerate(self.tokens[len(SPECIAL) :], start=len(SPECIAL)):
-                if not may_add(word):
-                    banned[index] = -torch.inf
+        for index, word in enumerate(self.tokens[len(SPECIAL) :], start=len(SPECIAL)):
+            is_end = word in SENTENCE_ENDS and kind != "edit"
+            if is_end or (may_add is not None and not may_add(word)):
+                banned[index] = -torch.inf
         return banned
 
 

@@ -61,6 +61,10 @@ class VAEConfig:
     Such a VAE is not an `AutoencoderKLWan`, and its decoder does not depend on `decoder_base_dim` and
     `num_res_blocks`.
     """
+    latents_hash: str | None = None
+    """`kinema.checkpoints.tensors.vae_hash` of the VAE whose encoder and statistics these are, if the
+    subpixel decoder was trained later.
+    """
 
     def __post_init__(self) -> None:
         if not self.latents_mean:
@@ -105,6 +109,8 @@ class VAEConfig:
                     f"temporal_downsample {list(self.temporal_downsample)} does not fit the subpixel "
                     f"decoder, which doubles time and space {num_stages} times: use {[True] * num_stages}"
                 )
+        elif self.latents_hash is not None:
+            raise ConfigError("latents_hash belongs to a subpixel decoder: set subpixel, or leave it out")
         elif any(dim % 2 for dim in self.decoder_dims[1:-1]) and not self.residual:
             raise ConfigError(
                 f"decoder widths {self.decoder_dims} are halved in upsampling: they must be even"

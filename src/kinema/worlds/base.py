@@ -38,12 +38,21 @@ class World(Protocol):
     """The dataclass of its settings."""
     split: Split
     """The combinations of its clips: "train" leaves out what "held_out" holds; "all" has both."""
-    slots: Mapping[str, tuple[str, ...]]
-    """The values of every slot that captions and truth name. Empty: the world cannot be read or scored."""
-    vocabulary: Mapping[str, tuple[str, ...]]
-    """What the world can show, by kind, as the manifest of a model lists it."""
-    words: tuple[str, ...]
-    """Every English and Chinese word of the captions."""
+
+    @property
+    def slots(self) -> Mapping[str, tuple[str, ...]]:
+        """The values of every slot that captions and truth name. An empty one cannot be scored."""
+        ...
+
+    @property
+    def vocabulary(self) -> Mapping[str, tuple[str, ...]]:
+        """What the world can show, by kind, as the manifest of a model lists it."""
+        ...
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Every English and Chinese word of the captions."""
+        ...
 
     def clip(self, seed: int, *, height: int, width: int, num_frames: int, fps: float = 8.0) -> Clip:
         """The clip of `seed`."""
@@ -108,6 +117,30 @@ class HasObjectNames(World, Protocol):
     @property
     def object_names(self) -> Mapping[str, tuple[str, ...]]:
         """Every English and Chinese name of each object in captions, by the object's usual name."""
+        ...
+
+
+@runtime_checkable
+class HasPromptPairs(World, Protocol):
+    """A world that writes prompts as users do, with their expansions."""
+
+    def prompt_pair(
+        self, truth: Mapping[str, Any], kind: str, language: str, rng: random.Random
+    ) -> tuple[str, str]:
+        """A prompt of a truth and its expansion, which has the words of the prompt in the same order.
+
+        `kind` is one of `kinema.models.expander.PROMPT_KINDS`.
+        """
+        ...
+
+    def subject_prompt(
+        self, truth: Mapping[str, Any], language: str, rng: random.Random, *, with_verb: bool
+    ) -> str:
+        """A prompt of a truth that names the subject alone, or the subject and what it does."""
+        ...
+
+    def is_complete(self, text: str, language: str) -> bool:
+        """Whether a text names once each what an expansion has to name."""
         ...
 
 

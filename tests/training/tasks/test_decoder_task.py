@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from kinema.checkpoints.components import load_vae, save_component
 from kinema.checkpoints.manifest import load_card
 from kinema.checkpoints.shipped import shipped_model
+from kinema.checkpoints.tensors import vae_hash
 from kinema.errors import ConfigError
 from kinema.models.vae import VAE, VAEConfig
 from kinema.training import load_task, plan_lines, train
@@ -41,6 +42,7 @@ def test_an_exported_decoder_is_a_vae_of_the_same_latents(run):
     made, shipped = load_vae(run / "export"), load_vae(shipped_model())
     assert made.config.subpixel is not None
     assert made.config.latents_std == shipped.config.latents_std
+    assert vae_hash(made) == vae_hash(shipped)
     for name, weight in shipped.encoder.state_dict().items():
         assert torch.equal(weight, made.encoder.state_dict()[name]), name
     assert load_card(run / "export")["psnr_held_out_db"] > 0

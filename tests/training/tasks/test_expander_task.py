@@ -10,8 +10,7 @@ from kinema.checkpoints.components import load_component
 from kinema.checkpoints.manifest import load_card
 from kinema.models.expander import PROMPT_KINDS, UNKNOWN, Expander
 from kinema.training import load_task, train
-from kinema.training.tasks.expander import IN_PICTURE, ExpanderTask, align, pair
-from kinema.worlds.stage import grammar
+from kinema.training.tasks.expander import ExpanderTask, align
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "expander_tiny.toml"
 
@@ -46,23 +45,15 @@ def test_steps_make_the_target_of_the_prompt(kind, language):
     task.prepare(Path(), torch.device("cpu"))
     added = 0
     for index, truth in enumerate(task.truths):
-        prompt, target = pair(truth, kind, language, random.Random(index), 0.65)
+        prompt, target = task.world.prompt_pair(truth, kind, language, random.Random(index))
         readings, steps = align(task.model, prompt, target)
         assert steps.count(0) == len(readings) + 1
         assert steps[-1] == 0
-        assert task.model.ids[UNKNOWN] not in readings
+        assert task.model.ids[UNKNOWN] not in steps
         wanted = [token.reading for token in task.model.read(target.rstrip("."))]
         given = iter(readings)
         assert [next(given) if step == 0 else step for step in steps[:-1]] == wanted
         added += len(steps) - 1 - len(readings)
-        if kind == "image":
-            said = [
-                phrase
-                for slot in IN_PICTURE
-                for phrase in grammar.optional_phrases(language)[slot]
-                if f" {phrase} " in f" {target} "
-            ]
-            assert all(phrase in prompt for phrase in said)
     assert added > 0
 
 

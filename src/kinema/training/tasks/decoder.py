@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kinema.checkpoints.components import load_component, load_vae, save_component
 from kinema.checkpoints.folders import resolve_model
+from kinema.checkpoints.tensors import vae_hash
 from kinema.config import check_range
 from kinema.data.latents import Shape
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
@@ -118,7 +119,8 @@ class DecoderTask:
         self.recipe = recipe
         released = load_vae(resolve_model(recipe.vae))
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
-        vae = VAE(dataclasses.replace(released.config, subpixel=recipe.model))
+        config = dataclasses.replace(released.config, subpixel=recipe.model, latents_hash=vae_hash(released))
+        vae = VAE(config)
         for mine, theirs in ((vae.encoder, released.encoder), (vae.quant_conv, released.quant_conv)):
             mine.load_state_dict(theirs.state_dict())
             mine.requires_grad_(False)

@@ -1,18 +1,12 @@
-"""Trains the expander on pairs of a world's captions: a short one, and one with every detail. Only truths are
+"""Trains the expander on pairs of a world's prompts: a short one, and one with every detail. Only truths are
 drawn, no clips.
-
-The target depends on what the prompt is for. For text alone it is the medium caption, like most captions of
-the DiT. Next to a first picture it leaves out what the picture shows, which leaves motion and ending. For an
-edit it adds only the style, because any other addition would be a change that the user did not ask for.
 """
 
 import dataclasses
 import json
 import random
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +20,7 @@ from kinema.errors import ConfigError
 from kinema.models.expander import PROMPT_KINDS, SPECIAL, UNKNOWN, Expander, ExpanderConfig
 from kinema.prompts.segment import pieces
 from kinema.training.task import BenchmarkBatch, Recipe
-from kinema.worlds import WorldConfig, check_slots, make_world
-from kinema.worlds.stage import grammar
-
-IN_PICTURE = ("ground", "sky", "size")
-"""Slots that a first picture shows, so that the prompt need not name them."""
+from kinema.worlds import HasPromptPairs, WorldConfig, make_world
 
 
 @dataclass(frozen=True)
@@ -48,8 +38,6 @@ class ExpanderData:
     image: float = 0.2
     edit: float = 0.15
     """Shares of prompts with a first picture, and of prompts that edit a clip. The rest is text alone."""
-    left_out: float = 0.65
-    """Probability of removing each optional slot, in the half of the prompts that are not short captions."""
     unknown: float = 0.3
     """Share of prompts in which some words become unknown, and of prompts with random words inserted."""
     held_out: int = 200
@@ -57,10 +45,10 @@ class ExpanderData:
     def __post_init__(self) -> None:
         if min(self.batch, self.truths, self.num_frames, self.held_out) < 1 or self.fps <= 0:
             raise ConfigError("batch, truths, num_frames, held_out and fps must be positive")
-        shares = (self.chinese, self.image, self.edit, self.left_out, self.unknown)
+        shares = (self.chinese, self.image, self.edit, self.unknown)
         if not all(0 <= share <= 1 for share in shares) or self.image + self.edit > 1:
             raise ConfigError(
-                f"chinese, image, edit, left_out, unknown = {shares} must be shares from 0 to 1, "
+                f"chinese, image, edit, unknown = {shares} must be shares from 0 to 1, "
                 "and image + edit at most 1"
             )
 
@@ -80,8 +68,10 @@ class ExpanderTask:
 
     def __init__(self, recipe: ExpanderRecipe):
         self.recipe = recipe
-        self.world = make_world(recipe.world)
-        check_slots(self.world, "an expander", IN_PICTURE)
+        world = make_world(recipe.world)
+        if not isinstance(world, HasPromptPairs):
+            raise ConfigError(f"the world '{world.name}' has no pairs of prompts, which an expander needs")
+        self.world: HasPromptPairs = world
         # `an` is `a` before a vowel, which is spelling: see `kinema.models.expander.join_tokens`.
         words = tuple(sorted({piece for word in self.world.words for piece in pieces(word)} - {"an"}))
         torch.manual_seed(derive_seed(recipe.run.seed, "init"))
@@ -113,7 +103,7 @@ class ExpanderTask:
             rng = random.Random(seed)
             kind = rng.choices(PROMPT_KINDS, [1 - data.image - data.edit, data.image, data.edit])[0]
             language = "zh" if rng.random() < data.chinese else "en"
-            prompt, target = pair(rng.choice(self.truths), kind, language, rng, data.left_out)
+            prompt, target = self.world.prompt_pair(rng.choice(self.truths), kind, language, rng)
             readings, steps = align(self.model, prompt, target)
             if rng.random() < data.unknown:
                 readings = [
@@ -154,29 +144,32 @@ class ExpanderTask:
             "right": (found.argmax(dim=1) == wanted).float().mean().detach()
         }
 
+    def _held_out_prompts(self, count: int) -> list[tuple[str, str]]:
+        """Prompts, with their languages, of truths that training does not use: half with a verb."""
+        prompts = []
+        for index, truth in enumerate(self._draw("expander-held-out", count)):
+            language, rng = "zh" if index % 3 == 2 else "en", random.Random(index)
+            prompt = self.world.subject_prompt(truth, language, rng, with_verb=index % 2 == 1)
+            prompts.append((prompt, language))
+        return prompts
+
     @torch.no_grad()
     def measure(self, model: Expander) -> dict[str, float]:
-        """Share of expansions that name ground and sky once each, for short captions of truths that training
-        does not use.
-        """
-        complete = []
-        for index, truth in enumerate(self._draw("expander-held-out", self.recipe.data.held_out)):
-            language = "zh" if index % 3 == 2 else "en"
-            short = grammar.caption(truth, "short", language, random.Random(index))
-            expansion = model.expand(short, seed=index)
-            complete.append(all(_named(expansion, slot, language) == 1 for slot in ("ground", "sky")))
+        """Share of expansions that are complete (see `HasPromptPairs`), for held-out prompts."""
+        prompts = self._held_out_prompts(self.recipe.data.held_out)
+        complete = [
+            self.world.is_complete(model.expand(prompt, seed=index), language)
+            for index, (prompt, language) in enumerate(prompts)
+        ]
         return {"complete": sum(complete) / len(complete)}
 
     def sample(self, model: nn.Module, path: Path, device: torch.device) -> None:
-        """Write short captions and their expansions to a .txt file next to `path`."""
+        """Write held-out prompts and their expansions to a .txt file next to `path`."""
         assert isinstance(model, Expander), "the expander task trains an expander"
         lines = []
-        for index, truth in enumerate(self._draw("expander-held-out", 12)):
-            short = grammar.caption(truth, "short", "zh" if index % 3 == 2 else "en", random.Random(index))
-            lines += [
-                short,
-                *(f"  {kind}: {model.expand(short, kind=kind, seed=index)}" for kind in PROMPT_KINDS),
-            ]
+        for index, (prompt, _) in enumerate(self._held_out_prompts(12)):
+            expansions = (f"  {kind}: {model.expand(prompt, kind=kind, seed=index)}" for kind in PROMPT_KINDS)
+            lines += [prompt, *expansions]
         path.with_suffix(".txt").write_text(
             "\n".join([*lines, json.dumps(self.measure(model))]) + "\n", encoding="utf-8"
         )
@@ -199,31 +192,6 @@ class ExpanderTask:
         return [BenchmarkBatch(f"{len(batch['sources'])} prompts", batch, num_steps)]
 
 
-def pair(
-    truth: Mapping[str, Any], kind: str, language: str, rng: random.Random, left_out: float
-) -> tuple[str, str]:
-    """A prompt of a truth, and its expansion, which contains the words of the prompt in the same order."""
-    while True:
-        wording = rng.getrandbits(32)
-        full = grammar.caption(truth, "medium", language, random.Random(wording))
-        prompt = grammar.caption(truth, "short", language, random.Random(wording))
-        # An expansion adds words behind the prompt's. A caption that begins with the sky would add them
-        # before a capital letter.
-        if language == "zh" or not full.startswith(grammar.optional_phrases("en")["sky"]):
-            break
-    if rng.random() < 0.5 or not _is_inside(prompt, full):
-        slots = grammar.optional_phrases(language)
-        prompt = without(full, [slot for slot in slots if rng.random() < left_out], language)
-    if kind == "image":
-        full = without(full, [slot for slot in IN_PICTURE if not _named(prompt, slot, language)], language)
-    elif kind == "edit":
-        style = rng.choice(grammar.STYLES if language == "en" else grammar.STYLES_ZH)
-        full = f"{prompt}. {style}" if language == "en" else f"{prompt}。{style}"
-    if language == "en" and prompt.startswith("a ") and rng.random() < 0.1:
-        prompt = prompt.removeprefix("a ")
-    return prompt, full
-
-
 def align(model: Expander, prompt: str, target: str) -> tuple[list[int], list[int]]:
     """The token ids of `prompt`, and the steps that turn it into `target`.
 
@@ -240,49 +208,3 @@ def align(model: Expander, prompt: str, target: str) -> tuple[list[int], list[in
     assert num_copied == len(readings), f"'{prompt}' is not inside '{target}'"
     assert model.ids[UNKNOWN] not in steps, f"'{target}' has words that the expander does not know"
     return readings, [*steps, 0]
-
-
-def without(caption: str, slots: Sequence[str], language: str) -> str:
-    """The caption without the phrases of `slots`."""
-    for slot in slots:
-        for phrase in grammar.optional_phrases(language)[slot]:
-            caption, count = _as_words(phrase, language).subn("", caption, count=1)
-            if count:
-                caption = (
-                    caption if language == "zh" else re.sub(" +", " ", caption).replace(" ,", ",").strip()
-                )
-                break
-    return caption
-
-
-def _named(text: str, slot: str, language: str) -> int:
-    """How many phrases of a slot a text has."""
-    count = 0
-    for phrase in grammar.optional_phrases(language)[slot]:
-        text, found = _as_words(phrase, language).subn("#", text)
-        count += found
-    if language == "zh" and slot == "ground":  # part of the verb of what flies, rises or falls
-        count += sum(text.count(name) for names in grammar.GROUND_WORDS_ZH.values() for name in names[:1])
-    return count
-
-
-@cache
-def _as_words(phrase: str, language: str) -> re.Pattern[str]:
-    """Matches the phrase as separate words, but not in a phrase of the camera.
-
-    `在草地上` does not match in `在草地上空飞行`, nor `向左` in `镜头向左平移`.
-    """
-    if language == "zh":
-        return re.compile(re.escape(phrase) + "(?!空|平移)")
-    return re.compile(
-        ("" if phrase.startswith(",") else r"(?<!pans )(?<![\w-])") + re.escape(phrase) + r"(?![\w-])"
-    )
-
-
-def _is_inside(prompt: str, full: str) -> bool:
-    """Whether `full` contains the words of `prompt` (in Chinese the characters) in the same order."""
-    split = list if not prompt.isascii() else str.split
-    rest = iter(split(full.replace(" an ", " a ")))
-    return all(
-        any(word == other for other in rest) for word in split(f" {prompt} ".replace(" an ", " a ").strip())
-    )

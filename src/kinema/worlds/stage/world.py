@@ -12,7 +12,7 @@ import numpy as np
 from kinema.errors import ConfigError, RequestError
 from kinema.registry import lookup
 from kinema.worlds.base import Clip, Split
-from kinema.worlds.stage import grammar
+from kinema.worlds.stage import grammar, short_prompts
 from kinema.worlds.stage.nouns import NOUNS
 from kinema.worlds.stage.parse import NAMED_DIRECTIONS, parse_caption
 from kinema.worlds.stage.render import render
@@ -98,6 +98,9 @@ class StageWorld:
     """
 
     name = "stage"
+    prompt_pair = staticmethod(short_prompts.prompt_pair)
+    subject_prompt = staticmethod(short_prompts.subject_prompt)
+    is_complete = staticmethod(short_prompts.is_complete)
 
     def __init__(self, config: StageConfig | None = None):
         self.config = config = config or StageConfig()
