@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ from kinema.training.ema import EMA
 from kinema.training.optimizer import build_optimizers
 from kinema.training.renamed_keys import with_current_keys
 from kinema.training.report import Report
-from kinema.training.task import ParallelTask, TrainingTask, to_device
+from kinema.training.task import ParallelTask, RunConfig, TrainingTask, to_device
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +96,7 @@ def _train(task: TrainingTask, out: Path, device: torch.device, group: Group) ->
 
     params = [p for optimizer in optimizers for group_ in optimizer.param_groups for p in group_["params"]]
     consecutive = 0
-    with (
-        Report(out, start=done.step, num_steps=run.steps, every=run.log_every)
-        if group.ranks.is_first
-        else nullcontext() as report,
-        _StopSignal() as stop,
-    ):
+    with _report(out, done.step, run, group) as report, _StopSignal() as stop:
         for batch in batches(task.batch, done.step, run.steps, num_workers=run.num_workers):
             started = time.perf_counter()
             group.step = done.step
@@ -143,6 +138,13 @@ def _train(task: TrainingTask, out: Path, device: torch.device, group: Group) ->
                 break
 
     return _export(task, average, out, done, recipe, device, group)
+
+
+def _report(out: Path, start: int, run: RunConfig, group: Group) -> AbstractContextManager[Report | None]:
+    """The log of a run on its first rank, and None on the others."""
+    if not group.ranks.is_first:
+        return nullcontext()
+    return Report(out, start=start, num_steps=run.steps, every=run.log_every)
 
 
 def _resume(
