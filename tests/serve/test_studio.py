@@ -6,9 +6,12 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from urllib.parse import urlsplit
 
 import pytest
+from tests.serve.running import Running
 
 from kinema.cli import edit
 
@@ -304,3 +307,25 @@ def test_colours_follow_the_system_and_the_button(page):
     assert dark != light
     page.reload()
     assert page.evaluate(ground) == light
+
+
+def test_a_server_with_keys_asks_for_one(browser, tmp_path):
+    data = tmp_path / "data"
+    command = [sys.executable, "-m", "kinema", "keys", "create", "ann", "--data", str(data)]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    key = made.split()[-1]
+    server = Running(data, "--host", "0.0.0.0", "--allow-host", "127.0.0.1", "--no-worker")
+    context = browser.new_context(base_url=server.url)
+    try:
+        page = context.new_page()
+        page.goto("/")
+        page.get_by_label("API key").fill("kin_wrong")
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_text("Incorrect API key").wait_for()
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_text("No videos yet").wait_for()
+        assert page.evaluate("document.cookie") == ""
+    finally:
+        context.close()
+        assert server.stop() == 0

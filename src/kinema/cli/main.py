@@ -26,6 +26,7 @@ VERBS = {
     "continue": ("kinema.cli.continue_job", "finish an interrupted run"),
     "plan": ("kinema.cli.plan", "estimate memory and time of a video with a large model"),
     "train": ("kinema.cli.train", "train a network from a recipe"),
+    "scaling": ("kinema.cli.scaling", "measure scaling laws and forecast larger runs"),
     "evaluate": ("kinema.cli.evaluate", "measure how well a model follows its prompts"),
     "caption": ("kinema.cli.caption", "caption video files"),
     "worlds": ("kinema.cli.worlds", "list and preview the procedural worlds"),

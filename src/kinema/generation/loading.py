@@ -24,6 +24,7 @@ from kinema.registry import lookup
 
 log = logging.getLogger(__name__)
 
+
 def load(
     model: str | Path = SHIPPED,
     *,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kinema.distributed.group import Group
 from kinema.distributed.sharding import gathered, like
 from kinema.errors import OutputError, TrainingError
-from kinema.files import atomic_folder, sha256_of, write_json
+from kinema.files import atomic_folder, read_json, sha256_of, write_json
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +129,16 @@ def _spread(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str
         if index < len(params)
     }
     return {**state, "state": spread}
+
+
+def fork(path: Path, folder: Path, recipe: dict[str, Any]) -> None:
+    """Copy a checkpoint into the run folder of another recipe, which continues from it.
+
+    Raises `OutputError` if it cannot be written.
+    """
+    with atomic_folder(folder / path.name, STATE) as partial:
+        shutil.copytree(path, partial, dirs_exist_ok=True)
+        write_json(partial / STATE, {**read_json(path / STATE), "recipe": recipe})
 
 
 def _plain(model: nn.Module) -> dict[str, Tensor]:

@@ -47,7 +47,8 @@ def dataset(tmp_path_factory, model_folder) -> Path:
     """Clips of three sizes and two lengths, and a picture's worth of one frame, of the tiny VAE brought to
     std one.
     """
-    from kinema.checkpoints.components import load_backbone, load_clip
+    from kinema.checkpoints.components import load_clip, load_component
+    from kinema.models.dit import DiT
 
     folder = tmp_path_factory.mktemp("dataset")
     vae = load_vae(model_folder)
@@ -57,7 +58,7 @@ def dataset(tmp_path_factory, model_folder) -> Path:
     scaled.load_state_dict(vae.state_dict())
     save_model(
         folder / "model",
-        load_backbone(model_folder),
+        load_component(model_folder, DiT),
         scaled,
         load_clip(model_folder),
         load_manifest(model_folder),

@@ -3,7 +3,7 @@
 Needs Chromium and playwright (`pip install -e '.[dev]'`) and a running server, whose library should be empty:
 
     kinema serve --data /tmp/studio --port 8123 &
-    python examples/studio_screenshot.py http://127.0.0.1:8123 docs/images/studio.png
+    python bench/studio_screenshot.py http://127.0.0.1:8123 docs/images/studio.png
 """
 
 import shutil
