@@ -41,6 +41,24 @@ def pick_device(name: str = "auto") -> torch.device:
         raise ConfigError(f"'{name}' names no device: write e.g. {here[0]} or {here[0]}:0") from error
 
 
+def device_of_rank(device: torch.device, index: int) -> torch.device:
+    """The accelerator of the `index`th process on this machine, which becomes the current one; a CPU is
+    shared.
+
+    Raises `ConfigError` if there are fewer accelerators.
+    """
+    if device.type == "cpu" or device.index is not None:
+        return device
+    count = getattr(torch, device.type).device_count()
+    if index >= count:
+        raise ConfigError(
+            f"rank {index} of this machine has no {device.type} device of its own, there are {count}: "
+            f"use --nproc-per-node {count}"
+        )
+    torch.accelerator.set_device_index(index)
+    return torch.device(device.type, index)
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 arithmetic is faster than float32 on `device`.
 

@@ -4,8 +4,13 @@ import argparse
 import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kinema.cli.arguments import positive
+from kinema.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kinema.distributed.ranks import Ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,10 +49,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The exit code of `kinema train`: 130 for an interrupted run."""
+    """The exit code of `kinema train`. An interrupted run has 130, and 75 under torchrun: "saved, run again".
+
+    Of an error on several ranks only the first one is printed.
+    """
+    from kinema.distributed.group import AnotherRankFailed, one_report
+    from kinema.distributed.ranks import ParallelConfig, Ranks
+
+    ranks = Ranks.of(ParallelConfig())
+    logging.basicConfig(level=logging.INFO if ranks.is_first else logging.ERROR, format="%(message)s")
+    try:
+        with one_report(ranks):
+            return _run(arguments, ranks)
+    except AnotherRankFailed:
+        return 2
+
+
+def _run(arguments: argparse.Namespace, ranks: "Ranks") -> int:
+    """Load and train, or plan, on one rank."""
     from kinema.training import load_task, plan_lines, train
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     data = [f"dataset={json.dumps(str(arguments.data))}"] if arguments.data else []
     part = load_task(
         arguments.recipe,
@@ -56,8 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
         init_from=arguments.init_from,
     )
 
+    if arguments.plan and not ranks.is_alone:
+        raise ConfigError("--plan measures one process: start it without torchrun")
     if arguments.plan:
         print("\n".join(plan_lines(part)))
         return 0
     is_done = train(part, arguments.out or Path("runs") / arguments.recipe.stem)
-    return 0 if is_done else 130
+    if is_done:
+        return 0
+    return 130 if ranks.is_alone else 75

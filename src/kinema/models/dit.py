@@ -19,10 +19,12 @@ from math import prod
 from typing import Literal, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from kinema.distributed.sequence import Spread
 from kinema.errors import ConfigError, RequestError
 from kinema.models.conditioning import Conditioning, TextStates
 from kinema.models.dit_blocks import (
@@ -178,7 +180,21 @@ class DiT(nn.Module):
         self.head = Head(d, config.token_out, config.eps)
         self.activation_checkpointing = False
         """Whether training stores only the input of each block and recomputes its activations."""
+        self.sequence_group: dist.ProcessGroup | None = None
+        """Ranks that share the tokens of a forward pass; see `spread_over`."""
         self.init_weights()
+
+    def spread_over(self, group: dist.ProcessGroup) -> None:
+        """Spread the tokens of a forward pass over the ranks of `group`, which call it with the same clips.
+
+        Raises `ConfigError` for heads that do not divide among the ranks.
+        """
+        if self.config.num_heads % group.size():
+            raise ConfigError(
+                f"num_heads = {self.config.num_heads} does not divide among {group.size()} ranks: "
+                "set parallel.sequence to a divisor"
+            )
+        self.sequence_group = group
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
@@ -289,24 +305,25 @@ class DiT(nn.Module):
             )
 
         time, time_blocks = self.embed_time(table.times, table.vectors)
+        segments, index = Segments.of(lengths, lengths, tokens.device), table.index
+        spread = None if self.sequence_group is None else Spread.of(self.sequence_group, len(tokens))
+        if spread is not None:
+            tokens, coordinates, index = (spread.own(rows) for rows in (tokens, coordinates, index))
+            segments, lengths = replace(segments, spread=spread), spread.own_lengths(lengths)
         rotation = rotations(coordinates, self.config.head_dim)
-        segments = Segments.of(lengths, lengths, tokens.device)
         cross = tuple(Segments.of(lengths, each.lengths, tokens.device, each.bias) for each in given.attended)
         x = self.patch_embedding(tokens.to(self.patch_embedding.weight.dtype)).float()
 
         for i, block in enumerate(cast(Iterable[DiTBlock], self.blocks)):
-            if given.keys_values is None:
-                keys_values = block.cross_attention.keys_values(given.attended)
-            else:
-                keys_values = given.keys_values[i]
-
-            arguments = (x, time_blocks, table.index, rotation, segments, keys_values, cross)
+            attended = given.attended if given.keys_values is None else given.keys_values[i]
+            arguments = (x, time_blocks, index, rotation, segments, attended, cross)
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
                 x = block(*arguments)
 
-        return self.head(x, time, table.index)
+        out = self.head(x, time, index)
+        return out if spread is None else spread.gather(out)
 
     def predict(
         self,
@@ -320,11 +337,10 @@ class DiT(nn.Module):
         Heights and widths that are no multiple of the patch are padded with their edge values and cropped
         back. Raises `ValueError` when `lf` is no multiple of the patch.
         """
-        given = prepared if isinstance(prepared, Prepared) else self._embed(prepared)
+        given = prepared.conditioning if isinstance(prepared, Prepared) else prepared
         times = t if t.ndim == 1 else list(t)
         first_frames = [first_frame] * len(latents) if isinstance(first_frame, int) else first_frame
-        clips, conditioning = list(latents), given.conditioning.split()
-        return torch.stack(self._predict(clips, times, conditioning, first_frames, given))
+        return torch.stack(self._predict(list(latents), times, given.split(), first_frames, prepared))
 
     def predict_packed(
         self,
@@ -339,7 +355,7 @@ class DiT(nn.Module):
         Clips do not attend to each other, so predictions and gradients equal those of one pass per clip.
         """
         attended = Conditioning.cat([Conditioning(own.text, own.images) for own in conditioning])
-        return self._predict(clips, t, conditioning, first_frames, self._embed(attended))
+        return self._predict(clips, t, conditioning, first_frames, attended)
 
     def _predict(
         self,
@@ -347,7 +363,7 @@ class DiT(nn.Module):
         t: Tensor | Sequence[Tensor],
         conditioning: Sequence[Conditioning],
         first_frames: Sequence[int],
-        prepared: Prepared,
+        prepared: Prepared | Conditioning,
     ) -> list[Tensor]:
         """The predictions for clips in one forward pass. `prepared` is what they attend to."""
         pt, ph, pw = self.patch

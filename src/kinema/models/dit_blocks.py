@@ -192,9 +192,13 @@ class CrossAttention(nn.Module):
         return tuple(pairs)
 
     def forward(
-        self, x: Float[Tensor, "n d"], keys_values: KeysValues, segments: tuple[Segments, ...]
+        self,
+        x: Float[Tensor, "n d"],
+        given: KeysValues | tuple[Attended, ...],
+        segments: tuple[Segments, ...],
     ) -> Float[Tensor, "n d"]:
         """The sum of the attentions of the tokens (n, d) to the text, and to the images if there are any."""
+        keys_values = self.keys_values(given) if isinstance(given[0], Attended) else given
         q = self.norm_q(self.to_q(x)).unflatten(-1, self.heads)
         out = attend_within(q, *keys_values[0], segments[0])
         for pair, own in zip(keys_values[1:], segments[1:], strict=True):
@@ -256,12 +260,14 @@ class DiTBlock(nn.Module):
         time_index: Int[Tensor, " n"],
         rotation: Complex[Tensor, "n half_dh"],
         segments: Segments,
-        keys_values: KeysValues,
+        given: KeysValues | tuple[Attended, ...],
         cross_segments: tuple[Segments, ...],
     ) -> Float[Tensor, "n d"]:
         """The tokens (n, d) after attention, cross-attention and MLP, each added to its input.
 
-        `segments` are the clips, `cross_segments` those of each entry of `keys_values`.
+        `given` is what the tokens attend to beside themselves: rows, or their keys and values. `segments` are
+        the clips, `cross_segments` those of each entry of `given`. In training the rows are given, because
+        the weights of a sharded block are whole only within this call.
         """
         dtype = self.mlp.expand.weight.dtype
         shift_self, scale_self, gate_self, shift_mlp, scale_mlp, gate_mlp = (
@@ -271,7 +277,7 @@ class DiTBlock(nn.Module):
         hidden = _modulate(self.norm_self(x), shift_self, scale_self, time_index).to(dtype)
         x = x + self.self_attention(hidden, rotation, segments) * _per_token(gate_self, time_index)
 
-        x = x + self.cross_attention(self.norm_cross(x).to(dtype), keys_values, cross_segments)
+        x = x + self.cross_attention(self.norm_cross(x).to(dtype), given, cross_segments)
 
         hidden = _modulate(self.norm_mlp(x), shift_mlp, scale_mlp, time_index).to(dtype)
         return x + self.mlp(hidden) * _per_token(gate_mlp, time_index)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kinema.distributed.sequence import Spread
 from kinema.errors import ConfigError
 from kinema.registry import lookup
 from kinema.shapes import Bool, Float, Int
@@ -66,6 +67,8 @@ class Segments:
     """Number of rows of the padded queries."""
     parts: "tuple[tuple[int, int, Segments], ...]" = ()
     """Lengths and segments of each segment if they run one by one."""
+    spread: Spread | None = None
+    """How the rows are spread over ranks, if they are. All else describes all rows."""
 
     @classmethod
     def of(
@@ -125,6 +128,10 @@ def attend_within(
     q: Float[Tensor, "n k dh"], k: Float[Tensor, "m k dh"], v: Float[Tensor, "m k dh"], segments: Segments
 ) -> Float[Tensor, "n k dh"]:
     """`attend` with precomputed segments."""
+    if segments.spread is not None:
+        spread, width = segments.spread, q.shape[-1]
+        q, k, v = spread.to_heads(torch.cat([q, k, v], dim=-1)).split(width, dim=-1)
+        return spread.to_rows(attend_within(q, k, v, replace(segments, spread=None)))
     if segments.parts:
         q_lengths, kv_lengths, own = zip(*segments.parts)
         rows = zip(q.split(q_lengths), k.split(kv_lengths), v.split(kv_lengths), own)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +21,24 @@ from torch import Tensor, nn
 
 from kinema.config import from_dict, to_dict
 from kinema.data.seeds import Batch, batches, torch_rng
-from kinema.device import autocast, describe_device, peak_memory_bytes, pick_device, synchronize
+from kinema.device import (
+    autocast,
+    describe_device,
+    device_of_rank,
+    peak_memory_bytes,
+    pick_device,
+    synchronize,
+)
+from kinema.distributed.group import Group, open_group
+from kinema.distributed.ranks import Ranks
+from kinema.distributed.sharding import WholeModel, parallelize, whole
 from kinema.errors import ConfigError, KinemaError, OutputError, TrainingError
 from kinema.training import checkpoint
 from kinema.training.ema import EMA
 from kinema.training.optimizer import build_optimizers
 from kinema.training.renamed_keys import with_current_keys
 from kinema.training.report import Report
-from kinema.training.task import TrainingTask, to_device
+from kinema.training.task import ParallelTask, RunConfig, TrainingTask, to_device
 
 log = logging.getLogger(__name__)
 
@@ -48,32 +59,53 @@ def train(task: TrainingTask, out: Path) -> bool:
     """Train a task in the run folder `out`; True when all steps are done, False when it was stopped before.
 
     A run folder holds log.jsonl, samples/, the last checkpoints and, at the end, export/: the averaged model
-    in its release form. Raises `OutputError` when the folder cannot be written, and `TrainingError` when it
-    holds a run of another recipe, or when too many steps in a row are not finite.
+    in its release form. Under torchrun every rank calls this. Raises `OutputError` when the folder cannot be
+    written, and `TrainingError` when it holds a run of another recipe, when too many steps in a row are not
+    finite, or when a rank does not answer.
     """
+    parallel = task.recipe.parallel
+    ranks = Ranks.of(parallel)
+    if not ranks.is_alone and not isinstance(task, ParallelTask):
+        raise ConfigError(
+            f"task = '{task.recipe.task}' is trained by one process, not by {ranks.size} ranks: start it "
+            "without torchrun"
+        )
+    device = device_of_rank(pick_device(task.recipe.run.device), ranks.local_index)
+    if ranks.is_first:
+        _check_folder(out)
+    with open_group(ranks, device, parallel.timeout_s) as group:
+        if isinstance(task, ParallelTask) and not ranks.is_alone:
+            log.info("%s: %s", task.describe_batch(), ranks.describe())
+        return _train(task, out, device, group)
+
+
+def _train(task: TrainingTask, out: Path, device: torch.device, group: Group) -> bool:
+    """`train` on one rank of `group`."""
     run, optimizer_config = task.recipe.run, task.recipe.optimizer
-    device = pick_device(run.device)
-    _check_folder(out)
     log.info("%s on %s", out, describe_device(device))
     task.prepare(out, device)
+    group.wait()
     model = task.model.to(device).train()
-    optimizers = build_optimizers(model, optimizer_config)
     ema = EMA(model, run.ema_decay)
+    average = WholeModel(ema.model, group.mesh)
+    parallelize(model, group.mesh, group.sequence)
+    parallelize(ema.model, group.mesh)
+    optimizers = build_optimizers(model, optimizer_config)
     recipe = to_dict(task.recipe)
-    done = _resume(out, task, recipe, model, ema, optimizers)
+    done = _resume(out, task, recipe, model, ema, optimizers, group)
 
-    params = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    params = [p for optimizer in optimizers for group_ in optimizer.param_groups for p in group_["params"]]
     consecutive = 0
-    with (
-        Report(out, start=done.step, num_steps=run.steps, every=run.log_every) as report,
-        _StopSignal() as stop,
-    ):
+    with _report(out, done.step, run, group) as report, _StopSignal() as stop:
         for batch in batches(task.batch, done.step, run.steps, num_workers=run.num_workers):
             started = time.perf_counter()
+            group.step = done.step
             lr_factor = optimizer_config.factor(done.step, run.steps)
             _set_lr(optimizers, lr_factor)
-            loss, metrics = _backward(task, model, batch, torch_rng(run.seed, "loss", done.step), device)
-            norm = nn.utils.clip_grad_norm_(params, optimizer_config.clip_norm, foreach=True)
+            loss, metrics = _backward(
+                task, model, batch, torch_rng(run.seed, "loss", done.step), device, group
+            )
+            norm = whole(nn.utils.clip_grad_norm_(params, optimizer_config.clip_norm, foreach=True))
 
             is_finite = bool(torch.isfinite(loss + norm))
             if is_finite:
@@ -89,21 +121,30 @@ def train(task: TrainingTask, out: Path) -> bool:
             done.step += 1
             done.seconds += time.perf_counter() - started
 
-            if is_finite:
+            if is_finite and report is not None:
                 lr = lr_factor * optimizer_config.lr
                 report.add(done.step, {"loss": loss, **metrics}, norm=norm.item(), lr=lr)
-            if done.step % run.save_every == 0 or done.step == run.steps or stop.is_requested:
+            is_stopped = group.any(stop.is_requested)
+            if done.step % run.save_every == 0 or done.step == run.steps or is_stopped:
                 state = {"recipe": recipe, "bad_steps": done.bad_steps, "seconds": done.seconds}
                 checkpoint.save(
-                    out, done.step, model, ema.model, optimizers, state, keep=run.keep_checkpoints
+                    out, done.step, model, ema.model, optimizers, state, group, keep=run.keep_checkpoints
                 )
             if done.step % run.sample_every == 0 or done.step == run.steps:
-                _sample(task, ema, out, done.step, device)
-            if stop.is_requested:
-                report.flush(done.step)
+                _sample(task, average, out, done.step, device, group)
+            if is_stopped:
+                if report is not None:
+                    report.flush(done.step)
                 break
 
-    return _export(task, ema, out, done, recipe, device)
+    return _export(task, average, out, done, recipe, device, group)
+
+
+def _report(out: Path, start: int, run: RunConfig, group: Group) -> AbstractContextManager[Report | None]:
+    """The log of a run on its first rank, and None on the others."""
+    if not group.ranks.is_first:
+        return nullcontext()
+    return Report(out, start=start, num_steps=run.steps, every=run.log_every)
 
 
 def _resume(
@@ -113,9 +154,11 @@ def _resume(
     model: nn.Module,
     ema: EMA,
     optimizers: Sequence[torch.optim.Optimizer],
+    group: Group,
 ) -> _Counters:
     """Load the newest checkpoint of the run folder, if it has one; the counters to go on from."""
     found = checkpoint.latest(out)
+    group.check_equal(found.name if found else "none", "the checkpoint")
     if found is None:
         return _Counters()
 
@@ -135,13 +178,21 @@ def _set_lr(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
 
 
 def _backward(
-    task: TrainingTask, model: nn.Module, batch: Batch, generator: torch.Generator, device: torch.device
+    task: TrainingTask,
+    model: nn.Module,
+    batch: Batch,
+    generator: torch.Generator,
+    device: torch.device,
+    group: Group,
 ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
     """The detached loss of a batch and its metrics, with the gradients in the parameters."""
     with autocast(device, task.recipe.run.precision):
         loss, metrics = task.loss(model, to_device(batch, device), generator)
     loss.backward()
-    return loss.detach(), metrics
+    if group.ranks.is_alone:
+        return loss.detach(), metrics
+    means = group.mean({"loss": loss, **metrics})
+    return torch.as_tensor(means.pop("loss"), device=device), means
 
 
 def _skip_step(step: int, loss: Tensor, norm: Tensor, consecutive: int, max_bad_steps: int) -> None:
@@ -156,9 +207,15 @@ def _skip_step(step: int, loss: Tensor, norm: Tensor, consecutive: int, max_bad_
 
 
 def _export(
-    task: TrainingTask, ema: EMA, out: Path, done: _Counters, recipe: dict[str, Any], device: torch.device
+    task: TrainingTask,
+    average: WholeModel,
+    out: Path,
+    done: _Counters,
+    recipe: dict[str, Any],
+    device: torch.device,
+    group: Group,
 ) -> bool:
-    """Export the averaged model if all steps are done; whether they are."""
+    """Export the averaged model on the first rank if all steps are done; whether they are."""
     run = task.recipe.run
     if done.step < run.steps:
         log.info(
@@ -173,7 +230,10 @@ def _export(
         "skipped_steps": done.bad_steps,
         "recipe": recipe,
     }
-    task.export(ema.model, out / "export", device, training)
+    model = average.on(device, keep=group.ranks.is_first)
+    if group.ranks.is_first:
+        task.export(model, out / "export", device, training)
+    group.wait()
     log.info("done: %s (%.0f s of training)", out / "export", done.seconds)
     return True
 
@@ -190,7 +250,7 @@ class BenchmarkResult(NamedTuple):
 def benchmark(task: TrainingTask, *, repeats: int = 2) -> list[BenchmarkResult]:
     """For every kind of step of a task: the fastest of `repeats` steps on random data, after one to warm
     up."""
-    run = task.recipe.run
+    run, group = task.recipe.run, Group(Ranks())
     device = pick_device(run.device)
     model = task.model.to(device).train()
     optimizers = build_optimizers(model, task.recipe.optimizer)
@@ -201,7 +261,7 @@ def benchmark(task: TrainingTask, *, repeats: int = 2) -> list[BenchmarkResult]:
         for repeat in range(repeats + 1):
             synchronize(device)
             started = time.perf_counter()
-            _backward(task, model, batch, torch_rng("plan", repeat), device)
+            _backward(task, model, batch, torch_rng("plan", repeat), device, group)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -238,6 +298,7 @@ CHANGEABLE_SETTINGS = (
     "run.max_bad_steps",
     "run.num_workers",
     "run.device",
+    "parallel",
 )
 """Settings that may differ when a run is continued: they do not change the result of a step."""
 
@@ -272,13 +333,20 @@ def _check_same_recipe(path: Path, old: Mapping[str, Any], new: Mapping[str, Any
             )
 
 
-def _sample(task: TrainingTask, ema: EMA, out: Path, step: int, device: torch.device) -> None:
-    """Write the sample of a step. A failed sample must not stop training, so its error is only logged."""
-    try:
-        (out / "samples").mkdir(exist_ok=True)
-        task.sample(ema.model, out / "samples" / f"{step:08d}.png", device)
-    except (KinemaError, OSError) as error:
-        log.warning("no sample of step %d: %s", step, error)
+def _sample(
+    task: TrainingTask, average: WholeModel, out: Path, step: int, device: torch.device, group: Group
+) -> None:
+    """Write the sample of a step on the first rank. A failed sample must not stop training, so its error is
+    only logged.
+    """
+    model = average.on(device, keep=group.ranks.is_first)
+    if group.ranks.is_first:
+        try:
+            (out / "samples").mkdir(exist_ok=True)
+            task.sample(model, out / "samples" / f"{step:08d}.png", device)
+        except (KinemaError, OSError) as error:
+            log.warning("no sample of step %d: %s", step, error)
+    group.wait()
 
 
 class _StopSignal:

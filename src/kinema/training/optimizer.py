@@ -6,9 +6,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from kinema.config import check_range
 from kinema.device import uses_bf16
+from kinema.distributed.muon import on_whole_matrices
 from kinema.errors import ConfigError
 from kinema.nn.parameters import muon_parameters
 
@@ -63,7 +65,10 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient. A kernel counts as the matrix (outputs, all inputs)."""
+        """Update every matrix that has a gradient. A kernel counts as the matrix (outputs, all inputs).
+
+        Of sharded matrices each rank orthogonalises its part.
+        """
         for group in self.param_groups:
             shapes: dict[tuple[int, int], list[Tensor]] = {}
             for param in group["params"]:
@@ -77,12 +82,25 @@ class Muon(torch.optim.Optimizer):
                         self.state[param]["momentum"] = torch.zeros_like(param)
                     momentum = self.state[param]["momentum"]
                     momentum.lerp_(param.grad, 1 - group["momentum"])
-                    updates.append(param.grad.lerp(momentum, group["momentum"]).flatten(1))
+                    updates.append(_local(param.grad.lerp(momentum, group["momentum"])).flatten(1))
                 scale = group["lr"] * 0.2 * max(rows, columns) ** 0.5
-                for param, update in zip(params, orthogonalise(torch.stack(updates))):
-                    param.mul_(1 - group["lr"] * group["weight_decay"]).add_(
-                        update.view_as(param).to(param.dtype), alpha=-scale
+                for param, update in zip(params, _orthogonalised(updates, params[0])):
+                    own = _local(param)
+                    own.mul_(1 - group["lr"] * group["weight_decay"]).add_(
+                        update.view_as(own).to(own.dtype), alpha=-scale
                     )
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """The rows of a sharded tensor that this rank has."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _orthogonalised(updates: list[Tensor], param: Tensor) -> Iterable[Tensor]:
+    """The orthogonalised updates of matrices like `param`, or this rank's rows of them."""
+    if isinstance(param, DTensor):
+        return on_whole_matrices(orthogonalise, updates, param)
+    return orthogonalise(torch.stack(updates))
 
 
 def orthogonalise(matrices: Tensor, num_steps: int = 5) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kinema.config import check_range
 from kinema.data.seeds import Batch
 from kinema.device import Precision
+from kinema.distributed.ranks import ParallelConfig, Ranks
 from kinema.errors import ConfigError
 from kinema.registry import unknown
 from kinema.training.optimizer import OptimizerConfig
@@ -55,6 +56,7 @@ class Recipe:
 
     run: RunConfig = field(default_factory=RunConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     frozen: tuple[str, ...] | None = None
 
     def unused_settings(self) -> dict[str, str]:
@@ -104,6 +106,19 @@ class TrainingTask(Protocol):
 
     def benchmark_batches(self) -> list[BenchmarkBatch]:
         """One batch of random data for every kind of step."""
+
+
+@runtime_checkable
+class ParallelTask(TrainingTask, Protocol):
+    """A task that several ranks can train.
+
+    Every rank gets the batches of one rank. The mean of the losses of all ranks is the loss of the batch.
+    """
+
+    ranks: Ranks
+
+    def describe_batch(self) -> str:
+        """The size of a batch of all ranks."""
 
 
 def check_periods(ends: Sequence[float]) -> None:

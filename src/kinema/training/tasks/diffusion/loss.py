@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kinema.diffusion.objectives import Prediction, TimestepSampling, add_noise, draw_times, target
 from kinema.diffusion.schedules import SCHEDULES, Schedule
+from kinema.distributed.ranks import Share
 from kinema.models.backbone import Backbone
 from kinema.models.conditioning import Conditioning
 from kinema.models.patches import Patch
@@ -99,12 +100,14 @@ def packed_loss(
     mix: CanvasMix,
     draw: DrawTimes,
     generator: torch.Generator,
+    share: Share,
 ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
     """Mean squared error of the prediction over the unknown latents of all clips, each latent with equal
-    weight.
+    weight. The metric `text` is the error of the text-to-video clips.
 
-    `conditioning` has an entry for every clip, in the order of the groups. The metric `text` is the error of
-    the text-to-video clips.
+    `groups` are the clips of all ranks. Every rank draws the canvases and the noise of all of them, as one
+    rank does, and predicts those of its `share`. `conditioning` has an entry for each clip of the share. The
+    mean of the results over all ranks is the error of the whole batch.
     """
     device, schedule = conditioning.text.states.device, config.make_schedule()
     noisy: list[Tensor] = []
@@ -112,11 +115,18 @@ def packed_loss(
     unknown: list[Tensor] = []
     wanted: list[Tensor] = []
     tasks: list[str] = []
+    num_unknown = 0
 
     for group in groups:
         known, clean, t, drawn = draw_canvases(group, mix, draw, backbone.patch, generator)
         noise = torch.randn(group.latents.shape, generator=generator)
-        x0, noise, known, clean, t = (part.to(device) for part in (group.latents, noise, known, clean, t))
+        num_unknown += int((~known).sum())
+
+        own = [i for i in range(len(drawn)) if len(tasks) + i in share.clips]
+        parts = (group.latents, noise, known, clean, t)
+        x0, noise, known, clean, t = (
+            (part if len(own) == len(drawn) else part[own]).to(device) for part in parts
+        )
         noisy += torch.where(known, clean, add_noise(x0, noise, t, schedule))
         times += t.masked_fill(known, 0)
         unknown += ~known
@@ -124,13 +134,21 @@ def packed_loss(
         tasks += drawn
 
     first_frames = [group.first_frame for group in groups for _ in group.latents]
-    outputs = backbone.predict_packed(noisy, times, conditioning.split(), first_frames)
+    own_frames = [first_frames[i] for i in share.clips]
+    outputs = backbone.predict_packed(noisy, times, conditioning.split(), own_frames)
     errors = [
         reduce((output.float() - each).square(), "c lf lh lw -> 1 lf lh lw", "mean")
         for output, each in zip(outputs, wanted, strict=True)
     ]
 
     total = torch.stack([(error * mask).sum() for error, mask in zip(errors, unknown)]).sum()
-    loss = total / max(1, sum(int(mask.sum()) for mask in unknown))
-    from_text = [error.detach().mean() for error, task in zip(errors, tasks) if task == "text"]
-    return loss, {"text": torch.stack(from_text).mean()} if from_text else {}
+    scale = share.num_shares if share.counts else 0
+    loss = scale * total / max(1, num_unknown)
+    num_text = tasks.count("text")
+    if not num_text:
+        return loss, {}
+    from_text = [
+        error.detach().mean() if tasks[i] == "text" else error.new_zeros(())
+        for i, error in zip(share.clips, errors)
+    ]
+    return loss, {"text": scale * torch.stack(from_text).sum() / num_text}

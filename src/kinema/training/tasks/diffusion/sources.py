@@ -43,6 +43,9 @@ class LatentSource(Protocol):
     def batch(self, step: int) -> Batch:
         """{"groups", "captions", "step"}: `LatentGroup`s, and a caption for every clip in their order."""
 
+    def describe_batch(self) -> str:
+        """The size of a batch."""
+
     def some_latents(self) -> Tensor:
         """Values of latents, whose mean is near 0 and whose std is near 1."""
 
@@ -126,6 +129,12 @@ class WorldLatents:
                 latents, first_frame, source.tails[indices].float(), source.tail_lengths[indices]
             )
         return {"groups": [group], "captions": captions, "step": step}
+
+    def describe_batch(self) -> str:
+        """The clips of a batch in every period."""
+        return ", then ".join(
+            f"{period.batch} clips of {period.latent_frames} latents" for period in self.recipe.periods
+        )
 
     def prompts(self, count: int) -> list[str]:
         """Captions that training does not use."""
@@ -283,6 +292,10 @@ class DatasetLatents:
             groups.append(LatentGroup(latents[None], first_frame))
             captions.append(self.recipe.captions.draw_any(self.dataset.captions(index), rng))
         return {"groups": groups, "captions": captions, "step": step}
+
+    def describe_batch(self) -> str:
+        """The largest number of tokens of a batch."""
+        return f"up to {self.recipe.pack.tokens} tokens"
 
     def prompts(self, count: int) -> list[str]:
         """One caption each of the first clips that have captions."""

@@ -5,6 +5,7 @@ from a Wan model.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from kinema.checkpoints.manifest import Manifest
 from kinema.data.dataset import open_dataset
 from kinema.data.seeds import Batch, torch_rng
 from kinema.diffusion.samplers import SAMPLERS
+from kinema.distributed.ranks import Ranks, Share
 from kinema.errors import ConfigError, TrainingError
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
@@ -25,7 +27,7 @@ from kinema.models.conditioning import Conditioning, TextEncoder, TextStates
 from kinema.registry import lookup
 from kinema.training.captions_check import check_captions
 from kinema.training.task import BenchmarkBatch
-from kinema.training.tasks.diffusion.loss import packed_loss
+from kinema.training.tasks.diffusion.loss import LatentGroup, packed_loss
 from kinema.training.tasks.diffusion.sources import DatasetLatents, LatentSource, WorldLatents
 from kinema.training.tasks.diffusion.starts import Start
 from kinema.video import contact_sheet, save_image
@@ -54,6 +56,7 @@ class DiffusionTask:
         self.start = start_class(recipe, None if world is None else world.words)
         self.recipe, self.model, self.vae = self.start.recipe, self.start.model, self.start.vae
         self.text: TextEncoder | None = self.start.text
+        self.ranks = Ranks.of(self.recipe.parallel)
         if not self.backbone.time_per_token and self.recipe.mix.tasks.get("text") != 1:
             raise ConfigError(
                 f"the backbone '{recipe.backbone}' has one time for all tokens: "
@@ -99,6 +102,10 @@ class DiffusionTask:
             **self.source.manifest_fields(),
         )
 
+    def describe_batch(self) -> str:
+        """The size of a batch of all ranks."""
+        return f"global batch: {self.source.describe_batch()}"
+
     def prepare(self, out: Path, device: torch.device) -> None:
         """Encode missing latents and captions into the folder `cache` next to the run folder."""
         cache = out.parent / "cache"
@@ -126,15 +133,24 @@ class DiffusionTask:
         self, model: nn.Module, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The error of the prediction over the unknown latents; see `packed_loss`."""
+        share = self._share(batch["groups"])
+        captions = [batch["captions"][i] for i in share.clips]
         return packed_loss(
             cast(Backbone, model),
             batch["groups"],
-            Conditioning(batch["states"] if "states" in batch else self._states(batch["captions"])),
+            Conditioning(batch["states"] if "states" in batch else self._states(captions)),
             self.recipe.diffusion,
             self.recipe.mix,
             self.start.draw_times,
             generator,
+            share,
         )
+
+    def _share(self, groups: Sequence[LatentGroup]) -> Share:
+        """The clips of a batch that this rank predicts."""
+        patch = prod(self.backbone.patch)
+        sizes = [prod(group.latents.shape[2:]) // patch for group in groups for _ in group.latents]
+        return self.ranks.share(sizes)
 
     @torch.no_grad()
     def _states(self, captions: list[str]) -> TextStates:
