@@ -14,6 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kinema.checkpoints.image_configs import (
+    image_dit_config_from_diffusers,
+    image_dit_diffusers_config,
+    image_dit_from_diffusers,
+    image_dit_to_diffusers,
     unet_config_from_diffusers,
     unet_diffusers_config,
     unet_from_diffusers,
@@ -35,6 +39,7 @@ from kinema.files import atomic_folder, read_json, write_json
 from kinema.models.backbone import BACKBONES, Backbone, BackboneEntry
 from kinema.models.clip import CLIP, CLIPConfig
 from kinema.models.dit import DiT, DiTConfig
+from kinema.models.image_dit import ImageDiT
 from kinema.models.unet import UNet
 from kinema.models.vae import VAE
 from kinema.nn.parameters import weight_dtypes
@@ -126,6 +131,14 @@ COMPONENTS: dict[type[nn.Module], ComponentFormat] = {
         to_file=lambda dit, state: dit_to_diffusers(state, dit.config),
         from_file=lambda dit, state: dit_from_diffusers(state, dit.config),
         layouts=lambda dit: (dit_keys(dit.config, "diffusers"), dit_keys(dit.config, "wan")),
+    ),
+    ImageDiT: ComponentFormat(
+        BACKBONE_FOLDER,
+        DIFFUSERS_WEIGHTS,
+        config=lambda dit: image_dit_diffusers_config(dit.config),
+        build=lambda values, folder: ImageDiT(image_dit_config_from_diffusers(values)),
+        to_file=lambda dit, state: image_dit_to_diffusers(state, dit.config),
+        from_file=lambda dit, state: image_dit_from_diffusers(state),
     ),
     UNet: ComponentFormat(
         BACKBONE_FOLDER,

@@ -7,10 +7,13 @@ A key of config.json that changes results must have a value that our networks su
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kinema.config import from_dict
 from kinema.errors import ModelError
+from kinema.models.image_dit import ImageDiTConfig
+from kinema.models.image_vae import ImageVAEConfig
 from kinema.models.unet import UNetConfig
 
 State = Mapping[str, Tensor]
@@ -23,7 +26,6 @@ NO_INFLUENCE = (
     "sample_size",
     "upcast_attention",  # a matter of float16
     "force_upcast",
-    "scaling_factor",
 )
 UNET_DEFAULTS: dict[str, Any] = {
     "act_fn": "silu",
@@ -99,7 +101,9 @@ def unet_config_from_diffusers(values: Mapping[str, Any]) -> UNetConfig:
     levels = len(given["block_out_channels"])
     types = given["down_block_types"]
     if unknown := sorted({*types, *given["up_block_types"]} - set(_BLOCK_TYPES)):
-        raise ModelError(f"{unknown[0]} is of another dialect of U-Nets (Karlo, DeepFloyd IF): it is not supported")
+        raise ModelError(
+            f"{unknown[0]} is of another dialect of U-Nets (Karlo, DeepFloyd IF): it is not supported"
+        )
 
     blocks = _each(given["transformer_layers_per_block"], levels)
     depths = tuple(depth if name.startswith("Cross") else 0 for depth, name in zip(blocks, types))
@@ -167,3 +171,138 @@ def unet_from_diffusers(state: State, config: UNetConfig) -> State:
 
 def _is_projection(name: str) -> bool:
     return name.endswith((".proj_in.weight", ".proj_out.weight"))
+
+
+VAE_DEFAULTS: dict[str, Any] = {
+    "act_fn": "silu",
+    "in_channels": 3,
+    "layers_per_block": 1,
+    "latents_mean": None,
+    "latents_std": None,
+    "mid_block_add_attention": True,
+    "norm_num_groups": 32,
+    "out_channels": 3,
+    "scaling_factor": 0.18215,
+    "shift_factor": None,
+    "use_post_quant_conv": True,
+    "use_quant_conv": True,
+}
+"""diffusers' defaults of the keys that matter."""
+
+
+def image_vae_config_from_diffusers(values: Mapping[str, Any]) -> ImageVAEConfig:
+    """The configuration in a config.json of class AutoencoderKL.
+
+    Raises `ModelError` for a value that the VAE does not support, KeyError for a missing one.
+    """
+    given = {**VAE_DEFAULTS, **values}
+    channels = tuple(given["block_out_channels"])
+    read = ("layers_per_block", "norm_num_groups", "scaling_factor", "shift_factor")
+    expected = (
+        VAE_DEFAULTS
+        | {name: given[name] for name in read}
+        | {
+            "block_out_channels": given["block_out_channels"],
+            "down_block_types": ["DownEncoderBlock2D"] * len(channels),
+            "up_block_types": ["UpDecoderBlock2D"] * len(channels),
+            "latent_channels": given["latent_channels"],
+        }
+    )
+    _check({name: list(x) if isinstance(x, tuple) else x for name, x in given.items()}, expected)
+    return ImageVAEConfig(
+        given["latent_channels"],
+        channels,
+        given["layers_per_block"],
+        given["norm_num_groups"],
+        given["scaling_factor"],
+        given["shift_factor"] or 0.0,
+    )
+
+
+VAE_OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+"""Names of the VAE's attention in files before 2023, by ours."""
+
+
+DIT_DEFAULTS: dict[str, Any] = {
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "dropout": 0.0,
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-5,
+    "norm_num_groups": 32,
+    "norm_type": "ada_norm_zero",
+    "num_embeds_ada_norm": 1000,
+    "upcast_attention": False,
+}
+"""diffusers' defaults of the keys that matter."""
+EMBEDDER = "embedder."
+"""Beginning of our names of the embedding of time and class, of which diffusers has a copy in every block."""
+
+
+def image_dit_diffusers_config(config: ImageDiTConfig) -> dict[str, Any]:
+    """The contents of config.json for diffusers' `DiTTransformer2DModel`."""
+    return DIT_DEFAULTS | {
+        "_class_name": "DiTTransformer2DModel",
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels * (2 if config.has_variance else 1),
+        "num_attention_heads": config.num_heads,
+        "attention_head_dim": config.d // config.num_heads,
+        "num_layers": config.num_layers,
+        "patch_size": config.patch_size,
+        "sample_size": config.sample_size,
+        "num_embeds_ada_norm": config.num_classes,
+        "_kinema": {"freq_shift": config.freq_shift},
+    }
+
+
+def image_dit_config_from_diffusers(values: Mapping[str, Any]) -> ImageDiTConfig:
+    """The configuration in a config.json of class DiTTransformer2DModel.
+
+    Raises `ModelError` for a value that the DiT does not support, KeyError for a missing one.
+    """
+    given = {**DIT_DEFAULTS, **values}
+    channels, outputs = given["in_channels"], given["out_channels"] or given["in_channels"]
+    config = from_dict(
+        ImageDiTConfig,
+        {
+            "in_channels": channels,
+            "out_channels": channels,
+            "has_variance": outputs == 2 * channels,
+            "d": given["num_attention_heads"] * given["attention_head_dim"],
+            "num_heads": given["num_attention_heads"],
+            "num_layers": given["num_layers"],
+            "patch_size": given["patch_size"],
+            "sample_size": given["sample_size"],
+            "num_classes": given["num_embeds_ada_norm"],
+            **values.get("_kinema", {}),
+        },
+    )
+    _check(given, image_dit_diffusers_config(config) | {"out_channels": outputs})
+    return config
+
+
+def image_dit_to_diffusers(state: State, config: ImageDiTConfig) -> State:
+    """The tensors of an image DiT under diffusers' names, with the copies of the embedding."""
+    own = {name: x for name, x in state.items() if not name.startswith(EMBEDDER)}
+    copies = {
+        f"transformer_blocks.{i}.norm1.emb.{name.removeprefix(EMBEDDER)}": x.clone()  # files refuse shared memory
+        for name, x in state.items()
+        if name.startswith(EMBEDDER)
+        for i in range(config.num_layers)
+    }
+    return own | copies
+
+
+def image_dit_from_diffusers(state: State) -> State:
+    """The tensors of an image DiT under our names. Raises `ModelError` if the copies of the embedding
+    differ."""
+    ours: dict[str, Tensor] = {}
+    for name, x in state.items():
+        _, is_copy, part = name.partition(".norm1.emb.")
+        key = EMBEDDER + part if is_copy else name
+        if key in ours and not torch.equal(ours[key], x):
+            raise ModelError(
+                f"{name} differs from the first block's: the DiT has one embedding for all blocks"
+            )
+        ours[key] = x
+    return ours

@@ -10,6 +10,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -27,17 +28,16 @@ from kinema.models.unet_blocks import (
     Middle,
     Norm,
     Residual,
+    TimeEmbedding,
     Transformer,
     TransformerBlock,
     Upsample,
     channels_last,
+    timesteps,
 )
 from kinema.nn.embeddings import sinusoid
 from kinema.nn.parameters import keep_float32
 from kinema.shapes import Float
-
-TIMESTEPS = 1000.0
-"""Timesteps of the published models: t = 1 is timestep 999, the last of 1000."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +103,6 @@ class PreparedText:
     """What is added to the time embedding of each clip."""
 
 
-class TimeEmbedding(nn.Module):
-    """Two linear layers with SiLU between them."""
-
-    def __init__(self, d_in: int, d: int) -> None:
-        super().__init__()
-        self.linear_1 = nn.Linear(d_in, d)
-        self.linear_2 = nn.Linear(d, d)
-
-    def forward(self, x: Float[Tensor, "b d_in"]) -> Float[Tensor, "b d"]:
-        """The embedded vectors."""
-        return self.linear_2(F.silu(self.linear_1(x)))
-
-
 class UNet(nn.Module):
     """The prediction for latents from convolutions and attention. It implements `Backbone`."""
 
@@ -156,7 +143,7 @@ class UNet(nn.Module):
         channels, depth, layers = self.config.channels, self.config.depths[i], self.config.layers
         widths = [channels[max(i - 1, 0)], *[channels[i]] * layers]
         return Level(
-            [self._residual(*pair) for pair in zip(widths, widths[1:])],
+            [self._residual(*pair) for pair in pairwise(widths)],
             [self._transformer(i, depth) for _ in range(layers)] if depth else None,
             down=Downsample(channels[i], 1) if i < len(channels) - 1 else None,
         )
@@ -204,7 +191,9 @@ class UNet(nn.Module):
 
         needed, given = config.added_dim or config.class_dim or 0, 0 if vectors is None else vectors.shape[1]
         if given != needed:
-            raise RequestError(f"the U-Net takes vectors of width {needed} in all; the width given is {given}")
+            raise RequestError(
+                f"the U-Net takes vectors of width {needed} in all; the width given is {given}"
+            )
         embedding = self.add_embedding or self.class_embedding
         if vectors is None or embedding is None:
             return None
@@ -233,7 +222,7 @@ class UNet(nn.Module):
     def _embed_time(self, t: Float[Tensor, " b"], vectors: Tensor | None) -> Float[Tensor, "b t"]:
         """The activated embedding of the times and vectors, in float32 even under autocast."""
         with torch.autocast(t.device.type, enabled=False):
-            time = self.time_embedding(sinusoid(TIMESTEPS * t.float() - 1, self.config.channels[0]))
+            time = self.time_embedding(sinusoid(timesteps(t), self.config.channels[0]))
             return F.silu(time if vectors is None else time + vectors)
 
     def _forward(self, x: Float[Tensor, "n c h w"], context: Context) -> Float[Tensor, "n out h w"]:

@@ -41,6 +41,19 @@ class Context:
     """Text tokens of each clip."""
 
 
+class TimeEmbedding(nn.Module):
+    """Two linear layers with SiLU between them."""
+
+    def __init__(self, d_in: int, d: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(d_in, d)
+        self.linear_2 = nn.Linear(d, d)
+
+    def forward(self, x: Float[Tensor, "b d_in"]) -> Float[Tensor, "b d"]:
+        """The embedded vectors."""
+        return self.linear_2(F.silu(self.linear_1(x)))
+
+
 class Residual(nn.Module):
     """A residual block of two convolutions, with a shift by the time between them if there is one."""
 
@@ -214,6 +227,14 @@ class Middle(nn.Module):
         """The images (n, d, h, w)."""
         x = self.attentions[0](self.resnets[0](x, context), context)
         return cast(Tensor, self.resnets[1](x, context))
+
+
+def timesteps(t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """The timesteps of published models, 0 to 999, at times in [0, 1]: 1000 t - 1.
+
+    They are rounded to 1/256, so that the rounding of t does not change whole timesteps.
+    """
+    return torch.round(256000 * t.float()) / 256 - 1
 
 
 def channels_last(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
