@@ -1,6 +1,7 @@
 """What image models read prompts with: one or two CLIP text encoders, or a table of classes."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +10,11 @@ from torch import Tensor
 
 from kinema.checkpoints.manifest import CONFIG
 from kinema.checkpoints.text_encoders import load_network, transformers_module
-from kinema.errors import ModelError
+from kinema.errors import ModelError, RequestError
 from kinema.files import read_json
 from kinema.models.conditioning import TextStates
 from kinema.models.text_encoders import HiddenStates
 from kinema.prompts.reading import PromptReport, read_as_written
-from kinema.registry import lookup
 
 TOKENS = 77
 
@@ -91,17 +91,24 @@ class ClassLabels:
         self.num_classes, self.device = num_classes, device
         self.numbers = {
             name.strip().lower(): int(number) for number, names in labels.items() for name in names.split(",")
-        } | {str(number): number for number in range(num_classes)}
+        }
 
     def encode_prompts(self, prompts: Sequence[str]) -> TextStates:
-        """The numbers as pooled vectors, and no states. Raises `UnknownName` for a name of no class."""
+        """The numbers as pooled vectors, and no states. Raises `RequestError` for a name of no class."""
         rows = [[float(self._number(prompt))] for prompt in prompts]
         states: Tensor = torch.zeros(0, 0, device=self.device)
         return TextStates(states, (0,) * len(rows), torch.tensor(rows, device=self.device))
 
     def _number(self, prompt: str) -> int:
         name = prompt.strip().lower()
-        return lookup(self.numbers, name, kind="class") if name else self.num_classes
+        number = self.numbers.get(name, int(name) if name.isdecimal() else -1) if name else self.num_classes
+        if not 0 <= number <= self.num_classes:
+            near = ", ".join(get_close_matches(name, self.numbers, n=3)) or "a number"
+            raise RequestError(
+                f"'{prompt}' is no class of this model: use one of its names, or a number below "
+                f"{self.num_classes}; near are {near}"
+            )
+        return number
 
     def read_prompt(self, prompt: str) -> PromptReport:
         """The prompt as it is: it names one class."""
