@@ -84,7 +84,7 @@ def test_the_published_size_has_the_tensors_of_diffusers():
 
 def test_wrong_sizes_and_other_networks_are_refused(pair):
     with pytest.raises(
-        RequestError, match="10 x 16 pixels do not fit the VAE: use multiples of 4, e.g. 8 x 16"
+        RequestError, match=r"10 x 16 pixels do not fit the VAE: use multiples of 4, e\.g\. 8 x 16"
     ):
         pair[1].encode(torch.zeros(1, 3, 1, 10, 16))
     with pytest.raises(ModelError, match="latents have 3 channels; this VAE takes 4"):

@@ -27,6 +27,7 @@ NO_INFLUENCE = (
     "upcast_attention",  # a matter of float16
     "force_upcast",
 )
+_BLOCK_TYPES = ("CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
 UNET_DEFAULTS: dict[str, Any] = {
     "act_fn": "silu",
     "addition_embed_type": None,
@@ -67,7 +68,6 @@ def unet_diffusers_config(config: UNetConfig) -> dict[str, Any]:
     down = ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths]
     up = ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)]
     filled = [depth or config.middle_depth for depth in depths]
-    filled[-1] = config.middle_depth if not depths[-1] else depths[-1]
     values = UNET_DEFAULTS | {
         "_class_name": "UNet2DConditionModel",
         "in_channels": config.in_channels,
@@ -98,8 +98,7 @@ def unet_config_from_diffusers(values: Mapping[str, Any]) -> UNetConfig:
     Raises `ModelError` for a value that the U-Net does not support, KeyError for a missing one.
     """
     given = {**UNET_DEFAULTS, **values}
-    levels = len(given["block_out_channels"])
-    types = given["down_block_types"]
+    levels, types = len(given["block_out_channels"]), given["down_block_types"]
     if unknown := sorted({*types, *given["up_block_types"]} - set(_BLOCK_TYPES)):
         raise ModelError(
             f"{unknown[0]} is of another dialect of U-Nets (Karlo, DeepFloyd IF): it is not supported"
@@ -131,9 +130,6 @@ def unet_config_from_diffusers(values: Mapping[str, Any]) -> UNetConfig:
     )
     _check(given, unet_diffusers_config(config) | _as_given(given))
     return config
-
-
-_BLOCK_TYPES = ("CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
 
 
 def _each(value: Any, number: int) -> tuple[int, ...]:
@@ -219,10 +215,6 @@ def image_vae_config_from_diffusers(values: Mapping[str, Any]) -> ImageVAEConfig
     )
 
 
-VAE_OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-"""Names of the VAE's attention in files before 2023, by ours."""
-
-
 DIT_DEFAULTS: dict[str, Any] = {
     "activation_fn": "gelu-approximate",
     "attention_bias": True,
@@ -282,10 +274,10 @@ def image_dit_config_from_diffusers(values: Mapping[str, Any]) -> ImageDiTConfig
 
 
 def image_dit_to_diffusers(state: State, config: ImageDiTConfig) -> State:
-    """The tensors of an image DiT under diffusers' names, with the copies of the embedding."""
+    """The tensors of an image DiT under diffusers' names. Copies share no memory, as files require."""
     own = {name: x for name, x in state.items() if not name.startswith(EMBEDDER)}
     copies = {
-        f"transformer_blocks.{i}.norm1.emb.{name.removeprefix(EMBEDDER)}": x.clone()  # files refuse shared memory
+        f"transformer_blocks.{i}.norm1.emb.{name.removeprefix(EMBEDDER)}": x.clone()
         for name, x in state.items()
         if name.startswith(EMBEDDER)
         for i in range(config.num_layers)

@@ -15,7 +15,11 @@ from kinema.shapes import Float
 
 @runtime_checkable
 class AutoencoderConfig(Protocol):
-    """Sizes of an autoencoder."""
+    """Sizes of an autoencoder, a frozen dataclass."""
+
+    def __hash__(self) -> int:
+        """Equal sizes have equal hashes."""
+        ...
 
     @property
     def z_dim(self) -> int:

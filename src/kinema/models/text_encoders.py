@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kinema.errors import ConfigError
 from kinema.models.conditioning import TextStates

@@ -163,13 +163,12 @@ class UNet(nn.Module):
     def init_weights(self) -> None:
         """Put the last layer of every residual and of the network to zero, so that a new network predicts
         zero. The other weights keep PyTorch's initial values. On the meta device nothing is done."""
-        last = [self.conv_out]
+        last: list[nn.Module] = [self.conv_out]
         last += [module.conv2 for module in self.modules() if isinstance(module, Residual)]
-        matrices = [module.proj_out for module in self.modules() if isinstance(module, Transformer)]
-        for layer in (*last, *matrices):
-            if not layer.weight.is_meta:
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(cast(Tensor, layer.bias))
+        last += [module.proj_out for module in self.modules() if isinstance(module, Transformer)]
+        for parameter in (parameter for layer in last for parameter in layer.parameters()):
+            if not parameter.is_meta:
+                nn.init.zeros_(parameter)
 
     def prepare(self, conditioning: Conditioning) -> PreparedText:
         """The keys and values of all blocks, and the embedded vectors; see `Backbone.prepare`."""

@@ -88,7 +88,7 @@ def test_pictures_of_classes_are_those_of_diffusers(models):
         patch.setattr(module, lambda **_: noise())
         expected = theirs([1], guidance_scale=3.0, num_inference_steps=10, output_type="np")
     assert_same(result, expected)
-    with pytest.raises(RequestError, match="'gold fish' is no class of this model.*near are goldfish"):
+    with pytest.raises(RequestError, match=r"'gold fish' is no class of this model.*near are goldfish"):
         ours.run(request(prompt="gold fish"))
 
 

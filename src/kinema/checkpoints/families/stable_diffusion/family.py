@@ -24,7 +24,6 @@ from kinema.checkpoints.families.stable_diffusion.files import (
     tensors_in,
 )
 from kinema.checkpoints.families.stable_diffusion.text import ClassLabels, JoinedText, clip_encoder
-from kinema.checkpoints.image_configs import VAE_OLD_NAMES
 from kinema.checkpoints.manifest import CONFIG, Manifest
 from kinema.files import file_fingerprint, read_json
 from kinema.models.backbone import Backbone, entry_of
@@ -34,6 +33,9 @@ from kinema.models.image_vae import ImageVAE
 from kinema.models.unet import UNetConfig
 
 M = TypeVar("M", bound=nn.Module)
+State = Mapping[str, Tensor]
+VAE_OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+"""Names of the VAE's attention in files before 2023, by ours."""
 
 
 def is_mine(path: Path) -> bool:
@@ -98,11 +100,8 @@ def _text_encoder(files: ImageFiles, device: torch.device, *, keep: bool) -> Tex
     return JoinedText(encoders, zero_empty=bool(files.index.get("force_zeros_for_empty_prompt", True)))
 
 
-def _unchanged(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _unchanged(module: nn.Module, state: State) -> State:
     return state
-
-
-State = Mapping[str, Tensor]
 
 
 def _filled(
@@ -113,7 +112,10 @@ def _filled(
     to_file: Callable[[M, State], State] = _unchanged,
     from_file: Callable[[M, State], State] = _unchanged,
 ) -> M:
-    """`module` with the tensors of a folder, under today's names or those before 2023. Raises `ModelError`."""
+    """`module` with the tensors of a folder, under today's names or those before 2023.
+
+    Raises `ModelError`.
+    """
     files = tensors_in(folder)
     expected = to_file(module, module.state_dict())
     names = {name: name if name in files.shapes else _old_name(name) for name in expected}

@@ -52,7 +52,7 @@ REFUSED = {
     "StableUnCLIP": "unCLIP generates from the embedding of an image, which is not read yet",
     "IF": "DeepFloyd IF generates pixels with another dialect of U-Nets",
     "Kandinsky": "Kandinsky has another dialect of U-Nets",
-    "StableDiffusion": "only text to image and image to image are read, without ControlNet and other additions",
+    "StableDiffusion": "only text to image and image to image are read, without ControlNet",
 }
 """Why pipelines whose class begins with a word are not read."""
 STEPS = 30
@@ -121,8 +121,8 @@ def read_files(path: Path) -> ImageFiles:
         )
     if backbone.in_channels != vae.z_dim:
         raise ModelError(
-            f"{path}: the backbone takes {backbone.in_channels} channels, and latents have {vae.z_dim}: models "
-            "with a picture beside the latents are not supported"
+            f"{path}: the backbone takes {backbone.in_channels} channels, and latents have {vae.z_dim}: "
+            "models with a picture beside the latents are not supported"
         )
 
     manifest, rules = _sampling(
