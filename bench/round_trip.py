@@ -10,6 +10,7 @@ deviation of the Laplacian; the score is the winning template's (0 perfect, 1 un
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,13 +21,15 @@ import torch
 
 import kinema
 from kinema.checkpoints.components import load_vae
-from kinema.evaluation.fidelity import Fidelity, FidelityMeter, Reference, reference_clips
 from kinema.evaluation.samples import ClipFormat, Sample, draw_samples, trained_world, world_of
 from kinema.evaluation.vae_clip_metrics import vae_round_trip
 from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
 from kinema.models.vae import VAE
 from kinema.video import Video, contact_sheet, save_image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from bench.fidelity import Fidelity, FidelityMeter, Reference, reference_clips
 
 
 def line(name: str, row: Fidelity, seconds: float) -> str:

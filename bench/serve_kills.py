@@ -1,6 +1,6 @@
 """Kills workers and API processes with SIGKILL while 100 jobs run, and counts what that costs.
 
-    python bench/serve_kills.py --store sqlite|postgres --jobs 100 --kills 20 [--apis 2] [--workers 3]
+    python bench/serve_kills.py --store sqlite|postgres [--jobs 100] [--kills 20] [--every 6]
 
 Every job must be completed exactly once. Printed: kills, claims, attempts, and the time from a kill to the
 takeover. Postgres runs in a temporary folder.
@@ -24,7 +24,7 @@ from kinema.serve.store.database import Database
 from kinema.serve.store.tables import deliveries
 from kinema.serve.supervisor import start_worker
 
-FIELDS = {"prompt": "a red car drives on a road", "size": "96x96", "frames": 5, "steps": 8}
+FIELDS = {"prompt": "a red car drives on a road", "size": "128x128", "frames": 17}
 
 
 class Api:
@@ -75,6 +75,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--apis", type=int, default=2, help="with SQLite there is one")
     parser.add_argument("--every", type=float, default=6.0, help="mean seconds between two kills")
+    parser.add_argument("--steps", type=int, default=16, help="sampler steps of a job")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -114,7 +115,7 @@ def run(arguments: argparse.Namespace, data: Path, store: str) -> int:
     start_s, lost_s, killed = time.monotonic(), list[float](), {"worker": 0, "api": 0}
     try:
         ids = [
-            ask(apis, "POST", "/v1/videos", FIELDS | {"seed": i}, f"job-{i}")["id"]
+            ask(apis, "POST", "/v1/videos", FIELDS | {"seed": i, "steps": arguments.steps}, f"job-{i}")["id"]
             for i in range(arguments.jobs)
         ]
         print(f"{len(ids)} jobs stored in {time.monotonic() - start_s:.1f} s", flush=True)

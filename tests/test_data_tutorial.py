@@ -24,7 +24,7 @@ def test_from_raw_clips_to_a_video_of_the_model_they_trained(tmp_path, monkeypat
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     for seed in range(3):
         film(tmp_path / "videos" / f"{seed}.mkv", shot(seed, 20, height=96, width=64 if seed else 96))
-        (tmp_path / "videos" / f"{seed}.txt").write_text("a penguin walks across the snow")
+        (tmp_path / "videos" / f"{seed}.txt").write_text("a penguin walks on a snowy plain")
     lines = commands()
     assert len(lines) == 6
     for line in lines:

@@ -62,8 +62,7 @@ def extend(
     fit: Fit = "crop",
     **options: Any,
 ) -> Result:
-    """The clip, made longer by `seconds` at its end, at its start, or at both. The clip's own frames are kept
-    bit for bit."""
+    """The clip, made longer by `seconds` at its end, start, or both. Its own frames are kept bit for bit."""
     request, pipeline = _start(prompt, options)
     fps = pipeline.manifest.fps
     given = read_input(clip, fps)

@@ -128,9 +128,7 @@ def load(cls: type[C], path: Path | None = None, assignments: Sequence[str] = ()
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain tables without None values: `from_dict(type(config), to_dict(config)) ==
-    config`.
-    """
+    """A configuration as plain tables without None: `from_dict(type(config), to_dict(config)) == config`."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "to_table"):

@@ -1,6 +1,4 @@
-"""A client for chat endpoints with OpenAI's protocol (`POST URL/chat/completions`): hosted ones, vLLM,
-llama.cpp, Ollama.
-"""
+"""A client for chat endpoints with OpenAI's protocol (`POST URL/chat/completions`), hosted or local."""
 
 import base64
 import json

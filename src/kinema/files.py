@@ -183,9 +183,7 @@ def sha256_of(file: Path) -> str:
 
 
 def content_key(value: Any) -> str:
-    """32 hexadecimal digits of the SHA-256 of a plain JSON value; the order of keys in objects does not
-    matter.
-    """
+    """32 hexadecimal digits of the SHA-256 of a plain JSON value, whatever the order of keys in objects."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -10,9 +10,7 @@ T = TypeVar("T")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest in spelling to `name`, ignoring case, or None if none is close (difflib ratio
-    below 0.6).
-    """
+    """The known name closest in spelling to `name`, ignoring case; None below a difflib ratio of 0.6."""
     by_spelling = {other.casefold(): other for other in known}
     matches = get_close_matches(name.casefold(), list(by_spelling), n=1, cutoff=0.6)
     return by_spelling[matches[0]] if matches else None

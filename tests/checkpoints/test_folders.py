@@ -168,7 +168,7 @@ def test_a_missing_tensor_is_named(folder, part):
 @pytest.mark.parametrize("part", LOADERS)
 def test_an_unexpected_tensor_is_named(folder, part):
     file = rewrite(folder, part, lambda state: state.update(stray=torch.zeros(1)))
-    with pytest.raises(ModelError, match=rf"1 unexpected: stray \(in {file.name}\)"):
+    with pytest.raises(ModelError, match=rf"{file.name}: .*1 unexpected: stray"):
         LOADERS[part](folder)
 
 
@@ -186,7 +186,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(folder, part):
         state[name] = state[name].flatten()
 
     file = rewrite(folder, part, turn)
-    with pytest.raises(ModelError, match=rf"{names[0]} is \(\d+,\) in {file.name}, not \(\d+, \d+"):
+    with pytest.raises(ModelError, match=rf"{file.name}: .*{names[0]} is \(\d+,\), not \(\d+, \d+"):
         LOADERS[part](folder)
 
 
@@ -229,7 +229,7 @@ def test_shards_are_read_as_one_file_and_a_missing_shard_is_named(folder, parts)
     )
     assert_equal(load_backbone(folder), parts[0])
     save_file({name: state[name] for name in state}, weights.parent / "shard-1.safetensors")
-    with pytest.raises(ModelError, match="in two files"):
+    with pytest.raises(ModelError, match="and again in"):
         load_backbone(folder)
     (weights.parent / "shard-1.safetensors").unlink()
     with pytest.raises(ModelError, match=r"shard-1.safetensors is missing"):
@@ -269,6 +269,11 @@ def test_a_stock_wan_config_reads_text_as_wan_does(folder):
     file.write_text(json.dumps(values))
     config = load_backbone(folder).config
     assert (config.text_padding, config.text_length) == ("zeros", 512)
+
+
+def test_a_field_that_does_not_change_results_may_have_any_value(folder, parts):
+    edit_json(folder / "transformer" / "config.json", rope_max_seq_len=32)
+    assert_equal(load_backbone(folder), parts[0])
 
 
 def test_an_older_model_is_replaced_and_anything_else_is_left_alone(tmp_path, parts, folder):

@@ -52,10 +52,18 @@ WORDS = {
         ["report", "set"],
     ],
     "models": [["inspect", "{model}"], ["verify", "{model}"]],
+    "serve": [["--data", "server", "--port", "0", "--host", "0.0.0.0"]],
+    "worker": [["--store", "mysql://nobody@nowhere"]],
+    "keys": [["create", "me", "--data", "server"], ["list", "--data", "server"]],
+    "jobs": [["list", "--data", "server"]],
+    "webhooks": [["list", "--data", "server"]],
     "doctor": [[]],
 }
 """Arguments of the shortest useful calls, in the order in which they need each other's files."""
-EXPECTED = {"evaluate": "only a model trained on the stage can be evaluated"}
+EXPECTED = {
+    "evaluate": "only a model trained on a world can be evaluated",
+    "serve": "create one first",
+}
 """Errors that a call ends with, for verbs that take minutes otherwise; their modules have been imported by
 then.
 """

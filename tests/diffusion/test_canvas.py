@@ -27,8 +27,15 @@ def draw(step: int) -> Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(1000 + step))
 
 
+def frame(index: int) -> Tensor:
+    """Where latent frame `index` is."""
+    where = torch.zeros(SHAPE[0], 1, *SHAPE[2:], dtype=torch.bool)
+    where[:, :, index] = True
+    return where
+
+
 def first_frame() -> Canvas:
-    return Canvas.empty(SHAPE).paint_frames(CLEAN[:, :, :1], 0)
+    return Canvas.empty(SHAPE).paint(CLEAN, frame(0))
 
 
 def mask(seed: int = 1) -> Tensor:
@@ -188,7 +195,7 @@ def test_later_paint_covers_earlier_paint():
         Canvas.empty(SHAPE)
         .paint(CLEAN, torch.tensor(True))
         .paint(NOISE, mask(), start=0.5)
-        .paint_frames(CLEAN[:, :, -1:], -1)
+        .paint(CLEAN, frame(-1))
     )
     assert torch.equal(canvas.clean[:, :, -1], CLEAN[:, :, -1])
     assert canvas.known[:, :, -1].all()
@@ -229,8 +236,6 @@ def test_contradictions_are_refused():
         Canvas(empty.clean, empty.known, one * 1.5)
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
         empty.paint(CLEAN, mask(), start=-0.1)
-    with pytest.raises(ValueError, match="do not fit"):
-        empty.paint_frames(CLEAN, 1)
     with pytest.raises(ValueError, match="shape"):
         Canvas.empty((3, 4, 5))
     with pytest.raises(

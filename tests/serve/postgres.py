@@ -75,7 +75,7 @@ class Cluster:
         self.num_databases += 1
         name = f"test_{self.num_databases}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+            connection.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
     def remove(self) -> None:

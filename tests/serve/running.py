@@ -70,5 +70,6 @@ class Running:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(40)
         self.client.close()
-        self.process.stdout.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         return code

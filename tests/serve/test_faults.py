@@ -13,6 +13,7 @@ import urllib.request
 from dataclasses import replace
 
 import pytest
+from tests.serve.running import Running
 from tests.serve.test_worker import add, ended, row, state_of, video, wait
 
 from kinema.serve.blobs import Blobs
@@ -170,3 +171,24 @@ def test_a_worker_on_another_machine_continues_from_the_bucket(settings, store, 
     wait(lambda: (tmp_path / "there" / "video_one" / "2" / "job" / "state.safetensors").is_file())
     assert ended(store, "one").status == "completed"
     wait(lambda: not Blobs(here.storage).keys("states/"))
+
+
+def test_downloads_from_a_bucket_have_ranges(tmp_path, bucket):
+    server = Running(tmp_path / "data", "--blobs", bucket, "--precision", "fp32", "--no-preview")
+    try:
+        video = server.ended(server.create()["id"])
+        assert video["status"] == "completed", video
+        url = f"/v1/videos/{video['id']}/content"
+        whole = server.client.get(url)
+        assert (whole.status_code, whole.content[4:8]) == (200, b"ftyp")
+        size = len(whole.content)
+        for value, part in (("bytes=0-99", slice(0, 100)), ("bytes=-50", slice(size - 50, None))):
+            reply = server.client.get(url, headers={"range": value})
+            assert (reply.status_code, reply.content) == (206, whole.content[part])
+        assert server.client.get(url, headers={"range": f"bytes={size}-"}).status_code == 416
+        assert server.client.get(url, headers={"range": "items=0-5"}).status_code == 200
+        etag = {"if-none-match": whole.headers["etag"]}
+        assert server.client.get(url, headers=etag).status_code == 304
+        assert int(server.client.head(url).headers["content-length"]) == size
+    finally:
+        assert server.stop() == 0

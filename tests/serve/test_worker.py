@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
 from kinema.serve.blobs import Blobs
+from kinema.serve.lease import HUNG_EXIT_CODE
 from kinema.serve.settings import Storage, WorkerSettings
 from kinema.serve.store import videos
 from kinema.serve.store.base import Limits, NewJob
@@ -191,3 +193,13 @@ def test_a_supervisor_starts_a_killed_worker_again(settings, store, start):
     supervisor.stop()
     assert second.returncode == 0
     assert reason(-9) == "killed by SIGKILL"
+
+
+def test_a_worker_whose_step_hangs_ends_and_its_job_is_taken_over(settings, store):
+    add(store, "one", steps=200, width=160, height=160, frames=17)
+    process = start_worker(replace(settings, step_timeout_s=0.01))
+    assert process.wait(120) == HUNG_EXIT_CODE
+    process.stdin.close()
+    assert reason(HUNG_EXIT_CODE) == "a step did not end"
+    assert row(store, "one").status == "in_progress"
+    store.cancel("video_one", "ann")

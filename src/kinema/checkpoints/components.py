@@ -77,8 +77,7 @@ class ComponentFormat:
     """From the names and shapes of our state dict to those of the file."""
     from_file: Callable[[Any, State], State] = lambda module, state: state
     layouts: Callable[[Any], Sequence[Mapping[str, str]]] = lambda module: ({},)
-    """From the network to the names of its tensors in published layouts, by ours. Names that are absent are
-    the same."""
+    """From the network to its tensors' names in published layouts, by ours; absent names are the same."""
 
 
 def _dit_config(dit: DiT) -> dict[str, Any]:
@@ -220,40 +219,31 @@ def save_component(
         write_json(partial / CARD, dict(card or {}))
 
 
-def load_component(
-    folder: Path,
-    kind: type[M],
-    *,
-    device: torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-    subfolder: str | None = None,
-) -> M:
-    """The network of class `kind` in `folder`, or in its subfolder if `folder` is a model folder; in eval
-    mode.
+def load_component(folder: Path, kind: type[M], *, device: torch.device | None = None) -> M:
+    """The network of class `kind` in `folder`, or in that part of a model folder: float32, in eval mode.
 
-    Matrices have `dtype`; norms, time embedding and modulation are always float32. Raises `ModelError` that
-    names the file, and every tensor that is missing, unexpected or of another shape.
+    Raises `ModelError` that names the file, and every tensor that is missing, unexpected or of another shape.
     """
-    module, folder = _unloaded(folder, kind, subfolder)
+    module, folder = _unloaded(folder, kind)
     layout = format_of(kind)
-    tensors = read_tensors(folder, layout.weights, layout.to_file(module, module.state_dict()), dtype=None)
-    return with_weights(module, layout.from_file(module, tensors), device, dtype)
+    stored = layout.to_file(module, module.state_dict())
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    tensors = read_tensors(folder, layout.weights, shapes, CONFIG)
+    return with_weights(module, layout.from_file(module, tensors), device, torch.float32)
 
 
 def config_of(folder: Path, kind: type[nn.Module]) -> Any:
-    """The configuration of the network of class `kind` that `load_component` would load; only config.json is
-    read. Raises `ModelError`.
-    """
+    """The configuration that `load_component` would build; only config.json is read. Raises `ModelError`."""
     return _unloaded(folder, kind)[0].config
 
 
-def _unloaded(folder: Path, kind: type[M], subfolder: str | None = None) -> tuple[M, Path]:
+def _unloaded(folder: Path, kind: type[M]) -> tuple[M, Path]:
     """The network of class `kind` without weights, on the meta device, and its own folder."""
     layout = format_of(kind)
     if not folder.is_dir():
         raise ModelError(f"no model folder {folder}: a model has {REQUIRED_FILES}")
-    if (folder / (subfolder or layout.folder)).is_dir():
-        folder = folder / (subfolder or layout.folder)
+    if (folder / layout.folder).is_dir():
+        folder = folder / layout.folder
 
     config_file = folder / CONFIG
     values = read_json(config_file)
@@ -269,8 +259,9 @@ def _unloaded(folder: Path, kind: type[M], subfolder: str | None = None) -> tupl
 
 
 def with_weights(module: M, state: State, device: torch.device | None, dtype: torch.dtype) -> M:
-    """`module` in eval mode on `device` with the tensors of `state`, named as in its state dict; see
-    `load_component` for `dtype`.
+    """`module` in eval mode on `device` with the tensors of `state`, named as in its state dict.
+
+    Matrices have `dtype`; norms, time embedding and modulation are always float32.
     """
     dtypes = weight_dtypes(module, dtype)
     # One tensor at a time, so that at most one tensor of the files is in memory twice.

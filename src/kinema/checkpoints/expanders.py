@@ -121,8 +121,7 @@ def load_expander(source: str = SHIPPED) -> PromptExpander:
     if not (path / CONFIG).is_file():
         raise ModelError(
             f"'{source}' is not an expander: give the address of an endpoint, a .toml file with its "
-            "settings, "
-            "or the folder of a model"
+            "settings, or the folder of a model"
         )
     is_transformers = "model_type" in read_json(path / CONFIG)
     return CausalLMExpander(path) if is_transformers else KinemaExpander(path)

@@ -109,26 +109,25 @@ def dit_keys(config: DiTConfig, layout: Layout) -> dict[str, str]:
     }
 
 
-def dit_to_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layout) -> dict[str, Tensor]:
-    """Our state dict under the names and shapes of `layout`, as views.
+def dit_to_diffusers(state: Mapping[str, Tensor], config: DiTConfig) -> dict[str, Tensor]:
+    """Our state dict under the names and shapes of diffusers' WanTransformer3DModel, as views.
 
     Raises `ModelError` listing wrong names.
     """
-    keys = dit_keys(config, layout)
+    keys = dit_keys(config, "diffusers")
     _check_keys(state, keys, "the DiT")
     result = {theirs: state[ours] for ours, theirs in keys.items()}
     result[keys[PATCH_WEIGHT]] = state[PATCH_WEIGHT].unflatten(1, (config.in_channels, *config.patch))
     return result
 
 
-def dit_from_layout(state: Mapping[str, Tensor], config: DiTConfig, layout: Layout) -> dict[str, Tensor]:
-    """A state dict in `layout` under our names and shapes, as views; ComfyUI's prefix of the original layout
-    is removed. Raises `ModelError` listing wrong names.
+def dit_from_diffusers(state: Mapping[str, Tensor], config: DiTConfig) -> dict[str, Tensor]:
+    """The state dict of diffusers' WanTransformer3DModel under our names and shapes, as views.
+
+    Raises `ModelError` listing wrong names.
     """
-    if layout == "wan":
-        state = {name.removeprefix(COMFY_PREFIX): tensor for name, tensor in state.items()}
-    keys = dit_keys(config, layout)
-    _check_keys(state, keys.values(), f"a DiT in the {layout} layout")
+    keys = dit_keys(config, "diffusers")
+    _check_keys(state, keys.values(), "a DiT in the diffusers layout")
     result = {ours: state[theirs] for ours, theirs in keys.items()}
     kernel = result[PATCH_WEIGHT]
     if kernel.shape[1:] != (config.in_channels, *config.patch):
@@ -147,16 +146,6 @@ def _check_keys(state: Mapping[str, Tensor], expected: Any, what: str) -> None:
             f"tensors of {what}: missing {', '.join(missing) or 'none'}; unexpected "
             f"{', '.join(surplus) or 'none'}"
         )
-
-
-def dit_to_diffusers(state: Mapping[str, Tensor], config: DiTConfig) -> dict[str, Tensor]:
-    """Our state dict under the names and shapes of diffusers' WanTransformer3DModel."""
-    return dit_to_layout(state, config, "diffusers")
-
-
-def dit_from_diffusers(state: Mapping[str, Tensor], config: DiTConfig) -> dict[str, Tensor]:
-    """The state dict of diffusers' WanTransformer3DModel under our names and shapes."""
-    return dit_from_layout(state, config, "diffusers")
 
 
 def dit_diffusers_config(config: DiTConfig) -> dict[str, Any]:
@@ -289,9 +278,7 @@ VAE_BLOCK = {
 
 
 def vae_original_name(name: str, *, num_res_blocks: int, residual: bool) -> str:
-    """The original name of the VAE tensor `name`, which is our name and diffusers'; arguments as in
-    `VAEConfig`.
-    """
+    """The original name of the VAE tensor `name` (ours and diffusers'); arguments as in `VAEConfig`."""
     side, _, rest = name.partition(".")
     if side in ("quant_conv", "post_quant_conv"):
         return VAE_PARTS[f"{side}."] + rest

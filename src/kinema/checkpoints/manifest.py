@@ -1,6 +1,4 @@
-"""The manifest of a model folder (kinema.json): what sampling needs beyond the networks, and the hash of
-every file.
-"""
+"""The manifest of a model folder (kinema.json): what sampling needs beyond the networks, and all hashes."""
 
 import hashlib
 from collections.abc import Mapping

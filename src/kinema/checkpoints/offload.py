@@ -1,6 +1,4 @@
-"""Networks larger than memory: the weights of one block at a time are loaded, the next block's during
-computation.
-"""
+"""Networks larger than memory: one block's weights are loaded at a time, the next's during computation."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -25,73 +25,36 @@ MAX_LISTED = 8
 
 
 def read_tensors(
-    folder: Path,
-    weights: str,
-    expected: Mapping[str, Tensor],
-    *,
-    dtype: torch.dtype | None = torch.float32,
-    ignored: Collection[str] = (),
+    folder: Path, weights: str, expected: Mapping[str, Sequence[int]], what: str
 ) -> dict[str, Tensor]:
-    """The tensors of `folder / weights`, or of the shards that `weights.index.json` lists, on the CPU.
+    """The tensors of a component (`component_files`) on the CPU.
 
-    `dtype` None keeps the stored dtype. `expected` gives the required names and shapes; its tensors may be on
-    the meta device. Names in `ignored` may be present and are not read. Raises `ModelError` that names a
-    missing, truncated or damaged file, or every tensor that is missing, unexpected, of another shape or in
-    two files.
+    Raises `ModelError` as `TensorFiles.account` does for `expected` and `what`.
     """
-    files = {file: names.difference(ignored) for file, names in tensor_files(folder, weights).items()}
-    _check(files, expected, folder)
+    files = TensorFiles(component_files(folder, weights))
+    files.account(expected, what)
     state: dict[str, Tensor] = {}
-    for file, names in files.items():
+    for file in files.files:
         with opened(file) as tensors:
             # A copy, so that the tensors do not depend on the file once it is closed.
-            state |= {name: tensors.get_tensor(name).to(dtype, copy=True) for name in names}
+            state |= {name: tensors.get_tensor(name).clone() for name in tensors.keys()}  # noqa: SIM118
     return state
 
 
-def tensor_files(folder: Path, weights: str) -> dict[Path, set[str]]:
-    """The safetensors files of a component, one or the shards of an index, with the tensor names in each.
+def component_files(folder: Path, weights: str) -> list[Path]:
+    """The safetensors files of a component: `folder / weights`, or the shards that its index names.
 
-    Raises `ModelError`.
+    Raises `ModelError` if there are none.
     """
     index = folder / f"{weights}.index.json"
     if (folder / weights).is_file():
-        files = [folder / weights]
-    elif index.is_file():
-        names = read_json(index).get("weight_map")
-        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise ModelError(f"{index} has no weight_map of file names by tensor name")
-        files = [folder / name for name in sorted(set(names.values()))]
-    else:
+        return [folder / weights]
+    if not index.is_file():
         raise ModelError(f"{folder} has neither {weights} nor {index.name}")
-    result = {}
-    for file in files:
-        with opened(file) as tensors:
-            result[file] = set(tensors.keys())
-    return result
-
-
-def _check(files: Mapping[Path, set[str]], expected: Mapping[str, Tensor], folder: Path) -> None:
-    """Raise `ModelError` unless the files hold exactly the expected names and shapes, each once."""
-    where = {name: file for file, names in files.items() for name in names}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file, names in files.items():
-        with opened(file) as tensors:
-            shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
-    wrong = [
-        f"{name} is {shapes[name]} in {where[name].name}, not {tuple(expected[name].shape)}"
-        for name in sorted(shapes.keys() & expected.keys())
-        if shapes[name] != tuple(expected[name].shape)
-    ]
-    problems = {
-        "missing": sorted(expected.keys() - shapes.keys()),
-        "unexpected": [f"{name} (in {where[name].name})" for name in sorted(shapes.keys() - expected.keys())],
-        "of another shape": wrong,
-        "in two files": sorted(name for name in where if sum(name in names for names in files.values()) > 1),
-    }
-    found = [f"{len(names)} {what}: {_listed(names)}" for what, names in problems.items() if names]
-    if found:
-        raise ModelError(f"{folder}: tensors do not fit config.json: {'; '.join(found)}")
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ModelError(f"{index} has no weight_map of file names by tensor name")
+    return [folder / name for name in sorted(set(names.values()))]
 
 
 @contextlib.contextmanager
@@ -219,11 +182,6 @@ class TensorFiles(Mapping[str, Tensor]):
                 f"{self.files[0] if self.files else what}: tensors are not those of {what}: "
                 f"{'; '.join(found)}"
             )
-
-
-def component_files(folder: Path, weights: str) -> list[Path]:
-    """The safetensors files of a component: `folder / weights`, or the shards that its index names."""
-    return list(tensor_files(folder, weights))
 
 
 def read_pickle(file: Path) -> Mapping[str, Tensor]:

@@ -11,8 +11,7 @@ from pathlib import Path
 from kinema.errors import RequestError, VideoError
 
 MAX_FPS = 16.0
-"""Faster files are thinned to this rate: the captioner reads no more frames, and the rest would only fill
-memory."""
+"""Faster files are thinned to this rate: the captioner reads no more frames, and memory is limited."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -136,8 +136,7 @@ def validate(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """Prints the lineage of a clip: file, time span, scores, and the tool, version and parameters of every
-    step."""
+    """Prints the lineage of a clip: file, time span, scores, and each step's tool, version and parameters."""
     from kinema.data.curation import validate as lineage
 
     dataset = lineage.Dataset(arguments.dataset)
@@ -156,8 +155,7 @@ def show(arguments: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Writes a self-contained HTML page: funnel, distributions, caption statistics, and kept and dropped
-    clips."""
+    """Writes a self-contained HTML page: funnel, distributions, captions, and kept and dropped clips."""
     from kinema.data.curation.report import write_report
 
     print(

@@ -128,8 +128,7 @@ def _add_fields(parser: argparse._ActionsContainer, names: Iterable[str]) -> Non
 
 
 def _add_expansion_options(parser: argparse._ActionsContainer) -> None:
-    """Prompt expansion. The request's field `expander` is another thing: the name of what wrote its
-    prompt."""
+    """Prompt expansion. The request's field `expander` is another thing: the name of its prompt's author."""
     parser.add_argument(
         "--expand", action="store_true", help="expand the prompt to the style of the training captions first"
     )

@@ -23,7 +23,7 @@ HEADER = ("phase", "TFLOP", "weights GiB", "computed GiB", "peak GiB", "seconds"
 
 def print_plan(arguments: argparse.Namespace) -> None:
     """Print the cost of the request, whether it fits in memory, and the image models to compare with."""
-    family, sizes = _model_sizes(arguments.model)
+    family, sizes = model_sizes(arguments.model)
     workload = _workload(arguments, family, sizes)
     plan = estimate(sizes, workload)
     fps = sizes.manifest.fps
@@ -46,7 +46,7 @@ def print_plan(arguments: argparse.Namespace) -> None:
         print(line)
 
 
-def _model_sizes(model: str) -> tuple[Family, ModelSizes]:
+def model_sizes(model: str) -> tuple[Family, ModelSizes]:
     """The family and the sizes of a published model by name, or of a model folder or file."""
     published = {name: family for family in FAMILIES.values() for name in family.published}
     if model in published:

@@ -38,6 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="nearest",
         help="sizes and lengths that a model does not support: use the nearest and report it, or reject",
     )
+    _add_edge_options(parser)
+    parser.add_argument(
+        "--redirect", action="store_true", help="answer downloads with signed addresses of the bucket"
+    )
+    parser.add_argument(
+        "--drain",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds between 'not ready' and the end on SIGTERM",
+    )
+
+
+def _add_edge_options(parser: argparse.ArgumentParser) -> None:
+    """What callers may do."""
     parser.add_argument("--max-seconds", type=float, default=120.0, metavar="S", help="longest video")
     parser.add_argument("--max-upload", type=int, default=200, metavar="MiB", help="largest request body")
     parser.add_argument(
@@ -76,16 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="off",
         metavar="WHICH",
         help="moderation of prompts: off, words:FILE, or the address of a /v1/moderations endpoint",
-    )
-    parser.add_argument(
-        "--redirect", action="store_true", help="answer downloads with signed addresses of the bucket"
-    )
-    parser.add_argument(
-        "--drain",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="seconds between 'not ready' and the end on SIGTERM",
     )
 
 

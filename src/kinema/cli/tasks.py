@@ -1,5 +1,4 @@
-"""The work of the verbs that generate a video. Their modules import this one when they run, because it
-imports torch."""
+"""The work of the verbs that generate a video. It imports torch, so verbs import it when they run."""
 
 import argparse
 import os
@@ -135,8 +134,7 @@ def storyboard(arguments: argparse.Namespace) -> int:
 
 
 def continue_job(arguments: argparse.Namespace) -> int:
-    """The result of a saved job, from where it was interrupted or from its noise with another number of
-    steps."""
+    """The result of a saved job, from where it was interrupted or from its noise with other steps."""
     job = Job(arguments.job)
     request = job.request()
     pipeline = _load_pipeline(arguments, arguments.model or request.model, request)
@@ -237,8 +235,7 @@ def _sheet_file(arguments: argparse.Namespace, plan: Plan) -> Path | None:
 
 
 def _check_output(arguments: argparse.Namespace, plan: Plan) -> None:
-    """Raise `RequestError` or `OutputError`, before the work, for an output file that could not be
-    written."""
+    """Raise `RequestError` or `OutputError`, before the work, for a file that could not be written."""
     file, sheet = arguments.out, _sheet_file(arguments, plan)
     if lookup(ENDINGS, file.suffix.lower(), kind="video ending") == "png" and plan.frames > 1:
         raise RequestError(
@@ -257,8 +254,7 @@ def _check_output(arguments: argparse.Namespace, plan: Plan) -> None:
 
 
 def _check_writable(file: Path) -> None:
-    """Raise `OutputError` when `file` is a folder, or when its nearest existing parent is not a writable
-    folder."""
+    """Raise `OutputError` if `file` is a folder, or its nearest existing parent is not a writable folder."""
     if file.is_dir():
         raise OutputError(f"{file} is a folder: name a file")
     parent = next(parent for parent in file.absolute().parents if parent.exists())

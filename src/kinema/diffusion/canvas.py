@@ -78,30 +78,9 @@ class Canvas:
         starts = self.start.masked_fill(where, start)
         return replace(self, clean=clean, known=starts == 0, start=starts)
 
-    def paint_frames(
-        self, clean: Float[Tensor, "b c k lh lw"], first_frame: int, *, start: float = 0.0
-    ) -> "Canvas":
-        """This canvas with the latent frames `clean` from `first_frame` on; a negative index counts from the
-        end.
-
-        Raises `ValueError` when they do not fit.
-        """
-        num_frames, length = self.clean.shape[2], clean.shape[2]
-        first = first_frame + num_frames if first_frame < 0 else first_frame
-        if first < 0 or first + length > num_frames:
-            raise ValueError(
-                f"{length} latent frames from {first_frame} on do not fit on a canvas of {num_frames}"
-            )
-        where = torch.zeros_like(self.known)
-        where[:, :, first : first + length] = True
-        whole = self.clean.clone()
-        whole[:, :, first : first + length] = clean.to(self.clean)
-        return self.paint(whole, where, start=start)
-
     @property
     def first_time(self) -> float:
-        """The highest `start` of a token, where sampling can begin (`time_grid(start=...)`). 0: all is
-        known."""
+        """The highest `start` of a token, where sampling can begin (`time_grid(start=...)`). 0: all known."""
         return float(self.start.max())
 
     def at(self, t: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:

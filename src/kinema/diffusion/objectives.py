@@ -30,8 +30,7 @@ OBJECTIVES: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
 
 
 def per_sample(t: Tensor, x: Tensor) -> Tensor:
-    """Times `(b,)` reshaped to `(b, 1, ..., 1)` with as many axes as `x`. Raises `ValueError` for other
-    shapes."""
+    """Times `(b,)` reshaped to `(b, 1, ..., 1)` with the axes of `x`. `ValueError` for other shapes."""
     if t.shape != x.shape[:1]:
         raise ValueError(f"times of shape {tuple(t.shape)} are not one per sample of {tuple(x.shape)}")
     return t.reshape(-1, *[1] * (x.ndim - 1))

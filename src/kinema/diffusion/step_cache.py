@@ -23,8 +23,7 @@ MAX_LEAP = 2.0
 
 @dataclass
 class CacheState:
-    """The state of the cache of one clip, updated in place. Resuming with a saved state gives the same
-    estimates bit for bit."""
+    """The state of one clip's cache, updated in place. A saved state gives the same estimates bit for bit."""
 
     times: list[float] = field(default_factory=list)
     """Times of the computed estimates in `tensors`: at most two, the latest last."""
@@ -104,8 +103,7 @@ def with_cache(
 
 
 def _reach(times: list[float], now: float) -> float | None:
-    """The product of the distances from `now` to both `times`, to which the error grows. None without a
-    line."""
+    """The product of distances from `now` to both `times`: the error grows with it. None without a line."""
     if len(times) < 2 or not times[0] > times[1] > now:
         return None
     return (times[0] - now) * (times[1] - now)

@@ -309,18 +309,6 @@ def check_law(
     return None
 
 
-def keeps_law(
-    oracle: Oracle,
-    frames: UInt8[np.ndarray, "f h w 3"],
-    reading: Reading,
-    truth: Mapping[str, Any],
-    fps: float,
-) -> bool | None:
-    """Whether the clip keeps the law of its verb; None if `check_law` has no result."""
-    result = check_law(oracle, frames, reading, truth, fps)
-    return None if result is None else result.is_kept
-
-
 def summarize_law(
     law: str,
     generated: Sequence[LawResult | None],

@@ -9,7 +9,7 @@ out/report.json     all scores, and the answers of every clip
 out/index.html      the same as a page
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from kinema.evaluation.run_folder import (
     OnProgress,
     SamplingOptions,
     claim_folder,
+    reported,
     run_settings,
 )
 from kinema.evaluation.samples import (
@@ -121,7 +122,8 @@ def evaluate_prompts(
     plan = pipeline.plan(config.request("any", 0))
     clip_format = ClipFormat(plan.height, plan.width, plan.frames, plan.fps)
     _check_length(oracle, clip_format)
-    samples = {split: draw_samples(world, split, config.prompts, clip_format) for split in config.splits}
+    drawn = [draw_samples(world, split, config.prompts, clip_format) for split in config.splits]
+    samples = [sample for split in drawn for sample in split]
     real_clip = read_real_clip(config.real_clip, clip_format) if config.real_clip else None
 
     names = ("width", "height", "frames", "steps", "sampler", "guidance", "shift")
@@ -129,22 +131,23 @@ def evaluate_prompts(
     claim_folder(out, settings)
 
     run = _PromptsRun(pipeline, oracle, world, clip_format, config, out, on_progress)
-    run.generate([sample for split in samples.values() for sample in split])
+    run.generate(samples)
     oracle_file = (oracle_folder or shipped_oracle()) / format_of(Oracle).weights
     accuracy = run.oracle_accuracy(sha256_of(oracle_file), trust_file or out / "trust.json")
     readings = run.read(samples)
 
-    every = [one for split in readings.values() for one in split]
     slots = scored_slots(world)
     report = {
         **settings,
         "oracle": {"trust": asdict(accuracy), "failures": accuracy.failures},
         "splits": {
-            split: _alignment(found, slots, relative=not accuracy.failures)
-            for split, found in readings.items()
+            split: _alignment(
+                [one for one in readings if one.sample.split == split], slots, relative=not accuracy.failures
+            )
+            for split in config.splits
         },
-        "clips": [_clip_row(one, slots) for one in every],
-        **run.physics_and_flicker(every),
+        "clips": [_clip_row(one, slots) for one in readings],
+        **run.physics_and_flicker(readings),
         **run.vae_and_clip(real_clip),
     }
     write_json(out / "report.json", report)
@@ -199,10 +202,8 @@ class _PromptsRun:
 
         Raises `OutputError` for an existing clip of another model or prompt.
         """
-        for done, sample in enumerate(samples):
-            self.on_progress("generating", done, len(samples))
+        for sample in reported(samples, "generating", self.on_progress):
             file = self.clip_file(sample)
-
             if file.exists():
                 stored = read_provenance(file) or {}
                 identity = (stored.get("model_hash"), stored.get("request", {}).get("prompt"))
@@ -215,8 +216,6 @@ class _PromptsRun:
 
             result = self.pipeline.run(self.config.request(sample.prompt, sample.seed))
             result.video.save(file, metadata=metadata(result.provenance), quality=CLIP_QUALITY)
-
-        self.on_progress("generating", len(samples), len(samples))
 
     def oracle_accuracy(self, oracle_hash: str, file: Path) -> OracleAccuracy:
         """The oracle's accuracy, from `file` if it was measured with the same settings.
@@ -259,21 +258,11 @@ class _PromptsRun:
         write_json(file, {"key": key, "trust": asdict(accuracy)})
         return accuracy
 
-    def read(
-        self, samples: Mapping[PromptSplit, Sequence[Sample]]
-    ) -> dict[PromptSplit, list[_SampleReadings]]:
-        """The readings of all samples, by split."""
-        total = sum(map(len, samples.values()))
-        done = 0
-        readings: dict[PromptSplit, list[_SampleReadings]] = {}
-        for split, drawn in samples.items():
-            world = world_of(self.world, split)
-            readings[split] = []
-            for sample in drawn:
-                readings[split].append(self._read_sample(world, sample))
-                done += 1
-                self.on_progress("reading", done, total)
-        return readings
+    def read(self, samples: Sequence[Sample]) -> list[_SampleReadings]:
+        """The readings of all samples."""
+        worlds = {split: world_of(self.world, split) for split in self.config.splits}
+        items = reported(samples, "reading", self.on_progress)
+        return [self._read_sample(worlds[sample.split], sample) for sample in items]
 
     def _read_sample(self, world: World, sample: Sample) -> _SampleReadings:
         file = self.clip_file(sample)
@@ -338,17 +327,10 @@ class _PromptsRun:
 
         seeds = [FIRST_VAE_SEED + i for i in range(self.config.num_vae_clips)]
         clips = [true_clip(world, seed, self.clip_format).frames for seed in seeds]
-        done = 0
-
-        def on_clip() -> None:
-            nonlocal done
-            done += 1
-            self.on_progress("measuring the VAE", done, len(clips))
-
         vae: dict[str, Any] = {
             "num": len(clips),
             "split": split,
-            "psnr_db": vae_psnr(self.pipeline.vae, clips, on_clip),
+            "psnr_db": vae_psnr(self.pipeline.vae, reported(clips, "measuring the VAE", self.on_progress)),
         }
         if real_clip is not None:
             vae["real_clip_psnr_db"] = vae_psnr(self.pipeline.vae, [real_clip])

@@ -1,10 +1,10 @@
 """Sampling options and output folder of a benchmark. A folder belongs to one model and one set of options."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kinema.config import to_dict
 from kinema.errors import OutputError
@@ -13,6 +13,7 @@ from kinema.generation.pipeline import Pipeline
 from kinema.generation.request import Request
 from kinema.worlds import World
 
+T = TypeVar("T")
 OnProgress = Callable[[str, int, int], None]
 """Called with a phase, the number of its items that are done, and their total number."""
 CLIP_QUALITY = 12
@@ -37,9 +38,15 @@ class SamplingOptions:
         return {name: getattr(self, name) for name in names}
 
 
-def run_settings(
-    pipeline: Pipeline, world: World, planned: Request, names: Sequence[str]
-) -> dict[str, Any]:
+def reported(items: Sequence[T], phase: str, on_progress: OnProgress) -> Iterator[T]:
+    """`items`, with a call of `on_progress` before each and after the last."""
+    for index, item in enumerate(items):
+        on_progress(phase, index, len(items))
+        yield item
+    on_progress(phase, len(items), len(items))
+
+
+def run_settings(pipeline: Pipeline, world: World, planned: Request, names: Sequence[str]) -> dict[str, Any]:
     """Settings that identify a run: the model, its world and the fields `names` of the planned request."""
     request = planned.to_dict()
     return {

@@ -23,7 +23,7 @@ class Sample:
     `seed` is used by the world and by the generation.
     """
 
-    split: str
+    split: PromptSplit
     index: int
     seed: int
     prompt: str

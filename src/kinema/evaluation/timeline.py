@@ -15,6 +15,7 @@ from kinema.evaluation.run_folder import (
     OnProgress,
     SamplingOptions,
     claim_folder,
+    reported,
     run_settings,
 )
 from kinema.evaluation.samples import trained_world, world_of
@@ -81,16 +82,12 @@ def evaluate_timeline(
         task = TIMELINE_TASKS[name]
         long_frames = round(config.long_seconds * pipeline.manifest.fps)
         num_frames = long_frames if task.is_long else task.num_frames
-        count = config.cases or task.num_cases
-
         results: list[Metrics] = []
-        for index in range(count):
-            on_progress(task.title, index, count)
+        for index in reported(range(config.cases or task.num_cases), task.title, on_progress):
             case = Case(index, world, pipeline, sampling, num_frames, task.stays_in_view)
             metrics = task.measure(case, _load_or_generate(name, task, case, out), oracle)
             results.append(metrics)
             report["cases"].append(_case_row(name, case, metrics))
-        on_progress(task.title, count, count)
 
         limits = {"max": dict(results[0].MAX), "min": dict(results[0].MIN)}
         report["tasks"][name] = {"title": task.title, **limits, **summarize(results)}

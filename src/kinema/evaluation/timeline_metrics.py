@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kinema.evaluation.physics import keeps_law
+from kinema.evaluation.physics import check_law
 from kinema.evaluation.trust import noun_in
 from kinema.generation.output.blend import MAX_BLENDED
 from kinema.generation.output.quality import MOTION_FLOOR, neighbour_error
@@ -164,6 +164,7 @@ def measure_join(
     is_visible[new] = tracks["visible"][new] >= MIN_VISIBLE
     distance = np.hypot(reading.x[:, 0] - tracks["x"], reading.y[:, 0] - tracks["y"])
 
+    law = check_law(oracle, frames, reading, clip.truth, clip.fps)
     return JoinMetrics(
         seam=max(at_joins) / median,
         motion=motion(frames[new]) / true_motion if has_motion else None,
@@ -175,7 +176,7 @@ def measure_join(
         place=float(distance[is_visible].mean()) if is_visible.any() else None,
         verb=reading.answers["verb"] == asked["verb"],
         direction=reading.answers["direction"] == asked["direction"] if "direction" in asked else None,
-        law=keeps_law(oracle, frames, reading, clip.truth, clip.fps),
+        law=None if law is None else law.is_kept,
     )
 
 

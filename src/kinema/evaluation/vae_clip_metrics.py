@@ -1,6 +1,6 @@
 """Metrics of a model's VAE and CLIP: reconstruction PSNR, caption retrieval and preference over foils."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from kinema.errors import VideoError
 from kinema.evaluation.samples import FIRST_SEED, ClipFormat, true_clip
+from kinema.models.autoencoder import Autoencoder
 from kinema.models.clip import CLIP
 from kinema.models.pixels import frames_psnr, from_uint8, to_uint8
-from kinema.models.autoencoder import Autoencoder
 from kinema.shapes import Float
 from kinema.video import Video
 from kinema.video.resize import fit_pixels
@@ -37,16 +37,9 @@ def vae_round_trip(vae: Autoencoder, frames: np.ndarray) -> np.ndarray:
     return to_uint8(vae.decode(vae.encode(video).mean)[0])[:f, :h, :w]
 
 
-def vae_psnr(vae: Autoencoder, clips: Sequence[np.ndarray], on_clip: Callable[[], None] = lambda: None) -> float:
-    """Mean PSNR in dB of clips, uint8 (f, h, w, 3), after encoding and decoding.
-
-    `on_clip` is called after each.
-    """
-    scores = []
-    for frames in clips:
-        scores.append(frames_psnr(frames, vae_round_trip(vae, frames)))
-        on_clip()
-    return float(np.mean(scores))
+def vae_psnr(vae: Autoencoder, clips: Iterable[np.ndarray]) -> float:
+    """Mean PSNR in dB of clips, uint8 (f, h, w, 3), after encoding and decoding."""
+    return float(np.mean([frames_psnr(frames, vae_round_trip(vae, frames)) for frames in clips]))
 
 
 def read_real_clip(file: Path, clip_format: ClipFormat) -> np.ndarray:

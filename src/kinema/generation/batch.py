@@ -100,8 +100,7 @@ class ItemRun:
         return step
 
     def load_state(self) -> None:
-        """Continue from the state in the job folder, if it has one. Raises `RequestError` for another
-        model's."""
+        """Continue from the state in the job folder, if any. Raises `RequestError` for another model's."""
         if self.job is not None:
             self.state = self.job.state(model_hash=self.model_hash) or self.state
 

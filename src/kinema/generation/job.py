@@ -175,8 +175,7 @@ class Job:
         return Request.from_json(text)
 
     def inputs(self, request: Request) -> dict[str, Video]:
-        """The clips that the request names. Raises `RequestError` if one is missing, damaged or a different
-        clip."""
+        """The clips that the request names. Raises `RequestError` if one is missing, damaged or another."""
         names: set[str] = set()
         for condition in request.conditions:
             names |= {media for media in (condition.media, condition.mask) if media is not None}
@@ -255,16 +254,14 @@ class Job:
         return (self.folder / LATENTS).is_file()
 
     def save_latents(self, latents: Float[Tensor, "c lf lh lw"], *, model_hash: str) -> None:
-        """Write the clean latents of the result with the hash of their model, and delete the state. Raises
-        `OutputError`."""
+        """Write the clean latents with their model's hash, and delete the state. Raises `OutputError`."""
         content = {"latents": latents.cpu().contiguous()}
         metadata = {"model_hash": model_hash}
         _write(self.folder / LATENTS, lambda path: save_file(content, path, metadata=metadata))
         (self.folder / STATE).unlink(missing_ok=True)
 
     def latents(self, *, model_hash: str) -> Float[Tensor, "c lf lh lw"]:
-        """The latents of this job. Raises `RequestError` if sampling has not finished or another model made
-        them."""
+        """The latents of this job. Raises `RequestError` if they are not complete or another model's."""
         path = self.folder / LATENTS
         if not path.is_file():
             raise RequestError(

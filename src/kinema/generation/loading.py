@@ -79,8 +79,7 @@ def _with_lora(identity: str, lora: LoRAFile) -> str:
 
 
 def manifest_of(model: str | Path) -> Manifest:
-    """The manifest of a model: trained sizes, lengths and rate, and defaults. No weights are read. Raises
-    `ModelError`."""
+    """The manifest of a model: trained sizes and defaults. No weights are read. Raises `ModelError`."""
     family, path = find_family(model)
     return family.manifest(path)
 

@@ -77,8 +77,7 @@ class Pipeline:
         return Pipeline(self.denoiser, self.vae, model=self.model, model_hash=self.model_hash, metrics=both)
 
     def plan(self, request: Request) -> Plan:
-        """What this model will do for `request`; no network runs. Raises `RequestError` for what it cannot
-        do."""
+        """What this model will do for `request`; no network runs. Raises `RequestError` if it cannot."""
         request = replace(request, model=self.model)
         plan = make_plan(request, self.manifest, temporal_factor=self.vae.config.temporal_factor)
         self.denoiser.check(plan)

@@ -19,8 +19,7 @@ from kinema.generation.request import Request
 from kinema.generation.sampling.sliding_windows import Window, sliding_windows
 
 HISTORY_SHARE = 0.5
-"""Maximum share of a window that is history: a model of five latent frames generates three and is given
-two."""
+"""Maximum share of a window that is history: a model of five latent frames generates three, given two."""
 CLIP_GUIDANCE = 0.7
 """Default guidance for continuing clips, as a share of the model's default. The clips determine the
 appearance, and guidance pulls new content away from it; with too little guidance new content moves too little
@@ -45,8 +44,7 @@ class Plan:
     layout: CanvasLayout
     """Positions of the request's clips on the canvas."""
     windows: tuple[Window, ...]
-    """The windows that generate the canvas, in order. Empty for a loop, whose latents are sampled
-    together."""
+    """The windows that generate the canvas, in order. Empty for a loop, which is sampled as a whole."""
     window: int = 1
     """Latent frames per window."""
     temporal_factor: int = 4
@@ -105,11 +103,10 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
     canvas_width, canvas_height = fit_size(width, height, manifest, request.beyond_trained)
     fit_frames(frames, manifest, request.beyond_trained, temporal_factor=temporal_factor)
 
-    steps = manifest.steps if request.steps is None else request.steps
-    sampler = manifest.sampler if request.sampler is None else request.sampler
-    shift = manifest.shift if request.shift is None else request.shift
-    guidance = _guidance(request, manifest)
     window = _window(request, manifest)
+    values = {name: getattr(request, name) for name in ("steps", "sampler", "shift")}
+    values = {name: getattr(manifest, name) if given is None else given for name, given in values.items()}
+    values |= {"guidance": _guidance(request, manifest), "width": width, "height": height, "frames": frames}
 
     for condition in request.conditions:
         _check_condition(condition, width, height, frames, manifest.fps)
@@ -119,18 +116,7 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
             f"which has {frames / manifest.fps:g} s: use an earlier time, or a longer result"
         )
 
-    filled = replace(
-        request,
-        width=width,
-        height=height,
-        frames=frames,
-        seconds=None,
-        steps=steps,
-        sampler=sampler,
-        guidance=guidance,
-        shift=shift,
-        window=window,
-    )
+    filled = replace(request, seconds=None, window=window, **values)
     lay_out = make_shown_layout if manifest.pictures_in_channels else make_layout
     if request.loop:
         lay_out = make_loop_layout
@@ -138,20 +124,14 @@ def make_plan(request: Request, manifest: Manifest, *, temporal_factor: int = 4)
     num_latents = max(2, latent_of(_round_up(window - 1, temporal_factor), temporal_factor) + 1)
     return Plan(
         filled,
-        width,
-        height,
-        frames,
-        manifest.fps,
-        steps,
-        sampler,
-        guidance,
-        shift,
-        canvas_width,
-        canvas_height,
-        layout,
-        _windows(filled, layout, num_latents, manifest.fps, temporal_factor),
-        num_latents,
-        temporal_factor,
+        fps=manifest.fps,
+        canvas_width=canvas_width,
+        canvas_height=canvas_height,
+        layout=layout,
+        windows=_windows(filled, layout, num_latents, manifest.fps, temporal_factor),
+        window=num_latents,
+        temporal_factor=temporal_factor,
+        **values,
     )
 
 
@@ -201,8 +181,7 @@ def fit_frames(
     if not beyond_trained and frames < shortest:
         raise RequestError(
             f"{frames} frames ({frames / manifest.fps:.2f} s) are fewer than {manifest.name} was trained "
-            "with: "
-            f"use frames={shortest} ({shortest / manifest.fps:.2f} s), or allow it with beyond_trained "
+            f"with: use frames={shortest} ({shortest / manifest.fps:.2f} s), or allow it with beyond_trained "
             "(--beyond-trained)"
         )
     return _round_up(frames - 1, temporal_factor) + 1
@@ -248,8 +227,7 @@ def _guidance(request: Request, manifest: Manifest) -> float:
 
 
 def _window(request: Request, manifest: Manifest) -> int:
-    """Frames per window. Raises `RequestError` for more than the trained length, unless the request allows
-    it."""
+    """Frames per window. Raises `RequestError` for more than the trained length, unless that is allowed."""
     longest = manifest.max_frames
     window = longest if request.window is None else request.window
     if window > longest and not request.beyond_trained:
@@ -265,9 +243,8 @@ def _check_condition(condition: ClipCondition, width: int, height: int, frames: 
     first, stop = frame_span(condition, frames, fps)
     if first < 0 or stop > frames:
         raise RequestError(
-            f"a clip from {first / fps:g} to {stop / fps:g} s does not fit into a result of "
-            f"{frames / fps:g} s "
-            f"({frames} frames): use a longer result, or less of the clip"
+            f"a clip from {first / fps:g} to {stop / fps:g} s does not fit into a result of {frames / fps:g} "
+            f"s ({frames} frames): use a longer result, or less of the clip"
         )
 
     if condition.region is not None:
@@ -307,8 +284,7 @@ def batch_key(plan: Plan) -> str:
 
 
 def batch_fields(plan: Plan) -> dict[str, object]:
-    """What the plans of a batch have in common, by name. Prompts, seeds, guidance scales and the content of
-    clips may differ."""
+    """What the plans of a batch share, by name. Prompts, seeds, guidance scales and clips may differ."""
     request, layout = plan.request, plan.layout
     clips = [
         (clip.first, clip.stop, clip.latents, clip.condition.strength, clip.condition.is_limited)

@@ -151,9 +151,8 @@ class Request:
             low, high = self.guidance_interval
             if not 0 <= low < high <= 1:
                 raise RequestError(
-                    f"guidance_interval={low:g},{high:g} must be two diffusion times with 0 <= low < high "
-                    "<= 1, "
-                    f"e.g. 0.3,0.9"
+                    f"guidance_interval={low:g},{high:g} must be two diffusion times with 0 <= low < high <= "
+                    "1, e.g. 0.3,0.9"
                 )
 
     def to_dict(self) -> dict[str, Any]:

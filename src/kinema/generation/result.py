@@ -23,14 +23,12 @@ class Step:
 
     phase: Phase
     index: int
-    """The step, or frame of the canvas, that was finished. It counts from 0, so the phase ends with `total -
-    1`."""
+    """The step, or frame of the canvas, that was finished: from 0 to `total - 1` in each phase."""
     total: int
     seconds: float
     """Seconds since the phase began."""
     x0: Tensor | None = None
-    """While sampling, the current estimate of the window's clean latents (c, lf, lh, lw) on the model's
-    device, for previews."""
+    """While sampling, the estimate of the window's clean latents (c, lf, lh, lw) on the model's device."""
     num_computed: int | None = None
     """With a cache, the number of estimates that the network has computed so far, over all windows."""
     item: int = 0
@@ -47,8 +45,7 @@ class Result:
     model_name: str
     model_hash: str
     similarity: float | None
-    """Similarity of video and prompt by the model's own CLIP, -1 to 1: for ranking seeds, not models. None
-    without a CLIP."""
+    """Similarity of video and prompt by the model's CLIP, -1 to 1, for ranking seeds. None without a CLIP."""
     seconds: float
     """Total wall-clock seconds."""
     notes: tuple[str, ...] = ()
@@ -56,8 +53,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     """Problems that the run recovered from, one line each."""
     report: dict[str, Any] = field(default_factory=dict)
-    """Quality in numbers (`QualityMonitor.report`), and as "cache" the number of computed estimates and of
-    steps."""
+    """Quality in numbers (`QualityMonitor.report`), and as "cache" the numbers of estimates and of steps."""
     path: Path | None = None
     """The file that the whole video was written to."""
     item: int = 0

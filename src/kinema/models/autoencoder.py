@@ -50,6 +50,10 @@ class Autoencoder(Protocol):
         """The sizes, an `AutoencoderConfig`."""
         ...
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The weights."""
+        ...
+
     def encode(self, video: Float[Tensor, "b 3 f h w"]) -> Posterior:
         """The latents of whole videos."""
         ...

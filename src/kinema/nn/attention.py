@@ -14,8 +14,7 @@ from kinema.registry import lookup
 from kinema.shapes import Bool, Float, Int
 
 MAX_PADDED_QUERIES = 32
-"""Up to this many queries padding is cheaper than one kernel call per segment. A CPU breaks even at 25 to
-80."""
+"""Up to this many queries padding is cheaper than a kernel call per segment (on a CPU, 25 to 80)."""
 
 
 ATTENTION_KERNELS: dict[str, SDPBackend | None] = {

@@ -8,8 +8,7 @@ from kinema.shapes import Float
 
 
 class RMSNorm(nn.Module):
-    """`x / sqrt(mean(x^2) + eps) * weight` over the last axis, in the dtype of `x` (Zhang and Sennrich
-    2019)."""
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last axis, in the dtype of `x` (Zhang, Sennrich 2019)."""
 
     keeps_float32 = True
 

@@ -24,30 +24,24 @@ MAX_SHOWN_CHARACTERS = 200
 
 KEEP_EVERYTHING = (
     "Answer with the rewritten description alone, in the language of the user's. Keep every word of theirs: "
-    "nouns, names, numbers, what "
-    "stands in quotation marks, and what they do not want (no, not, without). Change no number and "
-    "contradict nothing."
+    "nouns, names, numbers, what stands in quotation marks, and what they do not want (no, not, without). "
+    "Change no number and contradict nothing."
 )
 INSTRUCTIONS: dict[PromptKind, str] = {
     "text": (
         "You rewrite short descriptions of videos into the style that a text-to-video model was trained on: "
-        "one plain sentence that says "
-        "who does what, in which direction, on which ground, and under which sky or at what time of day. Add "
-        "what the user leaves open, "
-        "nothing more. "
+        "one plain sentence that says who does what, in which direction, on which ground, and under which "
+        "sky or at what time of day. Add what the user leaves open, nothing more. "
     ),
     "image": (
         "You rewrite short descriptions of videos that begin with a given picture. The picture shows "
-        "subject, place and light already, so "
-        "do not describe them: say in one plain sentence how the subject moves, in which direction, and how "
-        "it ends. "
+        "subject, place and light already, so do not describe them: say in one plain sentence how the "
+        "subject moves, in which direction, and how it ends. "
     ),
     "edit": (
         "You rewrite requests to change a video that exists. Say in one or two plain sentences what the "
-        "changed video shows. What the user "
-        "does not speak of stays as it is: add no place, no light, no direction and nobody, only the style: "
-        "a flat cartoon unless they say "
-        "otherwise. "
+        "changed video shows. What the user does not speak of stays as it is: add no place, no light, no "
+        "direction and nobody, only the style: a flat cartoon unless they say otherwise. "
     ),
 }
 """The system prompt of a language model for each kind of prompt; `KEEP_EVERYTHING` follows it."""

@@ -174,9 +174,7 @@ class WordTokenizer:
 
 
 def other_forms(word: str) -> Iterator[str]:
-    """Other spellings of an English word, likeliest first: singular and plural, verb endings, a digit as a
-    word.
-    """
+    """Other spellings of an English word, likeliest first: number, verb endings, a digit as a word."""
     if word.isdigit():
         if int(word) < len(NUMBERS):
             yield NUMBERS[int(word)]

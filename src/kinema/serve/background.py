@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -127,6 +128,16 @@ class Background:
         output, errors = self._lines(row, "output", good), self._lines(row, "errors", bad)
         items.end_batch(self.database, row.id, status="completed", output_file=output, error_file=errors)
 
+    def _sweep_folders(self) -> None:
+        """Delete the work folders of jobs that have ended, and uploads that a killed process left."""
+        storage = self.settings.storage
+        folders = [*storage.work_folder.glob("video_*"), *(storage.data / "uploads").glob("*")]
+        for folder in folders:
+            is_old = time.time() - folder.stat().st_mtime > GRACE_S
+            row = videos.get(self.database, folder.name, None) if is_old else None
+            if is_old and (row is None or row.status in (COMPLETED, FAILED)):
+                shutil.rmtree(folder, ignore_errors=True)
+
     def _lines(self, row: Any, kind: str, lines: list[dict[str, Any]]) -> str | None:
         """The id of a file with these lines, which another server may have written; None without any."""
         if not lines:
@@ -156,5 +167,6 @@ class Background:
         rest = [blob for prefix in ("inputs/", "library/") for blob in self.blobs.keys(prefix)]
         orphans += [blob.key for blob in rest if blob.key not in needed and age_s(blob) > GRACE_S]
         self.blobs.delete(*orphans)
+        self._sweep_folders()
         if orphans:
             log.info("deleted %d files in %.1f s", len(orphans), time.monotonic() - start_s)

@@ -25,6 +25,7 @@ from kinema.generation.conditioning import tasks
 from kinema.generation.conditioning.clips import InputClip, read_input
 from kinema.generation.conditioning.tasks import Shot, TaskRequest
 from kinema.generation.output.provenance import provenance_in
+from kinema.generation.plan import nearest_size
 from kinema.generation.request import Request
 from kinema.serve.models import ServedModel
 from kinema.video import Video, save_image
@@ -36,6 +37,8 @@ CONTAINERS = {"png", "jpeg", "webp", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 """Formats that are accepted, as their readers name them."""
 MAX_BYTES = 2 << 30
 """Decoded frames of one file."""
+KEEP_SIZE = ("extend", "connect", "loop", "edit")
+"""Tasks whose result has the size of the first clip, unless the request names one."""
 MEMORY_BYTES = 6 << 30
 DEADLINE_S = 60.0
 
@@ -64,8 +67,8 @@ def build(intake: Intake, clips: Mapping[str, Video], fps: float) -> TaskRequest
     params = dict(intake.params)
     match intake.kind:
         case "picture":  # the first picture of a clip, as the library keeps it
-            first = next(iter(clips.values()))
-            return tasks.pictures(replace(request, prompt="-"), first=Video(first.frames[:1], 1.0))
+            picture = Video(next(iter(clips.values())).frames[:1], 1.0)
+            return tasks.pictures(replace(request, prompt="-"), first=picture)
         case "generate" if not clips:
             return TaskRequest(request, {})
         case "generate":
@@ -95,6 +98,9 @@ def check(intake: Intake, model: ServedModel, out: Path) -> Checked:
     if not intake.fields.get("prompt") and intake.kind != "storyboard":
         intake = replace(intake, fields={**intake.fields, "prompt": _stored_prompt(clips.values())})
     videos = {role: clip.video for role, clip in clips.items()}
+    if intake.kind in KEEP_SIZE and videos and "width" not in intake.fields:
+        size = _size_of(next(iter(videos.values())), model.manifest)
+        intake = replace(intake, fields={**intake.fields, **size})
     request, inputs = build(intake, videos, model.manifest.fps)
     plan = model.plan(request)
     if intake.kind == "picture":
@@ -119,6 +125,15 @@ def read_upload(path: Path, fps: float) -> InputClip:
         raise VideoError(
             str(error).replace(f"cannot read {path}: ", "").replace(str(path), "the file")
         ) from None
+
+
+def _size_of(clip: Video, manifest: Manifest) -> dict[str, int]:
+    """Width and height of a clip, or the nearest that the model was trained with."""
+    height, width = clip.frames.shape[1:3]
+    sides = (width, height)
+    if not manifest.min_side <= min(sides) or not max(sides) <= manifest.max_side:
+        width, height = nearest_size(width, height, manifest)
+    return {"width": width, "height": height}
 
 
 def _stored_prompt(clips: Iterable[InputClip]) -> str:

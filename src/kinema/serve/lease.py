@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 HUNG_EXIT_CODE = 70
 """Exit code of a worker whose step never ended."""
+LONGEST_INTERVAL_S = 1.0
+"""Progress is written, and a cancelled job noticed, at least this often."""
 
 
 class Heartbeat:
@@ -27,7 +29,7 @@ class Heartbeat:
     ) -> None:
         """`step_timeout_s` after the last sign of progress the process ends, and the leases with it."""
         self.store, self.worker, self.step_timeout_s = store, worker, step_timeout_s
-        self.interval_s = lease_s / 3
+        self.interval_s = min(lease_s / 3, LONGEST_INTERVAL_S)
         self._held = {claim.id: Progress(claim.id, claim.token) for claim in claims}
         self._ended: dict[str, str] = {}
         self._lock = threading.Lock()

@@ -4,7 +4,6 @@ Its name holds the job's token, so that a worker which lost its lease never writ
 """
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,10 +117,3 @@ class WorkFolder:
         shutil.rmtree(self.path.parent, ignore_errors=True)
         if self.blobs.folder is None:
             self.blobs.delete_all(f"{STATES}/{self.claim.id}/")
-
-
-def sweep(root: Path, running: Sequence[str], older_than_s: float, now_s: float) -> None:
-    """Delete the folders of jobs that are not in `running` and have not changed for a while."""
-    for folder in root.glob("video_*"):
-        if folder.name not in running and now_s - folder.stat().st_mtime > older_than_s:
-            shutil.rmtree(folder, ignore_errors=True)

@@ -61,6 +61,8 @@ def load_task(
     name = str(tables["task"])
     recipe_type, make_task = lookup(TRAINING_TASKS, name, kind="training task")
 
+    if "dataset" in tables and not hasattr(recipe_type, "dataset"):
+        raise ConfigError(f"the task '{name}' trains on clips of a world: leave out dataset (--data)")
     if init_from is not None and name == "dit" and tables.get("dataset"):
         if "model" in given:
             raise ConfigError("a fine-tuned model keeps its sizes: leave out model or --init-from")

@@ -32,8 +32,7 @@ def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
         if not isinstance(key, str) or not KEY.fullmatch(key) or key in CONTAINER_KEYS:
             raise VideoError(
                 f"metadata key {key!r} cannot be written: use at most 64 lower case letters, digits and "
-                "underscores, "
-                f"and none of {', '.join(sorted(CONTAINER_KEYS))}"
+                f"underscores, and none of {', '.join(sorted(CONTAINER_KEYS))}"
             )
         if (
             not isinstance(value, str)
@@ -49,9 +48,7 @@ def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def from_container(tags: Mapping[str, str]) -> dict[str, str]:
-    """The metadata among the `tags` of a video container: keys in lower case, those of the container itself
-    left out.
-    """
+    """The metadata among the `tags` of a container, keys in lower case, without those of the container."""
     return {key.lower(): value for key, value in tags.items() if key.lower() not in CONTAINER_KEYS}
 
 

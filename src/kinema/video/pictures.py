@@ -32,9 +32,7 @@ BROWSER_FRAME_MS = (
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image | None]:
-    """The picture at `path`, or None if its content has no format of `READABLE`. Raises `VideoError` if it is
-    damaged.
-    """
+    """The picture at `path`; None if of no format of `READABLE`. Raises `VideoError` if it is damaged."""
     try:
         image = Image.open(path, formats=READABLE)
     except UnidentifiedImageError:
@@ -64,9 +62,7 @@ def num_frames(image: Image.Image) -> int:
 
 
 def timed_frames(image: Image.Image) -> Iterator[tuple[float, float, np.ndarray]]:
-    """Start in seconds, duration in seconds and RGB pixels (h, w, 3) of every frame of `image`, alpha
-    flattened over black.
-    """
+    """Start and duration in seconds and RGB pixels (h, w, 3) of every frame, alpha flattened over black."""
     time_s = 0.0
     count = num_frames(image)
     for index in range(count):

@@ -29,9 +29,8 @@ logger = logging.getLogger(__name__)
 # Not in the list: playlists (hls, dash, concat), which open other files and addresses, and tty, which renders
 # any text as video.
 DEMUXERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,live_flv,asf,ogg,h264,hevc,obu,av1,ivf,m4v,mpegvideo,mjpeg,"
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,live_flv,asf,ogg,h264,hevc,obu,av1,ivf,m4v,mpegvideo,mjpeg,"
-    "mxf,gxf,nut,rm,dv,yuv4mpegpipe,wtv,swf,avif"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,live_flv,asf,ogg,h264,hevc,obu,av1,ivf,m4v,"
+    "mpegvideo,mjpeg,mxf,gxf,nut,rm,dv,yuv4mpegpipe,wtv,swf,avif"
 )
 MAX_DECLARED_FPS = (
     240  # a higher "rate" is usually the clock of a browser's recording; the rate is measured instead
@@ -102,9 +101,7 @@ def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
 
 @contextmanager
 def open_video(path: Path) -> "Iterator[tuple[av.container.InputContainer, av.VideoStream]]":
-    """The open container at `path` and its first video stream, closed at the end. FFmpeg's errors become
-    `VideoError`.
-    """
+    """The open container at `path` and its first video stream. FFmpeg's errors become `VideoError`."""
     av = pyav.load()
     options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
     try:
@@ -239,9 +236,7 @@ def _measured_rate(path: Path) -> Fraction:
 def decode_timed(
     container: "av.container.InputContainer", stream: "av.VideoStream", interval_s: float, damage: Damage
 ) -> "Iterator[tuple[float, float, av.VideoFrame]]":
-    """Start in seconds, duration in seconds and frame, in order of presentation. Losses and errors go to
-    `damage`.
-    """
+    """Start and duration in seconds and frame, in order of presentation. Losses and errors go to `damage`."""
     av = pyav.load()
     decoder = stream.codec_context
     if stream.metadata.get("alpha_mode") == "1" and decoder.name in ("vp8", "vp9"):

@@ -56,9 +56,7 @@ def cover_and_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def fit_mask(frames: np.ndarray, width: int, height: int, rule: Fit) -> np.ndarray:
-    """A mask (f, h, w, 3) as booleans (f, height, width): True where the mean over channels is at least
-    127.5.
-    """
+    """A mask (f, h, w, 3) as booleans (f, height, width): True where the mean of channels is >= 127.5."""
     return fit_pixels(frames, width, height, rule).mean(axis=3) >= 127.5
 
 

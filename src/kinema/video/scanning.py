@@ -31,9 +31,7 @@ SEEK_S = 12.0
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """The header of a file. `duration_s` and `num_frames` are 0 if they are not declared; `is_still` marks a
-    still.
-    """
+    """The header of a file. `duration_s` and `num_frames` are 0 if not declared; `is_still` marks a still."""
 
     container: str
     codec: str
@@ -58,9 +56,7 @@ class ScannedFrame:
 
 
 def read_header(path: Path) -> VideoHeader:
-    """The header of the file at `path`, without decoding. Raises `VideoError` if it is neither video nor
-    picture.
-    """
+    """The header of the file at `path`, not decoded. Raises `VideoError` if it is no video or picture."""
     with open_picture(checked_file(path)) as picture:
         if picture is not None:
             count = num_frames(picture)
@@ -159,9 +155,7 @@ def read_spans(
 def _run_of_spans(
     path: Path, spans: Sequence[tuple[float, float]], run: range, shrink: Shrink
 ) -> Iterator[list[ScannedFrame]]:
-    """The spans of `run`, which are close to each other, decoded in one pass from the keyframe before the
-    first.
-    """
+    """The spans of `run`, close to each other, decoded in one pass from the keyframe before the first."""
     start_s = spans[run[0]][0]
     for seeks in (True, False) if start_s > SEEK_S else (False,):
         with open_video(path) as (container, stream):

@@ -21,9 +21,7 @@ ENDINGS = {**{ending: "video" for ending in LOSSY}, ".gif": "gif", ".png": "png"
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """RGB frames, uint8 (f, h, w, 3), and their rate in frames per second. Raises `VideoError` for other
-    arrays or rates.
-    """
+    """RGB frames, uint8 (f, h, w, 3), and frames a second. Raises `VideoError` for other arrays or rates."""
 
     frames: np.ndarray
     fps: float

@@ -27,9 +27,7 @@ MAX_QUALITY = 51
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one kind of file is encoded: FFmpeg's names, and the encoder options for a quality (x264's CRF, 0
-    is best).
-    """
+    """How a kind of file is encoded: FFmpeg's names, and options for a quality (x264's CRF, 0 is best)."""
 
     container: str
     codec: str
@@ -123,9 +121,7 @@ class VideoWriter:
         self._session.__exit__(kind, error, trace)
 
     def write(self, frames: np.ndarray) -> None:
-        """Appends `frames`, uint8 (f, h, w, 3) of the writer's size. Raises `VideoError` for another shape or
-        type.
-        """
+        """Appends `frames`, uint8 (f, h, w, 3). Raises `VideoError` for another size, shape or type."""
         av = pyav.load()
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (self.height, self.width, 3):
             raise VideoError(
@@ -195,9 +191,7 @@ class VideoWriter:
 
     @contextmanager
     def _encoder_errors(self) -> Iterator[None]:
-        """Turns an FFmpeg error into `OutputError` when the disk refused and `VideoError` when the encoder
-        did.
-        """
+        """Turns an FFmpeg error into `OutputError` if the disk refused, `VideoError` if the encoder did."""
         av = pyav.load()
         try:
             with output_errors(self.path):

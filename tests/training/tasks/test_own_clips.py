@@ -132,6 +132,7 @@ def test_the_shipped_clip_does_not_know_these_words(dataset, runs):
         ("vae", "data.size=64", "data.size does not apply to a run on a data set"),
         ("vae", "data.crop=128", "no clip of .* has 5 frames and sides of 128 pixels"),
         ("clip", "slot_loss=1.0", "slot_loss does not apply to a run on a data set"),
+        ("oracle", "run.seed=1", "the task 'oracle' trains on clips of a world: leave out dataset"),
         ("clip", "world.nouns=4", "world does not apply to a run on a data set"),
     ],
 )

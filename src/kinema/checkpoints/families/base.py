@@ -151,8 +151,7 @@ class Family:
     published: Mapping[str, ModelSizes] = field(default_factory=dict)
     """Published models by name, which can be planned for without files."""
     checks_memory: bool = False
-    """Whether requests are compared with the free memory before loading. It takes seconds, and its models
-    gigabytes."""
+    """Whether requests are compared with the free memory before loading, which takes seconds."""
     convert: Callable[[Path, Path, str], ModelFiles] | None = None
     """Writes a model in another layout of the family, as a folder."""
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from kinema.checkpoints.captioner import CaptionerRunner
 from kinema.checkpoints.components import load_clip
 from kinema.checkpoints.folders import resolve_model
 from kinema.config import from_dict
 from kinema.data.curation.caption_checks import CaptionCandidate
-from kinema.checkpoints.captioner import CaptionerRunner
 from kinema.data.curation.engine import one_thread
 from kinema.data.curation.recipe import CaptionSettings
 from kinema.data.curation.steps.clip_frames import Span, clip_frames
@@ -33,11 +33,9 @@ INSTRUCTIONS = (
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 QUESTIONS = {
     "short": "These are {n} frames of one clip, in order. Name the main subject and what it does, and "
-    "to which "
-    "side, in at most 15 words.",
+    "to which side, in at most 15 words.",
     "medium": "These are {n} frames of one clip, in order. In one sentence: the subject, what it does, "
-    "to which "
-    "side, where, in which light.",
+    "to which side, where, in which light.",
     "detailed": "These are {n} frames of one clip, in order. In three to six sentences: the subject and "
     "its looks, "
     "what it does and how it moves, the place, the light and the sky, what the camera does, and the style.",

@@ -51,8 +51,7 @@ class ClipCondition:
     region: tuple[int, int, int, int] | None = None
     """x, y, width and height, in pixels of the result, that the condition is limited to."""
     mask: str | None = None
-    """`content_hash` of a picture or clip that is white where the condition applies, of the size of `media`
-    or of the result."""
+    """`content_hash` of what is white where the condition applies, of the size of `media` or the result."""
     fit: Fit = "crop"
     """How a clip of another shape is fitted: its centre, the whole between black bars, or stretched."""
 
@@ -88,8 +87,7 @@ class ClipCondition:
 
 @dataclass(frozen=True)
 class TimedPrompt:
-    """A prompt that holds from a time of the result until the next prompt. Raises `RequestError` for time 0
-    or an empty prompt."""
+    """A prompt from a time of the result to the next. Raises `RequestError` for time 0 or an empty prompt."""
 
     at_s: float
     prompt: str
@@ -97,9 +95,8 @@ class TimedPrompt:
     def __post_init__(self) -> None:
         if not 0 < self.at_s <= MAX_SECONDS:
             raise RequestError(
-                f"a prompt at {self.at_s} s is out of range: the first prompt starts at 0, later ones "
-                "above 0 "
-                f"up to {MAX_SECONDS:g} seconds"
+                f"a prompt at {self.at_s} s is out of range: the first prompt starts at 0, later ones above "
+                f"0 up to {MAX_SECONDS:g} seconds"
             )
         if not self.prompt.strip():
             raise RequestError(

@@ -80,8 +80,7 @@ def encode_conditions(
 
 @torch.no_grad()
 def kept_pixels(plan: Plan, inputs: Inputs) -> dict[int, KeptFrame]:
-    """The pixels that the result of `plan` keeps, by frame; nothing is encoded. Raises the errors of
-    `encode_conditions`."""
+    """The pixels that the result keeps, by frame; nothing is encoded. Raises as `encode_conditions` does."""
     kept: dict[int, KeptFrame] = {}
     for clip in plan.layout.clips:
         _check_length(plan, clip)
@@ -131,8 +130,7 @@ def _check_length(plan: Plan, clip: PlacedClip) -> None:
 
 
 class _ClipFrames:
-    """The frames of a placed clip at the plan's rate and size, indexed by frame of the canvas, and its
-    mask."""
+    """The frames of a placed clip at the plan's rate and size, and its mask, by frame of the canvas."""
 
     def __init__(self, plan: Plan, clip: PlacedClip, inputs: Inputs) -> None:
         self.clip, self.plan, condition = clip, plan, clip.condition
@@ -184,8 +182,7 @@ def _encode_latents(canvas: Canvas, plan: Plan, source: _ClipFrames, vae: Autoen
 
 
 def _update_kept(kept: dict[int, KeptFrame], plan: Plan, source: _ClipFrames) -> None:
-    """Add the pixels of a kept clip to `kept`, by frame of the result, or remove the pixels that an edited
-    clip covers."""
+    """Add a kept clip's pixels to `kept`, by frame of the result, or remove those an edited clip covers."""
     clip, offset = source.clip, plan.canvas_first
     frames = range(clip.first, clip.stop)
     if clip.condition.strength > 0:
@@ -213,8 +210,7 @@ def _update_kept(kept: dict[int, KeptFrame], plan: Plan, source: _ClipFrames) ->
 
 
 def _mask(plan: Plan, clip: PlacedClip, inputs: Inputs, size: tuple[int, int]) -> np.ndarray | None:
-    """The mask of a clip of `size` (h, w): booleans (1 or its number of frames, h, w), or None if it is not
-    limited."""
+    """The mask of a clip of `size` (h, w): booleans (1 or its frames, h, w). None: it is not limited."""
     condition = clip.condition
     if condition.region is not None:
         x, y, w, h = condition.region
@@ -228,8 +224,7 @@ def _mask(plan: Plan, clip: PlacedClip, inputs: Inputs, size: tuple[int, int]) -
     if (video.height, video.width) not in (tuple(size), (plan.height, plan.width)):
         raise RequestError(
             f"the mask has {video.width}x{video.height} pixels: it must have the size of the clip "
-            f"({size[1]}x{size[0]}) "
-            f"or of the result ({plan.width}x{plan.height})"
+            f"({size[1]}x{size[0]}) or of the result ({plan.width}x{plan.height})"
         )
 
     frames = _mask_frames(plan, clip, video)

@@ -16,8 +16,7 @@ STILL_WASTE = 0.01
 
 @dataclass(frozen=True)
 class PlacedClip:
-    """A condition on the canvas: frames `first` to `stop` - 1 of the canvas, and the latent frames that its
-    content fills."""
+    """A condition: frames `first` to `stop` - 1 of the canvas, and the latent frames that it fills."""
 
     condition: ClipCondition
     first: int
@@ -65,8 +64,7 @@ def make_layout(
 def make_loop_layout(
     conditions: Sequence[ClipCondition], num_frames: int, fps: float, factor: int
 ) -> CanvasLayout:
-    """The layout of a loop: latent frame 0 is discarded, and frame i of the result is frame i + 1 of the
-    canvas."""
+    """The layout of a loop: latent frame 0 is discarded; frame i of the result is canvas frame i + 1."""
     num_latents = num_frames // factor + 1
     is_free = [True] * num_latents
     clips = []
@@ -86,8 +84,7 @@ def make_loop_layout(
 def make_shown_layout(
     conditions: Sequence[ClipCondition], num_frames: int, fps: float, factor: int
 ) -> CanvasLayout:
-    """The layout for pictures that enter the network beside the latents: they fill none, and all are
-    generated."""
+    """The layout for pictures that enter the network beside the latents: they fill none, all are made."""
     spans = [(condition, *frame_span(condition, num_frames, fps)) for condition in conditions]
     clips = tuple(PlacedClip(condition, first, stop, range(0)) for condition, first, stop in spans)
     return replace(make_layout((), num_frames, fps, factor), clips=clips)
@@ -118,8 +115,7 @@ def _with_offset(
 
 
 def _filled(latents: range, frames: range, factor: int, result: range | None = None) -> range:
-    """The latent frames among `latents` whose frames all lie in `frames`; frames outside `result` do not
-    count."""
+    """The latent frames among `latents` whose frames, those outside `result` aside, all lie in `frames`."""
     filled = []
     for i in latents:
         own = [frame for frame in frames_of(i, factor) if result is None or frame in result]

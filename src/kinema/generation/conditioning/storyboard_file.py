@@ -24,8 +24,7 @@ from kinema.generation.conditioning.tasks import Shot
 
 @dataclass(frozen=True)
 class ShotEntry:
-    """A shot in the file. Raises `ConfigError` for an empty shot, a negative time, or an image with a
-    clip."""
+    """A shot in the file. Raises `ConfigError` for an empty shot, a negative time, or image with clip."""
 
     at: float
     prompt: str | None = None

@@ -103,8 +103,7 @@ def connect(
 
 
 def loop(request: Request, clip: Video | None = None, *, fps: float, fit: Fit = "crop") -> TaskRequest:
-    """A seamless loop of the request's length. With `clip`, it begins with the clip and returns to its first
-    frame."""
+    """A loop of the request's length. With `clip`, it begins with the clip and returns to its first frame."""
     if clip is None:
         return TaskRequest(replace(request, loop=True), {})
     condition = ClipCondition(content_hash(clip), at_s=0.0, seconds=_length(clip, fps) / fps, fit=fit)

@@ -1,6 +1,4 @@
-"""Operations and memory of networks, counted by running them on fake tensors, which have shapes but no
-contents.
-"""
+"""Operations and memory of networks, counted by running them on fake tensors: shapes without contents."""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -45,8 +43,7 @@ class BackboneTrace:
 
 
 def backbone_flops(config: Any, grid: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> float:
-    """FLOPs (two per multiply-add) of one forward pass of one clip on a latent grid (lf, lh, lw), with a
-    prepared prompt."""
+    """FLOPs (2 per multiply-add) of a forward pass on a latent grid (lf, lh, lw), with a prepared prompt."""
     return _of_all_blocks(config, lambda config: _trace(config, grid, dtype, 1).flops)
 
 
@@ -78,12 +75,52 @@ def _trace(config: Any, grid: tuple[int, int, int], dtype: torch.dtype, batch: i
         backbone = with_weights(network, network.state_dict(), None, dtype)
         assert isinstance(backbone, Backbone), "a network of BACKBONES is a backbone"
         conditioning = entry.example(config, batch, min(PROMPT_TOKENS, config.text_length), grid[0])
-        with PeakMemory(backbone.state_dict().values()) as kept:
+        weights = list(network.state_dict().values())
+        with PeakMemory(weights) as kept:
             prepared = backbone.prepare(conditioning)
         x, t = torch.empty(batch, backbone.in_channels, *grid), torch.empty(batch)
-        with PeakMemory() as peak, FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        with (
+            PeakMemory(weights) as peak,
+            FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter,
+        ):
             backbone.predict(x, t, prepared)
     return BackboneTrace(counter.get_total_flops() / batch, peak.max_bytes, kept.bytes // batch)
+
+
+def training_bytes(config: Any, grid: tuple[int, int, int], *, activation_checkpointing: bool) -> float:
+    """Peak memory of a training step in bfloat16 for one clip on a latent grid (lf, lh, lw): activations that
+    the gradient needs, and the working memory of one block with its gradients. Weights do not count."""
+    entry = entry_of(config)
+    one, two = (
+        _training_trace(entry.with_blocks(config, number), grid, activation_checkpointing)
+        for number in (1, 2)
+    )
+    return one.peak_bytes + (entry.num_blocks(config) - 1) * (two.kept_bytes - one.kept_bytes)
+
+
+@dataclass(frozen=True)
+class TrainingTrace:
+    """Memory of a training step beside weights: what is kept for the gradient, and the peak."""
+
+    kept_bytes: int
+    peak_bytes: int
+
+
+@lru_cache
+def _training_trace(config: Any, grid: tuple[int, int, int], activation_checkpointing: bool) -> TrainingTrace:
+    entry = entry_of(config)
+    with _fake_tensors(), autocast(CPU, "bf16"):
+        network = entry.network(config)
+        backbone = with_weights(network, network.state_dict(), None, torch.bfloat16).requires_grad_(True)
+        assert isinstance(backbone, Backbone), "a network of BACKBONES is a backbone"
+        backbone.activation_checkpointing = activation_checkpointing  # type: ignore[assignment]
+        conditioning = entry.example(config, 1, min(PROMPT_TOKENS, config.text_length), grid[0])
+        x, t = torch.empty(1, backbone.in_channels, *grid), torch.empty(1)
+        with PeakMemory(backbone.state_dict().values()) as peak:
+            prediction = backbone.predict(x, t, conditioning)
+            kept = peak.bytes
+            prediction.float().square().mean().backward()
+    return TrainingTrace(kept, peak.max_bytes)
 
 
 def decode_cost(config: AutoencoderConfig, grid: tuple[int, int, int], at_once: int = 2) -> tuple[float, int]:
@@ -123,9 +160,7 @@ def _decoded(config: AutoencoderConfig, pieces: tuple[int, ...], lh: int, lw: in
 def encode_cost(
     config: AutoencoderConfig, width: int, height: int, frames: int, at_once: int = PIECE_FRAMES
 ) -> tuple[float, int]:
-    """FLOPs and peak memory of streaming encoding, without weights; the FLOPs of a long video are
-    extrapolated.
-    """
+    """FLOPs and peak memory of streaming encoding, without weights; extrapolated for a long video."""
     shown = min(frames, 1 + config.temporal_factor + 2 * at_once)
     with _fake_tensors(), torch.no_grad():
         vae = new_autoencoder(config)
@@ -140,8 +175,7 @@ def encode_cost(
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of the tensors created inside the context; `max_bytes` is the peak. Views of `ignored`
-    tensors do not count."""
+    """Counts bytes of tensors created in it; `max_bytes` is the peak. Views of `ignored` do not count."""
 
     def __init__(self, ignored: Iterable[Tensor] = ()) -> None:
         super().__init__()

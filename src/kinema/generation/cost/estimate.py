@@ -49,9 +49,7 @@ IMAGE_MODELS = {
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a generation: its FLOPs, and the memory of the weights on the device and of what is
-    computed.
-    """
+    """A phase of a generation: its FLOPs, and the memory of weights on the device and of what is computed."""
 
     name: str
     flops: float

@@ -160,7 +160,6 @@ class FrameSink:
 
     @property
     def video(self) -> Video:
-        """The video, or an overview of one that is streamed to a file: at most `OVERVIEW_FRAMES` frames,
-        evenly spaced."""
+        """The video, or, if streamed to a file, at most `OVERVIEW_FRAMES` of its frames, evenly spaced."""
         fps, num_kept = self.plan.fps, len(self._frames)
         return Video(self._frames, fps if num_kept == self.plan.frames else fps * num_kept / self.plan.frames)

@@ -49,8 +49,7 @@ def metadata(values: dict[str, Any]) -> dict[str, str]:
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
-    """The values of `provenance` in a video file, or None. Raises `VideoError` for values that cannot be
-    read."""
+    """The values of `provenance` in a video file, or None. Raises `VideoError` for unreadable values."""
     return provenance_in(read_metadata(path), str(path))
 
 

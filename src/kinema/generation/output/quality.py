@@ -269,8 +269,7 @@ def _slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def _segments(plan: Plan) -> list[Segment]:
-    """The result's frames, cut where a new window begins, with their prompts. One segment if there is one
-    window."""
+    """The result's frames, cut where a new window begins, with their prompts. One window: one segment."""
     windows = plan.windows if len(plan.windows) > 1 else []
     firsts = sorted({_frame_of(plan, window.new_first) for window in windows} | {0})
     stops = [*firsts[1:], plan.frames]

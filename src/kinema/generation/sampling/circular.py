@@ -46,8 +46,7 @@ def circular_network(network: Network, segment: int, offset_at: Callable[[Tensor
 
 
 def roll_offsets(times: Float[Tensor, "u"], k: int) -> Callable[[Tensor], int]:
-    """A position of the circle for each of a sampler's times, in steps of the golden ratio, which cover any
-    circle evenly."""
+    """A position of the circle for each of a sampler's times, in golden-ratio steps: they cover it evenly."""
     known = times.tolist()
 
     def offset_at(t: Tensor) -> int:

@@ -1,5 +1,4 @@
-"""Noise that belongs to a latent position: it does not depend on how the work is divided into windows,
-batches or ranks."""
+"""Noise that belongs to a latent position, however the work is divided into windows, batches or ranks."""
 
 from collections.abc import Sequence
 from hashlib import blake2b

@@ -19,8 +19,7 @@ from kinema.models.conditioning import TextStates
 from kinema.shapes import Float
 
 PIECE_FRAMES = 8
-"""Frames per piece when a clip of pictures and grey is encoded: all 81 at a published size would take tens of
-gigabytes."""
+"""Frames per piece of a clip of pictures and grey: encoding all 81 at once would take tens of gigabytes."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,7 +104,6 @@ def _backward(stop: int, total: int, size: int, history: int, bounds: Sequence[i
 
 
 def _even_share(num_latents: int, room: int) -> int:
-    """Latent frames of the next window if the fewest possible windows share `num_latents` evenly, which
-    maximises history."""
+    """The next window's latent frames if the fewest windows share `num_latents` evenly: the most history."""
     num_windows = -(-num_latents // room)
     return -(-num_latents // num_windows)

@@ -94,8 +94,7 @@ def insert_sample(
     window: WindowSample,
     sampled: Float[Tensor, "b c _ lh lw"],
 ) -> Float[Tensor, "b c lf lh lw"]:
-    """`latents` of the whole canvas with the latent frames that `window` generated; `sampled` is its
-    sampler's result."""
+    """`latents` of the whole canvas with what `window` generated, from its sampler's result `sampled`."""
     latents = latents.clone()
     latents[:, :, window.target] = sampled[:, :, window.new].to(latents)
     return latents

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from kinema.serve.api import batches, errors, events, library, meta, videos
 from kinema.serve.api.context import Server
 from kinema.serve.api.middleware import LOOPBACK, Gate
+from kinema.serve.api.page import page_router
 from kinema.serve.api.schemas import CreateCharacter, CreateVideo, EditVideo, ExtendVideo, RemixVideo
 from kinema.serve.background import Background
 from kinema.serve.blobs import Blobs
@@ -75,6 +76,7 @@ def make_app(server: Server) -> FastAPI:
     ):  # fixed paths before /videos/{id}
         app.include_router(router, prefix="/v1")
     app.include_router(meta.router)
+    app.include_router(page_router())
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
 
     settings = server.settings
@@ -91,7 +93,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in (*BODIES, errors.ErrorReply):
+        models: tuple[type[BaseModel], ...] = (*BODIES, errors.ErrorReply)
+        for model in models:
             schema = model.model_json_schema(ref_template=REF)
             schemas |= schema.pop("$defs", {})
             schemas[model.__name__] = schema

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from kinema.errors import KinemaError
@@ -118,6 +119,11 @@ def add_handlers(app: FastAPI) -> None:
         message = f"Idempotency key '{error}' was used with another request."
         return reply(ApiError(409, message, code="idempotency_key_reused"))
 
+    @app.exception_handler(PoolTimeout)
+    async def _busy(_: Request, error: PoolTimeout) -> JSONResponse:
+        headers = {"retry-after": "5"}
+        return reply(ApiError(503, "The server is busy.", code="store_unavailable", headers=headers))
+
     @app.exception_handler(DBAPIError)
     async def _store(_: Request, error: DBAPIError) -> JSONResponse:
         reason = str(error.orig).strip().splitlines()[0]
@@ -125,13 +131,6 @@ def add_handlers(app: FastAPI) -> None:
         is_full = "full" in reason
         message = "The server's disk is full." if is_full else "The server's store does not answer."
         return reply(ApiError(503, message, code="store_unavailable", headers={"retry-after": "5"}))
-
-    @app.exception_handler(Exception)
-    async def _any(_: Request, error: Exception) -> JSONResponse:
-        log.error("a request ended by an internal error", exc_info=error)
-        return reply(
-            ApiError(500, "The server had an internal error, which its log states.", code="server_error")
-        )
 
 
 FIELDS = {

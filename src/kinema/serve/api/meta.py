@@ -211,7 +211,7 @@ class Figures:
         self.seconds = Counter(
             "kinema_http_request_seconds", "Time to the end of replies", ["route"], registry=self.registry
         )
-        self.registry.register(self)  # type: ignore[arg-type]
+        self.registry.register(self)
 
     def collect(self) -> Iterable[Any]:
         """The figures of the store."""

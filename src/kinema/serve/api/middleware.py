@@ -105,6 +105,11 @@ class Gate:
         except _BodyTooLarge:
             if not has_started:
                 await reply(self._too_large())(scope, receive, send)
+        except Exception:
+            log.exception("a request ended by an internal error")
+            if not has_started:
+                message = "The server had an internal error, which its log states."
+                await reply(ApiError(500, message, code="server_error"))(scope, receive, send)
 
     def _note(self, scope: Scope, status: int, seconds: float, id: str) -> None:
         route = getattr(scope.get("route"), "path", "other")

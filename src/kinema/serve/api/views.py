@@ -83,13 +83,14 @@ def poll_after_ms(row: Any) -> int | None:
 
 
 def blob_of(row: Any, variant: str) -> str | None:
-    """The blob of a variant of a job, or None if there is none (yet)."""
-    if variant == "preview":
-        return str(row.preview) if row.preview and row.status == IN_PROGRESS else None
+    """The blob of a variant of a job, or None if there is none (yet). The preview of a finished job is its
+    thumbnail, so that a request that comes a moment too late has an answer."""
+    if variant == "preview" and row.status == IN_PROGRESS:
+        return str(row.preview) if row.preview else None
     if row.status != COMPLETED:
         return None
     files: dict[str, str] = json.loads(row.result_json)["files"]
-    return files.get(VARIANTS[variant])
+    return files.get(VARIANTS["thumbnail" if variant == "preview" else variant])
 
 
 def media_type(key: str) -> str:

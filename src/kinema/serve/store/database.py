@@ -36,7 +36,11 @@ class Database:
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         try:
             self._create_tables()
+        except ServeError:
+            self.engine.dispose()
+            raise
         except OperationalError as error:
+            self.engine.dispose()
             reason = str(error.orig).strip().splitlines()[0]
             raise ServeError(f"the store {_shown(url)} does not answer: {reason}") from error
 

@@ -60,6 +60,7 @@ videos = Table(
     Index("videos_by_state", "status", "priority", "created"),
     Index("videos_by_owner", "owner", "created", "id"),
     Index("videos_by_batch", "batch"),
+    Index("videos_waiting", "owner", "status"),
 )
 
 workers = Table(

@@ -1,6 +1,6 @@
 """Clips with captions for a CLIP: of a world, with captions that are wrong in one slot, or of a data set."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,10 +25,13 @@ class CaptionPairs(Protocol):
     made from), "foils" with the names of their wrong slots, and "truth" for the slots.
     """
 
-    slots: Mapping[str, tuple[str, ...]]
-    """The slots that can be predicted from the clips."""
-    measured_on: str
-    """What `scores` measures: "held_out" or "training" clips."""
+    @property
+    def slots(self) -> Mapping[str, tuple[str, ...]]:
+        """The slots that can be predicted from the clips."""
+
+    @property
+    def measured_on(self) -> str:
+        """What `scores` measures: "held_out" or "training" clips."""
 
     def texts(self) -> list[str]:
         """Texts with every word of the captions."""
@@ -172,7 +175,7 @@ class DatasetPairs:
             found += captions[group[nearest]] == captions[start]
         return {f"retrieval_of_{NUM_CANDIDATES}": found / len(indices)}
 
-    def _video(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> torch.Tensor:
+    def _video(self, indices: Iterable[int], rng: np.random.Generator | None = None) -> torch.Tensor:
         """Whole clips, or with `rng` one random frame of each."""
         data, side = self.recipe.data, self.recipe.model.video_size
         videos = []

@@ -126,10 +126,7 @@ class DecoderTask:
             mine.requires_grad_(False)
         self._check_sizes(vae)
         self.model = VAEAndPairDiscriminator(vae, PairDiscriminator(recipe.adversarial.dim))
-        self.world, self.wide = make_world(recipe.world), make_world(recipe.wide)
-        for world in (self.world, self.wide):
-            if not isinstance(world, HasObjectMasks):
-                raise ConfigError(f"the world '{world.name}' has no object masks, which a decoder needs")
+        self.world, self.wide = world_with_masks(recipe.world), world_with_masks(recipe.wide)
 
     def _check_sizes(self, vae: VAE) -> None:
         space, pace, data = vae.config.spatial_factor, vae.config.temporal_factor, self.recipe.data
@@ -323,6 +320,14 @@ class DecoderTask:
             name = f"{num_crops} crops {width}x{height}x{kind.num_frames} of {kind.num_clips} clips"
             rows.append(BenchmarkBatch(name, batch, num_positions))
         return rows
+
+
+def world_with_masks(config: WorldConfig) -> HasObjectMasks:
+    """The world of a table. Raises `ConfigError` if it has no object masks."""
+    world = make_world(config)
+    if not isinstance(world, HasObjectMasks):
+        raise ConfigError(f"the world '{world.name}' has no object masks, which a decoder needs")
+    return world
 
 
 def _drawn(options: Sequence[Any], rng: np.random.Generator) -> Any:

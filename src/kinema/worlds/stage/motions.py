@@ -91,23 +91,24 @@ def from_start(actor: Actor, distance: float) -> float:
 
 def pass_behind(scene: Scene, sense: float, unit: float, edge: float, rng: random.Random) -> Scene:
     """The subject passes behind a large object that stands near the middle."""
-    aspect, size = scene.aspect, 0.29 * SIZE_FACTOR[scene.size] * unit
-    actor = _mover(scene.noun, size, rng.uniform(0.79, 0.82), sense, aspect, edge)
+    action, aspect = scene.action, scene.aspect
+    size = 0.29 * SIZE_FACTOR[action.size] * unit
+    actor = _mover(action.noun, size, rng.uniform(0.79, 0.82), sense, aspect, edge)
     room = max(actor.high - actor.low, 0.02)
     speed = room / (PASS_TIME * rng.uniform(1.02, 1.15))
     actor = replace(actor, x0=from_start(actor, 0.0), path=physics.uniform(speed))
 
     feet, x0 = rng.uniform(0.92, 0.95), aspect * rng.uniform(0.46, 0.54)
-    front = Actor(str(scene.other), "object", 0.46 * unit, feet, x0, sense, -9.0, 9.0, physics.uniform(0.0))
+    front = Actor(str(action.other), "object", 0.46 * unit, feet, x0, sense, -9.0, 9.0, physics.uniform(0.0))
     return replace(scene, actors=(actor, front))
 
 
 def knock(scene: Scene, sense: float, unit: float, edge: float, rng: random.Random) -> Scene:
     """The subject hits a resting object, which slides or rolls away; friction brings both to rest."""
-    aspect, feet = scene.aspect, rng.uniform(0.85, 0.91)
-    actor = _mover(scene.noun, 0.29 * SIZE_FACTOR[scene.size] * unit, feet, sense, aspect, edge)
+    action, aspect, feet = scene.action, scene.aspect, rng.uniform(0.85, 0.91)
+    actor = _mover(action.noun, 0.29 * SIZE_FACTOR[action.size] * unit, feet, sense, aspect, edge)
     actor = replace(actor, x0=from_start(actor, 0.0), vertical="ground", height=0.0)
-    other = _mover(str(scene.other), 0.25 * unit, feet, sense, aspect, edge, "object")
+    other = _mover(str(action.other), 0.25 * unit, feet, sense, aspect, edge, "object")
     other = replace(other, vertical="ground", height=0.0, rolls="round" in NOUNS[other.noun].traits)
 
     touch = 0.48 * (actor.extent[0] + other.extent[0])
@@ -129,10 +130,10 @@ def knock(scene: Scene, sense: float, unit: float, edge: float, rng: random.Rand
 
 def chase(scene: Scene, sense: float, unit: float, edge: float, rng: random.Random) -> Scene:
     """The subject runs behind an object at the same speed."""
-    aspect, feet = scene.aspect, rng.uniform(0.85, 0.9)
+    action, aspect, feet = scene.action, scene.aspect, rng.uniform(0.85, 0.9)
     size = 0.27 * unit
-    hunter = _mover(scene.noun, size * SIZE_FACTOR[scene.size], feet, sense, aspect, edge)
-    hunted = _mover(str(scene.other), size, feet + 0.03, sense, aspect, edge, "object")
+    hunter = _mover(action.noun, size * SIZE_FACTOR[action.size], feet, sense, aspect, edge)
+    hunted = _mover(str(action.other), size, feet + 0.03, sense, aspect, edge, "object")
 
     gap = 0.5 * (hunter.extent[0] + hunted.extent[0]) + 0.02
     x0 = from_start(hunter, 0.0)

@@ -22,18 +22,7 @@ def sample_scene(action: Action, scenery: Scenery, aspect: float, rng: random.Ra
     sense = rng.choice((-1.0, 1.0))
     verb = VERBS[action.verb]
     camera = _camera(action.camera, sense, aspect, verb)
-    scene = Scene(
-        action.verb,
-        action.noun,
-        action.other,
-        action.count,
-        verb.directions[0 if sense > 0 else 1],
-        action.size,
-        aspect,
-        scenery,
-        camera,
-        (),
-    )
+    scene = Scene(action, verb.directions[0 if sense > 0 else 1], aspect, scenery, camera, ())
     is_zooming = action.camera.startswith("zoom")
     reach = aspect / ZOOM_NEAR if is_zooming else aspect
     edge = (aspect - reach) / 2

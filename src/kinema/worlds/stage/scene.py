@@ -92,24 +92,6 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """The content of a clip, independent of its size, frame rate and length."""
-
-    verb: str
-    noun: str
-    other: str | None
-    count: int
-    direction: str
-    size: str
-    aspect: float
-    scenery: Scenery
-    camera: Camera
-    actors: tuple[Actor, ...]
-    hit_time: float | None = None
-    hit_restitution: float | None = None
-
-
-@dataclass(frozen=True)
 class Action:
     """The slots of a scene, apart from its ground and sky. `other` is the partner of a paired verb."""
 
@@ -119,6 +101,20 @@ class Action:
     count: int
     size: str
     camera: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The content of a clip, independent of its size, frame rate and length."""
+
+    action: Action
+    direction: str
+    aspect: float
+    scenery: Scenery
+    camera: Camera
+    actors: tuple[Actor, ...]
+    hit_time: float | None = None
+    hit_restitution: float | None = None
 
 
 def move(actor: Actor, camera: Camera, times: np.ndarray) -> Motion:

@@ -19,7 +19,7 @@ def truth_of(scene: Scene, motions: list[Motion], times: np.ndarray, seed: int, 
     views = [on_screen(scene, motion, times) for motion in motions]
     contacts = _contacts(scene, motions, times)
     visible = _visible(scene, views, motions)
-    camera = scene.camera
+    action, camera = scene.action, scene.camera
     objects = []
     for actor, motion, view, fraction in zip(scene.actors, motions, views, visible, strict=True):
         columns = {
@@ -50,12 +50,12 @@ def truth_of(scene: Scene, motions: list[Motion], times: np.ndarray, seed: int, 
         "fps": fps,
         "num_frames": len(times),
         "start_time": float(times[0]),
-        "noun": scene.noun,
-        "other": scene.other,
-        "verb": scene.verb,
+        "noun": action.noun,
+        "other": action.other,
+        "verb": action.verb,
         "direction": scene.direction,
-        "count": scene.count,
-        "size": scene.size,
+        "count": action.count,
+        "size": action.size,
         "ground": scene.scenery.ground,
         "sky": scene.scenery.sky,
         "camera": camera.kind,
@@ -157,5 +157,5 @@ def _tail(scene: Scene, motions: list[Motion], contacts: list[dict[str, Any]], e
     """What follows in a long clip when the motion of the verb is over; None if nothing does."""
     if any(contact["kind"] == "edge" for contact in contacts):
         return "turns_back"
-    verb = VERBS[scene.verb]
+    verb = VERBS[scene.action.verb]
     return verb.tail if verb.end(scene.actors[0]) + 0.5 < end else None

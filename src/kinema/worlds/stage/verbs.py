@@ -1,6 +1,4 @@
-"""The verbs of the stage, one row each: who can do it, how it moves, which cameras show it, how captions
-state it.
-"""
+"""The verbs of the stage, one row each: who can do it, how it moves, its cameras and its words."""
 
 import random
 from collections.abc import Callable

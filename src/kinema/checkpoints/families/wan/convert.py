@@ -1,6 +1,4 @@
-"""Conversion between the layouts of the Wan family: the same tensors bit for bit, renamed, with matching
-configurations.
-"""
+"""Conversion between layouts of the Wan family: the same tensors bit for bit, renamed."""
 
 import shutil
 from collections.abc import Callable, Mapping

@@ -13,7 +13,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor
 
@@ -41,6 +41,7 @@ from kinema.models.backbone import without_weights
 from kinema.models.dit import DiTConfig
 from kinema.models.vae import VAEConfig
 
+C = TypeVar("C")
 WanLayout = Literal["kinema", "diffusers", "wan", "comfy"]
 LAYOUTS: tuple[WanLayout, ...] = ("kinema", "diffusers", "wan", "comfy")
 PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
@@ -54,9 +55,7 @@ TEXT_WEIGHTS = "model.safetensors"
 
 
 class RenamedTensors(Mapping[str, Tensor]):
-    """Tensors under other names: `names` maps ours to theirs, `change` reshapes the tensors of some of our
-    names.
-    """
+    """Tensors under other names: `names` maps ours to theirs, `change` reshapes some of them."""
 
     def __init__(
         self,
@@ -78,32 +77,19 @@ class RenamedTensors(Mapping[str, Tensor]):
 
 
 @dataclass(frozen=True, eq=False)
-class BackboneFiles:
-    """The files of a DiT."""
+class NetworkFiles(Generic[C]):
+    """The files of one network."""
 
-    config: DiTConfig
+    config: C
     state: Mapping[str, Tensor]
-    """Under our names."""
+    """Under our names, or those of transformers for its networks."""
     files: TensorFiles
 
 
-@dataclass(frozen=True, eq=False)
-class VAEFiles:
-    """The files of a VAE."""
-
-    config: VAEConfig
-    state: Mapping[str, Tensor]
-    files: TensorFiles
-
-
-@dataclass(frozen=True, eq=False)
-class EncoderFiles:
-    """The files of a network of transformers."""
-
-    config: dict[str, Any]
-    state: Mapping[str, Tensor]
-    """Under transformers' names."""
-    files: TensorFiles
+BackboneFiles = NetworkFiles[DiTConfig]
+VAEFiles = NetworkFiles[VAEConfig]
+EncoderFiles = NetworkFiles[dict[str, Any]]
+"""A network of transformers, with its config.json."""
 
 
 @dataclass(frozen=True, eq=False)

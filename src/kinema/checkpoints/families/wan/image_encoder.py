@@ -31,9 +31,7 @@ class ImageEncoder:
         return TextStates(states, (len(states),))
 
     def pixels(self, image: np.ndarray) -> Tensor:
-        """The normalised centre crop (1, 3, size, size) of an image whose shorter side is scaled to the
-        encoder's size.
-        """
+        """The normalised centre crop (1, 3, size, size) of an image scaled by its shorter side."""
         from PIL import Image
 
         height, width = image.shape[:2]

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kinema.checkpoints.captioner import CaptionerRunner
 from kinema.checkpoints.components import load_clip
 from kinema.checkpoints.folders import resolve_model
 from kinema.checkpoints.tensors import weights_hash
 from kinema.config import to_dict
 from kinema.data.curation.caption_checks import caption_fault, choose_captions, refuse_common
-from kinema.checkpoints.captioner import CaptionerRunner
 from kinema.data.curation.context import CLIPS_PER_ITEM, BuildContext
 from kinema.data.curation.engine import WorkItem
 from kinema.data.curation.recipe import CaptionSettings
@@ -75,9 +75,8 @@ class _CaptionStep:
                 context.store.put(KIND, self.keys[clip_id], candidates)
             if result.get("error"):
                 raise EndpointError(
-                    f"{result['error']} (writer of captions: {self.settings.writer}; finished captions "
-                    "are kept, "
-                    "and the same command continues)"
+                    f"{result['error']} (writer of captions: {self.settings.writer}; finished captions are "
+                    "kept, and the same command continues)"
                 )
             if outcome.result is None:
                 for clip in group:

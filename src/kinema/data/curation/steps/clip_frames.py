@@ -48,8 +48,7 @@ def clip_frames(arguments: Mapping[str, Any]) -> Iterator[tuple[Span, np.ndarray
         if len(frames) != span["num_source_frames"]:
             raise VideoError(
                 f"cannot read {path}: {len(frames)} frames from {span['start_s']:.3f} s to "
-                f"{span['end_s']:.3f} s, "
-                f"where the analysis found {span['num_source_frames']}"
+                f"{span['end_s']:.3f} s, where the analysis found {span['num_source_frames']}"
             )
         shown = resampled(frames, span)
         shown += shown[-1:] * (span["num_frames"] - len(shown))  # rounding may leave the last frame out

@@ -89,11 +89,11 @@ def _write_shards(
             shapes = store.write_shard(names[-1], keys)
 
             for index, key in zip(indices, keys):
-                rows[index] = replace(rows[index], **{store.kind.shard: names[-1]})
+                columns: dict[str, Any] = {store.kind.shard: names[-1]}
                 if store.kind is LATENT_SHARDS:
-                    _, frames, height, width = shapes[key]
-                    sizes = {"latent_frames": frames, "latent_height": height, "latent_width": width}
-                    rows[index] = replace(rows[index], **sizes)
+                    sizes = ("latent_frames", "latent_height", "latent_width")
+                    columns |= zip(sizes, shapes[key][1:])
+                rows[index] = replace(rows[index], **columns)
         context.progress("shards", done, len(starts))
 
     return rows, shards

@@ -212,7 +212,7 @@ class DatasetLatents:
             return [tuple(map(int, shape)) for shape in zip(*(self.dataset.column(name) for name in names))]
 
         space, time = self.vae.config.spatial_factor, self.vae.config.temporal_factor
-        shapes = []
+        shapes: list[tuple[int, ...]] = []
         for size in zip(*(map(int, self.dataset.column(name)) for name in ("num_frames", "height", "width"))):
             frames, height, width = size
             if (frames - 1) % time or height % space or width % space:

@@ -31,15 +31,25 @@ LORA = "lora.safetensors"
 class Start(Protocol):
     """The network that a diffusion run trains, and the frozen networks beside it."""
 
-    recipe: DiffusionRecipe
-    """The recipe with the settings that follow from a base model."""
-    model: nn.Module
-    """The trained network, a `Backbone`."""
-    vae: VAE
-    text: TextEncoder | None
-    """The encoder of captions. None: their states are made by `prepare_text`."""
-    manifest: Manifest | None
-    """The manifest of the base model. None: that of the run."""
+    @property
+    def recipe(self) -> DiffusionRecipe:
+        """The recipe with the settings that follow from a base model."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained network, a `Backbone`."""
+
+    @property
+    def vae(self) -> VAE:
+        """The VAE of the latents."""
+
+    @property
+    def text(self) -> TextEncoder | None:
+        """The encoder of captions. None: their states are made by `prepare_text`."""
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest of the base model. None: that of the run."""
 
     def prepare_text(self, cache: Path, device: torch.device, captions: Iterable[str]) -> TextEncoder:
         """The encoder of `captions` on `device`. States that are stored are in a folder in `cache`."""

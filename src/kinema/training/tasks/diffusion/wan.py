@@ -10,7 +10,7 @@ encoder.
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ from kinema.errors import ConfigError, TrainingError
 from kinema.files import file_fingerprint, write_json
 from kinema.models.backbone import BACKBONES
 from kinema.models.conditioning import TextEncoder
-from kinema.models.dit import TIMESTEPS
+from kinema.models.dit import TIMESTEPS, DiT
 from kinema.models.vae import VAE
 from kinema.training.tasks.diffusion.recipe import WanRecipe
 from kinema.training.tasks.diffusion.starts import take_adapter, write_adapter
@@ -76,7 +76,7 @@ class WanStart:
         self.vae = with_weights(vae, self.files.vae.state, None, torch.float32).requires_grad_(False)
         wants_bf16 = uses_bf16(pick_device(recipe.run.device), recipe.matrices)
         dtype = torch.bfloat16 if recipe.rank and wants_bf16 else torch.float32
-        self.model = with_weights(dit, self.backbone.state, None, dtype)
+        self.model = cast(DiT, with_weights(dit, self.backbone.state, None, dtype))
         self.model.activation_checkpointing = recipe.activation_checkpointing
         if recipe.rank:
             torch.manual_seed(derive_seed(recipe.run.seed, "init"))

@@ -3,11 +3,10 @@
 import cv2
 import numpy as np
 import pytest
+from bench.fidelity import Allowed, FidelityMeter, allowed_by, edge_energy, match, reference_clips
 
 from kinema.errors import RequestError
-from kinema.evaluation.fidelity import FidelityMeter, edge_energy, reference_clips
 from kinema.evaluation.samples import ClipFormat
-from kinema.evaluation.templates import Allowed, allowed_by, match
 from kinema.worlds.stage import StageConfig, StageWorld
 from kinema.worlds.stage.sprites import composite, sprite
 
