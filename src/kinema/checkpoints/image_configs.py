@@ -19,10 +19,6 @@ from kinema.models.unet import UNetConfig
 State = Mapping[str, Tensor]
 
 NO_INFLUENCE = (
-    "_class_name",
-    "_diffusers_version",
-    "_name_or_path",
-    "_kinema",
     "sample_size",
     "upcast_attention",  # a matter of float16
     "force_upcast",
@@ -149,7 +145,12 @@ def _check(given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise `ModelError` for a value that is neither the expected one nor, where none is, empty."""
     for key, value in given.items():
         needed = expected.get(key)
-        if key not in NO_INFLUENCE and value != needed and (key in expected or value not in (None, False)):
+        if (
+            key[0] != "_"
+            and key not in NO_INFLUENCE
+            and value != needed
+            and (key in expected or value not in (None, False))
+        ):
             raise ModelError(f"{key} = {value!r} is not supported (needed here: {needed!r})")
 
 
