@@ -18,11 +18,7 @@ from kinema.models.unet import UNetConfig
 
 State = Mapping[str, Tensor]
 
-NO_INFLUENCE = (
-    "sample_size",
-    "upcast_attention",  # a matter of float16
-    "force_upcast",
-)
+NO_INFLUENCE = ("sample_size", "upcast_attention", "force_upcast")  # upcasting is a matter of float16
 _BLOCK_TYPES = ("CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
 UNET_DEFAULTS: dict[str, Any] = {
     "act_fn": "silu",
