@@ -1,10 +1,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
 
-from kinema.config import from_dict, load, merge, override, read_toml, to_dict
+from kinema.config import check_range, from_dict, load, merge, override, read_toml, to_dict
 from kinema.errors import ConfigError
 
 
@@ -128,3 +129,11 @@ def test_files_that_name_each_other_as_base_are_an_error(tmp_path):
     write(tmp_path / "b.toml", "base = 'a.toml'")
     with pytest.raises(ConfigError, match="base"):
         read_toml(tmp_path / "a.toml")
+
+
+def test_fields_out_of_range_are_named():
+    config = SimpleNamespace(share=1.5, batch=0)
+    with pytest.raises(ConfigError, match=r"share = 1\.5 is out of range: use 0 to 1"):
+        check_range(config, ("share",), 0, 1)
+    with pytest.raises(ConfigError, match=r"batch = 0 is out of range: use 1 or more"):
+        check_range(config, ("share", "batch"), 1)

@@ -6,6 +6,7 @@ A dataclass with `from_table` and `to_table` has a table of another form than it
 
 import dataclasses
 import functools
+import math
 import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -120,6 +121,15 @@ def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
         return cls(**arguments)
     except ConfigError as error:
         raise ConfigError(f"[{where}] {error}" if where else str(error)) from None
+
+
+def check_range(config: Any, names: Sequence[str], low: float, high: float = math.inf) -> None:
+    """Raise `ConfigError` for a field of `config`, one of `names`, that is not in `low` to `high`."""
+    for name in names:
+        value = getattr(config, name)
+        if not low <= value <= high:
+            limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            raise ConfigError(f"{name} = {value} is out of range: use {limits}")
 
 
 def load(cls: type[C], path: Path | None = None, assignments: Sequence[str] = ()) -> C:

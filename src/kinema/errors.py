@@ -10,7 +10,8 @@ KinemaError                 any error that a user can correct; printed as one li
 ├── EndpointError           a model behind an address that does not answer, or not as it should
 ├── ServeError              a server or worker that cannot start: store, address, keys
 ├── OutputError             a result that cannot be written: no permission, full disk, a folder in the way
-└── TrainingError           a run that cannot continue: no data, non-finite steps, another recipe
+├── TrainingError           a run that cannot continue: no data, non-finite steps, another recipe
+└── ScalingError            a ladder of runs that determines no scaling law
 """
 
 
@@ -59,3 +60,7 @@ class OutputError(KinemaError):
 
 class TrainingError(KinemaError):
     """A training run cannot continue."""
+
+
+class ScalingError(KinemaError):
+    """The runs of a ladder determine no scaling law, or no forecast."""

@@ -20,6 +20,12 @@ pytestmark = pytest.mark.skipif(
     reason=f"Chromium is not installed (apt-get install chromium); {DEMAND}=1 makes this an error",
 )
 CAR = "a red car drives on a road"
+UNNAMED = """
+[...document.querySelectorAll("button, a, input, select, textarea, [role=slider]")]
+  .filter((e) => !(e.ariaLabel || e.textContent?.trim() || e.labels?.length || e.hidden))
+  .map((e) => e.outerHTML)
+"""
+"""Controls that a screen reader has no name for."""
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +121,10 @@ def test_takes_are_generated_and_shown_side_by_side(page, running):
     group.locator('article[data-status="completed"]').nth(1).wait_for()
     assert group.get_by_text("Seed 8").is_visible()
     group.get_by_role("button", name="Play together").click()
-    page.wait_for_function(
-        "[...document.querySelectorAll('.takes video')].every((clip) => clip.readyState >= 2)"
-    )
+    for clip in group.locator("video").all():
+        running.wait_for(
+            lambda clip=clip: clip.evaluate("clip => clip.readyState >= 2 && clip.currentTime > 0")
+        )
 
 
 def test_a_job_is_watched_survives_a_reload_and_is_cancelled(page, running):
@@ -283,10 +290,7 @@ def test_views_fit_and_every_control_has_a_name(page, clips, width):
         page.goto(f"/#/{view}")
         page.locator("main h1").first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        unnamed = page.evaluate(
-            """[...document.querySelectorAll("button, a, input, select, textarea, [role=slider]")].filter((e) =>
-            !(e.ariaLabel || e.textContent?.trim() || e.labels?.length || e.hidden)).map((e) => e.outerHTML)"""
-        )
+        unnamed = page.evaluate(UNNAMED)
         assert unnamed == []
 
 

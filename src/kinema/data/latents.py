@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kinema.checkpoints.tensors import vae_hash
-from kinema.config import to_dict
+from kinema.config import check_range, to_dict
 from kinema.data.seeds import Batch, batches
 from kinema.data.shard_cache import Shard, ShardCache
 from kinema.data.world_clips import draw_clips
@@ -67,8 +67,7 @@ class LatentData:
             raise ConfigError(
                 f"the shares of shapes add up to {sum(s.share for s in self.shapes):g}; they must add up to 1"
             )
-        if min(self.num_clips, self.num_images, self.num_frames, self.shard_clips, self.shard_images) < 1:
-            raise ConfigError("num_clips, num_images, num_frames and the sizes of shards must be at least 1")
+        check_range(self, ("num_clips", "num_images", "num_frames", "shard_clips", "shard_images"), 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from kinema.config import check_range
 from kinema.data.seeds import numpy_rng
-from kinema.errors import ConfigError, DataError
+from kinema.errors import DataError
 
 WINDOW = 1024
 """Clips of the permutation that are packed together. More fill the batches better; fewer keep them more
@@ -32,8 +33,7 @@ class PackConfig:
     mode: Literal["pack", "bucket"] = "pack"
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ConfigError(f"tokens={self.tokens}: a batch holds at least 1")
+        check_range(self, ("tokens",), 1)
 
 
 class Packing:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from kinema.config import check_range
 from kinema.data.seeds import derive_seed
 from kinema.errors import ConfigError
 from kinema.models.pixels import from_uint8
@@ -29,9 +30,7 @@ class CaptionMix:
                 f"short + medium + detailed = {self.short + self.medium + self.detailed:g}; they must "
                 "add up to 1"
             )
-        for name in ("chinese", "dropped"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
+        check_range(self, ("chinese", "dropped"), 0, 1)
 
     def draw_any(self, captions: dict[str, str], rng: np.random.Generator) -> str:
         """One caption of a clip; forms that differ from a world's are equally likely. Empty if the clip has

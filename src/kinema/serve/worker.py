@@ -188,7 +188,8 @@ class _Run:
         self.open = {claim.id for claim in claims}
         self.ended = list[WorkFolder]()
         self.left = list[Path]()
-        self.start_s = self.previewed_s = time.monotonic()
+        self.start_s = time.monotonic()
+        self.previewed_s = dict.fromkeys(self.open, self.start_s)
         self.preview_cost_s = 0.0
 
     @property
@@ -232,16 +233,18 @@ class _Run:
                 self._preview(step.x0, claim)
 
     def _preview(self, x0: Any, claim: Claim) -> None:
-        """Store a preview of the estimate `x0`, as often as `PREVIEW_SHARE` of the time allows."""
+        """Store a preview of the estimate `x0`, as often as `PREVIEW_SHARE` of the time allows. The job whose
+        preview is the oldest comes first."""
         now = time.monotonic()
-        is_early = now - self.previewed_s < PREVIEW_EVERY_S
-        if is_early or self.preview_cost_s > PREVIEW_SHARE * (now - self.start_s):
+        is_early = now - self.previewed_s[claim.id] < PREVIEW_EVERY_S
+        has_turn = claim.id == min(self.open, key=self.previewed_s.__getitem__)
+        if is_early or not has_turn or self.preview_cost_s > PREVIEW_SHARE * (now - self.start_s):
             return
         key = f"videos/{claim.id}/{claim.token}/preview.webp"
         self.worker.blobs.put(key, preview(self.pipeline, x0))
         self.beat.update(claim.id, preview=key)
-        self.previewed_s = time.monotonic()
-        self.preview_cost_s += self.previewed_s - now
+        self.previewed_s[claim.id] = time.monotonic()
+        self.preview_cost_s += self.previewed_s[claim.id] - now
 
     def _end(self, claim: Claim, folder: WorkFolder, outcome: Outcome) -> None:
         self.open.discard(claim.id)

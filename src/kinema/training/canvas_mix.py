@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kinema.config import check_range
 from kinema.errors import ConfigError
 from kinema.registry import lookup
 from kinema.shapes import Bool
@@ -126,8 +127,7 @@ class CanvasMix:
                 raise ConfigError(
                     f"shares of the canvas tasks add up to {sum(shares.values()):g}; they must add up to 1"
                 )
-        if not 0 <= self.windows <= 1:
-            raise ConfigError(f"windows = {self.windows} is a share: use 0 to 1")
+        check_range(self, ("windows",), 0, 1)
 
     def draw(self, generator: torch.Generator, *, is_window: bool = False) -> str:
         """The name of a random canvas task."""

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kinema.config import check_range
 from kinema.device import uses_bf16
 from kinema.errors import ConfigError
 from kinema.nn.parameters import muon_parameters
@@ -34,13 +35,10 @@ class OptimizerConfig:
             raise ConfigError(f"lr = {self.lr}, muon_lr = {self.muon_lr}: learning rates must be positive")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas = {list(self.betas)} must lie in [0, 1)")
-        if self.clip_norm <= 0 or self.warmup_steps < 0 or self.weight_decay < 0:
-            raise ConfigError(
-                f"clip_norm = {self.clip_norm} must be positive, warmup_steps = {self.warmup_steps} and "
-                f"weight_decay = {self.weight_decay} not negative"
-            )
-        if not 0 <= self.decay_share <= 1:
-            raise ConfigError(f"decay_share = {self.decay_share} is a share of the run: use 0 to 1")
+        if self.clip_norm <= 0:
+            raise ConfigError(f"clip_norm = {self.clip_norm} must be positive")
+        check_range(self, ("warmup_steps", "weight_decay"), 0)
+        check_range(self, ("decay_share",), 0, 1)
 
     def factor(self, step: int, num_steps: int) -> float:
         """The learning rate at `step` (from 0) as a share of its peak."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from kinema.config import check_range
 from kinema.data.seeds import Batch
 from kinema.device import Precision
 from kinema.errors import ConfigError
@@ -36,13 +37,9 @@ class RunConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "save_every", "sample_every", "keep_checkpoints", "max_bad_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: use 1 or more")
-        if self.num_workers < 0:
-            raise ConfigError(
-                f"num_workers = {self.num_workers} is negative: use 0 to draw batches in the main process"
-            )
+        every = ("log_every", "save_every", "sample_every")
+        check_range(self, ("steps", *every, "keep_checkpoints", "max_bad_steps"), 1)
+        check_range(self, ("num_workers",), 0)
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay = {self.ema_decay} is out of range: use 0 or more and less than 1")
 

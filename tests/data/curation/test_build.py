@@ -344,7 +344,10 @@ def test_show_tells_where_a_clip_comes_from(folder, built, tmp_path, capsys):
         (["build", "nowhere", "-o", "out"], "nowhere: no such folder or list"),
         (["build", ".", "-o", "out"], "holds no file that could be a video"),
         (["build", ".", "-o", "out", "--set", "clips.fsp=3"], "did you mean 'fps'"),
-        (["build", ".", "-o", "out", "--set", "filters.min_contrast=3"], "min_contrast=3 is a share"),
+        (
+            ["build", ".", "-o", "out", "--set", "filters.min_contrast=3"],
+            "min_contrast = 3.0 is out of",
+        ),
         (["build", "list.csv", "-o", "out"], "list.csv, line 2: no path (columns here: file; needed: path)"),
         (["validate", "."], "is not a data set: it has no dataset.json"),
         (["show", ".", "a"], "is not a data set"),

@@ -222,10 +222,10 @@ def test_a_caption_is_held_against_the_clip_where_its_words_are_known(stage_film
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"share": 2}, "share=2 is a share"),
+        ({"share": 2}, "share = 2 is out of range: use 0 to 1"),
         ({"writer": "endpoint"}, "do not go together"),
         ({"endpoint": "http://a/v1"}, "do not go together"),
-        ({"tries": 0}, "at least 1"),
+        ({"tries": 0}, "tries = 0 is out of range"),
         ({"max_words": 2}, "max_words >= min_words"),
     ],
 )

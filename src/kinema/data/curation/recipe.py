@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kinema.config import check_range
 from kinema.endpoint import Endpoint
 from kinema.errors import ConfigError
 
@@ -95,9 +96,7 @@ class FilterSettings:
     """Share of the frame that black borders may cover."""
 
     def __post_init__(self) -> None:
-        for name in ("min_brightness", "max_brightness", "min_contrast", "max_border"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}={getattr(self, name):g} is a share: use 0 to 1")
+        check_range(self, ("min_brightness", "max_brightness", "min_contrast", "max_border"), 0, 1)
         if self.min_motion > self.max_motion or self.min_brightness > self.max_brightness:
             raise ConfigError(
                 "a minimum is above its maximum: min_motion <= max_motion and min_brightness <= "
@@ -117,11 +116,8 @@ class DedupSettings:
     max_difference: float = 14.0
 
     def __post_init__(self) -> None:
-        if not -1 <= self.max_bits <= 64 or not 0 <= self.max_difference <= 255:
-            raise ConfigError(
-                f"max_bits={self.max_bits} lies in -1 to 64, max_difference={self.max_difference:g} in "
-                "0 to 255"
-            )
+        check_range(self, ("max_bits",), -1, 64)
+        check_range(self, ("max_difference",), 0, 255)
 
 
 @dataclass(frozen=True)
@@ -166,28 +162,13 @@ class CaptionSettings:
     parallel: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("share", "max_same", "min_confidence"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}={getattr(self, name):g} is a share: use 0 to 1")
-        if (
-            min(self.tries, self.max_repeats, self.pictures, self.parallel, self.min_words) < 1
-            or self.side < 32
-            or not self.forms
-        ):
-            raise ConfigError(
-                "tries, max_repeats, pictures, parallel and min_words are at least 1, side at least 32, "
-                "forms not empty"
-            )
-        if (
-            not -1 <= self.min_agreement <= 1
-            or self.temperature < 0
-            or self.timeout_s <= 0
-            or self.max_words < self.min_words
-        ):
-            raise ConfigError(
-                "min_agreement lies in -1 to 1, temperature is not negative, timeout_s positive, "
-                "max_words >= min_words"
-            )
+        check_range(self, ("share", "max_same", "min_confidence"), 0, 1)
+        check_range(self, ("tries", "max_repeats", "pictures", "parallel", "min_words"), 1)
+        check_range(self, ("side",), 32)
+        check_range(self, ("min_agreement",), -1, 1)
+        check_range(self, ("temperature",), 0)
+        if not self.forms or self.timeout_s <= 0 or self.max_words < self.min_words:
+            raise ConfigError("forms are not empty, timeout_s is positive, and max_words >= min_words")
         for writer, name in (("endpoint", "endpoint"), ("file", "file")):
             if (self.writer == writer) != bool(getattr(self, name)):
                 raise ConfigError(
@@ -286,5 +267,4 @@ class DataRecipe:
     work: WorkSettings = field(default_factory=WorkSettings)
 
     def __post_init__(self) -> None:
-        if self.side < 64:
-            raise ConfigError(f"side={self.side} is too small to analyze frames: use 64 or more")
+        check_range(self, ("side",), 64)

@@ -104,7 +104,7 @@ export function Composer({ reuse }) {
       <//>
       ${error && !errorOf(error, ...FIELDS) && html`<p class="notice error" role="alert">${error.message}</p>`}
       <div class="actions sticky">
-        <${CopyAs} requests=${() => requestsOf(draft, pictures, draft.seed === "" ? null : Number(draft.seed))} />
+        <${CopyAs} requests=${() => requestsOf(draft, pictures, draft.seed === "" && draft.takes === 1 ? null : Number(draft.seed))} />
         <button class="button primary" disabled=${isBusy || !models.length}>
           ${isBusy ? "Sending…" : draft.takes > 1 ? `Generate ${draft.takes} takes` : "Generate"}
         </button>

@@ -97,6 +97,13 @@ function boardOf(body, file) {
   return [`cat > board.yaml <<'END'\n${shots.join("\n")}\nEND`];
 }
 
+/** Several requests as one text: each writes its own file, and Python makes its client once. */
+export function severalOf(texts) {
+  if (texts.length === 1) return texts[0];
+  const numbered = texts.map((text, index) => text.replace(/\bvideo\.mp4/g, `video-${index + 1}.mp4`));
+  return numbered.map((text, index) => (index ? text.replace(/^from openai[^]*?\nclient = .*\n/, "") : text)).join("\n\n");
+}
+
 /** A button that opens the request as text. `requests` is a function, asked when the button is pressed. */
 export function CopyAs({ requests }) {
   const [shown, setShown] = useState(null);
@@ -108,7 +115,7 @@ export function CopyAs({ requests }) {
 function CopyDialog({ requests, onClose }) {
   const [form, setForm] = useState("curl");
   const [isCopied, setCopied] = useState(false);
-  const text = requests.map((request) => FORMS[form](request)).join("\n\n");
+  const text = severalOf(requests.map((request) => FORMS[form](request)));
   const copy = async () => {
     await navigator.clipboard.writeText(text);
     setCopied(true);

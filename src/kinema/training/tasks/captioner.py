@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from kinema.checkpoints.components import load_component, save_component
 from kinema.checkpoints.shipped import SHIPPED, shipped_oracle
 from kinema.checkpoints.tensors import weights_hash
-from kinema.config import to_dict
+from kinema.config import check_range, to_dict
 from kinema.data.augment import degrade
 from kinema.data.latents import Shape, choose_by_share
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
@@ -70,16 +70,13 @@ class CaptionerData:
     held_out_clips: int = 64
 
     def __post_init__(self) -> None:
-        if min(self.batch, self.num_clips, self.shard_clips, self.held_out_clips) < 1:
-            raise ConfigError("batch, num_clips, shard_clips and held_out_clips must be positive")
+        check_range(self, ("batch", "num_clips", "shard_clips", "held_out_clips"), 1)
         if not self.lengths or min(self.lengths) < MIN_FRAMES:
             raise ConfigError(
                 f"lengths = {list(self.lengths)} must be at least {MIN_FRAMES}: "
                 "fewer frames do not show motion"
             )
-        for name in ("degraded", "hidden"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
+        check_range(self, ("degraded", "hidden"), 0, 1)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kinema.checkpoints.components import load_component, save_component
 from kinema.checkpoints.folders import resolve_model
+from kinema.config import check_range
 from kinema.data.seeds import Batch, derive_seed, torch_rng
 from kinema.data.world_clips import CaptionMix
 from kinema.errors import ConfigError
@@ -54,17 +55,12 @@ class CLIPData:
     """Share of clips whose caption is the one that their foil was made from."""
 
     def __post_init__(self) -> None:
-        if min(self.batch, self.num_frames) < 1 or self.duration_s <= 0:
-            raise ConfigError(
-                f"batch = {self.batch}, num_frames = {self.num_frames}, duration_s = {self.duration_s}: "
-                "all must be positive"
-            )
+        check_range(self, ("batch", "num_frames"), 1)
+        check_range(self, ("image_share", "paired"), 0, 1)
+        if self.duration_s <= 0:
+            raise ConfigError(f"duration_s = {self.duration_s} must be positive")
         if self.held_out_clips < 32 or self.held_out_clips % 32:
             raise ConfigError(f"held_out_clips = {self.held_out_clips} must be a multiple of 32")
-        if not 0 <= self.image_share <= 1 or not 0 <= self.paired <= 1:
-            raise ConfigError(
-                f"image_share = {self.image_share} and paired = {self.paired} are shares: use 0 to 1"
-            )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kinema.checkpoints.components import load_component, load_vae, save_component
 from kinema.checkpoints.folders import resolve_model
+from kinema.config import check_range
 from kinema.data.latents import Shape
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.data.world_clips import draw_clips, to_tensor
@@ -78,14 +79,11 @@ class DecoderData:
     held_out_clips: int = 48
 
     def __post_init__(self) -> None:
-        if not self.shapes or not self.kinds or self.held_out_clips < 1 or self.noise < 0:
-            raise ConfigError(
-                "shapes and kinds must not be empty, held_out_clips at least 1, noise not negative"
-            )
-        if not (0 <= self.near_object <= 1 and 0 <= self.wide_share <= 1):
-            raise ConfigError(
-                f"near_object = {self.near_object} and wide_share = {self.wide_share} are shares: use 0 to 1"
-            )
+        if not self.shapes or not self.kinds:
+            raise ConfigError("shapes and kinds must not be empty")
+        check_range(self, ("held_out_clips",), 1)
+        check_range(self, ("noise",), 0)
+        check_range(self, ("near_object", "wide_share"), 0, 1)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kinema.checkpoints.components import load_component, save_component
 from kinema.checkpoints.shipped import SHIPPED, shipped_model
 from kinema.checkpoints.tensors import weights_hash
-from kinema.config import to_dict
+from kinema.config import check_range, to_dict
 from kinema.data.augment import degrade
 from kinema.data.latents import Shape, choose_by_share
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
@@ -60,19 +60,10 @@ class OracleData:
     held_out_round_trips: int = 64
 
     def __post_init__(self) -> None:
-        if min(self.batch, self.held_out_clips) < 1 or self.num_frames < 5:
-            raise ConfigError(
-                f"batch = {self.batch} must be positive, and num_frames = {self.num_frames} at least 5: "
-                "fewer frames do not show motion"
-            )
-        if min(self.round_trips, self.held_out_round_trips) < 0:
-            raise ConfigError(
-                f"round_trips = {self.round_trips}, held_out_round_trips = {self.held_out_round_trips}: "
-                "both must be 0 or more"
-            )
-        for name in ("degraded", "round_trip_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} is a share: use 0 to 1")
+        check_range(self, ("batch", "held_out_clips"), 1)
+        check_range(self, ("num_frames",), 5)  # fewer do not show motion
+        check_range(self, ("round_trips", "held_out_round_trips"), 0)
+        check_range(self, ("degraded", "round_trip_share"), 0, 1)
 
 
 @dataclass(frozen=True)

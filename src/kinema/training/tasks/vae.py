@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kinema.checkpoints.components import load_component, save_component
+from kinema.config import check_range
 from kinema.data.seeds import Batch, derive_seed, numpy_rng, torch_rng
 from kinema.errors import ConfigError
 from kinema.models.pixels import psnr, to_uint8
@@ -48,11 +49,8 @@ class VAEData:
     stats_clips: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("size", "crop", "num_frames", "clip_batch", "image_batch", "stats_clips"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: use 1 or more")
-        if not 0 <= self.image_share <= 1:
-            raise ConfigError(f"image_share = {self.image_share} is a share: use 0 to 1")
+        check_range(self, ("size", "crop", "num_frames", "clip_batch", "image_batch", "stats_clips"), 1)
+        check_range(self, ("image_share",), 0, 1)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kinema.checkpoints.adapters import TARGETS
+from kinema.config import check_range
 from kinema.data.latents import LatentData
 from kinema.data.packing import PackConfig
 from kinema.data.world_clips import CaptionMix
@@ -88,8 +89,7 @@ class DiffusionRecipe(Recipe):
 
     def __post_init__(self) -> None:
         check_periods([period.until for period in self.periods])
-        if not 0 <= self.max_unknown <= 1:
-            raise ConfigError(f"max_unknown = {self.max_unknown} is a share: use 0 to 1")
+        check_range(self, ("max_unknown",), 0, 1)
 
         defaults = {f.name: f.default for f in dataclasses.fields(self.backbone_entry.config)}
         sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in self.model.items()}
