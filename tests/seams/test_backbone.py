@@ -33,6 +33,7 @@ defaults = {{ steps = 2 }}
 """
 SIZES: dict[str, dict[str, Any]] = {
     "dit": {"d": 24, "num_heads": 2, "ffn_dim": 32, "num_layers": 2, "patch": (1, 1, 1)},
+    "unet": {"channels": (16, 32), "depths": (1, 1), "heads": (2, 4), "groups": 4},
     "toy": {"d": 8},
 }
 
@@ -183,7 +184,7 @@ def test_it_is_planned_for_and_generates(name, export, tmp_path, capsys):
 
 def test_an_adapter_of_its_linear_layers_is_merged(name, export, tmp_path):
     backbone = cast(nn.Module, load_backbone(export))
-    layer = {"dit": "to_q", "toy": "condition"}[name]
+    layer = {"dit": "to_q", "unet": "to_q", "toy": "condition"}[name]
     adapted = add_lora(backbone, 2, 2.0, (layer,))
     for module in adapted.modules():
         if isinstance(module, LoRALinear):

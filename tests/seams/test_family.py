@@ -134,7 +134,7 @@ def test_an_option_that_a_family_does_not_have_is_refused_by_its_entry(model):
 
 
 def test_a_folder_of_no_family_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"not a model folder of a known family \(kinema, wan\)"):
+    with pytest.raises(ModelError, match=r"not a model folder of a known family \(kinema, wan, stable"):
         load(tmp_path)
     with pytest.raises(ModelError, match="unknown model"):
         load(tmp_path / "none")

@@ -13,6 +13,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from kinema.checkpoints.image_configs import (
+    image_dit_config_from_diffusers,
+    image_dit_diffusers_config,
+    image_dit_from_diffusers,
+    image_dit_to_diffusers,
+    unet_config_from_diffusers,
+    unet_diffusers_config,
+    unet_from_diffusers,
+    unet_to_diffusers,
+)
 from kinema.checkpoints.key_maps import (
     dit_diffusers_config,
     dit_from_diffusers,
@@ -29,6 +39,8 @@ from kinema.files import atomic_folder, read_json, write_json
 from kinema.models.backbone import BACKBONES, Backbone, BackboneEntry
 from kinema.models.clip import CLIP, CLIPConfig
 from kinema.models.dit import DiT, DiTConfig
+from kinema.models.image_dit import ImageDiT
+from kinema.models.unet import UNet
 from kinema.models.vae import VAE
 from kinema.nn.parameters import weight_dtypes
 from kinema.prompts import load_tokenizer
@@ -118,6 +130,22 @@ COMPONENTS: dict[type[nn.Module], ComponentFormat] = {
         to_file=lambda dit, state: dit_to_diffusers(state, dit.config),
         from_file=lambda dit, state: dit_from_diffusers(state, dit.config),
         layouts=lambda dit: (dit_keys(dit.config, "diffusers"), dit_keys(dit.config, "wan")),
+    ),
+    ImageDiT: ComponentFormat(
+        BACKBONE_FOLDER,
+        DIFFUSERS_WEIGHTS,
+        config=lambda dit: image_dit_diffusers_config(dit.config),
+        build=lambda values, folder: ImageDiT(image_dit_config_from_diffusers(values)),
+        to_file=lambda dit, state: image_dit_to_diffusers(state, dit.config),
+        from_file=lambda dit, state: image_dit_from_diffusers(state),
+    ),
+    UNet: ComponentFormat(
+        BACKBONE_FOLDER,
+        DIFFUSERS_WEIGHTS,
+        config=lambda unet: unet_diffusers_config(unet.config),
+        build=lambda values, folder: UNet(unet_config_from_diffusers(values)),
+        to_file=lambda unet, state: unet_to_diffusers(state, unet.config),
+        from_file=lambda unet, state: unet_from_diffusers(state, unet.config),
     ),
     VAE: ComponentFormat(
         "vae",

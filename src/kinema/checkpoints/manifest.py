@@ -28,6 +28,21 @@ DIFFUSERS_SCHEDULERS: dict[str, dict[str, Any]] = {
     "linear": {"_class_name": "FlowMatchEulerDiscreteScheduler"},
     "cosine": {"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2"},
     "ddpm": {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 2e-2},
+    "ddpm_table": {
+        "_class_name": "DDPMScheduler",
+        "beta_schedule": "linear",
+        "beta_start": 1e-4,
+        "beta_end": 2e-2,
+    },
+    "latent_diffusion": {
+        "_class_name": "DDIMScheduler",
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+    },
 }
 """diffusers' scheduler for each noise schedule."""
 DIFFUSERS_PREDICTIONS = {

@@ -200,7 +200,7 @@ def _load_states(
 ) -> TextEncoder:
     """The encoder around the network of a class of transformers."""
     return HiddenStates(
-        partial(_network, class_name, folder, device),
+        partial(load_network, class_name, folder, device),
         _tokens(folder, settings),
         _sizes(folder).width,
         max_length=settings.max_length,
@@ -209,8 +209,11 @@ def _load_states(
     )
 
 
-def _network(class_name: str, folder: Path, device: torch.device) -> nn.Module:
-    """Raises `ModelError` for a folder that cannot be loaded or lacks tensors."""
+def load_network(class_name: str, folder: Path, device: torch.device) -> nn.Module:
+    """The text encoder of a class of transformers in a folder, in eval mode.
+
+    Raises `ModelError` for a folder that cannot be loaded or lacks tensors.
+    """
     transformers = transformers_module(f"the text encoder {folder} needs")
     dtype = torch.bfloat16 if uses_bf16(device, "auto") else torch.float32
     try:

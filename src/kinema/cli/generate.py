@@ -10,6 +10,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `kinema generate`."""
     parser.add_argument("prompt", metavar="PROMPT", help="what the video shows, in English or Chinese")
     parser.add_argument("--image", type=Path, metavar="FILE", help="picture for the first frame, of any size")
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="with a model of single pictures: change --image where white",
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=0.6,
+        metavar="S",
+        help="with a model of single pictures: noise level that --image is changed from (default: 0.6)",
+    )
     parser.add_argument("--last-image", type=Path, metavar="FILE", help="picture for the last frame")
     parser.add_argument(
         "--keyframe",

@@ -43,6 +43,14 @@ def generate(arguments: argparse.Namespace) -> int:
         request = with_expanded_prompt(request, arguments.expander_source, kind, print, first)
     if not (arguments.image or arguments.last_image or arguments.keyframe):
         return _run(arguments, TaskRequest(request, {}))
+    if first is not None and manifest_of(request.model).max_frames == 1:
+        mask = read_input(arguments.mask, fps, print).video if arguments.mask else None
+        task = tasks.edit(
+            request, first.video, strength=arguments.strength, mask=mask, fps=fps, fit=arguments.fit
+        )
+        return _run(arguments, task)
+    if arguments.mask is not None:
+        raise RequestError("--mask needs --image and a model of single pictures: use kinema edit for clips")
 
     task = tasks.pictures(
         request,

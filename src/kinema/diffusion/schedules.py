@@ -6,8 +6,9 @@ any of them.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -17,6 +18,9 @@ from kinema.errors import ConfigError
 from kinema.shapes import Float
 
 BetaCurve = Literal["linear", "sqrt_linear"]
+Spacing = Literal["leading", "linspace", "trailing"]
+NUM_TIMESTEPS = 1000
+"""Timesteps of the published models with a table of betas."""
 
 
 @runtime_checkable
@@ -149,11 +153,12 @@ def _log_alpha_table(
     return torch.cat([betas.new_zeros(1), 0.5 * torch.log1p(-betas).cumsum(0)])
 
 
-SCHEDULES: dict[str, type[Schedule]] = {
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "linear": Linear,
     "cosine": Cosine,
     "ddpm": DDPM,
     "ddpm_table": DDPMTable,
+    "latent_diffusion": partial(DDPMTable, 1000, 0.00085, 0.012, "sqrt_linear"),
 }
 
 
@@ -198,3 +203,36 @@ def time_grid(
         first = torch.tensor([start], dtype=torch.float32)
         times = torch.cat([first, times[times < first]])
     return times
+
+
+@dataclass(frozen=True)
+class TimestepGrid:
+    """The times of a sampler as the schedulers of diffusers place them: at timesteps of 1000, counted from 0.
+
+    Timestep i is t = (i + 1) / 1000. `spacing`, `offset` and `end` are the scheduler's `timestep_spacing`,
+    its `steps_offset`, and the time after its last step: 0, or 0.001 without `set_alpha_to_one`.
+    """
+
+    spacing: Spacing = "leading"
+    offset: int = 0
+    end: float = 0.0
+
+    def times(self, num_steps: int, *, start: float = 1.0) -> Float[Tensor, "u"]:
+        """The falling times of `num_steps` steps, float32 on the host; with `start` below 1 as `time_grid`.
+
+        Raises `ConfigError` for more steps than the table has.
+        """
+        if not 1 <= num_steps <= NUM_TIMESTEPS:
+            raise ConfigError(f"steps={num_steps} is out of range: use 1 to {NUM_TIMESTEPS}")
+        if self.spacing == "leading":
+            steps = torch.arange(num_steps).flip(0).double() * (NUM_TIMESTEPS // num_steps) + self.offset
+        elif self.spacing == "linspace":
+            steps = torch.linspace(0, NUM_TIMESTEPS - 1, num_steps, dtype=torch.float64).flip(0)
+        else:
+            steps = NUM_TIMESTEPS - torch.arange(num_steps).double() * NUM_TIMESTEPS / num_steps
+            steps = steps.round() - 1
+
+        times = ((steps.clamp(max=NUM_TIMESTEPS - 1) + 1) / NUM_TIMESTEPS).to(torch.float32)
+        first, last = torch.tensor([start]), torch.tensor([self.end])
+        times = torch.cat([times[times > last], last])
+        return torch.cat([first, times[times < first]]) if start < 1 else times

@@ -14,8 +14,8 @@ from kinema.evaluation.samples import FIRST_SEED, ClipFormat, true_clip
 from kinema.evaluation.vae_clip_metrics import vae_round_trip
 from kinema.generation.output.quality import FrameMetric
 from kinema.generation.pipeline import Pipeline
+from kinema.models.autoencoder import Autoencoder
 from kinema.models.oracle import MIN_FRAMES, Oracle, Reading
-from kinema.models.vae import VAE
 from kinema.worlds import World
 
 MIN_FRESH, MIN_ROUND_TRIP = 0.98, 0.95
@@ -85,7 +85,7 @@ class OracleAccuracy:
 def measure_oracle_accuracy(
     oracle: Oracle,
     world: World,
-    vae: VAE,
+    vae: Autoencoder,
     clip_format: ClipFormat,
     *,
     num_fresh: int,

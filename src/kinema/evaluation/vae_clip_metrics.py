@@ -10,9 +10,9 @@ from torch import Tensor
 
 from kinema.errors import VideoError
 from kinema.evaluation.samples import FIRST_SEED, ClipFormat, true_clip
+from kinema.models.autoencoder import Autoencoder
 from kinema.models.clip import CLIP
 from kinema.models.pixels import frames_psnr, from_uint8, to_uint8
-from kinema.models.vae import VAE
 from kinema.shapes import Float
 from kinema.video import Video
 from kinema.video.resize import fit_pixels
@@ -23,7 +23,7 @@ GROUP_SIZE = 32
 
 
 @torch.inference_mode()
-def vae_round_trip(vae: VAE, frames: np.ndarray) -> np.ndarray:
+def vae_round_trip(vae: Autoencoder, frames: np.ndarray) -> np.ndarray:
     """A clip, uint8 (f, h, w, 3), after encoding and decoding.
 
     Sizes and lengths that the VAE cannot encode are padded with edge pixels, and the result is cropped.
@@ -37,7 +37,7 @@ def vae_round_trip(vae: VAE, frames: np.ndarray) -> np.ndarray:
     return to_uint8(vae.decode(vae.encode(video).mean)[0])[:f, :h, :w]
 
 
-def vae_psnr(vae: VAE, clips: Iterable[np.ndarray]) -> float:
+def vae_psnr(vae: Autoencoder, clips: Iterable[np.ndarray]) -> float:
     """Mean PSNR in dB of clips, uint8 (f, h, w, 3), after encoding and decoding."""
     return float(np.mean([frames_psnr(frames, vae_round_trip(vae, frames)) for frames in clips]))
 

@@ -32,8 +32,8 @@ from kinema.generation.request import Request
 from kinema.generation.result import Failure, OnStep, Result, Step
 from kinema.generation.sampling.denoiser import Denoiser
 from kinema.generation.sampling.sample import WindowStep, sample_windows
+from kinema.models.autoencoder import Autoencoder
 from kinema.models.clip import CLIP
-from kinema.models.vae import VAE
 from kinema.prompts.objects import with_objects
 from kinema.prompts.reading import PromptReport
 from kinema.shapes import Float
@@ -50,7 +50,7 @@ class Pipeline:
     def __init__(
         self,
         denoiser: Denoiser,
-        vae: VAE,
+        vae: Autoencoder,
         *,
         model: str = SHIPPED,
         model_hash: str,

@@ -176,6 +176,8 @@ def fit_frames(
     shorter, unless `beyond_trained`.
     """
     shortest = manifest.min_frames
+    if manifest.max_frames == 1 < frames:
+        raise RequestError(f"{manifest.name} makes single pictures, not {frames} frames: use frames=1")
     if not beyond_trained and frames < shortest:
         raise RequestError(
             f"{frames} frames ({frames / manifest.fps:.2f} s) are fewer than {manifest.name} was trained "

@@ -13,7 +13,9 @@ from kinema.config import from_dict
 from kinema.errors import ConfigError
 from kinema.models.conditioning import Conditioning, TextStates
 from kinema.models.dit import DiT, DiTConfig, dit_example
+from kinema.models.image_dit import ImageDiT, ImageDiTConfig, image_dit_example
 from kinema.models.patches import Patch
+from kinema.models.unet import UNet, UNetConfig, unet_example
 from kinema.shapes import Float
 
 
@@ -147,7 +149,11 @@ class BackboneEntry:
 BACKBONES: dict[str, BackboneEntry] = {
     "dit": BackboneEntry(
         ("WanTransformer3DModel", "KinemaDiT"), DiTConfig, DiT, depth="num_layers", example=dit_example
-    )
+    ),
+    "unet": BackboneEntry(("UNet2DConditionModel",), UNetConfig, UNet, example=unet_example),
+    "image_dit": BackboneEntry(
+        ("DiTTransformer2DModel",), ImageDiTConfig, ImageDiT, depth="num_layers", example=image_dit_example
+    ),
 }
 """Every backbone by its name in recipes."""
 

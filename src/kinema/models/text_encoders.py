@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kinema.errors import ConfigError
 from kinema.models.conditioning import TextStates
@@ -80,7 +80,9 @@ class HiddenStates:
     `load` returns the network on its device, in transformers' form. It is called at the first prompt, and the
     network is released afterwards unless `keep` is set: its weights are the largest part of most models. The
     states of recent prompts are cached. `tokens` returns the tokens of a text, truncated as by its tokenizer,
-    and how many of the first are left out of the states. `clean` normalises a prompt.
+    and how many of the first are left out of the states. Tokens `padding`, if given, fill every prompt to
+    `max_length` and are attended to. `clean` normalises a prompt. A network with `text_embeds` gives pooled
+    vectors.
     """
 
     def __init__(
@@ -91,13 +93,14 @@ class HiddenStates:
         *,
         max_length: int,
         layer: int = -1,
+        padding: int | None = None,
         keep: bool = False,
         clean: Callable[[str], str] = str,
     ) -> None:
         self.text_width, self.max_length, self.layer, self.keep = text_width, max_length, layer, keep
-        self.tokens, self.clean = tokens, clean
+        self.tokens, self.padding, self.clean = tokens, padding, clean
         self._load = lru_cache(maxsize=1)(load)
-        self._states: dict[str, Tensor] = {}
+        self._states: dict[str, TextStates] = {}
 
     def encode_prompts(self, prompts: Sequence[str]) -> TextStates:
         """The hidden states of all prompts, in float32 on the encoder's device."""
@@ -113,20 +116,19 @@ class HiddenStates:
             if not self.keep:
                 self._load.cache_clear()
 
-        states = [self._states[text] for text in cleaned]
-        return TextStates(torch.cat(states), tuple(len(each) for each in states))
+        return TextStates.cat([self._states[text] for text in cleaned])
 
     @torch.no_grad()
-    def _encode(self, network: nn.Module, text: str) -> Tensor:
+    def _encode(self, network: nn.Module, text: str) -> TextStates:
         ids, crop = self.tokens(text)
+        if self.padding is not None:
+            ids = ids + [self.padding] * (self.max_length - len(ids))
         tokens = torch.tensor([ids], device=next(network.parameters()).device)
-        if self.layer == -1:
-            states = network(tokens, torch.ones_like(tokens)).last_hidden_state
-        else:
-            states = network(tokens, torch.ones_like(tokens), output_hidden_states=True).hidden_states[
-                self.layer
-            ]
-        return states[0, crop:].float()
+        is_last = self.layer == -1
+        out = network(tokens, torch.ones_like(tokens), output_hidden_states=not is_last)
+        states = (out.last_hidden_state if is_last else out.hidden_states[self.layer])[0, crop:].float()
+        pooled = getattr(out, "text_embeds", None)
+        return TextStates(states, (len(states),), None if pooled is None else pooled.float())
 
     def read_prompt(self, prompt: str) -> PromptReport:
         """Each word is read as it is, up to the longest length: the network knows texts of every kind."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kinema.errors import RequestError
-from kinema.models.vae import VAE
+from kinema.models.autoencoder import Autoencoder
 from kinema.shapes import Float
 
 PREFIX_LATENTS = 2
@@ -20,7 +20,7 @@ MAX_FRAMES_AT_ONCE = 33
 
 
 def encode_conditioning(
-    vae: VAE, video: Float[Tensor, "b c f h w"], *, starts_canvas: bool
+    vae: Autoencoder, video: Float[Tensor, "b c f h w"], *, starts_canvas: bool
 ) -> Float[Tensor, "b z lf lh lw"]:
     """Normalised latents (posterior means) of known frames in [-1, 1].
 
@@ -43,7 +43,7 @@ def encode_conditioning(
     return _encode(vae, torch.cat([prefix, video], dim=2))[:, :, PREFIX_LATENTS:]
 
 
-def _encode(vae: VAE, video: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b z lf lh lw"]:
+def _encode(vae: Autoencoder, video: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b z lf lh lw"]:
     if video.shape[2] <= MAX_FRAMES_AT_ONCE:
         return vae.normalise(vae.encode(video).mean)
     return vae.normalise(torch.cat([posterior.mean for posterior in vae.stream_encode([video])], dim=2))

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from kinema.checkpoints.families.base import Family
 from kinema.checkpoints.families.kinema import KINEMA
+from kinema.checkpoints.families.stable_diffusion.family import STABLE_DIFFUSION
 from kinema.checkpoints.families.wan.family import WAN
 from kinema.checkpoints.folders import resolve_model
 from kinema.checkpoints.manifest import REQUIRED_FILES
 from kinema.checkpoints.shipped import SHIPPED
 from kinema.errors import ModelError
 
-FAMILIES: dict[str, Family] = {"kinema": KINEMA, "wan": WAN}
+FAMILIES: dict[str, Family] = {"kinema": KINEMA, "wan": WAN, "stable_diffusion": STABLE_DIFFUSION}
 """A new family of models is an entry here."""
 
 

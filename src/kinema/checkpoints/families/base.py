@@ -1,6 +1,6 @@
 """What a family of models is, and what it returns: the sizes of a model in files, and its loaded networks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +10,11 @@ import torch
 
 from kinema.checkpoints.manifest import Manifest
 from kinema.checkpoints.tensors import TensorFiles
+from kinema.diffusion.schedules import TimestepGrid
 from kinema.errors import ConfigError
+from kinema.models.autoencoder import Autoencoder, AutoencoderConfig
 from kinema.models.backbone import Backbone
 from kinema.models.conditioning import TextEncoder, TextStates
-from kinema.models.vae import VAE, VAEConfig
 
 Offload = Literal["none", "text", "layers"]
 """What is on the device: all networks; all but the text encoder, which is loaded while it encodes a prompt;
@@ -33,6 +34,8 @@ class SamplingRules:
     highest_time: float = 1.0
     last_time: float = 0.0
     """The last time of the sampler before 0."""
+    grid: TimestepGrid | None = None
+    """The times of the sampler, in place of equal steps between these two."""
     whole_timesteps: bool = False
     """Whether the backbones receive whole timesteps (of 1000) only."""
     boundary: float | None = None
@@ -49,11 +52,13 @@ class LoadedModel:
 
     manifest: Manifest
     backbones: Mapping[Expert, Backbone]
-    vae: VAE
+    vae: Autoencoder
     text_encoder: TextEncoder
     rules: SamplingRules = SamplingRules()
     encode_pictures: Callable[[list[np.ndarray]], TextStates] | None = None
     """Hidden states of uint8 pictures (h, w, 3), for backbones that attend to them."""
+    size_vector: Callable[[int, int], Sequence[float]] | None = None
+    """`Conditioning.vectors` of a clip with this height and width, for backbones that take its size."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class ModelSizes:
 
     backbone: Any
     """Configuration of the backbone, of a class of `BACKBONES`."""
-    vae: VAEConfig
+    vae: AutoencoderConfig
     manifest: Manifest
     text: TextEncoderSizes
     num_experts: int = 1

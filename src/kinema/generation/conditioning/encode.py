@@ -18,8 +18,8 @@ from kinema.errors import RequestError
 from kinema.generation.conditioning.clips import Inputs, find_input
 from kinema.generation.conditioning.layout import PlacedClip, frames_of
 from kinema.generation.plan import Plan
+from kinema.models.autoencoder import Autoencoder
 from kinema.models.pixels import from_uint8
-from kinema.models.vae import VAE
 from kinema.models.vae_conditioning import encode_conditioning
 from kinema.shapes import Bool, Float, UInt8
 from kinema.video import Video
@@ -60,7 +60,9 @@ class EncodedConditions:
 
 
 @torch.no_grad()
-def encode_conditions(plan: Plan, inputs: Inputs, vae: VAE, device: torch.device) -> EncodedConditions:
+def encode_conditions(
+    plan: Plan, inputs: Inputs, vae: Autoencoder, device: torch.device
+) -> EncodedConditions:
     """The canvas of `plan` with its conditions encoded in their order, and the pixels to keep.
 
     Raises `RequestError` for an input that is missing or too short, a mask that does not fit, and a kept clip
@@ -86,7 +88,7 @@ def kept_pixels(plan: Plan, inputs: Inputs) -> dict[int, KeptFrame]:
     return kept
 
 
-def empty_canvas(plan: Plan, vae: VAE, device: torch.device) -> Canvas:
+def empty_canvas(plan: Plan, vae: Autoencoder, device: torch.device) -> Canvas:
     """The canvas of `plan` without conditions."""
     space = vae.config.spatial_factor
     grid = len(plan.layout.is_free), plan.canvas_height // space, plan.canvas_width // space
@@ -156,7 +158,7 @@ class _ClipFrames:
         return self.mask[min(max(frame - self.clip.first, 0), len(self.mask) - 1)]
 
 
-def _encode_latents(canvas: Canvas, plan: Plan, source: _ClipFrames, vae: VAE) -> Canvas:
+def _encode_latents(canvas: Canvas, plan: Plan, source: _ClipFrames, vae: Autoencoder) -> Canvas:
     """`canvas` with the latents of a clip."""
     clip, factor = source.clip, plan.temporal_factor
     if not clip.latents:
@@ -253,7 +255,7 @@ def _frames_at(video: Video, fps: float) -> np.ndarray:
     return video.frames if video.fps == fps else video.resampled(fps).frames
 
 
-def _to_grid(masks: np.ndarray, plan: Plan, vae: VAE, *, is_edited: bool) -> Bool[Tensor, "lh lw"]:
+def _to_grid(masks: np.ndarray, plan: Plan, vae: Autoencoder, *, is_edited: bool) -> Bool[Tensor, "lh lw"]:
     """Latents that are edited if any pixel of `masks` (f, h, w) is white, or kept if all are."""
     merged = masks.any(axis=0) if is_edited else masks.all(axis=0)
     padded = torch.from_numpy(np.pad(merged, _margins(plan), mode="edge")).float()

@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from kinema.checkpoints.components import with_weights
 from kinema.device import CPU, Precision, autocast
 from kinema.generation.sampling.picture_channels import PIECE_FRAMES
+from kinema.models.autoencoder import AutoencoderConfig, new_autoencoder
 from kinema.models.backbone import Backbone, entry_of
-from kinema.models.vae import VAE, VAEConfig
+from kinema.models.vae import VAE
 from kinema.nn.causal_conv import FeatureCache
 
 PROMPT_TOKENS = 128
@@ -122,7 +123,7 @@ def _training_trace(config: Any, grid: tuple[int, int, int], activation_checkpoi
     return TrainingTrace(kept, peak.max_bytes)
 
 
-def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2) -> tuple[float, int]:
+def decode_cost(config: AutoencoderConfig, grid: tuple[int, int, int], at_once: int = 2) -> tuple[float, int]:
     """FLOPs and peak memory of streaming decoding, without weights and the resulting uint8 frames.
 
     `grid` is (lf, lh, lw), `at_once` the latent frames per piece. At most two whole pieces are run; the FLOPs
@@ -139,16 +140,17 @@ def decode_cost(config: VAEConfig, grid: tuple[int, int, int], at_once: int = 2)
 
 
 @lru_cache
-def _decoded(config: VAEConfig, pieces: tuple[int, ...], lh: int, lw: int) -> tuple[list[float], int]:
+def _decoded(config: AutoencoderConfig, pieces: tuple[int, ...], lh: int, lw: int) -> tuple[list[float], int]:
     """FLOPs of decoding each piece of latent frames, and the peak memory."""
     cache = FeatureCache()
     flops = []
     with _fake_tensors(), torch.no_grad():
-        vae = VAE(config)
+        vae = new_autoencoder(config)
         with PeakMemory() as peak:
             for size in pieces:
                 with FlopCounterMode(display=False) as counter:
-                    vae._decode(torch.empty(1, config.z_dim, size, lh, lw), cache)
+                    z = torch.empty(1, config.z_dim, size, lh, lw)
+                    _ = vae._decode(z, cache) if isinstance(vae, VAE) else vae.decode(z)
                 cache.is_first = False
                 flops.append(float(counter.get_total_flops()))
     return flops, peak.max_bytes
@@ -156,12 +158,12 @@ def _decoded(config: VAEConfig, pieces: tuple[int, ...], lh: int, lw: int) -> tu
 
 @lru_cache
 def encode_cost(
-    config: VAEConfig, width: int, height: int, frames: int, at_once: int = PIECE_FRAMES
+    config: AutoencoderConfig, width: int, height: int, frames: int, at_once: int = PIECE_FRAMES
 ) -> tuple[float, int]:
     """FLOPs and peak memory of streaming encoding, without weights; extrapolated for a long video."""
     shown = min(frames, 1 + config.temporal_factor + 2 * at_once)
     with _fake_tensors(), torch.no_grad():
-        vae = VAE(config)
+        vae = new_autoencoder(config)
         pieces = (
             torch.empty(1, 3, min(at_once, shown - start), height, width)
             for start in range(0, shown, at_once)

@@ -20,8 +20,8 @@ from kinema.generation.cost.counting import (
     encode_cost,
     prepared_bytes,
 )
+from kinema.models.autoencoder import AutoencoderConfig, autoencoder_without_weights
 from kinema.models.backbone import Backbone, entry_of, without_weights
-from kinema.models.vae import VAE, VAEConfig
 from kinema.nn.parameters import weight_dtypes
 from kinema.registry import lookup
 
@@ -202,9 +202,8 @@ def _backbone(sizes: ModelSizes) -> Backbone:
 
 
 @lru_cache
-def _vae_bytes(config: VAEConfig) -> int:
-    with torch.device("meta"):
-        return 4 * sum(parameter.numel() for parameter in VAE(config).parameters())
+def _vae_bytes(config: AutoencoderConfig) -> int:
+    return 4 * sum(parameter.numel() for parameter in autoencoder_without_weights(config).parameters())
 
 
 @lru_cache

@@ -16,8 +16,8 @@ from kinema.errors import ModelError
 from kinema.generation.output.provenance import metadata
 from kinema.generation.plan import Plan
 from kinema.generation.sampling.circular import decode_loop
+from kinema.models.autoencoder import Autoencoder
 from kinema.models.pixels import to_uint8
-from kinema.models.vae import VAE
 from kinema.shapes import Float
 from kinema.video import Video, VideoWriter
 from kinema.video.writing import LOSSY
@@ -40,7 +40,12 @@ class Decoder:
     """
 
     def __init__(
-        self, vae: VAE, latents: Float[Tensor, "b c lf lh lw"], plans: Sequence[Plan], *, model_name: str
+        self,
+        vae: Autoencoder,
+        latents: Float[Tensor, "b c lf lh lw"],
+        plans: Sequence[Plan],
+        *,
+        model_name: str,
     ) -> None:
         self.vae, self.latents, self.plans, self.model_name = vae, latents, plans, model_name
         self.num_done = 0

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from kinema.diffusion.canvas import Network
+from kinema.models.autoencoder import Autoencoder
 from kinema.models.pixels import to_uint8
-from kinema.models.vae import VAE
 from kinema.shapes import Float
 
 MAX_CYCLES = 6
@@ -57,7 +57,7 @@ def roll_offsets(times: Float[Tensor, "u"], k: int) -> Callable[[Tensor], int]:
 
 
 def decode_loop(
-    vae: VAE, latents: Float[Tensor, "c lf lh lw"], at_once: int
+    vae: Autoencoder, latents: Float[Tensor, "c lf lh lw"], at_once: int
 ) -> Iterator[tuple[Tensor, bool]]:
     """Pixels (1, 3, f, h, w) of the loop in `latents`, chunk by chunk, each with whether it belongs to the
     result.

@@ -3,7 +3,7 @@
 model and plan -> GuidedRun -> Network
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,10 +24,10 @@ from kinema.diffusion.schedules import SCHEDULES, Schedule, time_grid
 from kinema.errors import ModelError
 from kinema.generation.plan import Plan
 from kinema.generation.sampling.picture_channels import PictureChannels
+from kinema.models.autoencoder import Autoencoder
 from kinema.models.backbone import Backbone
 from kinema.models.conditioning import Conditioning, TextEncoder, TextStates
 from kinema.models.dit import TIMESTEPS
-from kinema.models.vae import VAE
 from kinema.nn.attention import attention_kernel
 from kinema.registry import lookup
 from kinema.shapes import Float
@@ -52,6 +52,8 @@ class Denoiser:
     rules: SamplingRules
     pictures: PictureChannels | None = None
     """The picture input of the backbones, beside the canvas."""
+    size_vector: Callable[[int, int], Sequence[float]] | None = None
+    """See `LoadedModel`."""
     precision: Precision = "auto"
     attention: str = "auto"
 
@@ -60,7 +62,14 @@ class Denoiser:
         """The denoiser of a loaded model. Raises `ModelError` if its components do not fit together."""
         pictures = PictureChannels.of(model)
         denoiser = cls(
-            model.backbones, model.text_encoder, model.manifest, model.rules, pictures, precision, attention
+            model.backbones,
+            model.text_encoder,
+            model.manifest,
+            model.rules,
+            pictures,
+            model.size_vector,
+            precision,
+            attention,
         )
         check_components(denoiser, model.vae)
         return denoiser
@@ -85,6 +94,8 @@ class Denoiser:
 
         The first time is limited after the shift, not before it (as in Wan and diffusers).
         """
+        if self.rules.grid is not None:
+            return self.rules.grid.times(plan.steps, start=start)
         top = FIRST_TIME_OF_NOISE if self.manifest.prediction == "noise" else 1.0
         times = time_grid(plan.steps, shift=plan.shift, start=start, top=top, bottom=self.rules.last_time)
         return times.clamp(max=self.rules.highest_time)
@@ -166,7 +177,7 @@ class GuidedRun:
         with self.denoiser.computing():
             texts = self.denoiser.text_encoder.encode_prompts([*prompts, *negative]).split()
             halves = [
-                Conditioning(TextStates.cat(half), self.images, channels=self.channels)
+                Conditioning(TextStates.cat(half), self.images, self._vectors(), channels=self.channels)
                 for half in (texts[: len(prompts)], texts[len(prompts) :])
             ]
             both = Conditioning.cat(halves)
@@ -174,6 +185,14 @@ class GuidedRun:
                 name: (backbone.prepare(halves[0]), backbone.prepare(halves[1]), backbone.prepare(both))
                 for name, backbone in self.denoiser.backbones.items()
             }
+
+    def _vectors(self) -> Float[Tensor, "b v"] | None:
+        """The vector of each video that depends on its size."""
+        size_vector = self.denoiser.size_vector
+        if size_vector is None:
+            return None
+        rows = [list(size_vector(plan.canvas_height, plan.canvas_width)) for plan in self.plans]
+        return torch.tensor(rows, device=self.denoiser.device)
 
     def _guided(self, name: Expert, halves: Halves, first_frame: int) -> Network:
         """The estimate of x0 by one backbone, guided at the times of the plans' interval."""
@@ -218,7 +237,7 @@ def interval_of(plan: Plan) -> tuple[float, float]:
     return plan.request.guidance_interval or (0.0, 1.0)
 
 
-def check_components(denoiser: Denoiser, vae: VAE) -> None:
+def check_components(denoiser: Denoiser, vae: Autoencoder) -> None:
     """Raise `ModelError` if the components of a model do not fit together."""
     manifest, pictures = denoiser.manifest, denoiser.pictures
     needed = vae.config.z_dim + (0 if pictures is None else pictures.num_channels)

@@ -14,8 +14,8 @@ from kinema.errors import RequestError
 from kinema.generation.conditioning.encode import on_canvas
 from kinema.generation.conditioning.layout import frame_span
 from kinema.generation.plan import Plan
+from kinema.models.autoencoder import Autoencoder
 from kinema.models.conditioning import TextStates
-from kinema.models.vae import VAE
 from kinema.shapes import Float
 
 PIECE_FRAMES = 8
@@ -26,7 +26,7 @@ PIECE_FRAMES = 8
 class PictureChannels:
     """The picture input of a backbone: channels beside the latents, and perhaps hidden states."""
 
-    vae: VAE
+    vae: Autoencoder
     needs_last: bool = False
     encode_states: Callable[[list[np.ndarray]], TextStates] | None = None
 
