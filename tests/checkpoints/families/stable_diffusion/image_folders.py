@@ -60,7 +60,7 @@ def tokenizer() -> Any:
     return made
 
 
-def peer(kind: str, **unet: Any) -> Any:
+def peer(kind, **unet):
     """A pipeline of diffusers: "sd-1.5", "sd-2.1", "sdxl" or "dit"."""
     import diffusers as d
 
