@@ -7,8 +7,16 @@ from safetensors.torch import load_file, save_file
 
 from kinema.checkpoints.components import load_backbone, load_clip, load_component, load_vae, save_component
 from kinema.checkpoints.folders import resolve_model, save_model
-from kinema.checkpoints.manifest import Manifest, load_card, load_manifest, model_hash, verify_hashes
+from kinema.checkpoints.manifest import (
+    DIFFUSERS_SCHEDULERS,
+    Manifest,
+    load_card,
+    load_manifest,
+    model_hash,
+    verify_hashes,
+)
 from kinema.checkpoints.shipped import shipped_model
+from kinema.diffusion.schedules import SCHEDULES
 from kinema.errors import ConfigError, ModelError, OutputError, UnknownName
 from kinema.models.clip import CLIP, CLIPConfig
 from kinema.models.dit import DiT, DiTConfig
@@ -365,3 +373,7 @@ def test_the_dit_loads_in_stock_diffusers(folder):
     state = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
     assert theirs.state_dict().keys() == state.keys()
     assert all(torch.equal(tensor, state[name]) for name, tensor in theirs.state_dict().items())
+
+
+def test_every_noise_schedule_can_be_exported():
+    assert set(DIFFUSERS_SCHEDULERS) == set(SCHEDULES)

@@ -179,7 +179,7 @@ def test_a_data_set_of_another_vae_without_pixels_is_refused(dataset, model_fold
     [
         ("periods=[{until=1.0, batch=2, latent_frames=1}]", "periods does not apply to a run on a data set"),
         ("data.num_clips=4", "data does not apply to a run on a data set"),
-        ("backbone=unet", "unknown backbone 'unet'"),
+        ("backbone=mamba", "unknown backbone 'mamba'"),
         ("model.depth=4", "unknown key in .model. 'depth'"),
     ],
 )

@@ -215,7 +215,7 @@ def test_a_whole_model_gives_its_vae_and_clip(components, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("diffusion.schedule=ddpm_table", "ddpm_table"),
+        ("diffusion.schedule=ddpm_tabel", "did you mean 'ddpm_table'"),
         ("defaults.sampler=unipcc", "did you mean 'unipc'"),
         ("data.shapes=[{height=48, width=64}]", "sides"),
         ("data.shapes=[{height=64, width=64, share=0}]", "share 0"),
